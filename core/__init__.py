@@ -1,0 +1,27 @@
+"""Loss scoring on torch: the loss modules, and a kernel over many ragged series at once."""
+
+from core.kernels import Kernel, Scores, kernel_for
+from core.losses import MAELoss, MapeLoss, SmapeLoss
+from core.options import ALL_LOSSES, LOSSES, Loss, LossSpec, Missing, ScoreOptions, ZeroDivision
+from core.ragged import Ragged
+from core.scoring import MissingValueError, find_missing, score
+
+__all__ = [
+    "ALL_LOSSES",
+    "LOSSES",
+    "Kernel",
+    "Loss",
+    "LossSpec",
+    "MAELoss",
+    "MapeLoss",
+    "Missing",
+    "MissingValueError",
+    "Ragged",
+    "ScoreOptions",
+    "Scores",
+    "SmapeLoss",
+    "ZeroDivision",
+    "find_missing",
+    "kernel_for",
+    "score",
+]
