@@ -78,7 +78,8 @@ class _Loss(nn.Module):
                 f"inpt and tgt must have the same shape, not {tuple(inpt.shape)} "
                 f"and {tuple(tgt.shape)}"
             )
-        terms = self.terms(inpt, tgt)
+        # Clamped here, too: the gradients of a numerator and a denominator meet in the inputs.
+        terms = self.terms(_finite_gradient(inpt), _finite_gradient(tgt))
         if self.reduction == "none":
             return terms
         return terms.mean() if self.reduction == "mean" else terms.sum()
@@ -88,6 +89,7 @@ class _Loss(nn.Module):
         raise NotImplementedError
 
     def extra_repr(self) -> str:
+        """Show what differs from the defaults in the module's repr."""
         return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"
 
 
@@ -162,5 +164,6 @@ class SmapeLoss(_Loss):
         return _quotient((tgt - inpt).abs(), denominator)
 
     def extra_repr(self) -> str:
+        """Show what differs from the defaults in the module's repr."""
         shown = "" if self.block_denom_grad else "block_denom_grad=False"
         return ", ".join(filter(None, (shown, super().extra_repr())))
