@@ -1,0 +1,1 @@
+"""The loss-scoring service: HTTP in front, one device behind, batches between."""

@@ -1,0 +1,103 @@
+"""Puts the parts together: settings, engine, routes, middleware."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import torch
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.engine import BatchPolicy, Engine
+from service.engine.worker import DeviceWorker
+from service.errors import ServiceError
+from service.http.context import ContextMiddleware, context_of
+from service.http.metrics import Metrics
+from service.http.openapi import add_score
+from service.http.problems import problem, problem_of
+from service.http.routes import build_router
+from service.http.score import ScoreEndpoint
+from service.settings import Settings
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a setting names.
+
+    Raises:
+        ValueError: If it names a CUDA device that torch does not see.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def create_app(settings: Settings, worker: DeviceWorker | None = None) -> FastAPI:
+    """Return the ASGI application.
+
+    Args:
+        settings: All that can be chosen from outside.
+        worker: Overrides the worker on ``settings.device``.
+    """
+    metrics = Metrics()
+    policy = BatchPolicy(
+        batch_elements=settings.batch_elements,
+        max_queued_elements=settings.max_queued_elements,
+    )
+    engine = Engine(
+        worker or DeviceWorker(choose_device(settings.device)), policy, metrics.observe_batch
+    )
+    metrics.watch_queue(lambda: engine.queued_elements)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        yield
+        await engine.stop()
+
+    app: FastAPI = FastAPIOffline(
+        title="loss-scoring",
+        summary="Scores forecasts: MAE, MAPE and sMAPE per series, with gradients.",
+        version="1",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.router.routes.append(Route("/score", ScoreEndpoint(engine, settings), methods=["POST"]))
+    app.include_router(build_router(engine, metrics))
+    app.add_middleware(ContextMiddleware, metrics=metrics)
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    _describe_score(app)
+    return app
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)  # noqa: S101 - it is registered for this class
+    return problem_of(error, context_of(request.scope).request_id)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - likewise
+    return problem(
+        error.status_code,
+        context_of(request.scope).request_id,
+        detail=f"{request.method} {request.url.path}: {error.detail}",
+        headers=error.headers,
+    )
+
+
+def _describe_score(app: FastAPI) -> None:
+    derive = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            add_score(derive())  # FastAPI keeps the document that it returns
+        return derive()
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,64 @@
+"""``loss-scoring serve``: the HTTP service in this process."""
+
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from service.app import create_app
+from service.settings import Settings
+
+_FIELDS = Settings.model_fields
+
+
+def _option(name: str, *flags: str) -> Any:
+    variable = f"LOSS_SCORING_{name.upper()}"
+    default = _FIELDS[name].default
+    return typer.Option(*flags, help=f"{_FIELDS[name].description} [{variable}, {default}]")
+
+
+def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
+    host: Annotated[str | None, _option("host")] = None,
+    port: Annotated[int | None, _option("port")] = None,
+    device: Annotated[str | None, _option("device")] = None,
+    max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
+    max_json_bytes: Annotated[int | None, _option("max_json_bytes")] = None,
+    max_elements: Annotated[int | None, _option("max_elements")] = None,
+    batch_elements: Annotated[int | None, _option("batch_elements")] = None,
+    max_queued_elements: Annotated[int | None, _option("max_queued_elements")] = None,
+    shutdown_s: Annotated[int | None, _option("shutdown_s")] = None,
+    log_level: Annotated[str | None, _option("log_level")] = None,
+) -> None:
+    """Serve POST /score until SIGTERM or SIGINT; a flag wins over its environment variable."""
+    given = {name: value for name, value in locals().items() if value is not None}
+    try:
+        settings = Settings(**given)
+        app = create_app(settings)
+    except ValidationError as error:
+        for fault in error.errors():
+            where = "_".join(map(str, fault["loc"])) or "settings"
+            typer.echo(f"{where}: {fault['msg']}", err=True)
+        raise typer.Exit(2) from error
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_s,
+    )
+    server = uvicorn.Server(config)
+    # uvicorn raises the signal again once it has drained; a drained server has done its work
+    # and exits 0.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: None)
+    server.run()
+    if not server.started:
+        sys.exit(3)

@@ -1,0 +1,1 @@
+"""JSON and Arrow bytes to and from the types of ``core``."""

@@ -1,0 +1,279 @@
+"""Arrow IPC streams to requests, in place, and scores to Arrow.
+
+The buffers of the body become the tensors of the request without a copy wherever the layout
+allows it: one record batch, float values without nulls, both sides of one type.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from core import Ragged, ScoreOptions, Scores, find_missing
+from service.codecs.ipc import check_stream_size
+from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
+from service.errors import Faults, InvalidError, UnreadableError
+
+MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+_SIDES = ("prediction", "target")
+_FLOATS = (pa.float32(), pa.float64())
+
+
+def decode(
+    body: memoryview, options: ScoreOptions, *, max_bytes: int, max_elements: int
+) -> ScoreRequest:
+    """Read a request from a stream with the columns id (optional), prediction and target.
+
+    Raises:
+        UnreadableError: If the body is not a sound Arrow IPC stream.
+        InvalidError: If columns, types, shapes or values break the contract.
+        TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
+            once decompressed.
+    """
+    table = _read(pa.py_buffer(body), max_bytes)
+    columns = {name: _flatten(name, table.column(name)) for name in _SIDES}
+    prediction, target = columns["prediction"], columns["target"]
+    _check_shapes(prediction, target)
+    check_elements(int(prediction.offsets[-1]), max_elements)
+
+    offsets = torch.from_numpy(prediction.offsets)
+    dtype = torch.promote_types(prediction.torch_type, target.torch_type)
+    request = ScoreRequest(
+        prediction=Ragged(prediction.values.to(dtype), offsets),
+        target=Ragged(target.values.to(dtype), offsets),
+        options=options,
+        ids=_ids(table),
+        channels=np.full(table.num_rows, prediction.channels) if prediction.channels else None,
+        gradient_type=table.schema.field("prediction").type,
+    )
+    if options.missing == "error":
+        _check_missing(request)
+    return request
+
+
+def encode(request: ScoreRequest, scores: Scores) -> pa.Buffer:
+    """Write an answer: id, length, then losses, masked counts and gradients as columns.
+
+    A loss without an element left is null. A NaN that MAE propagated stays NaN.
+    """
+    columns: dict[str, pa.Array] = {
+        "id": _id_column(request.ids),
+        "length": pa.array(request.prediction.lengths.numpy()),
+    }
+    for name, values in scores.values.items():
+        propagated = request.options.missing == "propagate" and name not in scores.masked
+        columns[name] = pa.array(values.numpy(), from_pandas=not propagated)
+    for name, counts in scores.masked.items():
+        columns[f"{name}_masked"] = pa.array(counts.numpy())
+    for name, flat in scores.gradients.items():
+        columns[f"{name}_gradient"] = _gradient_column(request, flat)
+    batch = pa.record_batch(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+class _Side(NamedTuple):
+    """One column, flat."""
+
+    values: torch.Tensor
+    offsets: npt.NDArray[np.int64]
+    channels: int
+    torch_type: torch.dtype
+
+
+def _read(body: pa.Buffer, max_bytes: int) -> pa.Table:
+    check_stream_size(body, max_bytes)
+    try:
+        with pa.ipc.open_stream(body) as reader:
+            _check_schema(reader.schema)
+            table = reader.read_all()
+        table.validate(full=True)  # forged offsets would read past the buffer
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UnreadableError(f"the body is not a sound Arrow IPC stream: {error}") from error
+    return table
+
+
+def _check_schema(schema: pa.Schema) -> None:
+    faults = Faults()
+    for name in dict.fromkeys(schema.names):
+        if name not in ("id", *_SIDES):
+            faults.add(f"/{name}", "unknown column")
+        elif schema.names.count(name) > 1:
+            faults.add(f"/{name}", "stands more than once")
+    for side in _SIDES:
+        if side not in schema.names:
+            faults.add(f"/{side}", "the column is absent")
+        elif schema.names.count(side) == 1 and not _is_series(schema.field(side).type):
+            faults.add(
+                f"/{side}",
+                f"must be a list, large_list or fixed_size_list of float or double (or of a "
+                f"fixed_size_list of them), not {schema.field(side).type}",
+            )
+    if schema.names.count("id") == 1 and not _is_id(schema.field("id").type):
+        faults.add("/id", f"must be strings or integers, not {schema.field('id').type}")
+    faults.check()
+
+
+def _is_fixed(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(type_) and type_.list_size > 0)
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or _is_fixed(type_)
+
+
+def _is_series(type_: pa.DataType) -> bool:
+    if not _is_list(type_):
+        return False
+    inner = type_.value_type
+    return inner in _FLOATS or (_is_fixed(inner) and inner.value_type in _FLOATS)
+
+
+def _is_id(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return _is_text(type_) or pa.types.is_integer(type_)
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _flatten(name: str, column: pa.ChunkedArray) -> _Side:
+    array = _one_array(column)
+    faults = Faults()
+    _check_nulls(name, array, faults)
+    if pa.types.is_fixed_size_list(array.type):
+        offsets = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+    else:
+        raw = array.offsets.to_numpy().astype(np.int64)
+        offsets = raw - raw[0] if len(raw) else np.zeros(1, np.int64)
+        faults.add_each(
+            np.flatnonzero(np.diff(offsets) == 0),
+            lambda row: (f"/{name}/{row}", "is empty: a series has at least one element"),
+        )
+    faults.check()
+    flat, channels = array.flatten(), 0
+    if pa.types.is_fixed_size_list(flat.type):
+        channels = flat.type.list_size
+        if flat.null_count:
+            faults.add(f"/{name}", f"{flat.null_count} rows of its series are null")
+            faults.check()
+        flat, offsets = flat.flatten(), offsets * channels
+    values = _tensor(flat)
+    return _Side(values, offsets, channels, values.dtype)
+
+
+def _check_nulls(name: str, array: pa.Array, faults: Faults) -> None:
+    if array.null_count:
+        rows = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
+        faults.add_each(rows, lambda row: (f"/{name}/{row}", "is null"))
+
+
+def _tensor(flat: pa.Array) -> torch.Tensor:
+    """View Arrow values as a tensor; a null element becomes NaN, which needs a copy."""
+    if flat.null_count:
+        flat = pc.fill_null(flat, float("nan"))
+    if len(flat) == 0:
+        return torch.empty(0, dtype=torch.float32 if flat.type == pa.float32() else torch.float64)
+    if flat.buffers()[1].address % flat.type.byte_width:
+        return torch.from_numpy(flat.to_numpy().copy())
+    return torch.from_dlpack(flat)  # type: ignore[attr-defined]
+
+
+def _check_shapes(prediction: _Side, target: _Side) -> None:
+    if prediction.channels != target.channels:
+        raise InvalidError(
+            f"prediction has {prediction.channels or 1} channels, target {target.channels or 1}"
+        )
+    if np.array_equal(prediction.offsets, target.offsets):
+        return
+    faults = Faults()
+    lengths = np.diff(prediction.offsets), np.diff(target.offsets)
+    faults.add_each(
+        np.flatnonzero(lengths[0] != lengths[1]),
+        lambda row: (
+            f"/prediction/{row}",
+            f"prediction has {lengths[0][row]} elements, target {lengths[1][row]}",
+        ),
+    )
+    faults.check()
+
+
+def _check_missing(request: ScoreRequest) -> None:
+    positions = find_missing(request.prediction, request.target)
+    faults = Faults()
+    faults.add_each(
+        range(len(positions)),
+        lambda i: (
+            "/{1}/{0}/{2}".format(*positions[i]),
+            f"of series {request.ids[positions[i][0]]} is missing or not finite; {ALLOW_MISSING}",
+        ),
+    )
+    faults.check()
+
+
+def _ids(table: pa.Table) -> Sequence[int | str] | pa.Array:
+    if "id" not in table.schema.names:
+        return range(table.num_rows)
+    ids = _one_array(table.column("id"))
+    faults = Faults()
+    _check_nulls("id", ids, faults)
+    names = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
+    if pa.types.is_dictionary(ids.type) and names.null_count:
+        faults.add("/id", "its dictionary holds a null")
+    if _is_text(names.type) and len(names):
+        longest = pc.max(pc.binary_length(names.cast(pa.large_string()))).as_py() or 0
+        if longest > MAX_ID_BYTES:
+            faults.add("/id", f"the longest is {longest} bytes; {MAX_ID_BYTES} are allowed")
+    faults.check()
+    return ids
+
+
+def _id_column(ids: Sequence[int | str] | pa.Array) -> pa.Array:
+    if isinstance(ids, pa.Array):
+        return ids
+    if isinstance(ids, range) or all(isinstance(name, int) for name in ids):
+        return pa.array(ids, pa.int64())
+    return pa.array([str(name) for name in ids], pa.string())
+
+
+def _gradient_column(request: ScoreRequest, flat: torch.Tensor) -> pa.Array:
+    """Lay a flat gradient out as the prediction was."""
+    offsets, channels = request.prediction.offsets, 0
+    type_ = request.gradient_type
+    if request.channels is not None and len(set(request.channels.tolist())) == 1:
+        channels = int(request.channels[0])
+        offsets = offsets // channels
+    narrow = type_ is not None and _element_type(type_) == pa.float32()
+    if narrow and flat.dtype != torch.float32:
+        limit = torch.finfo(torch.float32).max
+        flat = flat.clamp(-limit, limit).float()
+    values = pa.array(flat.numpy())
+    if channels:
+        inner = pa.list_(values.type, channels) if type_ is None else type_.value_type
+        values = pa.FixedSizeListArray.from_arrays(values, type=inner)
+    if type_ is None:
+        type_ = pa.large_list(values.type)
+    if pa.types.is_fixed_size_list(type_):
+        return pa.FixedSizeListArray.from_arrays(values, type=type_)
+    if pa.types.is_list(type_):
+        return pa.ListArray.from_arrays(offsets.numpy().astype(np.int32), values, type=type_)
+    return pa.LargeListArray.from_arrays(offsets.numpy(), values, type=type_)
+
+
+def _element_type(type_: pa.DataType) -> pa.DataType:
+    while _is_list(type_):
+        type_ = type_.value_type
+    return type_

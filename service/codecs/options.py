@@ -1,0 +1,163 @@
+"""The options of a request, from a JSON object or from query parameters."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from core import LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from service.errors import Faults
+
+_T = TypeVar("_T")
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "missing": get_args(Missing),
+    "zero_division": get_args(ZeroDivision),
+}
+DTYPES = ("float64", "float32")
+JSON_OPTIONS = ("losses", "gradients", *CHOICES, "dtype")
+PARAMETERS = sorted({name for loss in LOSSES.values() for name in loss.parameters})
+QUERY_OPTIONS = ("losses", "gradients", *PARAMETERS, *CHOICES)
+
+
+def kind_of(value: object) -> str:
+    """Name the JSON type of a decoded value, for messages."""
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+    }
+    return names.get(type(value), "a number")
+
+
+def escape(name: str) -> str:
+    """Escape a name for use in a JSON Pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def options_from_json(document: Mapping[str, Any], faults: Faults) -> ScoreOptions:
+    """Read the options among a request's top-level fields; the defaults stand in for faults."""
+    chosen: dict[str, Any] = {}
+    if "losses" in document:
+        chosen["losses"] = _losses_from_json(document["losses"], faults)
+    if "gradients" in document:
+        gradients = document["gradients"]
+        if not isinstance(gradients, bool):
+            faults.add("/gradients", f"must be true or false, not {kind_of(gradients)}")
+        chosen["gradients"] = gradients
+    for name in CHOICES:
+        if name in document:
+            chosen[name] = _choice(name, document[name], f"/{name}", faults)
+    return _build(chosen, "/losses", faults)
+
+
+def dtype_from_json(document: Mapping[str, Any], faults: Faults) -> str:
+    """Read the element type that JSON numbers become."""
+    dtype = document.get("dtype", DTYPES[0])
+    if dtype not in DTYPES:
+        faults.add("/dtype", f"must be one of {', '.join(DTYPES)}")
+        return DTYPES[0]
+    return str(dtype)
+
+
+def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> ScoreOptions:
+    """Read the options from decoded query parameters, in the order they were sent."""
+    given: dict[str, str] = {}
+    for name, text in query:
+        if name not in QUERY_OPTIONS:
+            known = ", ".join(QUERY_OPTIONS)
+            faults.add(f"?{name}", f"unknown query parameter; known are {known}")
+        elif name in given:
+            faults.add(f"?{name}", "stands more than once")
+        else:
+            given[name] = text
+    chosen: dict[str, Any] = {}
+    if "gradients" in given:
+        chosen["gradients"] = _boolean("gradients", given["gradients"], faults)
+    for name in CHOICES:
+        if name in given:
+            chosen[name] = _choice(name, given[name], f"?{name}", faults)
+    parameters = {name: _boolean(name, given[name], faults) for name in PARAMETERS if name in given}
+    names = given["losses"].split(",") if "losses" in given else list(LOSSES)
+    chosen["losses"] = tuple(
+        spec
+        for name in names
+        if (spec := _spec(name, _taken(name, parameters), "?losses", faults)) is not None
+    )
+    for name in parameters:
+        if not any(name in LOSSES[loss].parameters for loss in names if loss in LOSSES):
+            faults.add(f"?{name}", "none of the losses asked for takes it")
+    return _build(chosen, "?losses", faults)
+
+
+def _taken(loss: str, parameters: Mapping[str, bool]) -> dict[str, bool]:
+    """Pick the parameters that a loss takes."""
+    takes = LOSSES[loss].parameters if loss in LOSSES else {}
+    return {name: value for name, value in parameters.items() if name in takes}
+
+
+def _losses_from_json(losses: object, faults: Faults) -> tuple[LossSpec, ...]:
+    if not isinstance(losses, list):
+        faults.add("/losses", f"must be a list of losses, not {kind_of(losses)}")
+        return ()
+    specs = []
+    for i, loss in enumerate(losses):
+        pointer = f"/losses/{i}"
+        if isinstance(loss, str):
+            specs.append(_spec(loss, {}, pointer, faults))
+        elif isinstance(loss, dict):
+            specs.append(_spec_from_object(loss, pointer, faults))
+        else:
+            faults.add(pointer, f"must be a name or an object with a name, not {kind_of(loss)}")
+    return tuple(spec for spec in specs if spec is not None)
+
+
+def _spec_from_object(loss: dict[str, Any], pointer: str, faults: Faults) -> LossSpec | None:
+    name = loss.get("name")
+    if not isinstance(name, str):
+        faults.add(f"{pointer}/name", f"must be the name of a loss: {', '.join(LOSSES)}")
+        return None
+    parameters = {}
+    for key, value in loss.items():
+        if key == "name":
+            continue
+        if name in LOSSES and key not in LOSSES[name].parameters:
+            faults.add(f"{pointer}/{escape(key)}", f"unknown parameter of {name}")
+        elif not isinstance(value, bool):
+            faults.add(f"{pointer}/{escape(key)}", f"must be true or false, not {kind_of(value)}")
+        else:
+            parameters[key] = value
+    return _spec(name, _taken(name, parameters), pointer, faults)
+
+
+def _spec(
+    name: str, parameters: Mapping[str, bool], pointer: str, faults: Faults
+) -> LossSpec | None:
+    return _attempt(lambda: LossSpec(name, **parameters), pointer, faults)
+
+
+def _choice(name: str, value: object, pointer: str, faults: Faults) -> object:
+    if value not in CHOICES[name]:
+        faults.add(pointer, f"must be one of {', '.join(CHOICES[name])}")
+    return value
+
+
+def _boolean(name: str, text: str, faults: Faults) -> bool:
+    if text not in ("true", "false"):
+        faults.add(f"?{name}", "must be true or false")
+    return text == "true"
+
+
+def _build(chosen: dict[str, Any], pointer: str, faults: Faults) -> ScoreOptions:
+    """Build the options; only the list of losses can still be wrong, so it gets the blame."""
+    if faults.count:
+        return ScoreOptions()
+    return _attempt(lambda: ScoreOptions(**chosen), pointer, faults) or ScoreOptions()
+
+
+def _attempt(build: Callable[[], _T], pointer: str, faults: Faults) -> _T | None:
+    try:
+        return build()
+    except ValueError as error:
+        faults.add(pointer, str(error))
+        return None

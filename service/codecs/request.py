@@ -1,0 +1,58 @@
+"""A decoded request: flat buffers that the layers below trust."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from core import Ragged, ScoreOptions
+from service.errors import TooLargeError
+
+MAX_ID_BYTES = 512
+ALLOW_MISSING = "missing=skip leaves such elements out, missing=propagate keeps them"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreRequest:
+    """Many series of (prediction, target) and what to compute of them.
+
+    Attributes:
+        prediction: float32 or float64.
+        target: The same dtype and offsets.
+        options: What to compute.
+        ids: One a series, in order.
+        channels: The width C of each T x C series, 0 for a plain one; None if all are plain.
+        gradient_type: The Arrow type of a gradient column when the request was Arrow.
+    """
+
+    prediction: Ragged
+    target: Ragged
+    options: ScoreOptions
+    ids: Sequence[int | str] | pa.Array
+    channels: npt.NDArray[np.int64] | None = None
+    gradient_type: pa.DataType | None = None
+
+    def __len__(self) -> int:
+        """Return the number of series."""
+        return len(self.prediction)
+
+    @property
+    def elements(self) -> int:
+        """The number of (prediction, target) pairs."""
+        return len(self.prediction.values)
+
+    def id_list(self) -> list[int | str]:
+        """Return the ids as Python objects."""
+        if isinstance(self.ids, pa.Array):
+            return self.ids.to_pylist()  # type: ignore[no-any-return]
+        return list(self.ids)
+
+
+def check_elements(elements: int, limit: int) -> None:
+    """Raise ``TooLargeError`` above the limit."""
+    if elements > limit:
+        raise TooLargeError(
+            f"the request has {elements} elements, this server takes {limit}; split it by series"
+        )

@@ -1,0 +1,218 @@
+"""Where the event loop and the device meet.
+
+The event loop admits requests and awaits futures. One thread owns the device: it takes a batch,
+scores it, and hands all answers back in a single wake-up of the loop. The policy between them is
+guarded by one lock, which is held for microseconds and never while the device works.
+"""
+
+import asyncio
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from core import Ragged, ScoreOptions, Scores
+from service.engine.policy import BatchPolicy, Span
+from service.engine.worker import DeviceWorker, Piece
+from service.errors import OverloadedError, ScoringError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The scores of a request and what they cost.
+
+    Attributes:
+        scores: One row a series, in the request's order.
+        queue_s: Seconds from admission to the first batch.
+        compute_s: Seconds in batches, those of its neighbours included.
+    """
+
+    scores: Scores
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+
+
+_Settled = tuple[asyncio.Future[Answer], Answer | Exception]
+
+
+@dataclass(eq=False)
+class _Job:
+    prediction: Ragged
+    target: Ragged
+    options: ScoreOptions
+    future: asyncio.Future[Answer]
+    unscored: int
+    parts: list[Scores] = field(default_factory=list)
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+
+
+class Engine:
+    """Scores requests in batches on one device worker.
+
+    Args:
+        worker: Owns the device.
+        policy: Decides what is scored next.
+        on_batch: Called on the worker thread with each batch and its seconds, for metrics.
+    """
+
+    def __init__(
+        self,
+        worker: DeviceWorker,
+        policy: BatchPolicy,
+        on_batch: Callable[[Sequence[Span], float], None] = lambda _batch, _seconds: None,
+    ) -> None:
+        self._worker = worker
+        self._policy = policy
+        self._on_batch = on_batch
+        self._work = threading.Condition()
+        self._jobs: dict[int, _Job] = {}
+        self._numbers = itertools.count()
+        self._running = False
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch was scored on the device and requests are admitted."""
+        return self._running
+
+    @property
+    def queued_elements(self) -> int:
+        """How many elements wait for the device."""
+        return self._policy.queued_elements
+
+    async def start(self) -> None:
+        """Warm the device up and begin to take requests."""
+        self._loop = asyncio.get_running_loop()
+        await self._loop.run_in_executor(None, self._worker.warm_up)
+        self._running = True
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Refuse new requests, finish the admitted ones and end the thread."""
+        with self._work:
+            self._running = False
+            self._work.notify()
+        if self._thread.is_alive():
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    def submit(
+        self, prediction: Ragged, target: Ragged, options: ScoreOptions
+    ) -> asyncio.Future[Answer]:
+        """Queue a request and return the future of its answer.
+
+        Cancelling the future withdraws what has not yet been scored.
+
+        Raises:
+            OverloadedError: If the queue is full or the engine is not running.
+        """
+        if not self._running or self._loop is None:
+            raise OverloadedError("the service is starting or stopping")
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        if len(prediction) == 0:
+            (scores,) = self._worker.score([Piece(prediction, target, options)])
+            _deliver(
+                [(future, _failure(scores) if isinstance(scores, Exception) else Answer(scores))]
+            )
+            return future
+        job = _Job(prediction, target, options, future, unscored=len(prediction))
+        number = next(self._numbers)
+        # A list: the policy bisects it, and indexing a tensor costs a hundred times more.
+        offsets = prediction.offsets.tolist()
+        with self._work:
+            if not self._policy.admit(number, offsets, now=time.monotonic()):
+                raise OverloadedError("the queue is full; try again later")
+            self._jobs[number] = job
+            self._work.notify()
+        future.add_done_callback(lambda done: self._withdraw(number) if done.cancelled() else None)
+        return future
+
+    def _withdraw(self, number: int) -> None:
+        with self._work:
+            self._policy.withdraw(number)
+            self._jobs.pop(number, None)
+
+    def _run(self) -> None:
+        try:
+            while spans := self._next_batch():
+                self._answer(self._score(spans))
+        except BaseException:
+            log.critical("the device worker died; the service is no longer ready", exc_info=True)
+            with self._work:
+                self._running = False
+                orphans = list(self._jobs.values())
+            error = ScoringError("the device worker died")
+            self._answer([(job.future, error) for job in orphans])
+
+    def _score(self, spans: Sequence[Span]) -> list[_Settled]:
+        """Score a batch; return the requests that it completed or failed."""
+        started = time.monotonic()
+        # A request withdrawn since the batch was taken is not worth computing.
+        live = [(span, job) for span in spans if (job := self._jobs.get(span.request))]
+        results = self._worker.score([_piece(span, job) for span, job in live])
+        seconds = time.monotonic() - started
+        self._on_batch([span for span, _ in live], seconds)
+        collected = [
+            (job.future, self._collect(span, job, result, seconds))
+            for (span, job), result in zip(live, results, strict=True)
+        ]
+        return [(future, answer) for future, answer in collected if answer is not None]
+
+    def _answer(self, settled: Sequence[_Settled]) -> None:
+        if settled and self._loop is not None:
+            self._loop.call_soon_threadsafe(_deliver, settled)
+
+    def _next_batch(self) -> list[Span]:
+        """Wait for work; empty once the engine is stopped and nothing waits any more."""
+        with self._work:
+            while True:
+                batch = self._policy.next_batch(now=time.monotonic())
+                if batch or not self._running:
+                    return batch
+                self._work.wait()
+
+    def _collect(
+        self, span: Span, job: _Job, result: Scores | Exception, seconds: float
+    ) -> Answer | Exception | None:
+        """Add a result to its job; return the answer once it is whole."""
+        if isinstance(result, Exception):
+            log.error("scoring failed on %s", self._worker.device, exc_info=result)
+            self._withdraw(span.request)
+            return _failure(result)
+        if not job.parts:
+            job.queue_s = span.waited
+        job.compute_s += seconds
+        job.parts.append(result)
+        job.unscored -= span.stop - span.start
+        if job.unscored:
+            return None
+        with self._work:
+            self._jobs.pop(span.request, None)
+        return Answer(Scores.cat(job.parts), job.queue_s, job.compute_s)
+
+
+def _piece(span: Span, job: _Job) -> Piece:
+    return Piece(
+        job.prediction.slice(span.start, span.stop),
+        job.target.slice(span.start, span.stop),
+        job.options,
+    )
+
+
+def _failure(error: Exception) -> ScoringError:
+    return ScoringError(f"the device could not score it: {type(error).__name__}")
+
+
+def _deliver(settled: Sequence[_Settled]) -> None:
+    for future, answer in settled:
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

@@ -1,0 +1,130 @@
+"""Which series the device scores next. Pure: no clock, no thread, no event loop.
+
+There is no timer. A batch is whatever waited while the device was busy, up to a budget of
+elements. Requests are served in turn: one that does not fit is cut between two series, and what
+is left of it goes to the back of the queue, so that small requests never wait for more than one
+batch of a huge one.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive series of one request, to be scored in one batch.
+
+    Attributes:
+        request: The number the caller gave the request.
+        start: First series.
+        stop: One past the last series.
+        elements: How many elements they have together.
+        waited: Seconds since the request was admitted.
+    """
+
+    request: int
+    start: int
+    stop: int
+    elements: int
+    waited: float
+
+
+@dataclass
+class _Waiting:
+    request: int
+    offsets: Sequence[int]
+    admitted: float
+    next_series: int = 0
+
+    @property
+    def elements(self) -> int:
+        return self.offsets[-1] - self.offsets[self.next_series]
+
+
+class BatchPolicy:
+    """A queue of requests that is emptied in batches.
+
+    Args:
+        batch_elements: The budget of a batch. A single series may exceed it, alone.
+        max_queued_elements: How much may wait; ``admit`` refuses beyond it.
+
+    Example:
+        >>> policy = BatchPolicy(batch_elements=4, max_queued_elements=100)
+        >>> policy.admit(1, [0, 3, 6, 9], now=0.0)
+        True
+        >>> policy.admit(2, [0, 1], now=0.0)
+        True
+        >>> [(s.request, s.start, s.stop) for s in policy.next_batch(now=0.5)]
+        [(1, 0, 1), (2, 0, 1)]
+        >>> [(s.request, s.start, s.stop) for s in policy.next_batch(now=1.0)]
+        [(1, 1, 2)]
+    """
+
+    def __init__(self, *, batch_elements: int, max_queued_elements: int) -> None:
+        if batch_elements < 1 or max_queued_elements < 1:
+            raise ValueError("both limits must be positive")
+        self._batch_elements = batch_elements
+        self._max_queued_elements = max_queued_elements
+        self._queue: deque[_Waiting] = deque()
+        self._queued_elements = 0
+
+    @property
+    def queued_elements(self) -> int:
+        """How many elements wait."""
+        return self._queued_elements
+
+    @property
+    def queued_requests(self) -> int:
+        """How many requests have series that wait."""
+        return len(self._queue)
+
+    def admit(self, request: int, offsets: Sequence[int], *, now: float) -> bool:
+        """Queue a request, or return False if it would overfill the queue.
+
+        Args:
+            request: A number that no waiting request has.
+            offsets: Where its series start and end, from 0; at least one series.
+            now: Seconds on the caller's clock.
+        """
+        waiting = _Waiting(request, offsets, now)
+        if self._queued_elements + waiting.elements > self._max_queued_elements:
+            return False
+        self._queue.append(waiting)
+        self._queued_elements += waiting.elements
+        return True
+
+    def withdraw(self, request: int) -> None:
+        """Forget what still waits of a request; nothing happens if nothing does."""
+        for waiting in self._queue:
+            if waiting.request == request:
+                self._queued_elements -= waiting.elements
+                self._queue.remove(waiting)
+                return
+
+    def next_batch(self, *, now: float) -> list[Span]:
+        """Take the next batch off the queue; empty if nothing waits."""
+        batch: list[Span] = []
+        room = self._batch_elements
+        passed_over: list[_Waiting] = []
+        cut: list[_Waiting] = []
+        while self._queue and room > 0:
+            waiting = self._queue.popleft()
+            start, offsets = waiting.next_series, waiting.offsets
+            stop = bisect_right(offsets, offsets[start] + room, lo=start) - 1
+            if stop == start:
+                if batch:
+                    passed_over.append(waiting)
+                    continue
+                stop = start + 1  # one series over the budget goes alone
+            elements = offsets[stop] - offsets[start]
+            batch.append(Span(waiting.request, start, stop, elements, now - waiting.admitted))
+            room -= elements
+            self._queued_elements -= elements
+            if stop < len(offsets) - 1:
+                waiting.next_series = stop
+                cut.append(waiting)
+        self._queue.extendleft(reversed(passed_over))
+        self._queue.extend(cut)
+        return batch

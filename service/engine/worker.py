@@ -1,0 +1,82 @@
+"""Runs batches of spans on a device."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Consecutive series of one request, with what the device needs to score them."""
+
+    prediction: Ragged
+    target: Ragged
+    options: ScoreOptions
+
+
+class DeviceWorker:
+    """Owns one device: copies a batch to it, scores, copies back.
+
+    Args:
+        device: Where to compute.
+        kernel: Overrides the kernel chosen for the device.
+    """
+
+    def __init__(self, device: torch.device, kernel: Kernel | None = None) -> None:
+        self.device = device
+        self._kernel = kernel or kernel_for(device)
+
+    def warm_up(self) -> None:
+        """Score a tiny batch in both dtypes, so that the first request finds all compiled."""
+        for dtype in (torch.float32, torch.float64):
+            ragged = Ragged.from_lengths(torch.ones(2, dtype=dtype), [1, 1])
+            (scores,) = self.score([Piece(ragged, ragged, ScoreOptions(gradients=True))])
+            if isinstance(scores, Exception):
+                raise scores
+
+    def score(self, pieces: Sequence[Piece]) -> list[Scores | Exception]:
+        """Score pieces together; one that fails gets its exception and spoils no other.
+
+        Pieces that agree in options and dtype share one kernel call.
+        """
+        groups: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
+        for i, piece in enumerate(pieces):
+            groups[piece.options, piece.prediction.values.dtype].append(i)
+        results: dict[int, Scores | Exception] = {}
+        for members in groups.values():
+            group = [pieces[i] for i in members]
+            try:
+                results.update(zip(members, self._score_group(group), strict=True))
+            except Exception:  # noqa: BLE001 - whatever a device raises, find whose it is
+                results.update((i, self._score_alone(pieces[i])) for i in members)
+        return [results[i] for i in range(len(pieces))]
+
+    def _score_alone(self, piece: Piece) -> Scores | Exception:
+        try:
+            return self._score_group([piece])[0]
+        except Exception as error:  # noqa: BLE001 - the request that owns it is told
+            return error
+
+    def _score_group(self, group: Sequence[Piece]) -> list[Scores]:
+        prediction = Ragged.cat([piece.prediction for piece in group])
+        target = Ragged.cat([piece.target for piece in group])
+        with torch.inference_mode():
+            scores = self._kernel(
+                prediction.values.to(self.device, non_blocking=True),
+                target.values.to(self.device, non_blocking=True),
+                prediction.offsets,
+                group[0].options,
+            ).to("cpu")
+        if len(group) == 1:
+            return [scores]
+        cut, series, elements = [], 0, 0
+        for piece in group:
+            ragged = piece.prediction
+            stop, end = series + len(ragged), elements + len(ragged.values)
+            cut.append(scores.slice(slice(series, stop), slice(elements, end)))
+            series, elements = stop, end
+        return cut

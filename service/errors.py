@@ -1,0 +1,132 @@
+"""Everything a request can die of, with the status it maps to.
+
+ServiceError
+├── UnreadableError        400  the body is not what its content type says
+├── NotAcceptableError     406  no format that Accept allows
+├── TooLargeError          413  over a limit of this server
+├── UnsupportedMediaError  415  a content type or encoding that is not spoken here
+├── InvalidError           422  readable, but values or options break the contract
+├── ScoringError           500  the device failed on this request
+└── OverloadedError        503  the queue is full, or the server is not ready
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_LISTED_ERRORS = 20
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One fault and where it is.
+
+    Attributes:
+        pointer: JSON Pointer (RFC 6901) into the request; for Arrow ``/column/row/position``;
+            for a query parameter ``?name``.
+        detail: What is wrong there.
+    """
+
+    pointer: str
+    detail: str
+
+
+class ServiceError(Exception):
+    """A request that cannot be answered, and why, in words for its sender."""
+
+    status: ClassVar[int]
+    slug: ClassVar[str]
+    title: ClassVar[str]
+    retryable: ClassVar[bool] = False
+    retry_after_s: ClassVar[int | None] = None
+
+
+class UnreadableError(ServiceError):
+    """The body is not what its content type says."""
+
+    status, slug, title = 400, "unreadable", "The body cannot be read"
+
+
+class NotAcceptableError(ServiceError):
+    """No format that the Accept header allows."""
+
+    status, slug, title = 406, "not-acceptable", "No acceptable format"
+
+
+class TooLargeError(ServiceError):
+    """Over a limit of this server; smaller requests are welcome."""
+
+    status, slug, title = 413, "too-large", "The request is too large"
+
+
+class UnsupportedMediaError(ServiceError):
+    """A content type or encoding that is not spoken here."""
+
+    status, slug, title = 415, "unsupported-media-type", "The content type is not supported"
+
+
+class InvalidError(ServiceError):
+    """Readable, but values or options break the contract.
+
+    Args:
+        detail: One sentence on the whole.
+        errors: The first faults found, at most ``MAX_LISTED_ERRORS``.
+        count: How many there are in all.
+    """
+
+    status, slug, title = 422, "invalid", "The request is invalid"
+
+    def __init__(self, detail: str, errors: tuple[FieldError, ...] = (), count: int = 0) -> None:
+        super().__init__(detail)
+        self.errors = errors
+        self.count = max(count, len(errors))
+
+
+class ScoringError(ServiceError):
+    """The device failed on this request; its neighbours in the batch were answered."""
+
+    status, slug, title = 500, "scoring-failed", "The scores could not be computed"
+    retryable = True
+
+
+class OverloadedError(ServiceError):
+    """The queue is full, or the server is starting or stopping."""
+
+    status, slug, title = 503, "overloaded", "The server cannot take this request now"
+    retryable = True
+    retry_after_s = 1
+
+
+@dataclass
+class Faults:
+    """Collects faults, keeps the first few, counts them all."""
+
+    first: list[FieldError] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, pointer: str, detail: str) -> None:
+        """Note one fault."""
+        self.count += 1
+        if len(self.first) < MAX_LISTED_ERRORS:
+            self.first.append(FieldError(pointer, detail))
+
+    def add_each(
+        self, places: Sequence[int] | npt.NDArray[np.int64], fault: Callable[[int], tuple[str, str]]
+    ) -> None:
+        """Note one fault a place, without spelling out those that are only counted."""
+        listed = places[: MAX_LISTED_ERRORS - len(self.first)]
+        for place in listed:
+            self.add(*fault(place))
+        self.count += len(places) - len(listed)
+
+    def check(self) -> None:
+        """Raise ``InvalidError`` if there was any fault."""
+        if not self.count:
+            return
+        detail = self.first[0].detail if self.count == 1 else f"{self.count} faults were found"
+        if self.count > len(self.first):
+            detail += f"; the first {len(self.first)} are listed"
+        raise InvalidError(detail, tuple(self.first), self.count)

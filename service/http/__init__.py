@@ -1,0 +1,1 @@
+"""HTTP: routes, negotiation, problems and what every answer carries."""

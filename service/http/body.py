@@ -1,0 +1,60 @@
+"""Receives a body into memory, within a limit that is checked before the memory is spent."""
+
+import numpy as np
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from service.errors import TooLargeError, UnreadableError
+
+
+async def receive_body(headers: Headers, receive: Receive, limit: int) -> memoryview:
+    """Return the whole body.
+
+    A body of known length goes straight into one buffer of that size (aligned as Arrow wants it,
+    and not touched before bytes arrive, so that an announced body costs nothing); a chunked one
+    is gathered and joined.
+
+    Raises:
+        TooLargeError: If it is, or is announced to be, larger than ``limit`` bytes.
+        UnreadableError: If its length is not the announced one.
+        ClientDisconnect: If the client went away before its end.
+    """
+    announced = headers.get("content-length")
+    if announced is None:
+        return await _receive_chunked(receive, limit)
+    length = int(announced) if announced.isdecimal() else limit + 1
+    if length > limit:
+        raise TooLargeError(f"the body has {announced} bytes, this server takes {limit}")
+    buffer = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
+    filled = 0
+    while True:
+        chunk, more = await _next_chunk(receive)
+        end = filled + len(chunk)
+        if end > length:
+            raise UnreadableError("the body is longer than its Content-Length")
+        buffer[filled:end] = chunk
+        filled = end
+        if not more:
+            break
+    if filled < length:
+        raise UnreadableError("the body is shorter than its Content-Length")
+    return buffer
+
+
+async def _receive_chunked(receive: Receive, limit: int) -> memoryview:
+    chunks, size, more = [], 0, True
+    while more:
+        chunk, more = await _next_chunk(receive)
+        size += len(chunk)
+        if size > limit:
+            raise TooLargeError(f"the body is over the {limit} bytes that this server takes")
+        chunks.append(chunk)
+    return memoryview(b"".join(chunks))
+
+
+async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)

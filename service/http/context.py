@@ -1,0 +1,99 @@
+"""What every answer carries: a request id, the time of each stage, and never a stack trace."""
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.http.metrics import Metrics
+from service.http.problems import problem
+
+log = logging.getLogger(__name__)
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_KEY = "loss_scoring.context"
+
+
+@dataclass
+class Context:
+    """One request as the server sees it.
+
+    Attributes:
+        request_id: The client's ``X-Request-Id`` when it is sane, else made here.
+        stages: Seconds by stage, in the order they happened.
+        format: ``json`` or ``arrow`` once known, for the metrics.
+        route: The route's path, for the metrics; a client's path would be unbounded.
+    """
+
+    request_id: str
+    started: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=dict)
+    format: str = "none"
+    route: str = "none"
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = time.perf_counter() - started
+
+    def server_timing(self) -> str:
+        """Return the ``Server-Timing`` header: milliseconds by stage, and in total."""
+        stages = {**self.stages, "total": time.perf_counter() - self.started}
+        return ", ".join(f"{name};dur={1e3 * s:.3f}" for name, s in stages.items())
+
+
+def context_of(scope: Scope) -> Context:
+    """Return the context that the middleware laid into a scope."""
+    context: Context = scope[_KEY]
+    return context
+
+
+class ContextMiddleware:
+    """Gives every request a context and every answer its headers; the last guard for errors."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        context = Context(given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex)
+        scope[_KEY] = context
+        status = 499  # nothing was sent: the client had gone
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = context.request_id
+                headers["Server-Timing"] = context.server_timing()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.info("client gone: %s %s", scope["path"], context.request_id)
+        except Exception:
+            log.exception("unexpected error in request %s", context.request_id)
+            if status != 499:
+                raise  # half an answer is out: only closing the connection is honest
+            answer = problem(500, context.request_id, retryable=True)
+            await answer(scope, receive, send_with_headers)
+        route = getattr(scope.get("route"), "path", context.route)  # FastAPI's own routes
+        self._metrics.observe(route, context.format, status, context.stages)

@@ -1,0 +1,89 @@
+"""Which format a body is in, and which one the answer is to be in."""
+
+from dataclasses import dataclass
+from email.message import Message
+
+from starlette.datastructures import Headers
+
+from service.codecs import arrow, json
+from service.errors import NotAcceptableError, UnsupportedMediaError
+
+FORMATS = {"json": json.MEDIA_TYPE, "arrow": arrow.MEDIA_TYPE}
+
+
+@dataclass(frozen=True)
+class Formats:
+    """The formats of a body and of its answer: keys of ``FORMATS``."""
+
+    request: str
+    answer: str
+
+
+def negotiate(headers: Headers) -> Formats:
+    """Read Content-Type, Content-Encoding and Accept.
+
+    Raises:
+        UnsupportedMediaError: If the body's type or encoding is not spoken here.
+        NotAcceptableError: If Accept allows neither format.
+    """
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMediaError(
+            f"Content-Encoding {encoding!r} is not supported; send the body as it is"
+        )
+    request = _request_format(headers.get("content-type", ""))
+    return Formats(request, _answer_format(", ".join(headers.getlist("accept")), request))
+
+
+def _request_format(content_type: str) -> str:
+    for name, media_type in FORMATS.items():
+        if content_type == media_type:  # the common case, without parsing
+            return name
+    header = Message()
+    header["content-type"] = content_type
+    charset = str(header.get_param("charset", "utf-8")).lower()
+    for name, media_type in FORMATS.items():
+        if content_type and header.get_content_type() == media_type:
+            if name == "json" and charset not in ("utf-8", "utf8"):
+                raise UnsupportedMediaError(f"charset {charset!r} is not supported; use UTF-8")
+            return name
+    known = " or ".join(FORMATS.values())
+    raise UnsupportedMediaError(f"Content-Type must be {known}, not {content_type!r}")
+
+
+def _answer_format(accept: str, request: str) -> str:
+    if accept in ("", "*/*"):
+        return request
+    best, best_quality = "", 0.0
+    # The request's own format comes first, so that it wins a tie.
+    for name in sorted(FORMATS, key=lambda name: name != request):
+        quality = _quality(accept, FORMATS[name])
+        if quality > best_quality:
+            best, best_quality = name, quality
+    if not best:
+        known = " and ".join(FORMATS.values())
+        raise NotAcceptableError(f"Accept allows neither of {known}")
+    return best
+
+
+def _quality(accept: str, media_type: str) -> float:
+    """Return the quality of the most specific range in ``accept`` that covers a media type."""
+    kind = media_type.split("/", maxsplit=1)[0]
+    ranks = {media_type: 3, f"{kind}/*": 2, "*/*": 1}
+    rank, quality = 0, 0.0
+    for part in accept.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if ranks.get(name, 0) > rank:
+            rank, quality = ranks[name], _q(parameters)
+    return quality
+
+
+def _q(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return min(max(float(value), 0.0), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0

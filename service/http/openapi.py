@@ -1,0 +1,243 @@
+"""The OpenAPI description of ``POST /score``, built from the table of losses.
+
+The endpoint is plain ASGI, so FastAPI cannot derive it. The tests post every example here.
+"""
+
+from typing import Any
+
+from core import LOSSES
+from service.codecs import arrow, json
+from service.codecs.options import CHOICES, DTYPES, PARAMETERS
+from service.http import problems
+
+_REQUEST_EXAMPLES: dict[str, dict[str, Any]] = {
+    "smallest": {
+        "summary": "Two series, all losses",
+        "value": {
+            "series": [
+                {"prediction": [102.0, 118.5], "target": [100.0, 120.0]},
+                {"prediction": [0.5], "target": [0.0]},
+            ]
+        },
+    },
+    "everything": {
+        "summary": "Every option; the second target has a missing value",
+        "value": {
+            "losses": ["mae", {"name": "smape", "block_denom_grad": False}],
+            "gradients": True,
+            "missing": "skip",
+            "zero_division": "skip",
+            "dtype": "float32",
+            "series": [
+                {"id": "store-1", "prediction": [102.0, 118.5], "target": [100.0, 120.0]},
+                {"id": "store-2", "prediction": [7.0, 8.0, 9.0], "target": [7.5, None, 9.0]},
+            ],
+        },
+    },
+    "multivariate": {
+        "summary": "One series of 2 steps x 3 channels",
+        "value": {
+            "gradients": True,
+            "series": [
+                {"prediction": [[1, 2, 3], [4, 5, 6]], "target": [[1, 2, 4], [4, 4, 6]]},
+            ],
+        },
+    },
+}
+
+_ARROW_SAMPLE = """\
+import httpx
+import pyarrow as pa
+
+table = pa.table({
+    "id": ["store-1", "store-2"],
+    "prediction": [[102.0, 118.5], [0.5]],
+    "target": [[100.0, 120.0], [0.0]],
+})
+sink = pa.BufferOutputStream()
+with pa.ipc.new_stream(sink, table.schema) as writer:
+    writer.write_table(table)
+answer = httpx.post(
+    "http://127.0.0.1:8000/score",
+    params={"losses": "mae,smape", "gradients": "true"},
+    content=sink.getvalue().to_pybytes(),
+    headers={"Content-Type": "application/vnd.apache.arrow.stream"},
+)
+answer.raise_for_status()
+scores = pa.ipc.open_stream(answer.content).read_all()
+print(scores.to_pylist())
+"""
+
+_DESCRIPTION = (
+    "Scores many series of (prediction, target): a loss per series and, on request, the gradient "
+    "of each loss with respect to each predicted element. A series' answer is the same bits "
+    "however requests are split or merged. The options of a JSON request stand in its body, those "
+    "of an Arrow request are query parameters."
+)
+
+
+def _list_of(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "array", "items": schema, **more}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _schemas() -> dict[str, Any]:
+    name = {"type": "string", "enum": list(LOSSES)}
+    number = {"type": ["number", "null"]}
+    flags = {parameter: {"type": "boolean"} for parameter in PARAMETERS}
+    values = {
+        "oneOf": [
+            _list_of(number, minItems=1),
+            _list_of(_list_of(number, minItems=1), minItems=1),
+        ],
+        "description": "One number a step, or one list of channels a step; null is missing.",
+    }
+    id_ = {"oneOf": [{"type": "string"}, {"type": "integer"}], "description": "Default: position."}
+    columns = {"type": "object", "additionalProperties": _list_of({"type": ["number", "null"]})}
+    return {
+        "ScoreRequest": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["series"],
+            "properties": {
+                "losses": _list_of(
+                    {
+                        "oneOf": [
+                            name,
+                            {
+                                "type": "object",
+                                "additionalProperties": False,
+                                "required": ["name"],
+                                "properties": {"name": name, **flags},
+                            },
+                        ]
+                    },
+                    minItems=1,
+                    default=list(LOSSES),
+                ),
+                "gradients": {"type": "boolean", "default": False},
+                **{
+                    option: {"type": "string", "enum": list(choices), "default": choices[0]}
+                    for option, choices in CHOICES.items()
+                },
+                "dtype": {"type": "string", "enum": list(DTYPES), "default": DTYPES[0]},
+                "series": _list_of(_ref("Series")),
+            },
+        },
+        "Series": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["prediction", "target"],
+            "properties": {"id": id_, "prediction": values, "target": values},
+        },
+        "Scores": {
+            "type": "object",
+            "required": ["ids", "lengths", "losses", "masked"],
+            "properties": {
+                "ids": _list_of(id_),
+                "lengths": _list_of({"type": "integer"}),
+                "losses": columns,
+                "masked": {
+                    "type": "object",
+                    "additionalProperties": _list_of({"type": "integer"}),
+                },
+                "gradients": {
+                    "type": "object",
+                    "additionalProperties": _list_of({"type": "array", "items": {}}),
+                },
+            },
+        },
+        "Problem": {
+            "type": "object",
+            "required": [
+                "type", "title", "status", "detail", "errors", "request_id", "retryable",
+            ],
+            "properties": {
+                "type": {"type": "string"},
+                "title": {"type": "string"},
+                "status": {"type": "integer"},
+                "detail": {"type": "string"},
+                "errors": _list_of(
+                    {
+                        "type": "object",
+                        "required": ["pointer", "detail"],
+                        "properties": {
+                            "pointer": {"type": "string"},
+                            "detail": {"type": "string"},
+                        },
+                    }
+                ),
+                "error_count": {"type": "integer"},
+                "request_id": {"type": "string"},
+                "retryable": {"type": "boolean"},
+            },
+        },
+    }  # fmt: skip
+
+
+def _query_parameters() -> list[dict[str, Any]]:
+    schemas: dict[str, dict[str, Any]] = {
+        "losses": {"type": "string", "example": "mae,smape"},
+        "gradients": {"type": "boolean", "default": False},
+        **{parameter: {"type": "boolean"} for parameter in PARAMETERS},
+        **{
+            option: {"type": "string", "enum": list(choices), "default": choices[0]}
+            for option, choices in CHOICES.items()
+        },
+    }
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema,
+         "description": "Of an Arrow request only."}
+        for name, schema in schemas.items()
+    ]  # fmt: skip
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {problems.MEDIA_TYPE: {"schema": _ref("Problem")}},
+    }
+
+
+def add_score(document: dict[str, Any]) -> None:
+    """Add ``POST /score`` to an OpenAPI document made by FastAPI."""
+    binary = {"type": "string", "format": "binary"}
+    document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
+    document["paths"]["/score"] = {
+        "post": {
+            "summary": "Score many series",
+            "description": _DESCRIPTION,
+            "operationId": "score",
+            "parameters": _query_parameters(),
+            "x-codeSamples": [{"lang": "Python", "label": "Arrow", "source": _ARROW_SAMPLE}],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    json.MEDIA_TYPE: {
+                        "schema": _ref("ScoreRequest"),
+                        "examples": _REQUEST_EXAMPLES,
+                    },
+                    arrow.MEDIA_TYPE: {"schema": binary},
+                },
+            },
+            "responses": {
+                "200": {
+                    "description": "One row a series, as columns, in the request's order.",
+                    "content": {
+                        json.MEDIA_TYPE: {"schema": _ref("Scores")},
+                        arrow.MEDIA_TYPE: {"schema": binary},
+                    },
+                },
+                "400": _problem("The body cannot be read."),
+                "406": _problem("Accept allows neither JSON nor Arrow."),
+                "413": _problem("Too many bytes or elements."),
+                "415": _problem("Neither JSON nor Arrow."),
+                "422": _problem("Values or options break the contract; see errors."),
+                "500": _problem("The device failed on this request."),
+                "503": _problem("The queue is full; see Retry-After."),
+            },
+        }
+    }

@@ -1,0 +1,43 @@
+"""The small routes: the table of losses, probes and metrics."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from core import LOSSES
+from service.engine import Engine
+from service.errors import OverloadedError
+from service.http.metrics import Metrics
+
+
+def build_router(engine: Engine, metrics: Metrics) -> APIRouter:
+    """Return the routes that are not ``POST /score``."""
+    router = APIRouter()
+
+    @router.get("/losses", summary="The losses, their parameters and formulas")
+    async def losses() -> list[dict[str, object]]:
+        return [
+            {
+                "name": loss.name,
+                "title": loss.title,
+                "formula": loss.formula,
+                "gradient": loss.gradient,
+                "parameters": dict(loss.parameters),
+            }
+            for loss in LOSSES.values()
+        ]
+
+    @router.get("/livez", summary="Whether the process serves at all")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz", summary="Whether a batch was scored and requests are taken")
+    async def readyz() -> dict[str, str]:
+        if not engine.ready:
+            raise OverloadedError("the device worker is not ready")
+        return {"status": "ready"}
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics_() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

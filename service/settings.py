@@ -1,0 +1,51 @@
+"""Every setting of the service, each also an environment variable ``LOSS_SCORING_<NAME>``."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBI = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Settings with defaults that are safe on a small machine."""
+
+    model_config = SettingsConfigDict(env_prefix="LOSS_SCORING_", extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto (CUDA when present, else the CPU), cpu, cuda or cuda:N.",
+    )
+    max_body_bytes: int = Field(
+        128 * MEBI, gt=0, description="Largest request body, also once decompressed."
+    )
+    max_json_bytes: int = Field(
+        32 * MEBI,
+        gt=0,
+        description="Largest JSON body; smaller, as JSON parsing holds up other requests.",
+    )
+    max_elements: int = Field(
+        16 * MEBI, gt=0, description="Most elements (pairs of prediction and target) a request."
+    )
+    batch_elements: int = Field(
+        4 * MEBI, gt=0, description="Elements a device batch aims at; larger requests are cut."
+    )
+    max_queued_elements: int = Field(
+        64 * MEBI, gt=0, description="Elements that may wait; beyond them requests get 503."
+    )
+    shutdown_s: int = Field(
+        25, gt=0, description="Seconds that requests in progress get to finish on SIGTERM."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+
+    @model_validator(mode="after")
+    def _queue_takes_the_largest_request(self) -> Self:
+        if self.max_queued_elements < self.max_elements:
+            raise ValueError("max_queued_elements must be at least max_elements")
+        return self
