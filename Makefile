@@ -1,0 +1,57 @@
+# make run and make test are all a new user needs; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+
+.PHONY: help run stop test lint format lock test-darts clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	@echo "Installing; torch is large, this takes a minute or more."
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+run: $(VENV)/.installed ## start the service, score a real example, leave the service running
+	$(BIN)/python examples/run.py --port $(PORT)
+
+stop: ## stop the service that `make run` started
+	@$(BIN)/python examples/run.py --stop
+
+lint: $(VENV)/.installed ## format check, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint ## lint, then all tests with branch coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lock: ## pin today's newest releases into constraints.txt
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-lock/bin/pip install --quiet --editable . --group dev
+	.venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	rm -rf .venv-lock
+
+test-darts: ## compare with the real darts.utils.losses, in an environment of its own
+	$(PYTHON) -m venv .venv-darts
+	.venv-darts/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-darts/bin/pip install --quiet --editable . --group dev
+	.venv-darts/bin/pip install --quiet --group darts
+	.venv-darts/bin/python -m pytest -m darts tests/core
+
+clean: ## remove environments and caches
+	rm -rf $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* .run

@@ -1,0 +1,53 @@
+"""The service with a device that misbehaves on purpose, told by values in the prediction.
+
+666: the kernel raises. 777: it blocks while the gate file exists. Every value that starts a
+prediction is written to the ledger once it was computed.
+"""
+
+import argparse
+import signal
+import time
+from pathlib import Path
+
+import torch
+import uvicorn
+from torch import Tensor
+
+from core import ScoreOptions, Scores
+from core.kernels import plain_kernel
+from service.app import create_app
+from service.engine.worker import DeviceWorker
+from service.settings import Settings
+
+POISON, BLOCK = 666.0, 777.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("gate", type=Path)
+    parser.add_argument("ledger", type=Path)
+    parser.add_argument("--port", type=int)
+    arguments = parser.parse_args()
+
+    def kernel(
+        prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+    ) -> Scores:
+        if bool((prediction == POISON).any()):
+            raise RuntimeError("poisoned")
+        deadline = time.monotonic() + 30
+        while bool((prediction == BLOCK).any()) and arguments.gate.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        with arguments.ledger.open("a") as ledger:
+            ledger.writelines(f"{value}\n" for value in prediction[offsets[:-1]].tolist())
+        return plain_kernel(prediction, target, offsets, options)
+
+    settings = Settings(port=arguments.port, max_elements=100, max_queued_elements=100)
+    app = create_app(settings, DeviceWorker(torch.device("cpu"), kernel))
+    server = uvicorn.Server(uvicorn.Config(app, port=settings.port, log_level="error"))
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    server.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Many clients at once: nobody gets another's answer, and nothing is computed for the gone."""
+
+import asyncio
+import random
+import time
+
+import httpx
+import pyarrow as pa
+from test_errors import GOOD, faulty, problem  # noqa: F401 - faulty is a fixture
+from wire import ARROW, stream
+
+BLOCKING = {"series": [{"prediction": [777.0], "target": [1.0]}]}
+
+
+def request_of(tag: int, rng: random.Random) -> tuple[dict, list[float]]:
+    """Make a request whose losses tell whose it is."""
+    series, want = [], []
+    for k in range(rng.randint(1, 20)):
+        length = rng.randint(1, 50)
+        offset = tag + k / 64
+        series.append(
+            {"id": f"{tag}/{k}", "prediction": [offset] * length, "target": [0.0] * length}
+        )
+        want.append(offset)
+    return {"series": series, "losses": ["mae"], "gradients": tag % 3 == 0}, want
+
+
+async def post(client: httpx.AsyncClient, body: dict, *, arrow: bool) -> tuple[list, list]:
+    if not arrow:
+        answer = (await client.post("/score", json=body)).raise_for_status().json()
+        return answer["ids"], answer["losses"]["mae"]
+    query = {"losses": "mae", "gradients": str(body["gradients"]).lower()}
+    content = stream(pa.Table.from_pylist(body["series"]))
+    answer = await client.post(
+        "/score", params=query, content=content, headers={"Content-Type": ARROW}
+    )
+    table = pa.ipc.open_stream(answer.raise_for_status().content).read_all()
+    return table["id"].to_pylist(), table["mae"].to_pylist()
+
+
+def test_64_concurrent_mixed_requests_get_their_own_answers(url):
+    async def main():
+        limits = httpx.Limits(max_connections=64)
+        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+
+            async def one(tag: int) -> None:
+                rng = random.Random(tag)
+                body, want = request_of(tag, rng)
+                call = asyncio.create_task(post(client, body, arrow=tag % 2 == 0))
+                if rng.random() < 0.2:  # some clients hang up
+                    await asyncio.sleep(rng.random() * 0.01)
+                    call.cancel()
+                try:
+                    ids, losses = await call
+                except asyncio.CancelledError:
+                    return
+                assert ids == [f"{tag}/{k}" for k in range(len(want))]
+                assert losses == want
+
+            await asyncio.gather(*(one(tag) for tag in range(1, 641)))
+
+    asyncio.run(main())
+
+
+async def eventually(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not await condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def queued(client: httpx.AsyncClient) -> float:
+    text = (await client.get("/metrics")).text
+    (line,) = [x for x in text.splitlines() if x.startswith("loss_scoring_queued_elements ")]
+    return float(line.split()[1])
+
+
+def test_a_cancelled_request_is_never_computed(faulty):  # noqa: F811
+    base, gate, ledger = faulty
+
+    async def main():
+        async with httpx.AsyncClient(base_url=base, timeout=60) as client:
+
+            async def waiting(n: int) -> bool:
+                return await queued(client) == n
+
+            async def blocked() -> bool:  # the blocking request is on the device
+                return await waiting(0)
+
+            first = asyncio.create_task(client.post("/score", json=BLOCKING))
+            await asyncio.sleep(0.2)
+            await eventually(blocked)
+            gone, stays = (
+                asyncio.create_task(
+                    client.post("/score", json={"series": [{"prediction": [tag], "target": [0.0]}]})
+                )
+                for tag in (11.0, 12.0)
+            )
+            await eventually(lambda: waiting(2))
+            gone.cancel()
+            await eventually(lambda: waiting(1))
+            gate.unlink()
+            assert (await stays).json()["losses"]["mae"] == [12.0]
+            assert (await first).status_code == 200
+
+    asyncio.run(main())
+    computed = ledger.read_text().split()
+    assert "12.0" in computed
+    assert "11.0" not in computed
+
+
+def test_503_when_the_queue_is_full_and_neighbours_are_served(faulty):  # noqa: F811
+    base, gate, _ = faulty
+
+    async def main():
+        async with httpx.AsyncClient(base_url=base, timeout=60) as client:
+
+            async def waiting(n: int) -> bool:
+                return await queued(client) == n
+
+            first = asyncio.create_task(client.post("/score", json=BLOCKING))
+            await asyncio.sleep(0.2)
+            await eventually(lambda: waiting(0))
+            full = {"series": [{"prediction": [1.0] * 100, "target": [0.0] * 100}]}
+            second = asyncio.create_task(client.post("/score", json=full))
+            await eventually(lambda: waiting(100))
+            refused = await client.post("/score", json=GOOD)
+            assert problem(refused, 503)["retryable"]
+            assert int(refused.headers["retry-after"]) >= 1
+            poison = {"series": [{"prediction": [666.0], "target": [0.0]}]}
+            gate.unlink()
+            third = await client.post("/score", json=poison)
+            assert third.status_code in {500, 503}
+            assert (await first).status_code == (await second).status_code == 200
+
+    asyncio.run(main())

@@ -1,0 +1,50 @@
+"""The description is valid, complete, and its examples run."""
+
+import re
+
+import pyarrow as pa
+import pytest
+from openapi_spec_validator import validate
+from wire import ARROW
+
+from service.codecs.options import QUERY_OPTIONS
+
+
+@pytest.fixture
+def document(client):
+    return client.get("/openapi.json").json()
+
+
+def test_it_is_valid_and_documents_both_formats(document):
+    validate(document)
+    operation = document["paths"]["/score"]["post"]
+    assert set(operation["requestBody"]["content"]) == {"application/json", ARROW}
+    assert set(operation["responses"]["200"]["content"]) == {"application/json", ARROW}
+    assert [p["name"] for p in operation["parameters"]] == list(QUERY_OPTIONS)
+
+
+def test_json_examples_run(document, client):
+    content = document["paths"]["/score"]["post"]["requestBody"]["content"]
+    examples = content["application/json"]["examples"]
+    assert len(examples) >= 3
+    for example in examples.values():
+        answer = client.post("/score", json=example["value"])
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["ids"]) == len(example["value"]["series"])
+
+
+def test_the_arrow_example_runs(document, url, capsys):
+    (sample,) = document["paths"]["/score"]["post"]["x-codeSamples"]
+    source = sample["source"].replace("http://127.0.0.1:8000", url)
+    scope = {}
+    exec(compile(source, "sample", "exec"), scope)  # noqa: S102 - our own document
+    assert isinstance(scope["scores"], pa.Table)
+    assert "store-1" in capsys.readouterr().out
+
+
+def test_docs_work_offline(client):
+    page = client.get("/docs").text
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert links
+    assert all(link.startswith("/") for link in links), "a link leaves the service"
+    assert all(client.get(link).status_code == 200 for link in links)
