@@ -70,6 +70,8 @@ def stop() -> None:
         print("No service is running.")
     else:
         os.kill(pid, signal.SIGTERM)
+        while running() == pid:  # it finishes what it accepted
+            time.sleep(0.05)
         print(f"Stopped the service (pid {pid}).")
     PID.unlink(missing_ok=True)
 
@@ -102,7 +104,6 @@ def main() -> None:
     if pid is not None:
         print(f"Replacing the service that runs as pid {pid}.")
         stop()
-        time.sleep(1)
     start(arguments.port)
     url = f"http://127.0.0.1:{arguments.port}"
     score(url)
