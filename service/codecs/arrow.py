@@ -35,7 +35,7 @@ def decode(
             once decompressed.
     """
     table = _read(pa.py_buffer(body), max_bytes)
-    columns = {name: _flatten(name, table.column(name)) for name in _SIDES}
+    columns = {name: flatten(name, table.column(name)) for name in _SIDES}
     prediction, target = columns["prediction"], columns["target"]
     _check_shapes(prediction, target)
     check_elements(int(prediction.offsets[-1]), max_elements)
@@ -78,7 +78,7 @@ def encode(request: ScoreRequest, scores: Scores) -> pa.Buffer:
     return sink.getvalue()
 
 
-class _Side(NamedTuple):
+class Side(NamedTuple):
     """One column, flat."""
 
     values: torch.Tensor
@@ -150,7 +150,12 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _flatten(name: str, column: pa.ChunkedArray) -> _Side:
+def flatten(name: str, column: pa.ChunkedArray) -> Side:
+    """Return a column of lists as flat values and offsets, in place where the layout allows it.
+
+    Raises:
+        InvalidError: If a series is null or empty.
+    """
     array = _one_array(column)
     faults = Faults()
     _check_nulls(name, array, faults)
@@ -172,7 +177,7 @@ def _flatten(name: str, column: pa.ChunkedArray) -> _Side:
             faults.check()
         flat, offsets = flat.flatten(), offsets * channels
     values = _tensor(flat)
-    return _Side(values, offsets, channels, values.dtype)
+    return Side(values, offsets, channels, values.dtype)
 
 
 def _check_nulls(name: str, array: pa.Array, faults: Faults) -> None:
@@ -192,7 +197,7 @@ def _tensor(flat: pa.Array) -> torch.Tensor:
     return torch.from_dlpack(flat)  # type: ignore[attr-defined]
 
 
-def _check_shapes(prediction: _Side, target: _Side) -> None:
+def _check_shapes(prediction: Side, target: Side) -> None:
     if prediction.channels != target.channels:
         raise InvalidError(
             f"prediction has {prediction.channels or 1} channels, target {target.channels or 1}"

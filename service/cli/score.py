@@ -1,0 +1,225 @@
+"""``loss-scoring score``: score a file here, without a server."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from core import LOSSES, Missing, MissingValueError, Ragged, ScoreOptions, Scores, ZeroDivision
+from core import score as score_series
+from service.app import choose_device
+from service.cli.console import table_console
+from service.cli.files import check_output, explained, open_output, open_source
+from service.cli.series import Block, Layout, find_layout, name_of, read_series
+from service.codecs.options import options_from_query
+from service.errors import Faults, InvalidError
+
+
+def score(  # noqa: PLR0913, PLR0917 - one flag a choice
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV or Arrow, long or nested form.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="One row per series and model: .parquet .csv .arrow"),
+    ] = None,
+    losses: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(LOSSES),
+    missing: Annotated[
+        Missing, typer.Option(help="What a null, NaN or infinite element does.")
+    ] = "error",
+    zero_division: Annotated[
+        ZeroDivision, typer.Option(help="What an element without a finite quotient does.")
+    ] = "zero",
+    models: Annotated[
+        str | None,
+        typer.Option(help="Columns of predictions, comma-separated; default all numeric ones."),
+    ] = None,
+    id_col: Annotated[str | None, typer.Option(help="Default unique_id, or id.")] = None,
+    time_col: Annotated[str, typer.Option(help="Not read; never taken for a model.")] = "ds",
+    target_col: Annotated[str | None, typer.Option(help="Default y, or target.")] = None,
+    cutoff_col: Annotated[str, typer.Option(help="Part of a series' key if present.")] = "cutoff",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    sort: Annotated[bool, typer.Option(help="Sort by key first, in memory.")] = False,
+) -> None:
+    """Score a file of forecasts here, without a server.
+
+    The long form has the columns unique_id, [cutoff,] ds, y and one a model, as Nixtla's
+    cross_validation returns them; the nested form one row a series, with lists. Prints one line a
+    model; -o writes one row per series and model.
+    """
+    options = _options(losses, missing, zero_division)
+    if output is not None:
+        check_output(output)
+    where = _device(device)
+    source = open_source(file)
+    layout = find_layout(
+        source.schema,
+        id_col=id_col,
+        time_col=time_col,
+        target_col=target_col,
+        cutoff_col=cutoff_col,
+        models=None if models is None else models.split(","),
+    )
+    tally = _Tally(layout, options)
+    schema = _schema(source.schema, layout, options)
+    with (
+        explained(file),
+        open_output(output, schema) as write,
+        _progress() as progress,
+    ):
+        task = progress.add_task("rows", total=source.rows)
+        for block in read_series(source, layout, sort=sort):
+            scores = [
+                _score(block, model, options, where, layout.target) for model in layout.models
+            ]
+            tally.add(scores)
+            write(_rows(block, layout, options, scores, schema))
+            progress.advance(task, block.rows)
+        if not tally.series:
+            raise InvalidError(f"{file}: it has no rows")
+    table_console().print(tally.table())
+
+
+def _options(losses: str, missing: Missing, zero_division: ZeroDivision) -> ScoreOptions:
+    faults = Faults()
+    query = [("losses", losses), ("missing", missing), ("zero_division", zero_division)]
+    options = options_from_query(query, faults)
+    faults.check()
+    return options
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return choose_device(name)
+    except (ValueError, RuntimeError) as error:
+        raise InvalidError(f"device {name!r}: {error}") from error
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+def _score(
+    block: Block, model: str, options: ScoreOptions, device: torch.device, target: str
+) -> Scores:
+    def there(ragged: Ragged) -> Ragged:
+        return Ragged(ragged.values.to(device), ragged.offsets)
+
+    try:
+        return score_series(
+            there(block.predictions[model]),
+            there(block.target),
+            options.losses,
+            missing=options.missing,
+            zero_division=options.zero_division,
+        ).to("cpu")
+    except MissingValueError as error:
+        series, side, position = error.positions[0]
+        column = model if side == "prediction" else target
+        raise InvalidError(
+            f"series {name_of(block.keys, series)}: element {position} of {column} is missing or "
+            f"not finite (the first of {len(error.positions)} such series read so far); pass "
+            "--missing skip to leave such elements out"
+        ) from error
+
+
+def _defined(scores: Scores, name: str, options: ScoreOptions) -> npt.NDArray[np.bool_]:
+    """Tell which series had an element left; NaN that MAE propagated is a loss like any other."""
+    values = scores.values[name].numpy()
+    if options.missing == "propagate" and not LOSSES[name].has_quotient:
+        return np.ones(len(values), np.bool_)
+    defined: npt.NDArray[np.bool_] = ~np.isnan(values)
+    return defined
+
+
+def _schema(source: pa.Schema, layout: Layout, options: ScoreOptions) -> pa.Schema:
+    names = [spec.name for spec in options.losses]
+    fields = [source.field(key) for key in layout.keys]
+    fields += [pa.field("model", pa.string()), pa.field("length", pa.int64())]
+    fields += [pa.field(name, pa.float64()) for name in names]
+    fields += [
+        pa.field(f"{name}_masked", pa.int64()) for name in names if LOSSES[name].has_quotient
+    ]
+    return pa.schema(fields)
+
+
+def _rows(
+    block: Block, layout: Layout, options: ScoreOptions, scores: list[Scores], schema: pa.Schema
+) -> pa.Table:
+    """Lay one block out as one row per series and model, the models of a series together."""
+    series, models = len(block.target), len(layout.models)
+    owner = np.repeat(np.arange(series), models)
+    columns = [block.keys.column(key).take(owner) for key in layout.keys]
+    columns.append(pa.array(list(layout.models) * series, pa.string()))
+    columns.append(pa.array(block.target.lengths.numpy()[owner]))
+    for spec in options.losses:
+        values = np.stack([one.values[spec.name].numpy() for one in scores], axis=1).ravel()
+        defined = np.stack([_defined(one, spec.name, options) for one in scores], axis=1).ravel()
+        columns.append(pa.array(values, mask=~defined))
+    columns += [
+        pa.array(np.stack([one.masked[name].numpy() for one in scores], axis=1).ravel())
+        for name in scores[0].masked
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+class _Tally:
+    """Sums over all series, per model."""
+
+    def __init__(self, layout: Layout, options: ScoreOptions) -> None:
+        self.series = 0
+        self._layout = layout
+        self._options = options
+        self._names = [spec.name for spec in options.losses]
+        shape = (len(layout.models), len(self._names))
+        self._sums = np.zeros(shape)
+        self._counts = np.zeros(shape, np.int64)
+        self._masked = np.zeros(shape, np.int64)
+        self._scored = np.zeros(len(layout.models), np.int64)
+
+    def add(self, scores: list[Scores]) -> None:
+        """Add the scores of one block, one entry a model."""
+        for m, one in enumerate(scores):
+            defined = [_defined(one, name, self._options) for name in self._names]
+            for k, name in enumerate(self._names):
+                self._sums[m, k] += one.values[name].numpy()[defined[k]].sum()
+                self._counts[m, k] += defined[k].sum()
+                self._masked[m, k] += int(one.masked[name].sum()) if name in one.masked else 0
+            self._scored[m] += np.logical_or.reduce(defined).sum()
+        self.series += len(scores[0].values[self._names[0]])
+
+    def table(self) -> Table:
+        """Return one line a model: each loss as the mean over the series that have one."""
+        quotients = [k for k, name in enumerate(self._names) if LOSSES[name].has_quotient]
+        masked = [f"{self._names[k]} masked" for k in quotients]
+        table = Table(title="Mean loss over the series that have one")
+        table.add_column("model", overflow="fold")
+        for heading in ("series", "scored", *self._names, *masked):
+            table.add_column(heading, justify="right")
+        for m, model in enumerate(self._layout.models):
+            means = [
+                f"{total / count:.6g}" if count else "-"
+                for total, count in zip(self._sums[m], self._counts[m], strict=True)
+            ]
+            table.add_row(
+                model,
+                str(self.series),
+                str(self._scored[m]),
+                *means,
+                *(str(self._masked[m, k]) for k in quotients),
+            )
+        return table

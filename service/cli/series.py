@@ -1,0 +1,250 @@
+"""Rows of a file to series: the long form, one row an element, and the nested, one row a series."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from core import Ragged
+from service.cli.files import Source
+from service.codecs.arrow import flatten
+from service.errors import InvalidError
+
+_INTERVAL = re.compile(r".*-(lo|hi)-\d+(\.\d+)?")
+"""Nixtla's names of prediction intervals: they are not forecasts to score."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which column is what.
+
+    Attributes:
+        keys: The columns that together name a series.
+        target: The column of actual values.
+        models: The columns of predictions.
+        nested: Whether a row is a whole series.
+    """
+
+    keys: tuple[str, ...]
+    target: str
+    models: tuple[str, ...]
+    nested: bool
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are read."""
+        return [*self.keys, self.target, *self.models]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Whole series with the predictions of every model.
+
+    Attributes:
+        keys: One row a series.
+        target: The actual values.
+        predictions: For each model, over the same offsets.
+        rows: How many rows of the file it took.
+    """
+
+    keys: pa.Table
+    target: Ragged
+    predictions: dict[str, Ragged]
+    rows: int
+
+
+def find_layout(  # noqa: PLR0913 - one name a column
+    schema: pa.Schema,
+    *,
+    id_col: str | None,
+    time_col: str,
+    target_col: str | None,
+    cutoff_col: str,
+    models: Sequence[str] | None,
+) -> Layout:
+    """Find the columns; None takes the name that the form uses (unique_id, y or id, target).
+
+    Raises:
+        InvalidError: If a column is absent, stands twice, or has the wrong type.
+    """
+    names = schema.names
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InvalidError(f"column {repeated[0]!r} stands more than once")
+    id_col = _pick(names, id_col, ("unique_id", "id"), "--id-col")
+    target_col = _pick(names, target_col, ("y", "target"), "--target-col")
+    nested = _is_list(schema.field(target_col).type)
+    keys = (id_col, cutoff_col) if cutoff_col in names else (id_col,)
+    if models is None:
+        taken = {*keys, time_col, target_col}
+        models = [
+            name
+            for name in names
+            if name not in taken
+            and not _INTERVAL.fullmatch(name)
+            and _holds_numbers(schema.field(name).type, nested=nested)
+        ]
+        if not models:
+            raise InvalidError(f"no column of predictions among {', '.join(names)}")
+    for name in (target_col, *models):
+        if name not in names:
+            raise InvalidError(f"no column {name!r} among {', '.join(names)}")
+        if not _holds_numbers(schema.field(name).type, nested=nested):
+            kind = "lists of float or double" if nested else "numbers"
+            raise InvalidError(f"column {name!r} must hold {kind}, not {schema.field(name).type}")
+    return Layout(keys, target_col, tuple(dict.fromkeys(models)), nested)
+
+
+def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block]:
+    """Yield all series of a file, in its order, as blocks of whole series.
+
+    Args:
+        source: The file.
+        layout: Its columns.
+        sort: Read all of the long form first and sort it by key, for files where the rows of a
+            series are not together.
+
+    Raises:
+        InvalidError: If the rows of a series are not together, or a key is null.
+    """
+    batches = source.read(layout.columns)
+    if layout.nested:
+        for batch in batches:
+            yield _nested_block(pa.Table.from_batches([batch]), layout)
+        return
+    if sort:
+        fields = [source.schema.field(name) for name in layout.columns]
+        whole = pa.Table.from_batches(batches, pa.schema(fields))
+        keys = [(key, "ascending") for key in layout.keys]
+        batches = iter(whole.sort_by(keys).to_batches(max_chunksize=1 << 17))
+    yield from _long_blocks(batches, layout)
+
+
+def name_of(keys: pa.Table, row: int) -> str:
+    """Name one series in a message."""
+    values = [str(column[row].as_py()) for column in keys.columns]
+    return " at ".join(values)
+
+
+def _pick(names: list[str], given: str | None, usual: tuple[str, ...], flag: str) -> str:
+    wanted = usual if given is None else (given,)
+    for name in wanted:
+        if name in names:
+            return name
+    raise InvalidError(
+        f"no column {' or '.join(map(repr, wanted))} among {', '.join(names)}; name it by {flag}"
+    )
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _holds_numbers(type_: pa.DataType, *, nested: bool) -> bool:
+    if nested:
+        return _is_list(type_) and bool(pa.types.is_floating(type_.value_type))
+    return bool(
+        pa.types.is_floating(type_)
+        or pa.types.is_integer(type_)
+        or pa.types.is_decimal(type_)
+        or pa.types.is_null(type_)  # a CSV column without a value
+    )
+
+
+def _nested_block(table: pa.Table, layout: Layout) -> Block:
+    _check_keys(table, layout)
+    target = flatten(layout.target, table.column(layout.target))
+    predictions = {}
+    for model in layout.models:
+        side = flatten(model, table.column(model))
+        if not np.array_equal(side.offsets, target.offsets):
+            row = int(np.flatnonzero(np.diff(side.offsets) != np.diff(target.offsets))[0])
+            name = name_of(table.select(layout.keys), row)
+            raise InvalidError(f"series {name}: {model} and {layout.target} differ in length")
+        predictions[model] = side.values
+    return _block(
+        table.select(layout.keys), target.values, predictions, target.offsets, table.num_rows
+    )
+
+
+def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[Block]:
+    seen: set[int] = set()
+    rest: pa.Table | None = None  # the last series of a batch may go on in the next
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        if rest is not None:
+            table = pa.concat_tables([rest, table])
+        if table.num_rows == 0:
+            continue
+        table = table.combine_chunks()
+        starts = _series_starts(table, layout)
+        rest = table.slice(starts[-1])
+        if len(starts) > 1:
+            yield _long_block(table.slice(0, starts[-1]), starts, layout, seen)
+    if rest is not None and rest.num_rows:
+        offsets = np.array([0, rest.num_rows])
+        yield _long_block(rest, offsets, layout, seen)
+
+
+def _series_starts(table: pa.Table, layout: Layout) -> npt.NDArray[np.int64]:
+    """Return the first row of each run of equal keys."""
+    _check_keys(table, layout)
+    changed = np.zeros(table.num_rows - 1, np.bool_)
+    for key in layout.keys:
+        column = table.column(key)
+        differs = pc.not_equal(column.slice(1), column.slice(0, table.num_rows - 1))
+        changed |= differs.to_numpy()
+    return np.concatenate([[0], np.flatnonzero(changed) + 1])
+
+
+def _check_keys(table: pa.Table, layout: Layout) -> None:
+    for key in layout.keys:
+        if table.column(key).null_count:
+            raise InvalidError(f"column {key!r} holds nulls, so its rows belong to no series")
+
+
+def _long_block(
+    table: pa.Table, offsets: npt.NDArray[np.int64], layout: Layout, seen: set[int]
+) -> Block:
+    keys = table.select(layout.keys).take(offsets[:-1])
+    for row, key in enumerate(zip(*(column.to_pylist() for column in keys.columns), strict=True)):
+        # The hash stands for the key: eight bytes of it, whatever the length of the ids.
+        if (mark := hash(key)) in seen:
+            raise InvalidError(
+                f"the rows of series {name_of(keys, row)} are not together; sort the file by "
+                f"{', '.join(layout.keys)}, or pass --sort"
+            )
+        seen.add(mark)
+    types = {table.schema.field(name).type for name in (layout.target, *layout.models)}
+    dtype = pa.float32() if types == {pa.float32()} else pa.float64()
+
+    def values(name: str) -> torch.Tensor:
+        numbers = table.column(name).cast(dtype).to_numpy()  # a null becomes NaN
+        return torch.from_numpy(np.array(numbers))
+
+    predictions = {model: values(model) for model in layout.models}
+    return _block(keys, values(layout.target), predictions, offsets, table.num_rows)
+
+
+def _block(
+    keys: pa.Table,
+    target: torch.Tensor,
+    predictions: dict[str, torch.Tensor],
+    offsets: npt.NDArray[np.int64],
+    rows: int,
+) -> Block:
+    shared = torch.from_numpy(offsets)
+    sides = [target, *predictions.values()]
+    dtype = torch.float32 if all(s.dtype == torch.float32 for s in sides) else torch.float64
+    return Block(
+        keys,
+        Ragged(target.to(dtype), shared),
+        {model: Ragged(values.to(dtype), shared) for model, values in predictions.items()},
+        rows,
+    )

@@ -1,0 +1,216 @@
+"""The command line over files, against numpy and against the service's own core."""
+
+import subprocess
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from conftest import LOSS_SCORING, ROOT, SHARED
+
+from service.cli import main
+from service.cli.files import open_source
+from service.cli.series import find_layout, read_series
+
+EXAMPLE = ROOT / "examples/data/forecasts.parquet"
+
+
+def run(capsys, monkeypatch, *arguments) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["loss-scoring", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    return stop.value.code, out, err
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    return lambda *arguments: run(capsys, monkeypatch, *arguments)
+
+
+def reference(table: pa.Table, model: str) -> dict[tuple, tuple]:
+    """Score by numpy, series by series: (mae, mape, smape, mape masked), missing skipped."""
+    rows: dict[tuple, list] = {}
+    for uid, cutoff, y, p in zip(
+        *(table[name].to_pylist() for name in ("unique_id", "cutoff", "y", model)), strict=True
+    ):
+        rows.setdefault((uid, cutoff), []).append((y, p))
+    scores = {}
+    for key, pairs in rows.items():
+        kept = np.array([pair for pair in pairs if None not in pair]).reshape(-1, 2)
+        y, p = kept.T
+        if not len(y):
+            scores[key] = (None, None, None, 0)
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mape, smape = np.abs((y - p) / y), np.abs(y - p) / (np.abs(y) + np.abs(p))
+        bad = ~np.isfinite(mape)
+        scores[key] = (
+            np.abs(y - p).mean(),
+            np.where(bad, 0, mape).mean(),
+            np.where(np.isfinite(smape), smape, 0).mean(),
+            bad.sum(),
+        )
+    return scores
+
+
+@pytest.mark.parametrize("source", [EXAMPLE, SHARED / "forecasts_long.parquet"])
+@pytest.mark.parametrize("ending", ["parquet", "csv", "arrow"])
+def test_long_form_against_numpy(cli, tmp_path, source, ending):
+    if not source.exists():
+        pytest.skip("the shared forecasts are not beside this checkout")
+    output = tmp_path / f"scores.{ending}"
+    status, out, err = cli("score", source, "--missing", "skip", "-o", output)
+    assert (status, err) == (0, "")
+    read = {
+        "parquet": pq.read_table,
+        "csv": pyarrow.csv.read_csv,
+        "arrow": lambda path: pa.ipc.open_file(path).read_all(),
+    }[ending]
+    scores, table = read(output), pq.read_table(source)
+    models = ["SeasonalNaive", "AutoETS", "Theta", "CrostonSBA"]
+    assert scores["model"].to_pylist()[:4] == models
+    for model in models:
+        assert model in out
+        got = scores.filter(pc.equal(scores["model"], model))
+        want = reference(table, model)
+        assert got["unique_id"].to_pylist() == [key[0] for key in want]
+        for name, column in zip(
+            ("mae", "mape", "smape"), zip(*want.values(), strict=True), strict=False
+        ):
+            values = got[name].to_pylist()
+            assert [x is None for x in values] == [x is None for x in column]
+            assert np.allclose(
+                *([x for x in side if x is not None] for side in (values, column)),
+                rtol=1e-12,
+                atol=0,
+            )
+        assert got["mape_masked"].to_pylist() == [row[3] for row in want.values()]
+
+
+def test_the_table_of_a_small_file(cli, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("unique_id,ds,y,naive,naive-lo-90,note\na,1,1,2,0,x\na,2,0,3,0,x\nb,1,4,,0,x\n")
+    status, out, _ = cli("score", path, "--missing", "skip", "--losses", "mae,mape")
+    assert status == 0
+    (row,) = (line for line in out.splitlines() if "naive" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "naive",
+        "2",
+        "1",
+        "2",
+        "0.5",
+        "1",
+    ]
+
+
+@pytest.mark.parametrize("ending", ["arrow", "parquet"])
+def test_nested_form_equals_long_form(cli, tmp_path, ending):
+    nested = SHARED / f"forecasts_nested.{ending}"
+    if not nested.exists():
+        pytest.skip("the shared forecasts are not beside this checkout")
+    one, other = tmp_path / "one.parquet", tmp_path / "other.parquet"
+    assert cli("score", nested, "--missing", "skip", "-o", one)[0] == 0
+    long = SHARED / "forecasts_long.parquet"
+    assert cli("score", long, "--missing", "skip", "--models", "Theta", "-o", other)[0] == 0
+    for name in ("length", "mae", "mape", "smape", "mape_masked", "smape_masked"):
+        assert pq.read_table(one)[name].equals(pq.read_table(other)[name])
+
+
+@pytest.mark.parametrize("batch_rows", [1, 7, 1000])
+def test_series_do_not_depend_on_the_batches_of_the_file(batch_rows):
+    def read(rows):
+        source = open_source(EXAMPLE, rows)
+        layout = find_layout(
+            source.schema, id_col=None, time_col="ds", target_col=None,
+            cutoff_col="cutoff", models=["Theta"],
+        )  # fmt: skip
+        blocks = list(read_series(source, layout, sort=False))
+        keys = pa.concat_tables([block.keys for block in blocks]).to_pylist()
+        lengths = [n for block in blocks for n in block.target.lengths.tolist()]
+        values = [x for block in blocks for x in block.predictions["Theta"].values.tolist()]
+        assert sum(block.rows for block in blocks) == source.rows
+        return keys, lengths, values
+
+    assert read(batch_rows) == read(1 << 20)
+
+
+def test_scattered_rows_are_refused_and_sorted_on_demand(cli, tmp_path):
+    table = pq.read_table(EXAMPLE)
+    scattered = tmp_path / "scattered.parquet"
+    order = np.random.default_rng(1).permutation(len(table))
+    pq.write_table(table.take(order), scattered)
+    status, _, err = cli("score", scattered, "--missing", "skip")
+    assert status == 2
+    assert "are not together" in err
+    assert "--sort" in err
+    one, other = tmp_path / "one.parquet", tmp_path / "other.parquet"
+    assert cli("score", scattered, "--sort", "--missing", "skip", "-o", one)[0] == 0
+    assert cli("score", EXAMPLE, "--missing", "skip", "-o", other)[0] == 0
+    keys = [("unique_id", "ascending"), ("cutoff", "ascending"), ("model", "ascending")]
+    sides = [pq.read_table(path).sort_by(keys) for path in (one, other)]
+    assert sides[0].drop(["mae", "mape", "smape"]) == sides[1].drop(["mae", "mape", "smape"])
+    for name in ("mae", "mape", "smape"):  # the rows of a series were summed in another order
+        values = [np.array(side[name].to_pylist(), float) for side in sides]
+        assert np.allclose(*values, rtol=1e-13, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "flags", "says"),
+    [
+        ("absent.csv", None, [], "absent.csv"),
+        ("f.txt", "a", [], "ending"),
+        ("f.parquet", "not parquet", [], "f.parquet"),
+        ("f.arrow", "not arrow", [], "f.arrow"),
+        ("f.csv", "", [], "f.csv"),
+        ("f.csv", "unique_id,y,m\n", [], "no rows"),
+        ("f.csv", "y,m\n1,2\n", [], "--id-col"),
+        ("f.csv", "unique_id,m\na,2\n", [], "--target-col"),
+        ("f.csv", "unique_id,ds,y\na,1,2\n", [], "no column of predictions"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--models", "n"], "'n'"),
+        ("f.csv", "unique_id,y,m\na,1,x\n", ["--models", "m"], "must hold numbers"),
+        ("f.csv", "unique_id,y,m\n1,1,2\n,1,2\n", [], "nulls"),
+        ("f.csv", "unique_id,y,m,m\na,1,2,3\n", [], "more than once"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--losses", "mse"], "unknown loss"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["-o", "x.xlsx"], "x.xlsx"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--device", "cuda:99"], "cuda:99"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--missing", "no"], "no"),
+        ("f.csv", "unique_id,y,m\na,1,2\nb,,2\n", [], "series b: element 0 of y"),
+        ("f.csv", "unique_id,y,m\na,1,\n", [], "element 0 of m"),
+    ],
+)
+def test_mistakes_are_told_in_words(cli, tmp_path, name, content, flags, says):
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    status, out, err = cli("score", path, *flags)
+    assert status == 2
+    assert out == ""
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_failed_run_leaves_no_output(cli, tmp_path):
+    path, output = tmp_path / "f.csv", tmp_path / "scores.csv"
+    path.write_text("unique_id,y,m\na,1,2\nb,,2\n")
+    assert cli("score", path, "-o", output)[0] == 2
+    assert [one.name for one in tmp_path.iterdir()] == ["f.csv"]
+
+
+def test_losses_and_serve_mistakes_in_a_real_process():
+    listed = subprocess.run([LOSS_SCORING, "losses"], capture_output=True, text=True, check=True)
+    assert "block_denom_grad" in listed.stdout
+    for flags, says in (
+        (["--port", "70000"], "port"),
+        (["--device", "tpu"], "device"),
+        (["--max-queued-elements", "1"], "max_queued_elements must be at least max_elements"),
+        (["--device", "cuda:7"], "CUDA"),
+    ):
+        wrong = subprocess.run(
+            [LOSS_SCORING, "serve", *flags], capture_output=True, text=True, check=False
+        )
+        assert wrong.returncode == 2
+        assert says in wrong.stderr
+        assert "Traceback" not in wrong.stderr
