@@ -37,15 +37,17 @@ def _smape(p: Tensor, y: Tensor, spec: LossSpec) -> _Terms:
     quotient = (y - p).abs() / denominator
     usable = quotient.isfinite()
 
+    def slope(g: Tensor) -> Tensor:
+        return (g / denominator).clamp(max=torch.finfo(g.dtype).max)  # else 0 * inf below
+
     def blocked(g: Tensor) -> Tensor:
-        return (p - y).sign() * (g / denominator)
+        return (p - y).sign() * slope(g)
 
     def full(g: Tensor) -> Tensor:
         gradient = blocked(g) - p.sign() * (g * (quotient / denominator))
-        # A tiny denominator overflows one of the two terms, or both (inf - inf): then factor
-        # g / denominator out, which keeps the sign right and leaves one overflow to clamp.
-        limit = torch.finfo(g.dtype).max
-        factored = (g / denominator).clamp(max=limit) * ((p - y).sign() - p.sign() * quotient)
+        # A tiny denominator overflows the second term: then factor the slope out, which keeps
+        # the sign right.
+        factored = slope(g) * ((p - y).sign() - p.sign() * quotient)
         return torch.where(gradient.isfinite(), gradient, factored)
 
     value = torch.where(usable, quotient, 0)

@@ -1,0 +1,117 @@
+"""``score`` and what it refuses; ``Ragged``; options."""
+
+import pytest
+import torch
+
+from core import (
+    ALL_LOSSES,
+    LOSSES,
+    LossSpec,
+    MissingValueError,
+    Ragged,
+    ScoreOptions,
+    Scores,
+    find_missing,
+    score,
+)
+
+
+def ragged(*series, dtype=torch.float64):
+    return Ragged.from_series([torch.tensor(one, dtype=dtype) for one in series])
+
+
+def test_score_by_hand():
+    p, y = ragged([1.0, 4.0], [3.0]), ragged([2.0, 2.0], [0.0])
+    scores = score(p, y, gradients=True)
+    assert scores.values["mae"].tolist() == [1.5, 3.0]
+    assert scores.values["mape"].tolist() == [0.75, 0.0]
+    assert scores.values["smape"].tolist() == pytest.approx([1 / 3, 1.0])
+    assert {name: column.tolist() for name, column in scores.masked.items()} == {
+        "mape": [0, 1],
+        "smape": [0, 0],
+    }
+    assert scores.gradients["mae"].tolist() == [-0.5, 0.5, 1.0]
+    assert score(p, y, ["mae"]).gradients == {}
+
+
+def test_score_refuses_what_it_cannot_mean():
+    p = ragged([1.0, 2.0])
+    with pytest.raises(ValueError, match="same dtype"):
+        score(p, ragged([1.0, 2.0], dtype=torch.float32))
+    with pytest.raises(ValueError, match="same offsets"):
+        score(p, ragged([1.0], [2.0]))
+    with pytest.raises(TypeError, match="float32 or float64"):
+        score(*[ragged([1.0], dtype=torch.float16)] * 2)
+    with pytest.raises(ValueError, match="more than once"):
+        score(p, p, ["mae", "mae"])
+    with pytest.raises(ValueError, match="unknown loss 'mse'"):
+        score(p, p, ["mse"])
+    with pytest.raises(ValueError, match="empty"):
+        score(p, p, [])
+
+
+def test_missing_values_are_found_and_named():
+    nan, inf = float("nan"), float("inf")
+    p = ragged([1.0], [1.0, nan, nan], [1.0], [2.0, 2.0])
+    y = ragged([1.0], [inf, 1.0, 1.0], [1.0], [2.0, nan])
+    assert find_missing(p, y) == [(1, "prediction", 1), (3, "target", 1)]
+    assert find_missing(p.slice(0, 1), y.slice(0, 1)) == []
+    with pytest.raises(MissingValueError, match="2 series hold") as caught:
+        score(p, y)
+    assert caught.value.positions == find_missing(p, y)
+    skipped = score(p, y, missing="skip").values["mae"].tolist()
+    assert skipped == pytest.approx([0.0, nan, 0.0, 0.0], nan_ok=True)
+
+
+def test_specs_and_options_check_themselves():
+    with pytest.raises(ValueError, match="mae does not take block_denom_grad"):
+        LossSpec("mae", block_denom_grad=False)
+    assert [spec.name for spec in ALL_LOSSES] == list(LOSSES)
+    assert hash(ScoreOptions()) == hash(ScoreOptions())
+    for name, loss in LOSSES.items():
+        assert type(LossSpec(name).module()) is loss.module
+
+
+def test_ragged_cuts_and_joins():
+    r = ragged([1.0, 2.0], [3.0], [4.0, 5.0])
+    assert (len(r), r.lengths.tolist(), r[1].tolist()) == (3, [2, 1, 2], [3.0])
+    part = r.slice(1, 3)
+    assert (part.offsets.tolist(), part.values.tolist()) == ([0, 1, 3], [3.0, 4.0, 5.0])
+    assert part.values.data_ptr() == r.values[2:].data_ptr(), "a copy"
+    assert r.slice(0, 3) is r
+    joined = Ragged.cat([r.slice(0, 1), part])
+    assert torch.equal(joined.values, r.values)
+    assert torch.equal(joined.offsets, r.offsets)
+    with pytest.raises(IndexError):
+        r[3]
+
+
+@pytest.mark.parametrize(
+    ("values", "offsets"),
+    [
+        (torch.ones(2, 2), [0, 2]),
+        (torch.ones(4)[::2], [0, 2]),
+        (torch.ones(2), []),
+        (torch.ones(2), [1, 2]),
+        (torch.ones(2), [0, 1]),
+        (torch.ones(2), [0, 2, 1, 2]),
+        (torch.ones(2), [0.0, 2.0]),
+    ],
+)
+def test_ragged_refuses_unsound_layouts(values, offsets):
+    with pytest.raises(ValueError, match=r"values|offsets"):
+        Ragged(values, torch.tensor(offsets))
+
+
+def test_scores_cut_and_join():
+    p, y = ragged([1.0, 4.0], [3.0]), ragged([2.0, 2.0], [0.0])
+    whole = score(p, y, gradients=True)
+    parts = [whole.slice(slice(0, 1), slice(0, 2)), whole.slice(slice(1, 2), slice(2, 3))]
+    joined = Scores.cat(parts)
+    for mine, theirs in (
+        (joined.values, whole.values),
+        (joined.masked, whole.masked),
+        (joined.gradients, whole.gradients),
+    ):
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
