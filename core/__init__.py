@@ -4,7 +4,7 @@ from core.kernels import Kernel, Scores, kernel_for
 from core.losses import MAELoss, MapeLoss, SmapeLoss
 from core.options import ALL_LOSSES, LOSSES, Loss, LossSpec, Missing, ScoreOptions, ZeroDivision
 from core.ragged import Ragged
-from core.scoring import MissingValueError, find_missing, score
+from core.scoring import MissingElements, MissingValueError, find_missing, score
 
 __all__ = [
     "ALL_LOSSES",
@@ -15,6 +15,7 @@ __all__ = [
     "MAELoss",
     "MapeLoss",
     "Missing",
+    "MissingElements",
     "MissingValueError",
     "Ragged",
     "ScoreOptions",

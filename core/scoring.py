@@ -1,6 +1,7 @@
 """Score a ragged batch: check it, choose the kernel, compute."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 
@@ -9,46 +10,56 @@ from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivisi
 from core.ragged import Ragged
 
 
+class MissingElements(NamedTuple):
+    """Where inputs are NaN or infinite.
+
+    Attributes:
+        affected: How many series hold such an element.
+        first: For the first of them, in order: the series, the side (``prediction`` or
+            ``target``) and the position of its first such element on that side.
+    """
+
+    affected: int
+    first: list[tuple[int, str, int]]
+
+
 class MissingValueError(ValueError):
     """An input element is NaN or infinite and ``missing`` is ``error``.
 
     Attributes:
-        positions: For each offending series, in order: its index, the side (``prediction`` or
-            ``target``) and the position of its first offending element.
+        missing: Where.
     """
 
-    def __init__(self, positions: list[tuple[int, str, int]]) -> None:
-        self.positions = positions
-        series, side, position = positions[0]
+    def __init__(self, missing: MissingElements) -> None:
+        self.missing = missing
+        series, side, position = missing.first[0]
         super().__init__(
-            f"{len(positions)} series hold a value that is not finite, the first being series "
+            f"{missing.affected} series hold a value that is not finite, the first being series "
             f"{series}, {side} element {position}; pass missing='skip' or 'propagate' to allow it"
         )
 
 
-def find_missing(prediction: Ragged, target: Ragged) -> list[tuple[int, str, int]]:
-    """Return where inputs are not finite: (series, side, first position), one a series.
+def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> MissingElements:
+    """Find the series with an element that is not finite, and name at most ``limit`` of them.
 
     Example:
         >>> import torch
         >>> nan = float("nan")
         >>> p = Ragged.from_lengths(torch.tensor([1.0, 2.0, nan]), [1, 2])
         >>> find_missing(p, p)
-        [(1, 'prediction', 1)]
+        MissingElements(affected=1, first=[(1, 'prediction', 1)])
     """
-    found: dict[int, tuple[int, str, int]] = {}
-    for side, ragged in (("target", target), ("prediction", prediction)):
-        bad = ~ragged.values.isfinite()
-        if not bool(bad.any()):
-            continue
-        elements = bad.nonzero().flatten().cpu()
-        owners = torch.searchsorted(ragged.offsets, elements, right=True) - 1
-        first = torch.ones_like(owners, dtype=torch.bool)
-        first[1:] = owners[1:] != owners[:-1]
-        positions = elements - ragged.offsets[owners]
-        for owner, position in zip(owners[first].tolist(), positions[first].tolist(), strict=True):
-            found[owner] = (owner, side, position)
-    return [found[owner] for owner in sorted(found)]
+    sides = {"prediction": prediction, "target": target}
+    bad = {side: (~ragged.values.isfinite()).cpu() for side, ragged in sides.items()}
+    offsets = prediction.offsets
+    elements = (bad["prediction"] | bad["target"]).nonzero().flatten()
+    owners = torch.unique_consecutive(torch.searchsorted(offsets, elements, right=True) - 1)
+    first = []
+    for series in owners[:limit].tolist():
+        own = slice(int(offsets[series]), int(offsets[series + 1]))
+        side = "prediction" if bool(bad["prediction"][own].any()) else "target"
+        first.append((series, side, int(bad[side][own].nonzero()[0])))
+    return MissingElements(len(owners), first)
 
 
 def score(  # noqa: PLR0913 - the options of the contract, all but two with a default
@@ -102,7 +113,7 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         raise TypeError(f"values must be float32 or float64, not {values.dtype}")
     if not torch.equal(prediction.offsets, target.offsets):
         raise ValueError("prediction and target must have the same offsets")
-    if missing == "error" and (positions := find_missing(prediction, target)):
-        raise MissingValueError(positions)
+    if missing == "error" and (found := find_missing(prediction, target)).affected:
+        raise MissingValueError(found)
     with torch.inference_mode():
         return kernel_for(values.device)(values, target.values, prediction.offsets, options)

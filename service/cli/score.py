@@ -128,11 +128,11 @@ def _score(
             zero_division=options.zero_division,
         ).to("cpu")
     except MissingValueError as error:
-        series, side, position = error.positions[0]
+        series, side, position = error.missing.first[0]
         column = model if side == "prediction" else target
         raise InvalidError(
             f"series {name_of(block.keys, series)}: element {position} of {column} is missing or "
-            f"not finite (the first of {len(error.positions)} such series read so far); pass "
+            f"not finite (the first of {error.missing.affected} such series read so far); pass "
             "--missing skip to leave such elements out"
         ) from error
 

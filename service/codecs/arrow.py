@@ -16,7 +16,7 @@ import torch
 from core import Ragged, ScoreOptions, Scores, find_missing
 from service.codecs.ipc import check_stream_size
 from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
-from service.errors import Faults, InvalidError, UnreadableError
+from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError, UnreadableError
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 _SIDES = ("prediction", "target")
@@ -159,6 +159,7 @@ def flatten(name: str, column: pa.ChunkedArray) -> Side:
     array = _one_array(column)
     faults = Faults()
     _check_nulls(name, array, faults)
+    faults.check()
     if pa.types.is_fixed_size_list(array.type):
         offsets = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
     else:
@@ -217,15 +218,14 @@ def _check_shapes(prediction: Side, target: Side) -> None:
 
 
 def _check_missing(request: ScoreRequest) -> None:
-    positions = find_missing(request.prediction, request.target)
+    missing = find_missing(request.prediction, request.target, MAX_LISTED_ERRORS)
     faults = Faults()
-    faults.add_each(
-        range(len(positions)),
-        lambda i: (
-            "/{1}/{0}/{2}".format(*positions[i]),
-            f"of series {request.ids[positions[i][0]]} is missing or not finite; {ALLOW_MISSING}",
-        ),
-    )
+    for series, side, position in missing.first:
+        faults.add(
+            f"/{side}/{series}/{position}",
+            f"of series {request.ids[series]} is missing or not finite; {ALLOW_MISSING}",
+        )
+    faults.count = missing.affected
     faults.check()
 
 

@@ -54,11 +54,12 @@ def test_missing_values_are_found_and_named():
     nan, inf = float("nan"), float("inf")
     p = ragged([1.0], [1.0, nan, nan], [1.0], [2.0, 2.0])
     y = ragged([1.0], [inf, 1.0, 1.0], [1.0], [2.0, nan])
-    assert find_missing(p, y) == [(1, "prediction", 1), (3, "target", 1)]
-    assert find_missing(p.slice(0, 1), y.slice(0, 1)) == []
+    assert find_missing(p, y) == (2, [(1, "prediction", 1), (3, "target", 1)])
+    assert find_missing(p, y, limit=1) == (2, [(1, "prediction", 1)])
+    assert find_missing(p.slice(0, 1), y.slice(0, 1)).affected == 0
     with pytest.raises(MissingValueError, match="2 series hold") as caught:
         score(p, y)
-    assert caught.value.positions == find_missing(p, y)
+    assert caught.value.missing == find_missing(p, y)
     skipped = score(p, y, missing="skip").values["mae"].tolist()
     assert skipped == pytest.approx([0.0, nan, 0.0, 0.0], nan_ok=True)
 

@@ -1,0 +1,288 @@
+"""Arrow streams: every layout that is read, and hostile ones that must only ever be refused."""
+
+import itertools
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wire import stream
+
+from core import ScoreOptions, score
+from service.codecs import arrow, json
+from service.errors import InvalidError, ServiceError, TooLargeError, UnreadableError
+
+OPTIONS = ScoreOptions(gradients=True)
+VALUES = [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]]
+
+
+def read(body, options=OPTIONS, *, max_bytes=10**7, max_elements=10**6):
+    return arrow.decode(memoryview(body), options, max_bytes=max_bytes, max_elements=max_elements)
+
+
+def lists(values, type_=None):
+    return pa.array(values, type_ or pa.list_(pa.float64()))
+
+
+def table(prediction=None, target=None, **more):
+    prediction = lists(VALUES) if prediction is None else prediction
+    return pa.table(
+        {**more, "prediction": prediction, "target": prediction if target is None else target}
+    )
+
+
+def answer(request):
+    scores = score(
+        request.prediction, request.target, request.options.losses,
+        gradients=request.options.gradients, missing=request.options.missing,
+    )  # fmt: skip
+    return pa.ipc.open_stream(arrow.encode(request, scores)).read_all()
+
+
+LAYOUTS = {
+    "list<double>": (pa.list_(pa.float64()), VALUES),
+    "list<float>": (pa.list_(pa.float32()), VALUES),
+    "large_list<double>": (pa.large_list(pa.float64()), VALUES),
+    "fixed_size_list<float>": (pa.list_(pa.float32(), 2), [[1, 2], [3, 4]]),
+    "list of channels": (pa.list_(pa.list_(pa.float64(), 2)), [[[1, 2]], [[3, 4], [5, 6]]]),
+    "large_list of channels": (pa.large_list(pa.list_(pa.float32(), 3)), [[[1, 2, 3]]]),
+    "fixed of fixed": (pa.list_(pa.list_(pa.float64(), 2), 2), [[[1, 2], [3, 4]]]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("cut", ["whole", "sliced", "batches"])
+def test_layouts(layout, cut):
+    type_, values = LAYOUTS[layout]
+    prediction = lists(values, type_)
+    made = table(prediction, lists(values, type_))
+    if cut == "sliced":
+        made = pa.concat_tables([made] * 3).combine_chunks().slice(1, 2 * len(values) - 1)
+        values = (values * 3)[1 : 2 * len(values)]
+    elif cut == "batches":
+        made, values = pa.concat_tables([made] * 3), values * 3
+    request = read(stream(made))
+    flat = [x for one in values for x in np.ravel(one)]
+    assert request.prediction.values.tolist() == flat
+    assert request.prediction.lengths.tolist() == [np.size(one) for one in values]
+    assert request.id_list() == list(range(len(values)))
+    got = answer(request)
+    assert got.schema.field("mae_gradient").type == type_
+    assert got["mae_gradient"].to_pylist() == [np.zeros_like(one).tolist() for one in values]
+    assert got["length"].to_pylist() == [np.size(one) for one in values]
+
+
+def test_float_types_meet_in_the_wider_and_gradients_come_back_in_the_narrower():
+    mixed = table(lists(VALUES, pa.list_(pa.float32())), lists([[1.5, 2], [3], [4, 5, 7]]))
+    request = read(stream(mixed))
+    assert request.prediction.values.dtype == torch.float64
+    assert answer(request).schema.field("mape_gradient").type == pa.list_(pa.float32())
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array(["a", "b", "c"]),
+        pa.array(["a", "b", "c"], pa.large_string()),
+        pa.array(["a", "b", "c"], pa.string_view()),
+        pa.array(["a", "b", "a"]).dictionary_encode(),
+        pa.array([3, 1, 2], pa.int8()),
+        pa.array([2**63, 1, 2], pa.uint64()),
+    ],
+    ids=lambda ids: str(ids.type),
+)
+def test_ids_come_back_as_they_went(ids):
+    request = read(stream(table(id=ids)))
+    assert request.id_list() == ids.to_pylist()
+    assert answer(request)["id"].combine_chunks().equals(ids)
+
+
+def test_the_body_is_read_in_place():
+    body = np.frombuffer(bytearray(stream(table())), np.uint8)
+    request = read(body)
+    for side in (request.prediction, request.target):
+        assert 0 <= side.values.data_ptr() - body.ctypes.data < len(body)
+
+
+def test_an_unaligned_body_is_read_all_the_same():
+    body = memoryview(b"x" + stream(table()))[1:]
+    assert read(body).prediction.values.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("missing", ["error", "skip", "propagate"])
+def test_missing_elements(missing):
+    body = stream(table(lists([[1.0, None], [2.0], [float("inf")]]), lists([[1, 2], [2], [3]])))
+    options = ScoreOptions(missing=missing)
+    if missing == "error":
+        with pytest.raises(InvalidError) as caught:
+            read(body, options)
+        pointers = [fault.pointer for fault in caught.value.errors]
+        assert pointers == ["/prediction/0/1", "/prediction/2/0"]
+        return
+    got = answer(read(body, options))["mae"].to_pylist()
+    assert got == pytest.approx(
+        [0.0, 0.0, None] if missing == "skip" else [float("nan"), 0.0, float("inf")], nan_ok=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "pointers"),
+    [
+        (pa.table({"prediction": lists(VALUES)}), ["/target"]),
+        (table(y=lists(VALUES)), ["/y"]),
+        (table(pa.array([1.0]), pa.array([1.0])), ["/prediction", "/target"]),
+        (table(lists([[1]], pa.list_(pa.int64()))), ["/prediction", "/target"]),
+        (table(lists([[1]], pa.list_(pa.float16()))), ["/prediction", "/target"]),
+        (table(lists([[[1.0]]], pa.list_(pa.list_(pa.float64())))), ["/prediction", "/target"]),
+        (table(pa.nulls(2), pa.nulls(2)), ["/prediction", "/target"]),
+        (table(id=pa.array([1.5, 2, 3])), ["/id"]),
+        (table(id=pa.array([True, False, True])), ["/id"]),
+        (table(id=pa.array(["a", None, "c"])), ["/id/1"]),
+        (table(id=pa.array(["a", "b" * 513, "c"])), ["/id"]),
+        (table(lists([[1], None, [2]])), ["/prediction/1"]),
+        (table(lists([[1], [], [2], []])), ["/prediction/1", "/prediction/3"]),
+        (table(lists([[1], [2, 3]]), lists([[1], [2]])), ["/prediction/1"]),
+        (table(lists([[[1, 2], None]], pa.list_(pa.list_(pa.float64(), 2)))), ["/prediction"]),
+        (table(lists([[1]]), lists([[[1]]], pa.list_(pa.list_(pa.float64(), 1)))), []),
+        (pa.Table.from_arrays([lists(VALUES)] * 3, ["prediction", "target", "target"]), ["/target"]),
+    ],
+)  # fmt: skip
+def test_invalid(made, pointers):
+    with pytest.raises(InvalidError) as caught:
+        read(stream(made))
+    assert [fault.pointer for fault in caught.value.errors] == pointers
+
+
+def test_many_faults_are_counted_and_few_listed():
+    rows = 50_000
+    with pytest.raises(InvalidError) as caught:
+        read(stream(table(lists([[None]] * rows))))
+    assert (len(caught.value.errors), caught.value.count) == (20, rows)
+
+
+def test_no_rows():
+    assert answer(read(stream(table().slice(0, 0)))).num_rows == 0
+    schema = table().schema
+    sink = pa.BufferOutputStream()
+    pa.ipc.new_stream(sink, schema).close()
+    assert len(read(sink.getvalue())) == 0
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_compressed_streams_are_read_within_the_limit(compression):
+    rows = [[float(n)] * 300 for n in range(20)]
+    body = stream(table(lists(rows)), compression=compression)
+    assert read(body).prediction.values.tolist() == [x for row in rows for x in row]
+    bomb = stream(table(lists([[0.0] * 10**6])), compression=compression)
+    before = pa.total_allocated_bytes()
+    with pytest.raises(TooLargeError, match="decompressed"):
+        read(bomb, max_bytes=2 * 10**6)
+    assert pa.total_allocated_bytes() - before < 10**5, "it was unpacked before it was refused"
+
+
+def test_elements_are_limited():
+    with pytest.raises(TooLargeError, match="6 elements"):
+        read(stream(table()), max_elements=5)
+
+
+@pytest.mark.parametrize("forged", [[0, 2, 1, 6], [0, 2, 99, 6], [0, 2, 3, 10**6], [-1, 2, 3, 6]])
+def test_forged_offsets(forged):
+    body, sound = stream(table()), np.array([0, 2, 3, 6], np.int32).tobytes()
+    assert body.count(sound) == 2
+    with pytest.raises(UnreadableError):
+        read(body.replace(sound, np.array(forged, np.int32).tobytes()))
+
+
+def test_truncated_streams():
+    body = stream(table(id=["a", "b", "c"]))
+    whole = []
+    for end in range(len(body) - 8):  # the last 8 bytes only say that the stream ends
+        try:
+            whole.append(len(read(body[:end])))
+        except UnreadableError:
+            continue
+    # Arrow lets a stream end between two messages: here after the schema.
+    assert whole == [0]
+
+
+def mutants(count, seed):
+    """Yield damaged streams."""
+    rng = random.Random(seed)
+    bodies = [
+        stream(table(id=["a", "b", "c"])),
+        stream(table(id=pa.array(["a", "b", "a"]).dictionary_encode()), compression="zstd"),
+        stream(table(lists([[[1, 2]]], pa.list_(pa.list_(pa.float32(), 2)))), compression="lz4"),
+    ]
+    for _ in range(count):
+        body = bytearray(rng.choice(bodies))
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(body))
+            kind = rng.random()
+            if kind < 0.5:
+                body[at] ^= 1 << rng.randrange(8)
+            elif kind < 0.8:
+                body[at : at + 4] = rng.choice((b"\xff" * 4, b"\x00" * 4, b"\xff\xff\xff\x7f"))
+            else:
+                del body[at : at + rng.randrange(1, 64)]
+        yield bytes(body)
+
+
+def survive(count: int, seed: int) -> None:
+    """Read mutants; anything but a request or a ServiceError is a defect."""
+    for body in mutants(count, seed):
+        try:
+            answer(
+                read(np.frombuffer(bytearray(body), np.uint8), ScoreOptions(missing="propagate"))
+            )
+        except ServiceError:
+            continue
+
+
+def test_mutants_only_ever_get_refused():
+    # In a process of its own: damage that gets through would crash the interpreter.
+    here = Path(__file__)
+    code = "import test_arrow; test_arrow.survive(6000, 1)"
+    paths = [here.parent, here.parent.parent / "http"]
+    setup = f"import sys, resource; sys.path[:0] = {list(map(str, paths))}; "
+    setup += "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); "
+    run = subprocess.run(
+        [sys.executable, "-c", setup + code], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(st.tuples(finite, finite), min_size=1, max_size=9), max_size=9))
+def test_json_and_arrow_mean_the_same(series):
+    sides = {
+        name: [[pair[k] for pair in one] for one in series]
+        for k, name in enumerate(("prediction", "target"))
+    }
+    document = {
+        "series": [
+            dict(zip(sides, both, strict=True)) for both in zip(*sides.values(), strict=True)
+        ],
+        "gradients": True,
+    }
+    from_json = json.decode(orjson.dumps(document), max_elements=10**6)
+    from_arrow = read(stream(pa.table({name: lists(side) for name, side in sides.items()})))
+    columns = [answer(request) for request in (from_json, from_arrow)]
+    for name in columns[0].column_names:
+        a, b = (one[name].combine_chunks() for one in columns)
+        if pa.types.is_nested(a.type):
+            a, b = a.flatten(), b.flatten()
+        assert (
+            a.to_numpy(zero_copy_only=False).tobytes() == b.to_numpy(zero_copy_only=False).tobytes()
+        )
+    bounds = itertools.pairwise(from_json.prediction.offsets.tolist())
+    assert [b - a for a, b in bounds] == [len(one) for one in series]

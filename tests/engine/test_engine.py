@@ -1,0 +1,295 @@
+"""The engine and its worker, with kernels that wait, remember and fail on command."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+
+import pytest
+import torch
+
+from core import LossSpec, Ragged, ScoreOptions, Scores, score
+from core.kernels import plain_kernel
+from service.engine import BatchPolicy, Engine
+from service.engine.worker import DeviceWorker, Piece
+from service.errors import OverloadedError, ScoringError
+
+CPU = torch.device("cpu")
+POISON = 666.0
+OPTIONS = ScoreOptions(gradients=True)
+
+
+class Kernel:
+    """The plain kernel with a gate, a memory and an allergy to POISON."""
+
+    def __init__(self):
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.calls = []
+
+    def __call__(self, prediction, target, offsets, options):
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.calls.append(prediction.tolist())
+        if bool((prediction == POISON).any()):
+            raise RuntimeError("poisoned")
+        return plain_kernel(prediction, target, offsets, options)
+
+
+def ragged(*series):
+    return Ragged.from_series([torch.tensor(one, dtype=torch.float64) for one in series])
+
+
+def zeros_like(prediction):
+    return Ragged(torch.zeros_like(prediction.values), prediction.offsets)
+
+
+@contextlib.asynccontextmanager
+async def running(kernel=None, *, batch=10**6, queue=10**6, on_batch=lambda *_: None):
+    policy = BatchPolicy(batch_elements=batch, max_queued_elements=queue)
+    engine = Engine(DeviceWorker(CPU, kernel or Kernel()), policy, on_batch)
+    await engine.start()
+    if kernel is not None:
+        kernel.calls.clear()
+        kernel.entered.clear()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+def submit(engine, prediction, options=OPTIONS):
+    return engine.submit(prediction, zeros_like(prediction), options)
+
+
+async def entered(kernel):
+    await asyncio.get_running_loop().run_in_executor(None, kernel.entered.wait, 10)
+    kernel.entered.clear()
+
+
+def assert_same(got: Scores, want: Scores):
+    for mine, theirs in (
+        (got.values, want.values),
+        (got.masked, want.masked),
+        (got.gradients, want.gradients),
+    ):
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_requests_that_wait_share_one_batch():
+    async def main():
+        kernel, batches = Kernel(), []
+        async with running(kernel, on_batch=lambda spans, _: batches.append(spans)) as engine:
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            others = [submit(engine, ragged([float(n)])) for n in range(2, 7)]
+            assert engine.queued_elements == 5
+            kernel.gate.set()
+            answers = await asyncio.gather(first, *others)
+        assert kernel.calls == [[1.0], [2.0, 3.0, 4.0, 5.0, 6.0]]
+        assert [len(spans) for spans in batches] == [1, 5]
+        assert [a.scores.values["mae"].item() for a in answers] == [1, 2, 3, 4, 5, 6]
+        assert all(a.queue_s >= 0 and a.compute_s > 0 for a in answers)
+
+    asyncio.run(main())
+
+
+def test_a_request_over_the_budget_is_cut_and_joined_to_the_bit():
+    async def main():
+        make = torch.Generator().manual_seed(0)
+        lengths = torch.randint(1, 40, (60,), generator=make)
+        p = torch.randn(int(lengths.sum()), generator=make, dtype=torch.float64)
+        prediction = Ragged.from_lengths(p, lengths)
+        kernel = Kernel()
+        async with running(kernel, batch=50) as engine:
+            answer = await submit(engine, prediction)
+        assert len(kernel.calls) > 10
+        assert max(map(len, kernel.calls)) <= 50
+        assert_same(answer.scores, score(prediction, zeros_like(prediction), gradients=True))
+
+    asyncio.run(main())
+
+
+def test_options_and_dtypes_are_kept_apart_in_one_batch():
+    async def main():
+        kernel = Kernel()
+        async with running(kernel) as engine:
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            narrow = Ragged(torch.tensor([1 / 3], dtype=torch.float32), torch.tensor([0, 1]))
+            mae = ScoreOptions((LossSpec("mae"),))
+            other = [submit(engine, narrow), submit(engine, ragged([2.0]), mae)]
+            kernel.gate.set()
+            await first
+            one, two = await asyncio.gather(*other)
+        assert one.scores.gradients["mae"].dtype == torch.float32
+        assert one.scores.values["mae"].item() == torch.tensor(1 / 3).double().item()
+        assert list(two.scores.values) == ["mae"]
+        assert two.scores.gradients == {}
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_request_is_never_computed():
+    async def main():
+        kernel = Kernel()
+        async with running(kernel) as engine:
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            gone, stays = submit(engine, ragged([2.0])), submit(engine, ragged([3.0]))
+            gone.cancel()
+            await asyncio.sleep(0)
+            assert engine.queued_elements == 1
+            first.cancel()  # it is on the device already; its answer is dropped
+            kernel.gate.set()
+            assert (await stays).scores.values["mae"].item() == 3
+        assert kernel.calls == [[1.0], [3.0]]
+        assert engine._jobs == {}
+
+    asyncio.run(main())
+
+
+def test_a_cut_request_that_is_cancelled_stops_halfway():
+    async def main():
+        kernel = Kernel()
+        async with running(kernel, batch=1) as engine:
+            kernel.gate.clear()
+            future = submit(engine, ragged(*[[float(n)] for n in range(50)]))
+            await entered(kernel)
+            future.cancel()
+            await asyncio.sleep(0)
+            kernel.gate.set()
+            await submit(engine, ragged([99.0]))
+        assert kernel.calls == [[0.0], [99.0]]
+
+    asyncio.run(main())
+
+
+def test_a_poisoned_request_fails_alone(caplog):
+    async def main():
+        kernel = Kernel()
+        async with running(kernel) as engine:
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            others = [submit(engine, ragged([x])) for x in (2.0, POISON, 3.0)]
+            kernel.gate.set()
+            await first
+            results = await asyncio.gather(*others, return_exceptions=True)
+            assert results[0].scores.values["mae"].item() == 2
+            assert isinstance(results[1], ScoringError)
+            assert results[2].scores.values["mae"].item() == 3
+            assert engine.ready
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(main())
+
+
+def test_a_full_queue_refuses_and_recovers():
+    async def main():
+        kernel = Kernel()
+        async with running(kernel, queue=3) as engine:
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            waiting = submit(engine, ragged([1.0, 2.0, 3.0]))
+            with pytest.raises(OverloadedError, match="full"):
+                submit(engine, ragged([1.0]))
+            kernel.gate.set()
+            await asyncio.gather(first, waiting)
+            await submit(engine, ragged([1.0]))
+
+    asyncio.run(main())
+
+
+def test_stop_finishes_what_was_admitted_and_then_refuses():
+    async def main():
+        kernel = Kernel()
+        async with running(kernel) as engine:
+            kernel.gate.clear()
+            futures = [submit(engine, ragged([float(n)])) for n in range(5)]
+            stopping = asyncio.create_task(engine.stop())
+            await asyncio.sleep(0)
+            with pytest.raises(OverloadedError):
+                submit(engine, ragged([1.0]))
+            kernel.gate.set()
+            answers = await asyncio.gather(*futures)
+            await stopping
+        assert [a.scores.values["mae"].item() for a in answers] == [0, 1, 2, 3, 4]
+
+    asyncio.run(main())
+
+
+def test_not_ready_before_the_start_nor_when_the_device_is_broken():
+    policy = BatchPolicy(batch_elements=1, max_queued_elements=1)
+
+    def broken(*_):
+        raise RuntimeError("no device")
+
+    engine = Engine(DeviceWorker(CPU, broken), policy)
+    assert not engine.ready
+    with pytest.raises(OverloadedError, match="starting"):
+        submit(engine, ragged([1.0]))
+    with pytest.raises(RuntimeError, match="no device"):
+        asyncio.run(engine.start())
+    assert not engine.ready
+
+
+def test_when_the_worker_dies_everyone_is_told(caplog):
+    def dies(*_):
+        raise MemoryError
+
+    async def main():
+        kernel = Kernel()
+        async with running(kernel, on_batch=dies) as engine:
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            second = submit(engine, ragged([2.0]))
+            kernel.gate.set()
+            results = await asyncio.gather(first, second, return_exceptions=True)
+            assert all(isinstance(result, ScoringError) for result in results)
+            assert not engine.ready
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(main())
+    assert "died" in caplog.text
+
+
+def test_no_series():
+    async def main():
+        empty = Ragged(torch.empty(0, dtype=torch.float64), torch.tensor([0]))
+        async with running() as engine:
+            answer = await submit(engine, empty)
+        assert answer.scores.values["mae"].tolist() == []
+
+    asyncio.run(main())
+
+
+def test_500_tagged_requests_get_their_own_answers():
+    async def main():
+        async with running(batch=64) as engine:
+
+            async def one(tag: int) -> None:
+                prediction = ragged(*[[float(tag)] * (1 + tag % 7)] * (1 + tag % 30))
+                answer = await submit(engine, prediction)
+                assert answer.scores.values["mae"].tolist() == [float(tag)] * len(prediction)
+
+            await asyncio.gather(*map(one, range(500)))
+
+    asyncio.run(main())
+
+
+def test_worker_scores_as_core_does():
+    worker = DeviceWorker(CPU)
+    worker.warm_up()
+    sides = [ragged([1.0, 0.0], [3.0]), ragged([5.0])]
+    pieces = [Piece(p, zeros_like(p), OPTIONS) for p in sides]
+    for piece, got in zip(pieces, worker.score(pieces), strict=True):
+        assert isinstance(got, Scores)
+        assert_same(got, score(piece.prediction, piece.target, gradients=True))

@@ -1,0 +1,145 @@
+"""The batching policy: a state machine against a model, and each rule as an example."""
+
+import itertools
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.engine import BatchPolicy
+
+BUDGET, ROOM = 10, 60
+
+
+def offsets_of(lengths):
+    return [0, *itertools.accumulate(lengths)]
+
+
+def taken(batch):
+    return [(span.request, span.start, span.stop) for span in batch]
+
+
+class PolicyMachine(RuleBasedStateMachine):
+    """The model: for each waiting request, which series it still has and since when it waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.policy = BatchPolicy(batch_elements=BUDGET, max_queued_elements=ROOM)
+        self.now = 0.0
+        self.numbers = itertools.count()
+        self.waiting = {}
+        self.passed_by = {}
+
+    def queued(self):
+        return sum(sum(lengths) for lengths, _, _ in self.waiting.values())
+
+    @rule(lengths=st.lists(st.integers(1, 14), min_size=1, max_size=8))
+    def admit(self, lengths):
+        number = next(self.numbers)
+        fits = self.queued() + sum(lengths) <= ROOM
+        assert self.policy.admit(number, offsets_of(lengths), now=self.now) == fits
+        if fits:
+            self.waiting[number] = (lengths, 0, self.now)
+            self.passed_by[number] = 0
+
+    @precondition(lambda self: self.waiting)
+    @rule(choice=st.randoms(use_true_random=False))
+    def withdraw(self, choice):
+        number = choice.choice(sorted(self.waiting))
+        self.policy.withdraw(number)
+        del self.waiting[number]
+
+    @rule(number=st.integers(10**6, 10**7))
+    def withdraw_unknown(self, number):
+        self.policy.withdraw(number)
+
+    @rule(seconds=st.floats(0, 10))
+    def time_passes(self, seconds):
+        self.now += seconds
+
+    @rule()
+    def next_batch(self):
+        ahead = len(self.waiting)
+        batch = self.policy.next_batch(now=self.now)
+        assert bool(batch) == bool(self.waiting), "no timer: what waits is served at once"
+        assert len({span.request for span in batch}) == len(batch)
+        size = sum(span.elements for span in batch)
+        alone = len(batch) == 1 and batch[0].stop - batch[0].start == 1
+        assert size <= BUDGET or alone
+        for span in batch:
+            lengths, done, since = self.waiting.pop(span.request)
+            assert span.start == done, "series are served in order, each once"
+            count = span.stop - span.start
+            assert count >= 1
+            assert span.elements == sum(lengths[:count])
+            assert span.waited == self.now - since
+            if lengths[count:]:
+                self.waiting[span.request] = (lengths[count:], span.stop, since)
+        served = {span.request for span in batch}
+        for number in self.waiting:
+            self.passed_by[number] = 0 if number in served else self.passed_by[number] + 1
+            # A request moves up at least one place whenever it is not served.
+            assert self.passed_by[number] <= max(ahead, ROOM)
+
+    @invariant()
+    def counts_are_exact(self):
+        assert self.policy.queued_elements == self.queued()
+        assert self.policy.queued_requests == len(self.waiting)
+
+
+TestPolicy = PolicyMachine.TestCase
+TestPolicy.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def policy_with(*requests, budget=BUDGET):
+    policy = BatchPolicy(batch_elements=budget, max_queued_elements=10_000)
+    for number, lengths in enumerate(requests):
+        assert policy.admit(number, offsets_of(lengths), now=0)
+    return policy
+
+
+def test_what_waits_together_is_scored_together():
+    policy = policy_with([2], [3], [4])
+    assert taken(policy.next_batch(now=0)) == [(0, 0, 1), (1, 0, 1), (2, 0, 1)]
+    assert policy.next_batch(now=0) == []
+
+
+def test_a_huge_request_lets_small_ones_pass_after_one_batch():
+    policy = policy_with([5] * 100)
+    assert taken(policy.next_batch(now=0)) == [(0, 0, 2)]
+    policy.admit(1, [0, 1], now=0)
+    policy.admit(2, [0, 1], now=0)
+    batches = [taken(policy.next_batch(now=0)) for _ in range(3)]
+    assert batches[0] == [(0, 2, 4)]  # it stood before them in the queue
+    assert batches[1] == [(1, 0, 1), (2, 0, 1), (0, 4, 5)]
+    assert batches[2] == [(0, 5, 7)]
+
+
+def test_a_series_over_the_budget_goes_alone():
+    policy = policy_with([3], [25, 1], [3])
+    assert taken(policy.next_batch(now=0)) == [(0, 0, 1), (2, 0, 1)]
+    assert taken(policy.next_batch(now=0)) == [(1, 0, 1)]
+    assert taken(policy.next_batch(now=0)) == [(1, 1, 2)]
+
+
+def test_a_request_passed_over_comes_first_in_the_next_batch():
+    policy = policy_with([6], [6], [4])
+    assert taken(policy.next_batch(now=0)) == [(0, 0, 1), (2, 0, 1)]
+    policy.admit(3, [0, 9], now=0)
+    assert taken(policy.next_batch(now=0)) == [(1, 0, 1)]
+    assert taken(policy.next_batch(now=0)) == [(3, 0, 1)]
+
+
+def test_a_withdrawn_request_is_never_handed_out():
+    policy = policy_with([5] * 4, [5])
+    policy.next_batch(now=0)
+    policy.withdraw(0)
+    assert policy.queued_elements == 5
+    assert taken(policy.next_batch(now=0)) == [(1, 0, 1)]
+
+
+@pytest.mark.parametrize("limits", [(0, 1), (1, 0), (-1, 1)])
+def test_limits_are_positive(limits):
+    with pytest.raises(ValueError, match="positive"):
+        BatchPolicy(batch_elements=limits[0], max_queued_elements=limits[1])
