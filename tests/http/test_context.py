@@ -1,0 +1,69 @@
+"""The last guard: whatever an application raises, the client gets a problem and a request id."""
+
+import asyncio
+import logging
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from service.http.context import ContextMiddleware
+from service.http.metrics import Metrics
+
+
+def serve(app, headers=()):
+    """Run one request through the middleware; return what was sent and the metrics."""
+    sent, metrics = [], Metrics()
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": list(headers)}
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    asyncio.run(ContextMiddleware(app, metrics)(scope, receive, send))
+    return sent, metrics.render().decode()
+
+
+def test_an_unexpected_error_is_logged_and_answered_without_its_text(caplog):
+    async def app(scope, receive, send):
+        raise RuntimeError("secret")
+
+    with caplog.at_level(logging.ERROR):
+        sent, metrics = serve(app, [(b"x-request-id", b"abc")])
+    assert sent[0]["status"] == 500
+    assert (b"x-request-id", b"abc") in sent[0]["headers"]
+    assert b"secret" not in sent[1]["body"]
+    assert b'"request_id":"abc"' in sent[1]["body"]
+    assert "secret" in caplog.text
+    assert "abc" in caplog.text
+    assert 'status="500"} 1.0' in metrics
+
+
+def test_an_error_after_the_answer_began_closes_the_connection():
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        serve(app)
+
+
+def test_a_client_that_left_is_counted_and_not_answered():
+    async def app(scope, receive, send):
+        raise ClientDisconnect
+
+    sent, metrics = serve(app)
+    assert sent == []
+    assert 'status="499"} 1.0' in metrics
+
+
+def test_what_is_not_http_passes_through():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["type"])
+
+    middleware = ContextMiddleware(app, Metrics())
+    asyncio.run(middleware({"type": "lifespan"}, None, None))
+    assert seen == ["lifespan"]
