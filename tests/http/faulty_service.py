@@ -1,6 +1,7 @@
 """The service with a device that misbehaves on purpose, told by values in the prediction.
 
-666: the kernel raises. 777: it blocks while the gate file exists. Every value that starts a
+666: the kernel raises. 777: it blocks while the gate file exists, and says so by a file named
+``blocked`` beside it. Every value that starts a
 prediction is written to the ledger once it was computed.
 """
 
@@ -36,6 +37,7 @@ def main() -> None:
             raise RuntimeError("poisoned")
         deadline = time.monotonic() + 30
         while bool((prediction == BLOCK).any()) and arguments.gate.exists():
+            arguments.gate.with_name("blocked").touch()
             assert time.monotonic() < deadline
             time.sleep(0.005)
         with arguments.ledger.open("a") as ledger:

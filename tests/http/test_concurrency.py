@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from pathlib import Path
 
 import httpx
 import pyarrow as pa
@@ -69,6 +70,11 @@ async def eventually(condition) -> None:
         await asyncio.sleep(0.01)
 
 
+async def blocked(gate: Path) -> bool:
+    """Tell whether the blocking request is on the device."""
+    return gate.with_name("blocked").exists()
+
+
 async def queued(client: httpx.AsyncClient) -> float:
     text = (await client.get("/metrics")).text
     (line,) = [x for x in text.splitlines() if x.startswith("loss_scoring_queued_elements ")]
@@ -84,12 +90,8 @@ def test_a_cancelled_request_is_never_computed(faulty):  # noqa: F811
             async def waiting(n: int) -> bool:
                 return await queued(client) == n
 
-            async def blocked() -> bool:  # the blocking request is on the device
-                return await waiting(0)
-
             first = asyncio.create_task(client.post("/score", json=BLOCKING))
-            await asyncio.sleep(0.2)
-            await eventually(blocked)
+            await eventually(lambda: blocked(gate))
             gone, stays = (
                 asyncio.create_task(
                     client.post("/score", json={"series": [{"prediction": [tag], "target": [0.0]}]})
@@ -119,8 +121,7 @@ def test_503_when_the_queue_is_full_and_neighbours_are_served(faulty):  # noqa: 
                 return await queued(client) == n
 
             first = asyncio.create_task(client.post("/score", json=BLOCKING))
-            await asyncio.sleep(0.2)
-            await eventually(lambda: waiting(0))
+            await eventually(lambda: blocked(gate))
             full = {"series": [{"prediction": [1.0] * 100, "target": [0.0] * 100}]}
             second = asyncio.create_task(client.post("/score", json=full))
             await eventually(lambda: waiting(100))
