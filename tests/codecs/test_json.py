@@ -53,6 +53,9 @@ def test_unreadable(body, says):
         b'{"series": [], "series": []}',
         b'{"series": [{"prediction": [1], "target": [1], "prediction": [2]}]}',
         b'{"series": [], "losses": [{"name": "mae", "name": "mape"}]}',
+        b'{"series": [{"id": "\\u003a", "target": [1], "prediction": [1], "prediction": [1]}]}',
+        b'{"series": [{"id": "a:b", "id": "ab", "target": [1], "prediction": [1]}]}',
+        b'{"series": [], "dtype": {"a": 1, "a": 2}}',
     ],
 )
 def test_a_key_stands_once(body):
@@ -149,6 +152,12 @@ def test_everything_arrives():
     assert request.target.offsets.tolist() == [0, 3, 4]
     assert request.id_list() == ["a", 7]
     assert (len(request), request.elements) == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["a:b", "2020-01-01T00:00:00", "\u00e9", 'say "hi":', "\\:"])
+def test_ids_may_hold_anything(name):
+    for body in (orjson.dumps, lambda document: json.dumps(document).encode()):
+        assert read(body({"series": [series([1], id=name)]})).id_list() == [name]
 
 
 def test_ids_default_to_the_position():
