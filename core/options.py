@@ -4,6 +4,7 @@
 command line and the documentation all read it; each kernel has one function per row.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -133,9 +134,9 @@ class ScoreOptions:
     zero_division: ZeroDivision = "zero"
 
     def __post_init__(self) -> None:
-        names = [spec.name for spec in self.losses]
-        if not names:
+        if not self.losses:
             raise ValueError("losses is empty: name at least one")
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(spec.name for spec in self.losses)
+        repeated = sorted(name for name, count in counts.items() if count > 1)
         if repeated:
             raise ValueError(f"losses names {', '.join(repeated)} more than once")

@@ -8,6 +8,7 @@ and say what is wrong. So orjson's reading counts only when it accounts for ever
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -150,8 +151,8 @@ def _parse_strictly(body: bytes) -> object:
 def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise InvalidError(f"the key {twice!r} stands more than once in one object")
     return fields
 

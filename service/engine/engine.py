@@ -125,6 +125,8 @@ class Engine:
         # A list: the policy bisects it, and indexing a tensor costs a hundred times more.
         offsets = prediction.offsets.tolist()
         with self._work:
+            if not self._running:  # the worker may have died since
+                raise OverloadedError("the service is stopping")
             if not self._policy.admit(number, offsets, now=time.monotonic()):
                 raise OverloadedError("the queue is full; try again later")
             self._jobs[number] = job

@@ -127,6 +127,22 @@ def test_many_faults_are_counted_and_few_listed():
     assert (len(caught.value.errors), caught.value.count) == (20, 600)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"series": [], "losses": [' + b'"mae",' * 200_000 + b'"mae"]}',
+        b'{"series": [], ' + b"".join(b'"%d":0,' % n for n in range(200_000)) + b'"1":0}',
+        b'{"series": [' + b"[]," * 200_000 + b"[]]}",
+        b'{"series": [{"prediction": [' + b"[]," * 200_000 + b'[]], "target": [1]}]}',
+    ],
+    ids=["losses", "keys", "series", "rows"],
+)
+def test_a_long_fault_takes_no_longer_than_a_long_request(body):
+    with pytest.raises(InvalidError):
+        read(body)
+
+
 def test_elements_are_limited():
     read(one([1] * 10), max_elements=10)
     with pytest.raises(TooLargeError, match="11 elements"):
