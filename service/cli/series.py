@@ -12,7 +12,7 @@ import torch
 
 from core import Ragged
 from service.cli.files import Source
-from service.codecs.arrow import flatten
+from service.codecs.arrow_lists import flatten
 from service.errors import InvalidError
 
 _INTERVAL = re.compile(r".*-(lo|hi)-\d+(\.\d+)?")

@@ -5,22 +5,27 @@ allows it: one record batch, float values without nulls, both sides of one type.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
 from core import Ragged, ScoreOptions, Scores, find_missing
+from service.codecs.arrow_lists import (
+    Side,
+    check_nulls,
+    flatten,
+    gradient_column,
+    is_series,
+    one_array,
+)
 from service.codecs.ipc import check_stream_size
 from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
 from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError, UnreadableError
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 _SIDES = ("prediction", "target")
-_FLOATS = (pa.float32(), pa.float64())
 
 
 def decode(
@@ -70,21 +75,12 @@ def encode(request: ScoreRequest, scores: Scores) -> pa.Buffer:
     for name, counts in scores.masked.items():
         columns[f"{name}_masked"] = pa.array(counts.numpy())
     for name, flat in scores.gradients.items():
-        columns[f"{name}_gradient"] = _gradient_column(request, flat)
+        columns[f"{name}_gradient"] = gradient_column(request, flat)
     batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
-
-
-class Side(NamedTuple):
-    """One column, flat."""
-
-    values: torch.Tensor
-    offsets: npt.NDArray[np.int64]
-    channels: int
-    torch_type: torch.dtype
 
 
 def _read(body: pa.Buffer, max_bytes: int) -> pa.Table:
@@ -109,7 +105,7 @@ def _check_schema(schema: pa.Schema) -> None:
     for side in _SIDES:
         if side not in schema.names:
             faults.add(f"/{side}", "the column is absent")
-        elif schema.names.count(side) == 1 and not _is_series(schema.field(side).type):
+        elif schema.names.count(side) == 1 and not is_series(schema.field(side).type):
             faults.add(
                 f"/{side}",
                 f"must be a list, large_list or fixed_size_list of float or double (or of a "
@@ -118,21 +114,6 @@ def _check_schema(schema: pa.Schema) -> None:
     if schema.names.count("id") == 1 and not _is_id(schema.field("id").type):
         faults.add("/id", f"must be strings or integers, not {schema.field('id').type}")
     faults.check()
-
-
-def _is_fixed(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_fixed_size_list(type_) and type_.list_size > 0)
-
-
-def _is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or _is_fixed(type_)
-
-
-def _is_series(type_: pa.DataType) -> bool:
-    if not _is_list(type_):
-        return False
-    inner = type_.value_type
-    return inner in _FLOATS or (_is_fixed(inner) and inner.value_type in _FLOATS)
 
 
 def _is_id(type_: pa.DataType) -> bool:
@@ -144,58 +125,6 @@ def _is_id(type_: pa.DataType) -> bool:
 def _is_text(type_: pa.DataType) -> bool:
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     return any(is_kind(type_) for is_kind in kinds)
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def flatten(name: str, column: pa.ChunkedArray) -> Side:
-    """Return a column of lists as flat values and offsets, in place where the layout allows it.
-
-    Raises:
-        InvalidError: If a series is null or empty.
-    """
-    array = _one_array(column)
-    faults = Faults()
-    _check_nulls(name, array, faults)
-    faults.check()
-    if pa.types.is_fixed_size_list(array.type):
-        offsets = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
-    else:
-        raw = array.offsets.to_numpy().astype(np.int64)
-        offsets = raw - raw[0] if len(raw) else np.zeros(1, np.int64)
-        faults.add_each(
-            np.flatnonzero(np.diff(offsets) == 0),
-            lambda row: (f"/{name}/{row}", "is empty: a series has at least one element"),
-        )
-    faults.check()
-    flat, channels = array.flatten(), 0
-    if pa.types.is_fixed_size_list(flat.type):
-        channels = flat.type.list_size
-        if flat.null_count:
-            faults.add(f"/{name}", f"{flat.null_count} rows of its series are null")
-            faults.check()
-        flat, offsets = flat.flatten(), offsets * channels
-    values = _tensor(flat)
-    return Side(values, offsets, channels, values.dtype)
-
-
-def _check_nulls(name: str, array: pa.Array, faults: Faults) -> None:
-    if array.null_count:
-        rows = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
-        faults.add_each(rows, lambda row: (f"/{name}/{row}", "is null"))
-
-
-def _tensor(flat: pa.Array) -> torch.Tensor:
-    """View Arrow values as a tensor; a null element becomes NaN, which needs a copy."""
-    if flat.null_count:
-        flat = pc.fill_null(flat, float("nan"))
-    if len(flat) == 0:
-        return torch.empty(0, dtype=torch.float32 if flat.type == pa.float32() else torch.float64)
-    if flat.buffers()[1].address % flat.type.byte_width:
-        return torch.from_numpy(flat.to_numpy().copy())
-    return torch.from_dlpack(flat)  # type: ignore[attr-defined]
 
 
 def _check_shapes(prediction: Side, target: Side) -> None:
@@ -232,9 +161,9 @@ def _check_missing(request: ScoreRequest) -> None:
 def _ids(table: pa.Table) -> Sequence[int | str] | pa.Array:
     if "id" not in table.schema.names:
         return range(table.num_rows)
-    ids = _one_array(table.column("id"))
+    ids = one_array(table.column("id"))
     faults = Faults()
-    _check_nulls("id", ids, faults)
+    check_nulls("id", ids, faults)
     names = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
     if pa.types.is_dictionary(ids.type) and names.null_count:
         faults.add("/id", "its dictionary holds a null")
@@ -252,33 +181,3 @@ def _id_column(ids: Sequence[int | str] | pa.Array) -> pa.Array:
     if isinstance(ids, range) or all(isinstance(name, int) for name in ids):
         return pa.array(ids, pa.int64())
     return pa.array([str(name) for name in ids], pa.string())
-
-
-def _gradient_column(request: ScoreRequest, flat: torch.Tensor) -> pa.Array:
-    """Lay a flat gradient out as the prediction was."""
-    offsets, channels = request.prediction.offsets, 0
-    type_ = request.gradient_type
-    if request.channels is not None and len(set(request.channels.tolist())) == 1:
-        channels = int(request.channels[0])
-        offsets = offsets // channels
-    narrow = type_ is not None and _element_type(type_) == pa.float32()
-    if narrow and flat.dtype != torch.float32:
-        limit = torch.finfo(torch.float32).max
-        flat = flat.clamp(-limit, limit).float()
-    values = pa.array(flat.numpy())
-    if channels:
-        inner = pa.list_(values.type, channels) if type_ is None else type_.value_type
-        values = pa.FixedSizeListArray.from_arrays(values, type=inner)
-    if type_ is None:
-        type_ = pa.large_list(values.type)
-    if pa.types.is_fixed_size_list(type_):
-        return pa.FixedSizeListArray.from_arrays(values, type=type_)
-    if pa.types.is_list(type_):
-        return pa.ListArray.from_arrays(offsets.numpy().astype(np.int32), values, type=type_)
-    return pa.LargeListArray.from_arrays(offsets.numpy(), values, type=type_)
-
-
-def _element_type(type_: pa.DataType) -> pa.DataType:
-    while _is_list(type_):
-        type_ = type_.value_type
-    return type_

@@ -1,16 +1,8 @@
-"""JSON bodies to requests, and scores to JSON.
-
-Two parsers read a body. orjson is fast but keeps the last of duplicate keys and words its errors
-for programmers; ``json`` of the standard library is six times slower and lets us refuse duplicates
-and say what is wrong. So orjson's reading counts only when it accounts for every key in the body.
-"""
+"""JSON bodies to requests, and scores to JSON."""
 
 import itertools
-import json
 import math
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +10,7 @@ import orjson
 import torch
 
 from core import Ragged, Scores
+from service.codecs.json_text import parse
 from service.codecs.options import (
     JSON_OPTIONS,
     dtype_from_json,
@@ -26,7 +19,7 @@ from service.codecs.options import (
     options_from_json,
 )
 from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
-from service.errors import Faults, InvalidError, UnreadableError
+from service.errors import Faults, InvalidError
 
 MEDIA_TYPE = "application/json"
 _SIDES = ("prediction", "target")
@@ -41,7 +34,7 @@ def decode(body: bytes | memoryview, *, max_elements: int) -> ScoreRequest:
         InvalidError: If it breaks the contract; every offending series is named, up to a limit.
         TooLargeError: If it has more than ``max_elements`` elements.
     """
-    document = _parse(bytes(body))
+    document = parse(bytes(body))
     faults = Faults()
     if not isinstance(document, dict):
         raise InvalidError(f"the body must be an object, not {kind_of(document)}")
@@ -101,64 +94,6 @@ def _cut(
     if channels is not None:
         rows = [row.reshape(-1, c) if c else row for row, c in zip(rows, channels, strict=True)]
     return rows
-
-
-def _parse(body: bytes) -> object:
-    if b"\\" not in body:  # an escaped colon would upset the account
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return _parse_strictly(body)
-        if _count_keys(document) == body.count(b":"):
-            return document
-    return _parse_strictly(body)
-
-
-def _count_keys(document: object) -> int:
-    """Count the keys of a request, and the colons in its ids: all the colons its body may have."""
-    if not isinstance(document, dict):
-        return 0
-    count = len(document)
-    for name in ("losses", "series"):
-        listed = document.get(name)
-        for one in listed if isinstance(listed, list) else ():
-            if isinstance(one, dict):
-                count += len(one)
-                id_ = one.get("id")
-                if isinstance(id_, str):
-                    count += id_.count(":")
-    return count
-
-
-def _parse_strictly(body: bytes) -> object:
-    try:
-        return json.loads(
-            str(body, "utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
-    except UnicodeDecodeError as error:
-        raise UnreadableError(
-            f"the body is not UTF-8: {error.reason} at byte {error.start}"
-        ) from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise UnreadableError(f"the body is not JSON: {error.msg} at {where}") from error
-    except RecursionError as error:
-        raise UnreadableError("the body is nested too deeply") from error
-    except ValueError as error:
-        raise UnreadableError(f"the body holds a number that cannot be read: {error}") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        twice = next(name for name, count in counts.items() if count > 1)
-        raise InvalidError(f"the key {twice!r} stands more than once in one object")
-    return fields
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise UnreadableError(f"{name} is not JSON; send a missing value as null")
 
 
 def _position(channels: int, position: int) -> str:

@@ -1,0 +1,123 @@
+"""Arrow list columns to flat values and offsets, and flat gradients back to list columns."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from service.codecs.request import ScoreRequest
+from service.errors import Faults
+
+_FLOATS = (pa.float32(), pa.float64())
+
+
+class Side(NamedTuple):
+    """One column of series, flat; ``channels`` is 0 where a step is one number."""
+
+    values: torch.Tensor
+    offsets: npt.NDArray[np.int64]
+    channels: int
+    torch_type: torch.dtype
+
+
+def flatten(name: str, column: pa.ChunkedArray) -> Side:
+    """Return a column of lists as flat values and offsets, in place where the layout allows it.
+
+    Raises:
+        InvalidError: If a series is null or empty.
+    """
+    array = one_array(column)
+    faults = Faults()
+    check_nulls(name, array, faults)
+    faults.check()
+    if pa.types.is_fixed_size_list(array.type):
+        offsets = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+    else:
+        raw = array.offsets.to_numpy().astype(np.int64)
+        offsets = raw - raw[0] if len(raw) else np.zeros(1, np.int64)
+        faults.add_each(
+            np.flatnonzero(np.diff(offsets) == 0),
+            lambda row: (f"/{name}/{row}", "is empty: a series has at least one element"),
+        )
+    faults.check()
+    flat, channels = array.flatten(), 0
+    if pa.types.is_fixed_size_list(flat.type):
+        channels = flat.type.list_size
+        if flat.null_count:
+            faults.add(f"/{name}", f"{flat.null_count} rows of its series are null")
+            faults.check()
+        flat, offsets = flat.flatten(), offsets * channels
+    values = _tensor(flat)
+    return Side(values, offsets, channels, values.dtype)
+
+
+def gradient_column(request: ScoreRequest, flat: torch.Tensor) -> pa.Array:
+    """Lay a flat gradient out as the prediction was."""
+    offsets, channels = request.prediction.offsets, 0
+    type_ = request.gradient_type
+    if request.channels is not None and len(set(request.channels.tolist())) == 1:
+        channels = int(request.channels[0])
+        offsets = offsets // channels
+    narrow = type_ is not None and _element_type(type_) == pa.float32()
+    if narrow and flat.dtype != torch.float32:
+        limit = torch.finfo(torch.float32).max
+        flat = flat.clamp(-limit, limit).float()
+    values = pa.array(flat.numpy())
+    if channels:
+        inner = pa.list_(values.type, channels) if type_ is None else type_.value_type
+        values = pa.FixedSizeListArray.from_arrays(values, type=inner)
+    if type_ is None:
+        type_ = pa.large_list(values.type)
+    if pa.types.is_fixed_size_list(type_):
+        return pa.FixedSizeListArray.from_arrays(values, type=type_)
+    if pa.types.is_list(type_):
+        return pa.ListArray.from_arrays(offsets.numpy().astype(np.int32), values, type=type_)
+    return pa.LargeListArray.from_arrays(offsets.numpy(), values, type=type_)
+
+
+def is_series(type_: pa.DataType) -> bool:
+    """Tell whether a column of this type holds series."""
+    if not _is_list(type_):
+        return False
+    inner = type_.value_type
+    return inner in _FLOATS or (_is_fixed(inner) and inner.value_type in _FLOATS)
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """Join the chunks of a column; a single one is returned as it is."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def check_nulls(name: str, array: pa.Array, faults: Faults) -> None:
+    """Note every row that is null."""
+    if array.null_count:
+        rows = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
+        faults.add_each(rows, lambda row: (f"/{name}/{row}", "is null"))
+
+
+def _is_fixed(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(type_) and type_.list_size > 0)
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or _is_fixed(type_)
+
+
+def _tensor(flat: pa.Array) -> torch.Tensor:
+    """View Arrow values as a tensor; a null element becomes NaN, which needs a copy."""
+    if flat.null_count:
+        flat = pc.fill_null(flat, float("nan"))
+    if len(flat) == 0:
+        return torch.empty(0, dtype=torch.float32 if flat.type == pa.float32() else torch.float64)
+    if flat.buffers()[1].address % flat.type.byte_width:
+        return torch.from_numpy(flat.to_numpy().copy())
+    return torch.from_dlpack(flat)  # type: ignore[attr-defined]
+
+
+def _element_type(type_: pa.DataType) -> pa.DataType:
+    while _is_list(type_):
+        type_ = type_.value_type
+    return type_
