@@ -10,6 +10,7 @@ from starlette.responses import Response
 from service.errors import InvalidError, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
+_MAX_TEXT = 1000
 
 
 def problem(
@@ -42,18 +43,24 @@ def problem_of(error: ServiceError, request_id: str) -> Response:
         "type": f"urn:loss-scoring:problem:{error.slug}",
         "title": error.title,
         "status": error.status,
-        "detail": str(error),
+        "detail": _short(str(error)),
         "errors": [],
         "request_id": request_id,
         "retryable": error.retryable,
     }
     if isinstance(error, InvalidError):
         document["errors"] = [
-            {"pointer": fault.pointer, "detail": fault.detail} for fault in error.errors
+            {"pointer": _short(fault.pointer), "detail": _short(fault.detail)}
+            for fault in error.errors
         ]
         document["error_count"] = error.count
     after = error.retry_after_s
     return _answer(document, None if after is None else {"Retry-After": str(after)})
+
+
+def _short(text: str) -> str:
+    """Cut what a request made long: a key or a type in it may fill megabytes."""
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
 def _answer(document: dict[str, Any], headers: Mapping[str, str] | None) -> Response:

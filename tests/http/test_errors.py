@@ -104,6 +104,13 @@ def test_422_lists_twenty_and_counts_the_rest(client):
     assert "57 faults" in document["detail"]
 
 
+def test_a_long_name_is_not_echoed_at_length(client):
+    answer = client.post("/score", json={"series": [], "x" * 10**6: 1, "losses": ["y" * 10**6]})
+    document = problem(answer, 422)
+    assert [error["pointer"][:3] for error in document["errors"]] == ["/xx", "/lo"]
+    assert len(answer.content) < 10_000
+
+
 def test_422_of_a_query(client):
     body = stream(table_of(GOOD["series"]))
     answer = client.post(
