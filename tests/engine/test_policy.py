@@ -21,7 +21,7 @@ def taken(batch):
 
 
 class PolicyMachine(RuleBasedStateMachine):
-    """The model: for each waiting request, which series it still has and since when it waits."""
+    """The model: the line of waiting requests, what each still has and since when it waits."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ class PolicyMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.numbers = itertools.count()
         self.waiting = {}
-        self.passed_by = {}
+        self.line = []
 
     def queued(self):
         return sum(sum(lengths) for lengths, _, _ in self.waiting.values())
@@ -41,7 +41,7 @@ class PolicyMachine(RuleBasedStateMachine):
         assert self.policy.admit(number, offsets_of(lengths), now=self.now) == fits
         if fits:
             self.waiting[number] = (lengths, 0, self.now)
-            self.passed_by[number] = 0
+            self.line.append(number)
 
     @precondition(lambda self: self.waiting)
     @rule(choice=st.randoms(use_true_random=False))
@@ -49,6 +49,7 @@ class PolicyMachine(RuleBasedStateMachine):
         number = choice.choice(sorted(self.waiting))
         self.policy.withdraw(number)
         del self.waiting[number]
+        self.line.remove(number)
 
     @rule(number=st.integers(10**6, 10**7))
     def withdraw_unknown(self, number):
@@ -60,7 +61,6 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @rule()
     def next_batch(self):
-        ahead = len(self.waiting)
         batch = self.policy.next_batch(now=self.now)
         assert bool(batch) == bool(self.waiting), "no timer: what waits is served at once"
         assert len({span.request for span in batch}) == len(batch)
@@ -76,11 +76,12 @@ class PolicyMachine(RuleBasedStateMachine):
             assert span.waited == self.now - since
             if lengths[count:]:
                 self.waiting[span.request] = (lengths[count:], span.stop, since)
-        served = {span.request for span in batch}
-        for number in self.waiting:
-            self.passed_by[number] = 0 if number in served else self.passed_by[number] + 1
-            # A request moves up at least one place whenever it is not served.
-            assert self.passed_by[number] <= max(ahead, ROOM)
+        # Nobody starves: the head of the line is always served, those passed over keep their
+        # places, and what is left of a cut request goes to the back.
+        served = [span.request for span in batch]
+        assert served[:1] == self.line[:1]
+        self.line = [number for number in self.line if number not in served]
+        self.line += [number for number in served if number in self.waiting]
 
     @invariant()
     def counts_are_exact(self):
@@ -124,9 +125,8 @@ def test_a_series_over_the_budget_goes_alone():
 
 
 def test_a_request_passed_over_comes_first_in_the_next_batch():
-    policy = policy_with([6], [6], [4])
+    policy = policy_with([6], [6], [4], [9])
     assert taken(policy.next_batch(now=0)) == [(0, 0, 1), (2, 0, 1)]
-    policy.admit(3, [0, 9], now=0)
     assert taken(policy.next_batch(now=0)) == [(1, 0, 1)]
     assert taken(policy.next_batch(now=0)) == [(3, 0, 1)]
 
