@@ -21,6 +21,7 @@ from service.codecs.arrow_lists import (
     one_array,
 )
 from service.codecs.ipc import check_stream_size
+from service.codecs.options import escape
 from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
 from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError, UnreadableError
 
@@ -89,6 +90,9 @@ def _read(body: pa.Buffer, max_bytes: int) -> pa.Table:
         with pa.ipc.open_stream(body) as reader:
             _check_schema(reader.schema)
             table = reader.read_all()
+        table.validate()
+        if "id" in table.schema.names:
+            _check_id_lengths(table.column("id"))
         table.validate(full=True)  # forged offsets would read past the buffer
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableError(f"the body is not a sound Arrow IPC stream: {error}") from error
@@ -99,7 +103,7 @@ def _check_schema(schema: pa.Schema) -> None:
     faults = Faults()
     for name in dict.fromkeys(schema.names):
         if name not in ("id", *_SIDES):
-            faults.add(f"/{name}", "unknown column")
+            faults.add(f"/{escape(name)}", "unknown column")
         elif schema.names.count(name) > 1:
             faults.add(f"/{name}", "stands more than once")
     for side in _SIDES:
@@ -129,9 +133,7 @@ def _is_text(type_: pa.DataType) -> bool:
 
 def _check_shapes(prediction: Side, target: Side) -> None:
     if prediction.channels != target.channels:
-        raise InvalidError(
-            f"prediction has {prediction.channels or 1} channels, target {target.channels or 1}"
-        )
+        raise InvalidError(f"prediction has {_width(prediction)}, target {_width(target)}")
     if np.array_equal(prediction.offsets, target.offsets):
         return
     faults = Faults()
@@ -144,6 +146,10 @@ def _check_shapes(prediction: Side, target: Side) -> None:
         ),
     )
     faults.check()
+
+
+def _width(side: Side) -> str:
+    return f"rows of {side.channels} channels" if side.channels else "plain elements"
 
 
 def _check_missing(request: ScoreRequest) -> None:
@@ -167,12 +173,32 @@ def _ids(table: pa.Table) -> Sequence[int | str] | pa.Array:
     names = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
     if pa.types.is_dictionary(ids.type) and names.null_count:
         faults.add("/id", "its dictionary holds a null")
-    if _is_text(names.type) and len(names):
-        longest = pc.max(pc.binary_length(names.cast(pa.large_string()))).as_py() or 0
-        if longest > MAX_ID_BYTES:
-            faults.add("/id", f"the longest is {longest} bytes; {MAX_ID_BYTES} are allowed")
     faults.check()
     return ids
+
+
+def _check_id_lengths(column: pa.ChunkedArray) -> None:
+    """Refuse long ids by their declared lengths, before anything reads their text.
+
+    Views may share one buffer, so that together they are far longer than the stream.
+    """
+    longest = 0
+    for ids in column.chunks:
+        names = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
+        if _is_text(names.type) and len(names):
+            longest = max(longest, _longest(names))
+    if longest > MAX_ID_BYTES:
+        faults = Faults()
+        faults.add("/id", f"the longest is {longest} bytes; {MAX_ID_BYTES} are allowed")
+        faults.check()
+
+
+def _longest(names: pa.Array) -> int:
+    if pa.types.is_string_view(names.type):
+        stop = names.offset + len(names)
+        views = np.frombuffer(names.buffers()[1], np.int32, 4 * stop).reshape(-1, 4)
+        return int(views[names.offset :, 0].max())
+    return int(pc.max(pc.binary_length(names)).as_py() or 0)
 
 
 def _id_column(ids: Sequence[int | str] | pa.Array) -> pa.Array:

@@ -56,11 +56,9 @@ def flatten(name: str, column: pa.ChunkedArray) -> Side:
 
 def gradient_column(request: ScoreRequest, flat: torch.Tensor) -> pa.Array:
     """Lay a flat gradient out as the prediction was."""
-    offsets, channels = request.prediction.offsets, 0
+    channels = _gradient_channels(request)
+    offsets = request.prediction.offsets // (channels or 1)
     type_ = request.gradient_type
-    if request.channels is not None and len(set(request.channels.tolist())) == 1:
-        channels = int(request.channels[0])
-        offsets = offsets // channels
     narrow = type_ is not None and _element_type(type_) == pa.float32()
     if narrow and flat.dtype != torch.float32:
         limit = torch.finfo(torch.float32).max
@@ -88,7 +86,15 @@ def is_series(type_: pa.DataType) -> bool:
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:
     """Join the chunks of a column; a single one is returned as it is."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    if not pa.types.is_dictionary(column.type):
+        return column.combine_chunks()
+    names = column.type.value_type
+    if column.num_chunks == 0:  # combine_chunks cannot make an empty dictionary of views
+        return pa.DictionaryArray.from_arrays(pa.array([], pa.int64()), pa.array([], names))
+    # Together the dictionaries of the batches can outgrow an index type that holds each.
+    return column.cast(pa.dictionary(pa.int64(), names)).combine_chunks()
 
 
 def check_nulls(name: str, array: pa.Array, faults: Faults) -> None:
@@ -115,6 +121,15 @@ def _tensor(flat: pa.Array) -> torch.Tensor:
     if flat.buffers()[1].address % flat.type.byte_width:
         return torch.from_numpy(flat.to_numpy().copy())
     return torch.from_dlpack(flat)  # type: ignore[attr-defined]
+
+
+def _gradient_channels(request: ScoreRequest) -> int:
+    """Return the width of every series' rows, 0 if they are plain or their widths differ."""
+    if request.gradient_type is not None:  # says it even where there is no series
+        inner = request.gradient_type.value_type
+        return int(inner.list_size) if _is_fixed(inner) else 0
+    widths = set() if request.channels is None else set(request.channels.tolist())
+    return widths.pop() if len(widths) == 1 else 0
 
 
 def _element_type(type_: pa.DataType) -> pa.DataType:

@@ -15,10 +15,14 @@ from flatbuffers.table import Table
 from service.errors import TooLargeError, UnreadableError
 
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # values of the union MessageHeader
-_MESSAGE_HEADER_TYPE, _MESSAGE_HEADER = 1, 2
+_MESSAGE_VERSION, _MESSAGE_HEADER_TYPE, _MESSAGE_HEADER, _MESSAGE_METADATA = 0, 1, 2, 4
+_V5 = 4  # a value of the enum MetadataVersion
 _RECORD_BATCH_BUFFERS, _RECORD_BATCH_COMPRESSION = 2, 3
-_DICTIONARY_BATCH_DATA = 1
+_DICTIONARY_BATCH_DATA, _DICTIONARY_BATCH_IS_DELTA = 1, 2
 _BUFFER_BYTES = 16  # struct Buffer { offset: int64, length: int64 }
+
+_DICTIONARY_CHECKS = 16
+"""How often the limit may be read: a dictionary is validated anew with each record batch."""
 
 
 def check_stream_size(body: pa.Buffer, limit: int) -> None:
@@ -28,16 +32,26 @@ def check_stream_size(body: pa.Buffer, limit: int) -> None:
         TooLargeError: If it does.
         UnreadableError: If a header is damaged.
     """
-    total = 0
+    total = dictionary = checked = 0
+    source = pa.BufferReader(body)
     try:
-        for message in pa.ipc.MessageReader.open_stream(body):
-            total += _decompressed_size(message)
+        for message in pa.ipc.MessageReader.open_stream(source):
+            size = _decompressed_size(message)
+            total += size
             if total > limit:
                 raise TooLargeError(f"the stream is over {limit} bytes once decompressed")
+            if message.type == "dictionary":
+                dictionary = size + message.body.size
+            elif message.type == "record batch":
+                checked += dictionary
+            if checked > limit * _DICTIONARY_CHECKS:
+                raise TooLargeError("a large dictionary is shared by too many record batches")
     except (pa.ArrowException, OSError) as error:
         raise UnreadableError(f"the body is not an Arrow IPC stream: {error}") from error
     except (struct.error, IndexError, TypeError, ValueError) as error:
         raise UnreadableError("an Arrow message header is damaged") from error
+    if source.tell() < body.size:  # a second stream, say, whose series would get no answer
+        raise UnreadableError(f"{body.size - source.tell()} bytes follow the end of the stream")
 
 
 def _decompressed_size(message: pa.ipc.Message) -> int:
@@ -46,8 +60,16 @@ def _decompressed_size(message: pa.ipc.Message) -> int:
     header_type = _scalar(root, _MESSAGE_HEADER_TYPE, number_types.Uint8Flags)
     if header_type not in (_DICTIONARY_BATCH, _RECORD_BATCH):
         return 0
+    if root.Offset(_slot(_MESSAGE_METADATA)) and (
+        _scalar(root, _MESSAGE_VERSION, number_types.Int16Flags) != _V5
+    ):
+        # Arrow 0.17 announced compression in the metadata, and its readers still honour it.
+        raise UnreadableError("metadata on batches is only read in version V5 of the format")
     batch = _table(root, _MESSAGE_HEADER)
     if batch is not None and header_type == _DICTIONARY_BATCH:
+        if _scalar(batch, _DICTIONARY_BATCH_IS_DELTA, number_types.BoolFlags):
+            # Every batch between two deltas holds a copy of the whole dictionary so far.
+            raise UnreadableError("dictionary deltas are not read; send whole dictionaries")
         batch = _table(batch, _DICTIONARY_BATCH_DATA)
     if batch is None:
         raise ValueError("a batch without a header")

@@ -48,7 +48,8 @@ def decode(body: bytes | memoryview, *, max_elements: int) -> ScoreRequest:
         kind = kind_of(series) if "series" in document else "absent"
         faults.add("/series", f"must be a list of series, not {kind}")
         faults.check()
-    reader = _SeriesReader(faults, allows_null=options.missing != "error")
+    # Taken from the document, as a fault in another option puts the defaults into options.
+    reader = _SeriesReader(faults, allows_null=document.get("missing", "error") != "error")
     for i, one in enumerate(series or ()):
         reader.add(i, one)
     faults.check()
@@ -170,7 +171,7 @@ class _SeriesReader:
             channels = len(values[0])
             widths = list(map(len, values))
             if channels == 0 or widths != [channels] * len(values):
-                odd = next((i for i, w in enumerate(widths) if w != channels), 0)
+                odd = next(i for i, width in enumerate(widths) if width == 0 or width != channels)
                 self.faults.add(f"{pointer}/{odd}", "rows must be equally long and not empty")
                 return [], 0
             values = list(itertools.chain.from_iterable(values))

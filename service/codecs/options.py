@@ -31,7 +31,8 @@ def kind_of(value: object) -> str:
 
 
 def escape(name: str) -> str:
-    """Escape a name for use in a JSON Pointer."""
+    """Escape a name for use in a JSON Pointer, and half a surrogate pair for use in UTF-8."""
+    name = name.encode(errors="backslashreplace").decode()
     return name.replace("~", "~0").replace("/", "~1")
 
 
@@ -79,6 +80,9 @@ def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Scor
             chosen[name] = _choice(name, given[name], f"?{name}", faults)
     parameters = {name: _boolean(name, given[name], faults) for name in PARAMETERS if name in given}
     names = given["losses"].split(",") if "losses" in given else list(LOSSES)
+    if len(names) > len(LOSSES):
+        faults.add("?losses", _too_many(len(names)))
+        return ScoreOptions()
     chosen["losses"] = tuple(
         spec
         for name in names
@@ -100,6 +104,9 @@ def _losses_from_json(losses: object, faults: Faults) -> tuple[LossSpec, ...]:
     if not isinstance(losses, list):
         faults.add("/losses", f"must be a list of losses, not {kind_of(losses)}")
         return ()
+    if len(losses) > len(LOSSES):
+        faults.add("/losses", _too_many(len(losses)))
+        return ()
     specs = []
     for i, loss in enumerate(losses):
         pointer = f"/losses/{i}"
@@ -110,6 +117,10 @@ def _losses_from_json(losses: object, faults: Faults) -> tuple[LossSpec, ...]:
         else:
             faults.add(pointer, f"must be a name or an object with a name, not {kind_of(loss)}")
     return tuple(spec for spec in specs if spec is not None)
+
+
+def _too_many(count: int) -> str:
+    return f"names {count} losses; there are {len(LOSSES)}, and each may be named once"
 
 
 def _spec_from_object(loss: dict[str, Any], pointer: str, faults: Faults) -> LossSpec | None:

@@ -1,0 +1,58 @@
+"""Reads thousands of damaged streams; run on its own, as a crash must not take the tests along."""
+
+import json
+import random
+import resource
+import sys
+
+import pyarrow as pa
+from streams import answers, pair, read, write
+
+from core import ScoreOptions
+from service.errors import ServiceError
+
+SKIP = ScoreOptions(gradients=True, missing="skip")
+
+
+def originals() -> list[bytes]:
+    lists = pa.array([[1.0, 2.0], [3.0], [4.0, None, 6.0]], pa.list_(pa.float64()))
+    rows = pa.array([[[1, 2]], [[3, 4], [5, 6]]], pa.large_list(pa.list_(pa.float32(), 2)))
+    fixed = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))
+    text = pa.array(["a", "b", "a longer name than fits in a view"])
+    whole = pair(lists, id=text.dictionary_encode())
+    return [
+        write(pair(lists, id=text)),
+        write(whole),
+        write(whole, compression="zstd"),
+        write(pair(lists, id=text.cast(pa.string_view())), compression="lz4"),
+        write(pair(rows, id=pa.array([1, 2]))),
+        write(pa.concat_tables([pair(fixed), pair(fixed)])),
+    ]
+
+
+def main(count: int) -> None:
+    chance = random.Random(20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcomes = {"valid": 0}
+    bodies = originals()
+    for body in bodies:
+        answers(read(body, SKIP))
+    for i in range(count):
+        body = bytearray(bodies[i % len(bodies)])
+        place = chance.randrange(len(body))
+        body[place] = chance.choice((0, 1, 127, 128, 255, body[place] ^ 1 << chance.randrange(8)))
+        try:
+            answers(read(bytes(body), SKIP))
+            outcomes["valid"] += 1
+        except ServiceError as error:
+            outcomes[type(error).__name__] = outcomes.get(type(error).__name__, 0) + 1
+        except BaseException:
+            sys.stderr.write(f"mutation {i}: byte {place} becomes {body[place]}\n")
+            raise
+    outcomes["grown_kib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    outcomes["arrow_bytes"] = pa.default_memory_pool().max_memory()
+    sys.stdout.write(json.dumps(outcomes))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

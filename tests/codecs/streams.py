@@ -1,0 +1,60 @@
+"""Arrow streams as a client writes them."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from core import ScoreOptions, score
+from service.codecs import arrow, json
+from service.codecs.request import ScoreRequest
+
+GRADIENTS = ScoreOptions(gradients=True)
+
+
+def write(table: pa.Table | list[pa.RecordBatch], **options: Any) -> bytes:
+    batches = table.to_batches() if isinstance(table, pa.Table) else table
+    schema = table.schema if isinstance(table, pa.Table) else table[0].schema
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def pair(prediction: pa.Array, target: pa.Array | None = None, **more: Any) -> pa.Table:
+    return pa.table(
+        {**more, "prediction": prediction, "target": prediction if target is None else target}
+    )
+
+
+def plain(rows: int, **more: Any) -> pa.Table:
+    """Rows of one element each."""
+    offsets = np.arange(rows + 1, dtype=np.int32)
+    return pair(pa.ListArray.from_arrays(offsets, pa.array(np.arange(rows) + 1.0)), **more)
+
+
+def read(
+    body: bytes | memoryview,
+    options: ScoreOptions = GRADIENTS,
+    *,
+    max_bytes: int = 1 << 24,
+    max_elements: int = 1 << 20,
+) -> ScoreRequest:
+    return arrow.decode(memoryview(body), options, max_bytes=max_bytes, max_elements=max_elements)
+
+
+def answers(request: ScoreRequest) -> tuple[pa.Table, bytes]:
+    """Score a request; the answer in Arrow and in JSON."""
+    chosen = request.options
+    scores = score(
+        request.prediction,
+        request.target,
+        chosen.losses,
+        gradients=chosen.gradients,
+        missing=chosen.missing,
+        zero_division=chosen.zero_division,
+    )
+    table = pa.ipc.open_stream(arrow.encode(request, scores)).read_all()
+    table.validate(full=True)
+    return table, json.encode(request, scores)
