@@ -1,6 +1,6 @@
 """Files of forecasts in and of scores out, a batch of rows at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,13 @@ class Source:
     read: Callable[[list[str]], Iterator[pa.RecordBatch]]
 
 
-def open_source(path: Path, batch_rows: int = BATCH_ROWS) -> Source:
+def open_source(path: Path, batch_rows: int = BATCH_ROWS, text: Collection[str] = ()) -> Source:
     """Open a Parquet, CSV or Arrow file by its ending.
+
+    Args:
+        path: The file.
+        batch_rows: The most rows in a batch.
+        text: Columns of a CSV file that are text whatever they look like: the id 007 is not 7.
 
     Raises:
         UnreadableError: If it is absent, has another ending, or is not what its ending says.
@@ -47,7 +52,7 @@ def open_source(path: Path, batch_rows: int = BATCH_ROWS) -> Source:
     with explained(path):
         if suffix == ".parquet":
             return _parquet(path, batch_rows)
-        return _csv(path) if suffix == ".csv" else _arrow(path, batch_rows)
+        return _csv(path, text) if suffix == ".csv" else _arrow(path, batch_rows)
 
 
 @contextmanager
@@ -69,9 +74,22 @@ def _parquet(path: Path, batch_rows: int) -> Source:
     return Source(file.schema_arrow, file.metadata.num_rows, read)
 
 
-def _csv(path: Path) -> Source:
+def _csv(path: Path, text: Collection[str]) -> Source:
     options = pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES)
-    reader = pa.csv.open_csv(path, read_options=options)
+    with pa.csv.open_csv(path, read_options=options) as first_block:
+        seen = first_block.schema
+    # A later block may hold a fraction, or the first value of a column: read numbers as double.
+    types = {
+        field.name: pa.float64()
+        for field in seen
+        if pa.types.is_integer(field.type) or pa.types.is_null(field.type)
+    }
+    types |= {name: pa.string() for name in text if name in seen.names}
+    reader = pa.csv.open_csv(
+        path,
+        read_options=options,
+        convert_options=pa.csv.ConvertOptions(column_types=types),
+    )
 
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
         for batch in reader:

@@ -17,7 +17,15 @@ from core import score as score_series
 from service.app import choose_device
 from service.cli.console import table_console
 from service.cli.files import check_output, explained, open_output, open_source
-from service.cli.series import Block, Layout, find_layout, name_of, read_series
+from service.cli.series import (
+    CUTOFF_NAME,
+    ID_NAMES,
+    Block,
+    Layout,
+    find_layout,
+    name_of,
+    read_series,
+)
 from service.codecs.options import options_from_query
 from service.errors import Faults, InvalidError
 
@@ -42,7 +50,9 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     id_col: Annotated[str | None, typer.Option(help="Default unique_id, or id.")] = None,
     time_col: Annotated[str, typer.Option(help="Not read; never taken for a model.")] = "ds",
     target_col: Annotated[str | None, typer.Option(help="Default y, or target.")] = None,
-    cutoff_col: Annotated[str, typer.Option(help="Part of a series' key if present.")] = "cutoff",
+    cutoff_col: Annotated[
+        str | None, typer.Option(help="Part of a series' key; default cutoff, if present.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     sort: Annotated[bool, typer.Option(help="Sort by key first, in memory.")] = False,
 ) -> None:
@@ -55,8 +65,10 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     options = _options(losses, missing, zero_division)
     if output is not None:
         check_output(output)
+        if output.resolve() == file.resolve():
+            raise InvalidError(f"{output}: is the file to score; name another output")
     where = _device(device)
-    source = open_source(file)
+    source = open_source(file, text=(*ID_NAMES, id_col or "", cutoff_col or CUTOFF_NAME))
     layout = find_layout(
         source.schema,
         id_col=id_col,

@@ -15,8 +15,10 @@ from service.cli.files import Source
 from service.codecs.arrow_lists import flatten
 from service.errors import InvalidError
 
-_INTERVAL = re.compile(r".*-(lo|hi)-\d+(\.\d+)?")
-"""Nixtla's names of prediction intervals: they are not forecasts to score."""
+ID_NAMES = ("unique_id", "id")
+CUTOFF_NAME = "cutoff"
+_NO_MODEL = re.compile(r".*-(lo|hi)-\d+(\.\d+)?|__index_level_\d+__")
+"""Nixtla's prediction intervals and the index that pandas leaves in a file: not forecasts."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def find_layout(  # noqa: PLR0913 - one name a column
     id_col: str | None,
     time_col: str,
     target_col: str | None,
-    cutoff_col: str,
+    cutoff_col: str | None,
     models: Sequence[str] | None,
 ) -> Layout:
     """Find the columns; None takes the name that the form uses (unique_id, y or id, target).
@@ -76,17 +78,20 @@ def find_layout(  # noqa: PLR0913 - one name a column
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InvalidError(f"column {repeated[0]!r} stands more than once")
-    id_col = _pick(names, id_col, ("unique_id", "id"), "--id-col")
+    id_col = _pick(names, id_col, ID_NAMES, "--id-col")
     target_col = _pick(names, target_col, ("y", "target"), "--target-col")
     nested = _is_list(schema.field(target_col).type)
-    keys = (id_col, cutoff_col) if cutoff_col in names else (id_col,)
+    keys: tuple[str, ...] = (id_col,)
+    if cutoff_col is not None or CUTOFF_NAME in names:
+        keys += (_pick(names, cutoff_col, (CUTOFF_NAME,), "--cutoff-col"),)
     if models is None:
         taken = {*keys, time_col, target_col}
         models = [
             name
             for name in names
             if name not in taken
-            and not _INTERVAL.fullmatch(name)
+            and not _NO_MODEL.fullmatch(name)
+            and not pa.types.is_null(schema.field(name).type)
             and _holds_numbers(schema.field(name).type, nested=nested)
         ]
         if not models:
@@ -174,22 +179,32 @@ def _nested_block(table: pa.Table, layout: Layout) -> Block:
 
 
 def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[Block]:
-    seen: set[int] = set()
-    rest: pa.Table | None = None  # the last series of a batch may go on in the next
+    seen: set[tuple[object, ...]] = set()
+    rest: list[pa.Table] = []  # the last series of a batch may go on in the next
     for batch in batches:
         table = pa.Table.from_batches([batch])
-        if rest is not None:
-            table = pa.concat_tables([rest, table])
         if table.num_rows == 0:
             continue
-        table = table.combine_chunks()
         starts = _series_starts(table, layout)
-        rest = table.slice(starts[-1])
-        if len(starts) > 1:
-            yield _long_block(table.slice(0, starts[-1]), starts, layout, seen)
-    if rest is not None and rest.num_rows:
-        offsets = np.array([0, rest.num_rows])
-        yield _long_block(rest, offsets, layout, seen)
+        goes_on = bool(rest) and _key(rest[-1], -1, layout) == _key(table, 0, layout)
+        if goes_on and len(starts) == 1:
+            rest.append(table)
+            continue
+        pending = sum(part.num_rows for part in rest)
+        offsets = (starts[1:] if goes_on else starts) + pending
+        if pending:
+            offsets = np.concatenate([[0], offsets])
+        if len(offsets) > 1:
+            whole = pa.concat_tables([*rest, table.slice(0, starts[-1])]).combine_chunks()
+            yield _long_block(whole, offsets, layout, seen)
+        rest = [table.slice(starts[-1])]
+    if rest:
+        whole = pa.concat_tables(rest).combine_chunks()
+        yield _long_block(whole, np.array([0, whole.num_rows]), layout, seen)
+
+
+def _key(table: pa.Table, row: int, layout: Layout) -> tuple[object, ...]:
+    return tuple(table.column(key)[row].as_py() for key in layout.keys)
 
 
 def _series_starts(table: pa.Table, layout: Layout) -> npt.NDArray[np.int64]:
@@ -205,22 +220,23 @@ def _series_starts(table: pa.Table, layout: Layout) -> npt.NDArray[np.int64]:
 
 def _check_keys(table: pa.Table, layout: Layout) -> None:
     for key in layout.keys:
-        if table.column(key).null_count:
+        column = table.column(key)
+        empty = pa.types.is_string(column.type) and pc.any(pc.equal(column, "")).as_py()
+        if column.null_count or empty:
             raise InvalidError(f"column {key!r} holds nulls, so its rows belong to no series")
 
 
 def _long_block(
-    table: pa.Table, offsets: npt.NDArray[np.int64], layout: Layout, seen: set[int]
+    table: pa.Table, offsets: npt.NDArray[np.int64], layout: Layout, seen: set[tuple[object, ...]]
 ) -> Block:
     keys = table.select(layout.keys).take(offsets[:-1])
     for row, key in enumerate(zip(*(column.to_pylist() for column in keys.columns), strict=True)):
-        # The hash stands for the key: eight bytes of it, whatever the length of the ids.
-        if (mark := hash(key)) in seen:
+        if key in seen:
             raise InvalidError(
                 f"the rows of series {name_of(keys, row)} are not together; sort the file by "
                 f"{', '.join(layout.keys)}, or pass --sort"
             )
-        seen.add(mark)
+        seen.add(key)
     types = {table.schema.field(name).type for name in (layout.target, *layout.models)}
     dtype = pa.float32() if types == {pa.float32()} else pa.float64()
 

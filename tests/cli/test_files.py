@@ -175,6 +175,7 @@ def test_scattered_rows_are_refused_and_sorted_on_demand(cli, tmp_path):
         ("f.csv", "unique_id,y,m,m\na,1,2,3\n", [], "more than once"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--losses", "mse"], "unknown loss"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["-o", "x.xlsx"], "x.xlsx"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--cutoff-col", "cut"], "'cut'"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--device", "cuda:99"], "cuda:99"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--missing", "no"], "no"),
         ("f.csv", "unique_id,y,m\na,1,2\nb,,2\n", [], "series b: element 0 of y"),
@@ -190,6 +191,49 @@ def test_mistakes_are_told_in_words(cli, tmp_path, name, content, flags, says):
     assert out == ""
     assert says in err
     assert "Traceback" not in err
+
+
+def test_the_file_itself_is_no_output(cli, tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("unique_id,y,m\na,1,2\n")
+    status, _, err = cli("score", path, "-o", path)
+    assert (status, path.read_text()) == (2, "unique_id,y,m\na,1,2\n")
+    assert "name another output" in err
+
+
+def test_ids_of_a_csv_are_text(cli, tmp_path):
+    path, output = tmp_path / "f.csv", tmp_path / "scores.parquet"
+    path.write_text("unique_id,cutoff,y,m\n007,01,1,2\n-1,1,1,2\n-2,1,1,2\n")
+    assert cli("score", path, "-o", output)[0] == 0
+    scores = pq.read_table(output)
+    assert scores["unique_id"].to_pylist() == ["007", "-1", "-2"]
+    assert scores["cutoff"].to_pylist() == ["01", "1", "1"]
+
+
+def test_ids_that_share_a_hash_are_two_series(cli, tmp_path):
+    assert hash(-1) == hash(-2)
+    path = tmp_path / "f.parquet"
+    pq.write_table(pa.table({"unique_id": [-1, -2], "y": [1.0, 1], "m": [1.0, 2]}), path)
+    assert cli("score", path)[0] == 0
+
+
+def test_the_first_block_of_a_csv_does_not_decide_the_types(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("service.cli.files._CSV_BLOCK_BYTES", 60)
+    path, output = tmp_path / "f.csv", tmp_path / "scores.parquet"
+    rows = [f"{n},{n},{n + 1},\n" for n in range(40)] + ["x,0.5,1.5,7.5\n"]
+    path.write_text("unique_id,y,m,late\n" + "".join(rows))
+    status, _, err = cli("score", path, "--missing", "skip", "-o", output)
+    assert (status, err) == (0, "")
+    assert pq.read_table(output).to_pylist()[-1]["mae"] == 7.0
+
+
+def test_columns_that_are_no_forecasts_are_left_out(cli, tmp_path):
+    path = tmp_path / "f.parquet"
+    columns = {"unique_id": ["a"], "y": [1.0], "m": [2.0], "__index_level_0__": [0]}
+    pq.write_table(pa.table({**columns, "empty": pa.nulls(1), "m-hi-95": [3.0]}), path)
+    status, out, _ = cli("score", path)
+    assert status == 0
+    assert not any(name in out for name in ("index_level", "empty", "m-hi"))
 
 
 def test_a_failed_run_leaves_no_output(cli, tmp_path):
