@@ -1,14 +1,31 @@
 """The kernels and the choice among them."""
 
+import warnings
+from functools import cache
+
 import torch
 
 from core.kernels.interface import Kernel, Scores
 from core.kernels.plain import plain_kernel
 
 
-def kernel_for(device: torch.device) -> Kernel:  # noqa: ARG001 - fused kernels choose by device
+@cache
+def _cpu_kernel() -> Kernel:
+    try:
+        from core.kernels.fused_cpu import fused_cpu_kernel  # noqa: PLC0415 - numba may be absent
+    except ImportError as error:
+        warnings.warn(
+            f"the fused CPU kernel needs numba ({error}); using the plain kernel, which is slower",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return plain_kernel
+    return fused_cpu_kernel
+
+
+def kernel_for(device: torch.device) -> Kernel:
     """Return the fastest kernel that works on ``device``."""
-    return plain_kernel
+    return _cpu_kernel() if device.type == "cpu" else plain_kernel
 
 
 __all__ = ["Kernel", "Scores", "kernel_for", "plain_kernel"]

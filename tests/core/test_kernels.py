@@ -12,6 +12,7 @@ from reference import adversarial, score_series
 
 from core import Kernel, LossSpec, ScoreOptions
 from core.kernels import plain_kernel
+from core.kernels.fused_cpu import FusedCpuKernel
 
 
 class On(NamedTuple):
@@ -19,7 +20,7 @@ class On(NamedTuple):
     device: str
 
 
-KERNELS = {"plain": On(plain_kernel, "cpu")}
+KERNELS = {"plain": On(plain_kernel, "cpu"), "fused-cpu": On(FusedCpuKernel(), "cpu")}
 """A new kernel is added here, and every test below covers it."""
 KERNEL_IDS = list(KERNELS)
 if torch.cuda.is_available():

@@ -1,0 +1,125 @@
+"""The CPU kernel against a floor: a compiled loop that reads both inputs and writes one output.
+
+Ratios are floor time / kernel time, one thread, medians of interleaved runs: 1.0 is as fast as the
+memory. ``sweep`` is the compiled loop with outputs that exist; ``call`` is the whole kernel as the
+service calls it, with fresh outputs whose pages fault.
+
+    python bench/kernel.py [--repeats 11]
+"""
+
+# ruff: noqa: ANN001, ANN202 - arrays throughout
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from numba import njit
+from rich.console import Console
+from rich.table import Table
+
+from core import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
+from core.kernels import plain_kernel
+from core.kernels.fused_cpu import FusedCpuKernel
+from core.kernels.fused_loops import LANES, _Restrict, sweep
+
+FULL = LossSpec("smape", block_denom_grad=False)
+
+
+@njit(nogil=True, pipeline_class=_Restrict)
+def floor(p, y, out) -> None:
+    for i in range(len(p)):
+        out[i] = p[i] + y[i]
+
+
+def shapes() -> dict[str, np.ndarray]:
+    ragged = np.random.default_rng(0).lognormal(4.5, 1.5, 20_000).clip(1, 5000).astype(np.int64)
+    regular = {"10k x 96": (10_000, 96), "10k x 336": (10_000, 336), "1k x 10k": (1000, 10_000)}
+    regular["100k x 24"] = (100_000, 24)
+    return {name: np.full(n, t) for name, (n, t) in regular.items()} | {"ragged": ragged}
+
+
+def bare(p, y, bounds, specs, gradients) -> Callable[[], None]:
+    """Return a call of the loop alone, its outputs made beforehand."""
+    n, names = len(bounds) - 1, [spec.name for spec in specs]
+    integer = np.int32 if p.dtype == np.float32 else np.int64
+
+    def each(length, dtype, wanted=tuple(LOSSES)):
+        return [np.zeros(length, dtype) if x in names else None for x in wanted]
+
+    quotients = ("mape", "smape")
+    full = True if gradients and any(not spec.block_denom_grad for spec in specs) else None
+
+    slopes = each(len(p), p.dtype) if gradients else [None] * 3
+    arguments = (
+        p, y, bounds, 0, n, LANES, np.empty((0, 3), np.int64), False, full,
+        None, *each(LANES, float),
+        *each(LANES, integer, quotients), None,
+        *each(n, float), *each(n, np.int64, quotients), *slopes,
+    )  # fmt: skip
+    return partial(sweep, *arguments)
+
+
+def medians(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    for run in cases.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, run in cases.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(those) for name, those in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=11)
+    repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)
+    kernel = FusedCpuKernel(1)
+    table = Table("series", "dtype", "floor M/s", "case", "sweep", "call", title="floor = 1.0")
+    together = Table("series", "dtype", "three passes / one: sweep", "call", "plain / fused: call")
+    for dtype in (np.float32, np.float64):
+        for shape, lengths in shapes().items():
+            rng = np.random.default_rng(1)
+            bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+            n = int(bounds[-1])
+            p, y = (rng.normal(10, 5, n).astype(dtype) for _ in range(2))
+            out = np.zeros(n, dtype)
+            tensors = [torch.from_numpy(x) for x in (p, y, bounds)]
+            cases: dict[str, Callable[[], object]] = {"floor": partial(floor, p, y, out)}
+            for specs in [*((spec,) for spec in (*ALL_LOSSES, FULL)), ALL_LOSSES]:
+                label = "all" if len(specs) > 1 else specs[0].name
+                label += " full" if specs == (FULL,) else ""
+                for gradients in (False, True):
+                    if specs == (FULL,) and not gradients:
+                        continue
+                    name = label + (" + gradient" if gradients else "")
+                    options = ScoreOptions(specs, gradients)
+                    cases[f"sweep {name}"] = bare(p, y, bounds, specs, gradients)
+                    cases[f"call {name}"] = partial(kernel, *tensors, options)
+            times = medians(cases, repeats)
+            best = times["floor"]
+            for name in (name[6:] for name in cases if name.startswith("sweep ")):
+                ratios = (f"{best / times[f'{how} {name}']:.2f}" for how in ("sweep", "call"))
+                table.add_row(shape, dtype.__name__, f"{n / best / 1e6:.0f}", name, *ratios)
+            options = ScoreOptions(gradients=True)
+            plain = medians({"plain": partial(plain_kernel, *tensors, options)}, min(repeats, 3))
+            gain = [
+                sum(times[f"{how} {name} + gradient"] for name in LOSSES)
+                / times[f"{how} all + gradient"]
+                for how in ("sweep", "call")
+            ]
+            slower = plain["plain"] / times["call all + gradient"]
+            together.add_row(shape, dtype.__name__, *(f"{x:.2f}" for x in (*gain, slower)))
+    console = Console()
+    console.print(table)
+    console.print(together)
+
+
+if __name__ == "__main__":
+    main()

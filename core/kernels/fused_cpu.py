@@ -1,0 +1,208 @@
+"""The fused CPU kernel: one read of the inputs for all losses and gradients, on own threads.
+
+A series longer than ``CHUNK`` is cut at multiples of ``CHUNK`` from its own start, and its partial
+sums are added in order; so the bits depend neither on the batch nor on the number of threads.
+The loops are in ``core.kernels.fused_loops``.
+
+All three losses are one pass; one loss is one pass; two are a pass each, which keeps the number of
+specialisations at 10 per dtype and per way with missing elements. A specialisation that was not
+warmed up is compiled by its first call. It is not served by the plain kernel meanwhile: that sums
+in another order, and the same request would change its last bits once the compiler is done.
+"""
+
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.kernels.fused_loops import LANES, sweep
+from core.kernels.interface import Scores
+from core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
+
+CHUNK = 1 << 16
+SHARE = 1 << 18
+"""Elements below which a thread is not worth waking (50-75 microseconds)."""
+_TOGETHER = frozenset(LOSSES)
+Columns = dict[str, NDArray[Any]]
+
+
+def _available_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class FusedCpuKernel:
+    """Scores on the CPU; see ``core.kernels.interface.Kernel``.
+
+    Args:
+        threads: How many threads share a large batch, the caller included; all CPUs this process
+            may use by default.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = _available_cpus() if threads is None else threads
+        if self.threads < 1:
+            raise ValueError(f"threads is at least 1, not {self.threads}")
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads - 1, thread_name_prefix="fused-cpu")
+
+    def __call__(
+        self, prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+    ) -> Scores:
+        """Score every series."""
+        # Unaligned buffers (an odd offset in an Arrow body) would be another type to compile for.
+        p, y = (
+            np.require(side.detach().numpy(), None, ("C", "A")) for side in (prediction, target)
+        )
+        edges = np.require(offsets.numpy(), None, ("C", "A"))
+        bounds, owner = _pieces(edges)
+        groups: list[tuple[LossSpec, ...]] = [(spec,) for spec in options.losses]
+        if {spec.name for spec in options.losses} == _TOGETHER:
+            groups = [options.losses]
+        values: Columns = {}
+        masked: Columns = {}
+        gradients: Columns = {}
+        for specs in groups:
+            done = self._score(p, y, edges, bounds, owner, specs, options)
+            for column, part in zip((values, masked, gradients), done, strict=True):
+                column.update(part)
+        wanted = [spec.name for spec in options.losses]
+        return Scores(
+            *(
+                {name: torch.from_numpy(column[name]) for name in wanted if name in column}
+                for column in (values, masked, gradients)
+            )
+        )
+
+    def _score(  # noqa: PLR0913, PLR0917 - one private call
+        self,
+        p: NDArray[Any],
+        y: NDArray[Any],
+        offsets: NDArray[np.int64],
+        bounds: NDArray[np.int64],
+        owner: NDArray[np.int64] | None,
+        specs: tuple[LossSpec, ...],
+        options: ScoreOptions,
+    ) -> tuple[Columns, Columns, Columns]:
+        none_known = np.empty((0, len(LOSSES)), np.int64)
+        if owner is None:
+            values, masked, _, gradients = self._pass(
+                p, y, bounds, none_known, specs, options, options.gradients
+            )
+            return values, masked, gradients
+        # Some series is in several pieces: what each is divided by must be known beforehand.
+        n = len(offsets) - 1
+        counts = np.repeat(np.diff(offsets)[:, None], len(LOSSES), axis=1)
+        totals, pieces_masked, present, gradients = self._pass(
+            p, y, bounds, counts[owner], specs, options, gradients=False
+        )
+
+        def join(column: NDArray[Any]) -> NDArray[np.float64]:
+            """Add up the pieces of each series, in order."""
+            return np.bincount(owner, weights=column, minlength=n).astype(np.float64, copy=False)
+
+        masked = {name: join(column).astype(np.int64) for name, column in pieces_masked.items()}
+        if present is not None:
+            counts[:] = join(present).astype(np.int64)[:, None]
+        if options.zero_division == "skip":
+            for name, column in masked.items():
+                counts[:, list(LOSSES).index(name)] -= column
+        with np.errstate(invalid="ignore"):
+            values = {
+                name: join(column) / counts[:, list(LOSSES).index(name)]
+                for name, column in totals.items()
+            }
+        if options.gradients:
+            gradients = self._pass(p, y, bounds, counts[owner], specs, options, gradients=True)[3]
+        return values, masked, gradients
+
+    def _pass(  # noqa: PLR0913, PLR0917 - one private call
+        self,
+        p: NDArray[Any],
+        y: NDArray[Any],
+        bounds: NDArray[np.int64],
+        known: NDArray[np.int64],
+        specs: tuple[LossSpec, ...],
+        options: ScoreOptions,
+        gradients: bool,  # noqa: FBT001
+    ) -> tuple[Columns, Columns, NDArray[np.int64] | None, Columns]:
+        """Sweep all pieces once, sharing them among threads by elements."""
+        n = len(bounds) - 1
+        names = [spec.name for spec in specs]
+        quotients = [name for name in names if LOSSES[name].has_quotient]
+        values: Columns = {name: np.empty(n) for name in names}
+        masked: Columns = {name: np.empty(n, np.int64) for name in quotients}
+        slopes: Columns = {name: np.empty(len(p), p.dtype) for name in names if gradients}
+        present = np.empty(n, np.int64) if options.missing == "skip" else None
+        full = (any(not spec.block_denom_grad for spec in specs) and gradients) or None
+        # As wide as an element, so that counting fills the same vectors as adding.
+        integer = np.int32 if p.dtype == np.float32 else np.int64
+
+        def run(first: int, last: int) -> None:
+            sums = {name: np.empty(LANES) for name in names}
+            tallies = {name: np.empty(LANES, integer) for name in quotients}
+            here = None if present is None else np.empty(LANES, integer)
+            # fmt: off
+            sweep(
+                p, y, bounds, first, last, LANES, known, options.zero_division == "skip", full,
+                here, *map(sums.get, LOSSES), tallies.get("mape"), tallies.get("smape"), present,
+                *map(values.get, LOSSES), masked.get("mape"), masked.get("smape"),
+                *map(slopes.get, LOSSES),
+            )
+            # fmt: on
+
+        shares = min(self.threads, max(len(p) // SHARE, 1))
+        cuts = np.searchsorted(bounds, np.arange(1, shares) * (len(p) // shares)).tolist()
+        spans = list(zip([0, *cuts], [*cuts, n], strict=True))
+        waiting = [self._pool.submit(run, *span) for span in spans[1:]]
+        try:
+            run(*spans[0])
+        finally:
+            for future in waiting:  # never return while a thread still writes
+                future.result()
+        return values, masked, present, slopes
+
+
+def _pieces(offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Cut long series; returns the bounds and, if any was cut, the series of each piece."""
+    lengths = np.diff(offsets)
+    if len(lengths) == 0 or int(lengths.max()) <= CHUNK:
+        return offsets, None
+    pieces = np.maximum(-(-lengths // CHUNK), 1)
+    owner = np.repeat(np.arange(len(lengths)), pieces)
+    rank = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    return np.append(offsets[:-1][owner] + rank * CHUNK, offsets[-1]), owner
+
+
+fused_cpu_kernel = FusedCpuKernel()
+
+
+def warm_up(*, rare: bool = False) -> None:
+    """Compile, or load from the cache, what requests need, so that none waits for a compiler.
+
+    Args:
+        rare: Also ``missing="skip"`` and ``block_denom_grad=False``, which then need no compiler
+            either.
+    """
+    offsets = torch.tensor([0, 1])
+    specs = [*ALL_LOSSES, *([LossSpec("smape", block_denom_grad=False)] if rare else [])]
+    together = [ALL_LOSSES, (*ALL_LOSSES[:2], specs[-1])] if rare else [ALL_LOSSES]
+    for dtype in (torch.float32, torch.float64):
+        one = torch.ones(1, dtype=dtype)
+        for losses in (*together, *((spec,) for spec in specs)):
+            for gradients in (False, True):
+                for missing in ("error", "skip") if rare else ("error",):
+                    options = ScoreOptions(losses, gradients, missing)
+                    try:
+                        fused_cpu_kernel(one, one, offsets, options)
+                    except OSError as error:  # compiled, but the cache could not be written
+                        warnings.warn(f"numba's cache: {error}", stacklevel=2)

@@ -1,0 +1,218 @@
+"""The fused CPU kernel against the plain one, and what only it does: threads, pieces, caching."""
+
+import itertools
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from reference import adversarial
+
+from core import ALL_LOSSES, LossSpec, ScoreOptions, kernel_for
+from core.kernels import plain_kernel
+from core.kernels.fused_cpu import CHUNK, SHARE, FusedCpuKernel
+
+FULL = (*ALL_LOSSES[:2], LossSpec("smape", block_denom_grad=False))
+OPTIONS = [
+    ScoreOptions(losses, gradients, missing, zero_division)
+    for losses, gradients, missing, zero_division in itertools.product(
+        (ALL_LOSSES, FULL, ALL_LOSSES[:2], FULL[2:]),
+        (True, False),
+        ("propagate", "skip"),
+        ("zero", "skip"),
+    )
+]
+each_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
+each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+
+
+def run(kernel, p, y, lengths, options):
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return kernel(torch.from_numpy(p), torch.from_numpy(y), offsets, options)
+
+
+def columns(scores):
+    return [scores.values, scores.masked, scores.gradients]
+
+
+def assert_same_bits(got, want):
+    for mine, theirs in zip(columns(got), columns(want), strict=True):
+        assert list(mine) == list(theirs)
+        for name in mine:
+            assert mine[name].numpy().tobytes() == theirs[name].numpy().tobytes(), name
+
+
+def assert_as_plain(p, y, lengths, options):
+    got = run(FusedCpuKernel(1), p, y, lengths, options)
+    want = run(plain_kernel, p, y, lengths, options)
+    for mine, theirs in zip(columns(got), columns(want), strict=True):
+        assert list(mine) == list(theirs)
+        assert all(mine[name].dtype == theirs[name].dtype for name in mine)
+    # The plain kernel adds one by one, so n equal terms cost it up to n/2 epsilons (8.6e-13 at
+    # 65,543); what the fused kernel itself is held to is in the test of exact sums.
+    loose = max(lengths, default=0) * 2**-53 if len(np.unique(p)) == 1 else 0
+    for name, column in want.values.items():
+        np.testing.assert_allclose(got.values[name], column, rtol=max(1e-13, loose), atol=0)
+        assert (
+            got.masked.get(name, torch.zeros(0)).tolist()
+            == want.masked.get(name, torch.zeros(0)).tolist()
+        )
+        if options.gradients:
+            mine, theirs = (one.gradients[name].numpy() for one in (got, want))
+            assert mine.tobytes() == theirs.tobytes(), name
+
+
+@each_dtype
+@each_option
+def test_awkward_values_as_plain(dtype, options):
+    p, y = adversarial(dtype, finite=False)
+    assert_as_plain(p, y, np.ones(len(p), np.int64), options)
+    order = np.random.default_rng(0).permutation(len(p))
+    # Infinite sums depend on the order of adding, so values near the maximum stand alone above.
+    modest = [i for i in order if max(abs(p[i]), abs(y[i])) < np.sqrt(np.finfo(dtype).max)]
+    p, y = p[modest], y[modest]
+    for length in (3, 15, 16, 17, 31, 40):
+        lengths = [length] * (len(p) // length) + [0, len(p) % length]
+        assert_as_plain(p, y, lengths, options)
+
+
+@each_dtype
+@each_option
+def test_lengths_as_plain(dtype, options):
+    rng = np.random.default_rng(1)
+    lengths = [0, 1, *range(2, 50), CHUNK - 1, CHUNK, CHUNK + 1, 0, 3 * CHUNK + 5, 10**6]
+    p, y = (rng.normal(10, 5, sum(lengths)).astype(dtype) for _ in range(2))
+    y[rng.random(len(y)) < 0.1] = 0
+    p[rng.random(len(p)) < 0.05] = 0
+    p[rng.random(len(p)) < 0.01] = np.nan
+    assert_as_plain(p, y, lengths, options)
+
+
+@each_dtype
+@each_option
+@pytest.mark.parametrize("length", [1, 5, 16, 100, CHUNK + 7])
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, -2.5, np.nan, np.inf, 5e-324, 1e-45], ids=str)
+def test_constant_series_as_plain(dtype, options, length, value):
+    p = np.full(length, value, dtype)
+    assert_as_plain(p, p.copy(), [length], options)
+    assert_as_plain(p, np.zeros(length, dtype), [length], options)
+
+
+@each_dtype
+@each_option
+def test_same_bits_for_any_threads_and_any_batch(dtype, options):
+    rng = np.random.default_rng(2)
+    lengths = [*rng.integers(0, 4000, 300), 2 * CHUNK + 9, 7, 5 * CHUNK]
+    assert sum(lengths) > 3 * SHARE, "too small to be shared"
+    p, y = (rng.normal(size=sum(lengths)).astype(dtype) for _ in range(2))
+    y[rng.random(len(y)) < 0.1] = 0
+    p[rng.random(len(p)) < 0.01] = np.nan
+    one = run(FusedCpuKernel(1), p, y, lengths, options)
+    for threads in (2, 3):
+        assert_same_bits(run(FusedCpuKernel(threads), p, y, lengths, options), one)
+    bounds = list(itertools.pairwise(np.concatenate([[0], np.cumsum(lengths)])))
+    order = rng.permutation(len(lengths))
+    sides = [np.concatenate([side[slice(*bounds[i])] for i in order]) for side in (p, y)]
+    shuffled = run(FusedCpuKernel(2), *sides, [lengths[i] for i in order], options)
+    start = 0
+    for place, i in enumerate(order):
+        a, b = bounds[i]
+        own = one.slice(slice(i, i + 1), slice(a, b))
+        elements = slice(start, start + lengths[i])
+        assert_same_bits(shuffled.slice(slice(place, place + 1), elements), own)
+        if place % 10 == 0 or lengths[i] > CHUNK:
+            alone = run(FusedCpuKernel(1), p[a:b], y[a:b], [lengths[i]], options)
+            assert_same_bits(alone, own)
+        start += lengths[i]
+
+
+@each_dtype
+def test_a_loss_has_the_same_bits_whatever_else_is_asked_for(dtype):
+    rng = np.random.default_rng(3)
+    lengths = list(range(60))
+    p, y = (rng.normal(size=sum(lengths)).astype(dtype) for _ in range(2))
+    together = run(FusedCpuKernel(), p, y, lengths, ScoreOptions(gradients=True))
+    for spec in ALL_LOSSES:
+        for gradients, missing in itertools.product((True, False), ("propagate", "skip")):
+            options = ScoreOptions((spec,), gradients, missing)
+            alone = run(FusedCpuKernel(), p, y, lengths, options).values[spec.name]
+            assert alone.numpy().tobytes() == together.values[spec.name].numpy().tobytes()
+
+
+@each_dtype
+@pytest.mark.parametrize("length", [17, 1000, CHUNK + 7, 10**6])
+@pytest.mark.parametrize("constant", [True, False])
+def test_sums_are_within_1e_13_of_exact(dtype, length, constant):
+    p = np.full(length, 0.1, dtype)
+    if not constant:
+        p = np.random.default_rng(4).lognormal(0, 3, length).astype(dtype)
+    scores = run(FusedCpuKernel(), p, np.zeros(length, dtype), [length], ScoreOptions())
+    exact = math.fsum(p.astype(float)) / length
+    assert float(scores.values["mae"][0]) == pytest.approx(exact, rel=1e-13, abs=0)
+
+
+def test_unaligned_buffers_are_taken():
+    raw = np.zeros(8 * 21 + 1, np.uint8)
+    p = raw[1:].view(np.float64)
+    p[:] = np.arange(21)
+    y = np.ones(21)
+    assert_same_bits(
+        run(FusedCpuKernel(), p, y, [21], ScoreOptions()),
+        run(FusedCpuKernel(), p.copy(), y, [21], ScoreOptions()),
+    )
+
+
+def test_threads_are_checked():
+    with pytest.raises(ValueError, match="at least 1"):
+        FusedCpuKernel(0)
+
+
+def test_the_cpu_gets_the_fused_kernel():
+    assert isinstance(kernel_for(torch.device("cpu")), FusedCpuKernel)
+    assert kernel_for(torch.device("cuda")) is plain_kernel
+
+
+def test_without_numba_the_plain_kernel_and_a_warning(monkeypatch):
+    from core import kernels
+
+    monkeypatch.setitem(sys.modules, "core.kernels.fused_cpu", None)
+    kernels._cpu_kernel.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="numba"):
+            assert kernel_for(torch.device("cpu")) is plain_kernel
+    finally:
+        kernels._cpu_kernel.cache_clear()
+
+
+def test_without_a_folder_for_the_cache_it_warns_and_works(monkeypatch):
+    from core.kernels import fused_loops
+
+    def refuse(*_args, cache=False, **options):
+        if cache:
+            raise RuntimeError("no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(fused_loops, "njit", refuse)
+    with pytest.warns(UserWarning, match="cannot cache"):
+        fused_loops._compiled(len)
+
+
+def test_warm_up_is_quick_from_the_cache(tmp_path):
+    script = (
+        "import time; from core.kernels.fused_cpu import warm_up\n"
+        "from core.kernels.fused_loops import sweep\n"
+        "start = time.monotonic(); warm_up()\n"
+        "print(time.monotonic() - start, sum(sweep.stats.cache_misses.values()))\n"
+    )
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", script], env=environment, check=True, capture_output=True
+        ).stdout.split()
+        for _ in range(2)
+    )
+    assert int(first[1]) == 16
+    assert int(second[1]) == 0
+    assert float(second[0]) < float(first[0])
