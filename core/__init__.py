@@ -1,6 +1,6 @@
 """Loss scoring on torch: the loss modules, and a kernel over many ragged series at once."""
 
-from core.kernels import Kernel, Scores, kernel_for
+from core.kernels import Kernel, Scores, kernel_for, warm_up
 from core.losses import MAELoss, MapeLoss, SmapeLoss
 from core.options import ALL_LOSSES, LOSSES, Loss, LossSpec, Missing, ScoreOptions, ZeroDivision
 from core.ragged import Ragged
@@ -25,4 +25,5 @@ __all__ = [
     "find_missing",
     "kernel_for",
     "score",
+    "warm_up",
 ]

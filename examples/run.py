@@ -50,7 +50,8 @@ def start(port: int) -> None:
             start_new_session=True,
         )
     PID.write_text(str(service.pid))
-    deadline = time.monotonic() + 120
+    print("Starting the service; its first start compiles the kernels, which takes a minute.")
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if service.poll() is not None:
             sys.exit(f"The service did not start:\n{LOG.read_text()}")
@@ -61,7 +62,7 @@ def start(port: int) -> None:
             pass
         time.sleep(0.1)
     service.terminate()
-    sys.exit(f"The service was not ready within 120 s; its log is {LOG}")
+    sys.exit(f"The service was not ready within 300 s; its log is {LOG}")
 
 
 def stop() -> None:

@@ -45,7 +45,7 @@ def serving(*command: str | Path, **environment: str) -> Iterator[str]:
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 110  # the first start compiles the kernels
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the service exited {process.returncode}")

@@ -28,4 +28,13 @@ def kernel_for(device: torch.device) -> Kernel:
     return _cpu_kernel() if device.type == "cpu" else plain_kernel
 
 
-__all__ = ["Kernel", "Scores", "kernel_for", "plain_kernel"]
+def warm_up(device: torch.device) -> None:
+    """Compile all that a request on ``device`` may need; from numba's cache it takes a second."""
+    if kernel_for(device) is plain_kernel:
+        return
+    from core.kernels.fused_cpu import warm_up as compile_all  # noqa: PLC0415 - numba may be absent
+
+    compile_all(rare=True)
+
+
+__all__ = ["Kernel", "Scores", "kernel_for", "plain_kernel", "warm_up"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for
+from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for, warm_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,9 @@ class DeviceWorker:
         self._kernel = kernel or kernel_for(device)
 
     def warm_up(self) -> None:
-        """Score a tiny batch in both dtypes, so that the first request finds all compiled."""
+        """Compile the kernel and score a tiny batch, so that no request waits for a compiler."""
+        if self._kernel is kernel_for(self.device):
+            warm_up(self.device)
         for dtype in (torch.float32, torch.float64):
             ragged = Ragged.from_lengths(torch.ones(2, dtype=dtype), [1, 1])
             (scores,) = self.score([Piece(ragged, ragged, ScoreOptions(gradients=True))])
