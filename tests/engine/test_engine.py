@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core import LossSpec, Ragged, ScoreOptions, Scores, score
-from core.kernels import plain_kernel
+from core.kernels import kernel_for
 from service.engine import BatchPolicy, Engine
 from service.engine.worker import DeviceWorker, Piece
 from service.errors import OverloadedError, ScoringError
@@ -20,7 +20,7 @@ OPTIONS = ScoreOptions(gradients=True)
 
 
 class Kernel:
-    """The plain kernel with a gate, a memory and an allergy to POISON."""
+    """The kernel of the CPU with a gate, a memory and an allergy to POISON."""
 
     def __init__(self):
         self.gate = threading.Event()
@@ -34,7 +34,7 @@ class Kernel:
         self.calls.append(prediction.tolist())
         if bool((prediction == POISON).any()):
             raise RuntimeError("poisoned")
-        return plain_kernel(prediction, target, offsets, options)
+        return kernel_for(CPU)(prediction, target, offsets, options)
 
 
 def ragged(*series):
