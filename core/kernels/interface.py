@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.options import ScoreOptions
+from core.options import LOSSES, ScoreOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,20 @@ class Scores:
     values: dict[str, Tensor]
     masked: dict[str, Tensor]
     gradients: dict[str, Tensor]
+
+    @classmethod
+    def empty(cls, options: ScoreOptions, dtype: torch.dtype) -> "Scores":
+        """Return the scores of no series."""
+        names = [spec.name for spec in options.losses]
+        return cls(
+            {name: torch.empty(0, dtype=torch.float64) for name in names},
+            {
+                name: torch.empty(0, dtype=torch.int64)
+                for name in names
+                if LOSSES[name].has_quotient
+            },
+            {name: torch.empty(0, dtype=dtype) for name in names if options.gradients},
+        )
 
     @classmethod
     def cat(cls, parts: Sequence["Scores"]) -> "Scores":

@@ -1,13 +1,14 @@
 """Which series the device scores next. Pure: no clock, no thread, no event loop.
 
-There is no timer. A batch is whatever waited while the device was busy, up to a budget of
-elements. Requests are served in turn: one that does not fit is cut between two series, and what
-is left of it goes to the back of the queue, so that small requests never wait for more than one
-batch of a huge one.
+There is no timer. A batch is whatever waited while the device was busy, in order, up to a budget
+of elements; the request that does not fit is cut between two series. A request that had a batch to
+itself goes to the back of the queue with what is left of it; one that was cut because others stood
+before it keeps its place. So whoever waits sees each request ahead of it take at most one batch of
+its own, and a request within the budget is cut at most once.
 """
 
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,6 @@ class Span:
 
 @dataclass
 class _Waiting:
-    request: int
     offsets: Sequence[int]
     admitted: float
     next_series: int = 0
@@ -57,9 +57,9 @@ class BatchPolicy:
         >>> policy.admit(2, [0, 1], now=0.0)
         True
         >>> [(s.request, s.start, s.stop) for s in policy.next_batch(now=0.5)]
-        [(1, 0, 1), (2, 0, 1)]
+        [(1, 0, 1)]
         >>> [(s.request, s.start, s.stop) for s in policy.next_batch(now=1.0)]
-        [(1, 1, 2)]
+        [(2, 0, 1), (1, 1, 2)]
     """
 
     def __init__(self, *, batch_elements: int, max_queued_elements: int) -> None:
@@ -67,7 +67,7 @@ class BatchPolicy:
             raise ValueError("both limits must be positive")
         self._batch_elements = batch_elements
         self._max_queued_elements = max_queued_elements
-        self._queue: deque[_Waiting] = deque()
+        self._queue: OrderedDict[int, _Waiting] = OrderedDict()
         self._queued_elements = 0
 
     @property
@@ -88,43 +88,39 @@ class BatchPolicy:
             offsets: Where its series start and end, from 0; at least one series.
             now: Seconds on the caller's clock.
         """
-        waiting = _Waiting(request, offsets, now)
+        waiting = _Waiting(offsets, now)
         if self._queued_elements + waiting.elements > self._max_queued_elements:
             return False
-        self._queue.append(waiting)
+        self._queue[request] = waiting
         self._queued_elements += waiting.elements
         return True
 
     def withdraw(self, request: int) -> None:
         """Forget what still waits of a request; nothing happens if nothing does."""
-        for waiting in self._queue:
-            if waiting.request == request:
-                self._queued_elements -= waiting.elements
-                self._queue.remove(waiting)
-                return
+        waiting = self._queue.pop(request, None)
+        if waiting is not None:
+            self._queued_elements -= waiting.elements
 
     def next_batch(self, *, now: float) -> list[Span]:
         """Take the next batch off the queue; empty if nothing waits."""
         batch: list[Span] = []
         room = self._batch_elements
-        passed_over: list[_Waiting] = []
-        cut: list[_Waiting] = []
-        while self._queue and room > 0:
-            waiting = self._queue.popleft()
+        while self._queue:
+            request, waiting = next(iter(self._queue.items()))
             start, offsets = waiting.next_series, waiting.offsets
             stop = bisect_right(offsets, offsets[start] + room, lo=start) - 1
-            if stop == start:
+            if stop <= start:
                 if batch:
-                    passed_over.append(waiting)
-                    continue
+                    break
                 stop = start + 1  # one series over the budget goes alone
             elements = offsets[stop] - offsets[start]
-            batch.append(Span(waiting.request, start, stop, elements, now - waiting.admitted))
+            batch.append(Span(request, start, stop, elements, now - waiting.admitted))
             room -= elements
             self._queued_elements -= elements
             if stop < len(offsets) - 1:
                 waiting.next_series = stop
-                cut.append(waiting)
-        self._queue.extendleft(reversed(passed_over))
-        self._queue.extend(cut)
+                if len(batch) == 1:
+                    self._queue.move_to_end(request)
+                break
+            del self._queue[request]
         return batch

@@ -1,5 +1,6 @@
 """Runs batches of spans on a device."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for, warm_up
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +39,7 @@ class DeviceWorker:
             warm_up(self.device)
         for dtype in (torch.float32, torch.float64):
             ragged = Ragged.from_lengths(torch.ones(2, dtype=dtype), [1, 1])
-            (scores,) = self.score([Piece(ragged, ragged, ScoreOptions(gradients=True))])
-            if isinstance(scores, Exception):
-                raise scores
+            self._score_group([Piece(ragged, ragged, ScoreOptions(gradients=True))])
 
     def score(self, pieces: Sequence[Piece]) -> list[Scores | Exception]:
         """Score pieces together; one that fails gets its exception and spoils no other.
@@ -50,18 +51,25 @@ class DeviceWorker:
             groups[piece.options, piece.prediction.values.dtype].append(i)
         results: dict[int, Scores | Exception] = {}
         for members in groups.values():
-            group = [pieces[i] for i in members]
-            try:
-                results.update(zip(members, self._score_group(group), strict=True))
-            except Exception:  # noqa: BLE001 - whatever a device raises, find whose it is
-                results.update((i, self._score_alone(pieces[i])) for i in members)
+            scored = self._attempt([pieces[i] for i in members])
+            if isinstance(scored, Exception) and len(members) > 1:  # find whose it is
+                results.update((i, self._alone(pieces[i])) for i in members)
+            elif isinstance(scored, Exception):
+                results[members[0]] = scored
+            else:
+                results.update(zip(members, scored, strict=True))
         return [results[i] for i in range(len(pieces))]
 
-    def _score_alone(self, piece: Piece) -> Scores | Exception:
+    def _alone(self, piece: Piece) -> Scores | Exception:
+        scored = self._attempt([piece])
+        return scored if isinstance(scored, Exception) else scored[0]
+
+    def _attempt(self, group: Sequence[Piece]) -> list[Scores] | Exception:
         try:
-            return self._score_group([piece])[0]
-        except Exception as error:  # noqa: BLE001 - the request that owns it is told
-            return error
+            return self._score_group(group)
+        except Exception as error:
+            log.exception("scoring %d pieces failed on %s", len(group), self.device)
+            return error.with_traceback(None)  # its frames would keep the tensors alive
 
     def _score_group(self, group: Sequence[Piece]) -> list[Scores]:
         prediction = Ragged.cat([piece.prediction for piece in group])

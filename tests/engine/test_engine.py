@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import threading
+import weakref
 
 import pytest
 import torch
@@ -261,12 +263,73 @@ def test_when_the_worker_dies_everyone_is_told(caplog):
     assert "died" in caplog.text
 
 
-def test_no_series():
+def test_nobody_is_lost_when_the_worker_dies_halfway_through_a_batch(monkeypatch, caplog):
+    cat, calls = Scores.cat, []
+
+    def dies_on_the_third(parts):
+        calls.append(parts)
+        if len(calls) == 3:
+            raise MemoryError
+        return cat(parts)
+
+    async def main():
+        kernel = Kernel()
+        async with running(kernel) as engine:
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            others = [submit(engine, ragged([float(n)])) for n in range(4)]
+            monkeypatch.setattr(Scores, "cat", dies_on_the_third)
+            kernel.gate.set()
+            results = await asyncio.gather(first, *others, return_exceptions=True)
+            assert results[0].scores.values["mae"].item() == 1
+            failed = results[1:]
+            assert all(isinstance(result, ScoringError) for result in failed)
+            assert len(set(map(id, failed))) == len(failed), "each request has its own traceback"
+            assert engine._jobs == {}
+            assert engine.queued_elements == 0
+            assert not engine.ready
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(main())
+
+
+def test_a_failed_request_leaves_nothing_in_memory(caplog):
+    async def main():
+        async with running(Kernel()) as engine:
+            prediction = ragged([POISON] * 10)
+            seen = weakref.ref(prediction)
+            with pytest.raises(ScoringError):
+                await submit(engine, prediction)
+            del prediction
+            assert (await submit(engine, ragged([1.0]))).scores.values["mae"].item() == 1
+            assert seen() is None
+
+    gc.disable()  # only a cycle would need it
+    try:
+        with caplog.at_level(logging.CRITICAL):
+            asyncio.run(main())
+    finally:
+        gc.enable()
+
+
+def test_an_engine_starts_once():
+    async def main():
+        async with running() as engine:
+            with pytest.raises(RuntimeError, match="once"):
+                await engine.start()
+
+    asyncio.run(main())
+
+
+def test_no_series_need_no_device():
     async def main():
         empty = Ragged(torch.empty(0, dtype=torch.float64), torch.tensor([0]))
-        async with running() as engine:
+        kernel = Kernel()
+        async with running(kernel) as engine:
             answer = await submit(engine, empty)
-        assert answer.scores.values["mae"].tolist() == []
+        assert kernel.calls == []
+        assert_same(answer.scores, score(empty, empty, gradients=True))
 
     asyncio.run(main())
 

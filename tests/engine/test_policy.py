@@ -76,12 +76,17 @@ class PolicyMachine(RuleBasedStateMachine):
             assert span.waited == self.now - since
             if lengths[count:]:
                 self.waiting[span.request] = (lengths[count:], span.stop, since)
-        # Nobody starves: the head of the line is always served, those passed over keep their
-        # places, and what is left of a cut request goes to the back.
+        # Nobody starves: the line is served from its head, only the last one served may be cut, and
+        # only if what it still has does not fit.
         served = [span.request for span in batch]
-        assert served[:1] == self.line[:1]
-        self.line = [number for number in self.line if number not in served]
-        self.line += [number for number in served if number in self.waiting]
+        assert served == self.line[: len(served)]
+        assert not any(number in self.waiting for number in served[:-1])
+        self.line = [number for number in self.line if number in self.waiting]
+        if self.line:
+            next_series = self.waiting[self.line[0]][0][0]
+            assert size + next_series > BUDGET
+            if served == self.line[:1]:  # it had the batch to itself, and is cut
+                self.line.append(self.line.pop(0))
 
     @invariant()
     def counts_are_exact(self):
@@ -111,24 +116,31 @@ def test_a_huge_request_lets_small_ones_pass_after_one_batch():
     assert taken(policy.next_batch(now=0)) == [(0, 0, 2)]
     policy.admit(1, [0, 1], now=0)
     policy.admit(2, [0, 1], now=0)
-    batches = [taken(policy.next_batch(now=0)) for _ in range(3)]
+    batches = [taken(policy.next_batch(now=0)) for _ in range(4)]
     assert batches[0] == [(0, 2, 4)]  # it stood before them in the queue
     assert batches[1] == [(1, 0, 1), (2, 0, 1), (0, 4, 5)]
-    assert batches[2] == [(0, 5, 7)]
+    assert batches[2:] == [[(0, 5, 7)], [(0, 7, 9)]]
+
+
+def test_a_small_request_is_not_cut_again_and_again_by_newcomers():
+    policy = policy_with([9], [1] * 10)
+    batches = []
+    for number in range(2, 5):
+        policy.admit(number, [0, 9], now=0)
+        batches.append(taken(policy.next_batch(now=0)))
+    assert batches[:2] == [[(0, 0, 1), (1, 0, 1)], [(1, 1, 10)]]
 
 
 def test_a_series_over_the_budget_goes_alone():
     policy = policy_with([3], [25, 1], [3])
-    assert taken(policy.next_batch(now=0)) == [(0, 0, 1), (2, 0, 1)]
-    assert taken(policy.next_batch(now=0)) == [(1, 0, 1)]
-    assert taken(policy.next_batch(now=0)) == [(1, 1, 2)]
+    batches = [taken(policy.next_batch(now=0)) for _ in range(3)]
+    assert batches == [[(0, 0, 1)], [(1, 0, 1)], [(2, 0, 1), (1, 1, 2)]]
 
 
-def test_a_request_passed_over_comes_first_in_the_next_batch():
+def test_a_request_that_does_not_fit_ends_the_batch_and_keeps_its_place():
     policy = policy_with([6], [6], [4], [9])
-    assert taken(policy.next_batch(now=0)) == [(0, 0, 1), (2, 0, 1)]
-    assert taken(policy.next_batch(now=0)) == [(1, 0, 1)]
-    assert taken(policy.next_batch(now=0)) == [(3, 0, 1)]
+    batches = [taken(policy.next_batch(now=0)) for _ in range(3)]
+    assert batches == [[(0, 0, 1)], [(1, 0, 1), (2, 0, 1)], [(3, 0, 1)]]
 
 
 def test_a_withdrawn_request_is_never_handed_out():
