@@ -8,7 +8,7 @@ COPY core core
 COPY service service
 RUN /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt .
 # Compiled ahead into the package's own cache: the running container cannot write there.
-RUN cd / && /opt/venv/bin/python -c "import torch, core; core.warm_up(torch.device('cpu'))"
+RUN cd / && /opt/venv/bin/python -c "import torch, core, service.codecs.json as json; core.warm_up(torch.device('cpu')); json.warm_up()"
 
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/venv /opt/venv

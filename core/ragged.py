@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,17 +40,26 @@ class Ragged:
             raise ValueError("offsets must be one-dimensional, int64 and not empty")
         if offsets.device.type != "cpu":
             raise ValueError("offsets must be on the CPU")
-        if int(offsets[0]) != 0 or int(offsets[-1]) != len(values):
+        edges = offsets.numpy()  # an operation of numpy costs a tenth of one of torch
+        if edges[0] != 0 or edges[-1] != values.shape[0]:
             raise ValueError("offsets must run from 0 to the number of values")
-        if bool((offsets[1:] < offsets[:-1]).any()):
+        if (edges[1:] < edges[:-1]).any():
             raise ValueError("offsets must not decrease")
+
+    @classmethod
+    def _sound(cls, values: Tensor, offsets: Tensor) -> Self:
+        """Make one of parts of others, which were checked."""
+        made = object.__new__(cls)
+        object.__setattr__(made, "values", values)
+        object.__setattr__(made, "offsets", offsets)
+        return made
 
     @classmethod
     def from_lengths(cls, values: Tensor, lengths: Sequence[int] | Tensor) -> Self:
         """Cut ``values`` into series of the given lengths."""
-        offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
-        torch.cumsum(torch.as_tensor(lengths, dtype=torch.int64), 0, out=offsets[1:])
-        return cls(values, offsets)
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(np.asarray(lengths, np.int64), out=offsets[1:])
+        return cls(values, torch.from_numpy(offsets))
 
     @classmethod
     def from_series(cls, series: Sequence[Tensor]) -> Self:
@@ -66,11 +76,21 @@ class Ragged:
         for part in parts[1:]:
             offsets.append(part.offsets[1:] + start)
             start += len(part.values)
-        return cls(torch.cat([part.values for part in parts]), torch.cat(offsets))
+        return cls._sound(torch.cat([part.values for part in parts]), torch.cat(offsets))
+
+    def like(self, values: Tensor) -> Self:
+        """Return other values over the same offsets.
+
+        Raises:
+            ValueError: If they differ in shape from these.
+        """
+        if values.shape != self.values.shape or not values.is_contiguous():
+            raise ValueError("values must be contiguous and as many as those they are to be like")
+        return self._sound(values, self.offsets)
 
     def __len__(self) -> int:
         """Return the number of series."""
-        return len(self.offsets) - 1
+        return self.offsets.shape[0] - 1
 
     def __getitem__(self, index: int) -> Tensor:
         """Return series ``index`` as a view."""
@@ -78,15 +98,24 @@ class Ragged:
             raise IndexError(f"no series {index} among {len(self)}")
         return self.values[int(self.offsets[index]) : int(self.offsets[index + 1])]
 
-    def slice(self, start: int, stop: int) -> "Ragged":
+    def slice(self, start: int, stop: int) -> Self:
         """Return series ``start`` to ``stop`` (exclusive); the values are a view."""
         if (start, stop) == (0, len(self)):
             return self
         offsets = self.offsets[start : stop + 1]
         first, last = int(offsets[0]), int(offsets[-1])
-        return Ragged(self.values[first:last], offsets - first)
+        return self._sound(self.values[first:last], offsets - first)
+
+    def take(self, series: Tensor) -> Self:
+        """Copy some series, in the order given."""
+        lengths = self.lengths[series]
+        stops = lengths.cumsum(0)
+        starts = (self.offsets[series] - stops + lengths).repeat_interleave(lengths)
+        elements = torch.arange(len(starts)) + starts
+        offsets = torch.cat([stops.new_zeros(1), stops])
+        return self._sound(self.values[elements.to(self.values.device)], offsets)
 
     @property
     def lengths(self) -> Tensor:
         """The number of elements of each series, int64."""
-        return self.offsets.diff()
+        return torch.from_numpy(np.diff(self.offsets.numpy()))

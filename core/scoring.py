@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from core.kernels import Scores, kernel_for
 from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
@@ -39,8 +40,32 @@ class MissingValueError(ValueError):
         )
 
 
-def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> MissingElements:
+def suspects(scores: Scores) -> Tensor:
+    """Return the series, by position, that may hold a missing element: all that do, and others.
+
+    A missing element leaves a trace in every loss: MAE is NaN or infinite, and a quotient is
+    masked. So the kernel has looked for missing elements already, at no cost; only the suspects
+    need another look, since a sum may overflow and a target be 0.
+    """
+    name = next((name for name in scores.values if name not in scores.masked), None)
+    if name is not None:
+        return (~scores.values[name].isfinite()).nonzero().flatten()
+    masked = scores.masked.get("smape", next(iter(scores.masked.values())))
+    return masked.nonzero().flatten()
+
+
+@torch.inference_mode()
+def find_missing(
+    prediction: Ragged, target: Ragged, limit: int = 20, *, scores: Scores | None = None
+) -> MissingElements:
     """Find the series with an element that is not finite, and name at most ``limit`` of them.
+
+    Args:
+        prediction: One side.
+        target: The other, with the same offsets.
+        limit: How many series to name.
+        scores: Their scores, if they are known: then only the series that they make suspect are
+            looked at.
 
     Example:
         >>> import torch
@@ -49,6 +74,13 @@ def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> Missing
         >>> find_missing(p, p)
         MissingElements(affected=1, first=[(1, 'prediction', 1)])
     """
+    if scores is not None:
+        chosen = suspects(scores).cpu()
+        if len(chosen) == 0:
+            return MissingElements(0, [])
+        found = find_missing(prediction.take(chosen), target.take(chosen), limit)
+        places = [(int(chosen[i]), side, position) for i, side, position in found.first]
+        return MissingElements(found.affected, places)
     sides = {"prediction": prediction, "target": target}
     bad = {side: (~ragged.values.isfinite()).cpu() for side, ragged in sides.items()}
     offsets = prediction.offsets
@@ -113,7 +145,9 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         raise TypeError(f"values must be float32 or float64, not {values.dtype}")
     if not torch.equal(prediction.offsets, target.offsets):
         raise ValueError("prediction and target must have the same offsets")
-    if missing == "error" and (found := find_missing(prediction, target)).affected:
-        raise MissingValueError(found)
-    with torch.inference_mode():
-        return kernel_for(values.device)(values, target.values, prediction.offsets, options)
+    scores = kernel_for(values.device)(values, target.values, prediction.offsets, options)
+    if missing == "error":
+        found = find_missing(prediction, target, scores=scores)
+        if found.affected:
+            raise MissingValueError(found)
+    return scores

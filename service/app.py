@@ -1,5 +1,6 @@
 """Puts the parts together: settings, engine, routes, middleware."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
+from service.codecs import json
 from service.engine import BatchPolicy, Engine
 from service.engine.worker import DeviceWorker
 from service.errors import ServiceError
@@ -38,8 +41,8 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def create_app(settings: Settings, worker: DeviceWorker | None = None) -> FastAPI:
-    """Return the ASGI application.
+def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIApp:
+    """Return the ASGI application: FastAPI's, within what every request passes.
 
     Args:
         settings: All that can be chosen from outside.
@@ -50,13 +53,14 @@ def create_app(settings: Settings, worker: DeviceWorker | None = None) -> FastAP
         batch_elements=settings.batch_elements,
         max_queued_elements=settings.max_queued_elements,
     )
-    engine = Engine(
-        worker or DeviceWorker(choose_device(settings.device)), policy, metrics.observe_batch
-    )
+    worker = worker or DeviceWorker(choose_device(settings.device))
+    inline = settings.inline_elements if worker.device.type == "cpu" else 0
+    engine = Engine(worker, policy, metrics.observe_batch, inline)
     metrics.watch_queue(lambda: engine.queued_elements)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.get_running_loop().run_in_executor(None, json.warm_up)
         await engine.start()
         yield
         await engine.stop()
@@ -68,13 +72,13 @@ def create_app(settings: Settings, worker: DeviceWorker | None = None) -> FastAP
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.router.routes.append(Route("/score", ScoreEndpoint(engine, settings), methods=["POST"]))
+    score = ScoreEndpoint(engine, settings)
+    app.router.routes.append(Route("/score", score, methods=["POST"]))
     app.include_router(build_router(engine, metrics))
-    app.add_middleware(ContextMiddleware, metrics=metrics)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     _describe_score(app)
-    return app
+    return ContextMiddleware(app, metrics, {("POST", "/score"): score})
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -34,6 +34,11 @@ class Settings(BaseSettings):
     batch_elements: int = Field(
         4 * MEBI, gt=0, description="Elements a device batch aims at; larger requests are cut."
     )
+    inline_elements: int = Field(
+        4096,
+        ge=0,
+        description="Requests up to so many elements skip the queue when the device is the CPU.",
+    )
     max_queued_elements: int = Field(
         64 * MEBI, gt=0, description="Elements that may wait; beyond them requests get 503."
     )

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.buffers import BufferPool
 from core.kernels.fused_loops import LANES, sweep
 from core.kernels.interface import Scores
 from core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
@@ -29,6 +30,9 @@ CHUNK = 1 << 16
 SHARE = 1 << 18
 """Elements below which a thread is not worth waking (50-75 microseconds)."""
 _TOGETHER = frozenset(LOSSES)
+_NONE_KNOWN = np.empty((0, len(LOSSES)), np.int64)
+_OUTPUTS = BufferPool(retain_bytes=256 << 20)
+"""Three gradients of a batch of 4 Mi float64 are 96 MiB; two such answers may be under way."""
 Columns = dict[str, NDArray[Any]]
 
 
@@ -59,11 +63,7 @@ class FusedCpuKernel:
         self, prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
     ) -> Scores:
         """Score every series."""
-        # Unaligned buffers (an odd offset in an Arrow body) would be another type to compile for.
-        p, y = (
-            np.require(side.detach().numpy(), None, ("C", "A")) for side in (prediction, target)
-        )
-        edges = np.require(offsets.numpy(), None, ("C", "A"))
+        p, y, edges = (_ordinary(side.detach().numpy()) for side in (prediction, target, offsets))
         bounds, owner = _pieces(edges)
         groups: list[tuple[LossSpec, ...]] = [(spec,) for spec in options.losses]
         if {spec.name for spec in options.losses} == _TOGETHER:
@@ -93,10 +93,9 @@ class FusedCpuKernel:
         specs: tuple[LossSpec, ...],
         options: ScoreOptions,
     ) -> tuple[Columns, Columns, Columns]:
-        none_known = np.empty((0, len(LOSSES)), np.int64)
         if owner is None:
             values, masked, _, gradients = self._pass(
-                p, y, bounds, none_known, specs, options, options.gradients
+                p, y, bounds, _NONE_KNOWN, specs, options, options.gradients
             )
             return values, masked, gradients
         # Some series is in several pieces: what each is divided by must be known beforehand.
@@ -141,7 +140,7 @@ class FusedCpuKernel:
         quotients = [name for name in names if LOSSES[name].has_quotient]
         values: Columns = {name: np.empty(n) for name in names}
         masked: Columns = {name: np.empty(n, np.int64) for name in quotients}
-        slopes: Columns = {name: np.empty(len(p), p.dtype) for name in names if gradients}
+        slopes: Columns = {name: _OUTPUTS.empty(len(p), p.dtype) for name in names if gradients}
         present = np.empty(n, np.int64) if options.missing == "skip" else None
         full = (any(not spec.block_denom_grad for spec in specs) and gradients) or None
         # As wide as an element, so that counting fills the same vectors as adding.
@@ -160,7 +159,10 @@ class FusedCpuKernel:
             )
             # fmt: on
 
-        shares = min(self.threads, max(len(p) // SHARE, 1))
+        shares = min(self.threads, len(p) // SHARE)
+        if shares <= 1:
+            run(0, n)
+            return values, masked, present, slopes
         cuts = np.searchsorted(bounds, np.arange(1, shares) * (len(p) // shares)).tolist()
         spans = list(zip([0, *cuts], [*cuts, n], strict=True))
         waiting = [self._pool.submit(run, *span) for span in spans[1:]]
@@ -172,10 +174,17 @@ class FusedCpuKernel:
         return values, masked, present, slopes
 
 
+def _ordinary(array: NDArray[Any]) -> NDArray[Any]:
+    """Copy what is unaligned (an odd offset in an Arrow body): another type to compile for."""
+    return array if array.flags.carray else np.require(array, None, ("C", "A"))
+
+
 def _pieces(offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """Cut long series; returns the bounds and, if any was cut, the series of each piece."""
+    if len(offsets) == 1 or offsets[-1] <= CHUNK:
+        return offsets, None
     lengths = np.diff(offsets)
-    if len(lengths) == 0 or int(lengths.max()) <= CHUNK:
+    if lengths.max() <= CHUNK:
         return offsets, None
     pieces = np.maximum(-(-lengths // CHUNK), 1)
     owner = np.repeat(np.arange(len(lengths)), pieces)

@@ -89,7 +89,7 @@ class Kernel(Protocol):
             prediction: Flat float32 or float64.
             target: The same dtype, length and device.
             offsets: int64 on the CPU, as in ``Ragged``.
-            options: What to compute; ``missing="error"`` is treated as ``propagate``, since the
-                inputs were checked before.
+            options: What to compute; ``missing="error"`` is treated as ``propagate``, and the
+                caller looks at the scores for what is missing (``core.find_missing``).
         """
         ...

@@ -62,6 +62,7 @@ TERMS: dict[str, Callable[[Tensor, Tensor, LossSpec], _Terms]] = {
 """One function per row of ``core.options.LOSSES``."""
 
 
+@torch.inference_mode()
 def plain_kernel(
     prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
 ) -> Scores:

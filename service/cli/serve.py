@@ -1,5 +1,6 @@
 """``loss-scoring serve``: the HTTP service in this process."""
 
+import gc
 import signal
 import sys
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     max_json_bytes: Annotated[int | None, _option("max_json_bytes")] = None,
     max_elements: Annotated[int | None, _option("max_elements")] = None,
     batch_elements: Annotated[int | None, _option("batch_elements")] = None,
+    inline_elements: Annotated[int | None, _option("inline_elements")] = None,
     max_queued_elements: Annotated[int | None, _option("max_queued_elements")] = None,
     shutdown_s: Annotated[int | None, _option("shutdown_s")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
@@ -52,6 +54,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
         log_level=settings.log_level,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks for the client's address
         timeout_graceful_shutdown=settings.shutdown_s,
     )
     server = uvicorn.Server(config)
@@ -59,6 +62,13 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     # and exits 0.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: None)
+    # A thread that wants the interpreter asks for it after this long. The event loop is such a
+    # thread while a large request is decoded; the default of 5 ms is its latency then.
+    sys.setswitchinterval(0.0005)
+    # A full garbage collection walks half a million objects of the libraries; a large request
+    # used to start several.
+    gc.collect()
+    gc.freeze()
     server.run()
     if not server.started:
         sys.exit(3)

@@ -48,23 +48,74 @@ def decode(
 
     offsets = torch.from_numpy(prediction.offsets)
     dtype = torch.promote_types(prediction.torch_type, target.torch_type)
-    request = ScoreRequest(
-        prediction=Ragged(prediction.values.to(dtype), offsets),
-        target=Ragged(target.values.to(dtype), offsets),
+    ragged = Ragged(prediction.values.to(dtype), offsets)
+    return ScoreRequest(
+        prediction=ragged,
+        target=ragged.like(target.values.to(dtype)),
         options=options,
         ids=_ids(table),
         channels=np.full(table.num_rows, prediction.channels) if prediction.channels else None,
         gradient_type=table.schema.field("prediction").type,
     )
-    if options.missing == "error":
-        _check_missing(request)
-    return request
 
 
-def encode(request: ScoreRequest, scores: Scores) -> pa.Buffer:
+def check_missing(request: ScoreRequest, scores: Scores) -> None:
+    """Refuse elements that are missing or not finite, if the request wants that.
+
+    It is done with the scores at hand, since they tell which series to look at: to look at all
+    of a large body would cost more than to score it.
+
+    Raises:
+        InvalidError: If there are any.
+    """
+    if request.options.missing != "error":
+        return
+    missing = find_missing(request.prediction, request.target, MAX_LISTED_ERRORS, scores=scores)
+    faults = Faults()
+    for series, side, position in missing.first:
+        faults.add(
+            f"/{side}/{series}/{position}",
+            f"of series {request.ids[series]} is missing or not finite; {ALLOW_MISSING}",
+        )
+    faults.count = missing.affected
+    faults.check()
+
+
+class _Gather:
+    """A file that keeps what is written to it, in parts that are not copied."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.parts: list[memoryview] = []
+
+    def write(self, part: bytes | pa.Buffer) -> None:
+        self.parts.append(memoryview(part).cast("B"))
+
+    def flush(self) -> None:
+        pass
+
+    def joined(self, smallest: int = 1 << 16) -> list[memoryview]:
+        """Return the parts, with small neighbours joined: each part may be a packet."""
+        joined: list[memoryview] = []
+        small: list[memoryview] = []
+        for part in [*self.parts, None]:
+            if part is not None and len(part) < smallest:
+                small.append(part)
+                continue
+            if small:
+                joined.append(memoryview(b"".join(small)))
+                small = []
+            if part is not None:
+                joined.append(part)
+        return joined
+
+
+def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
     """Write an answer: id, length, then losses, masked counts and gradients as columns.
 
-    A loss without an element left is null. A NaN that MAE propagated stays NaN.
+    A loss without an element left is null. A NaN that MAE propagated stays NaN. The parts of the
+    answer are views of the scores wherever they are large.
     """
     columns: dict[str, pa.Array] = {
         "id": _id_column(request.ids),
@@ -78,10 +129,10 @@ def encode(request: ScoreRequest, scores: Scores) -> pa.Buffer:
     for name, flat in scores.gradients.items():
         columns[f"{name}_gradient"] = gradient_column(request, flat)
     batch = pa.record_batch(columns)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    gathered = _Gather()
+    with pa.ipc.new_stream(pa.PythonFile(gathered, "w"), batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue()
+    return gathered.joined()
 
 
 def _read(body: pa.Buffer, max_bytes: int) -> pa.Table:
@@ -152,18 +203,6 @@ def _width(side: Side) -> str:
     return f"rows of {side.channels} channels" if side.channels else "plain elements"
 
 
-def _check_missing(request: ScoreRequest) -> None:
-    missing = find_missing(request.prediction, request.target, MAX_LISTED_ERRORS)
-    faults = Faults()
-    for series, side, position in missing.first:
-        faults.add(
-            f"/{side}/{series}/{position}",
-            f"of series {request.ids[series]} is missing or not finite; {ALLOW_MISSING}",
-        )
-    faults.count = missing.affected
-    faults.check()
-
-
 def _ids(table: pa.Table) -> Sequence[int | str] | pa.Array:
     if "id" not in table.schema.names:
         return range(table.num_rows)
@@ -204,6 +243,8 @@ def _longest(names: pa.Array) -> int:
 def _id_column(ids: Sequence[int | str] | pa.Array) -> pa.Array:
     if isinstance(ids, pa.Array):
         return ids
-    if isinstance(ids, range) or all(isinstance(name, int) for name in ids):
+    if isinstance(ids, range):
+        return pa.array(np.arange(ids.start, ids.stop))
+    if all(isinstance(name, int) for name in ids):
         return pa.array(ids, pa.int64())
     return pa.array([str(name) for name in ids], pa.string())

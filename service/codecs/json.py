@@ -1,5 +1,6 @@
 """JSON bodies to requests, and scores to JSON."""
 
+import contextlib
 import itertools
 import math
 from typing import Any
@@ -10,6 +11,7 @@ import orjson
 import torch
 
 from core import Ragged, Scores
+from service.codecs.json_lifted import decode_lifted
 from service.codecs.json_text import parse
 from service.codecs.options import (
     JSON_OPTIONS,
@@ -34,6 +36,11 @@ def decode(body: bytes | memoryview, *, max_elements: int) -> ScoreRequest:
         InvalidError: If it breaks the contract; every offending series is named, up to a limit.
         TooLargeError: If it has more than ``max_elements`` elements.
     """
+    request = decode_lifted(body, max_elements)
+    return _decode_strictly(body, max_elements) if request is None else request
+
+
+def _decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreRequest:
     document = parse(bytes(body))
     faults = Faults()
     if not isinstance(document, dict):
@@ -64,11 +71,19 @@ def decode(body: bytes | memoryview, *, max_elements: int) -> ScoreRequest:
     channels = np.array(reader.channels, np.int64) if any(reader.channels) else None
     return ScoreRequest(
         prediction=sides["prediction"],
-        target=Ragged(sides["target"].values, sides["prediction"].offsets),
+        target=sides["prediction"].like(sides["target"].values),
         options=options,
         ids=reader.ids,
         channels=channels,
     )
+
+
+def warm_up() -> None:
+    """Compile what decoding needs, or load it from numba's cache."""
+    for dtype in ("float32", "float64"):
+        body = b'{"dtype": "%s", "series": [{"prediction": [1e99], "target": [1]}]}'
+        with contextlib.suppress(InvalidError):
+            decode(body.replace(b"%s", dtype.encode()), max_elements=1)
 
 
 def encode(request: ScoreRequest, scores: Scores) -> bytes:

@@ -46,6 +46,8 @@ class DeviceWorker:
 
         Pieces that agree in options and dtype share one kernel call.
         """
+        if len(pieces) == 1:
+            return [self._alone(pieces[0])]
         groups: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
         for i, piece in enumerate(pieces):
             groups[piece.options, piece.prediction.values.dtype].append(i)
@@ -74,13 +76,13 @@ class DeviceWorker:
     def _score_group(self, group: Sequence[Piece]) -> list[Scores]:
         prediction = Ragged.cat([piece.prediction for piece in group])
         target = Ragged.cat([piece.target for piece in group])
-        with torch.inference_mode():
-            scores = self._kernel(
-                prediction.values.to(self.device, non_blocking=True),
-                target.values.to(self.device, non_blocking=True),
-                prediction.offsets,
-                group[0].options,
-            ).to("cpu")
+        p, y = prediction.values, target.values
+        on_cpu = self.device.type == "cpu"  # a copy that does nothing still costs
+        if not on_cpu:
+            p, y = (side.to(self.device, non_blocking=True) for side in (p, y))
+        scores = self._kernel(p, y, prediction.offsets, group[0].options)
+        if not on_cpu:
+            scores = scores.to("cpu")
         if len(group) == 1:
             return [scores]
         cut, series, elements = [], 0, 0

@@ -5,7 +5,10 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from core.buffers import BufferPool
 from service.errors import TooLargeError, UnreadableError
+
+_BODIES = BufferPool(retain_bytes=128 << 20)
 
 
 async def receive_body(headers: Headers, receive: Receive, limit: int) -> memoryview:
@@ -26,10 +29,12 @@ async def receive_body(headers: Headers, receive: Receive, limit: int) -> memory
     length = int(announced) if announced.isdecimal() else limit + 1
     if length > limit:
         raise TooLargeError(f"the body has {announced} bytes, this server takes {limit}")
-    buffer = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
+    chunk, more = await _next_chunk(receive)
+    if not more and len(chunk) == length:
+        return memoryview(chunk)  # a small body comes at once
+    buffer = memoryview(_BODIES.empty(length, np.uint8))  # type: ignore[arg-type]
     filled = 0
     while True:
-        chunk, more = await _next_chunk(receive)
         end = filled + len(chunk)
         if end > length:
             raise UnreadableError("the body is longer than its Content-Length")
@@ -37,6 +42,7 @@ async def receive_body(headers: Headers, receive: Receive, limit: int) -> memory
         filled = end
         if not more:
             break
+        chunk, more = await _next_chunk(receive)
     if filled < length:
         raise UnreadableError("the body is shorter than its Content-Length")
     return buffer

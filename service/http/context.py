@@ -1,14 +1,14 @@
 """What every answer carries: a request id, the time of each stage, and never a stack trace."""
 
+import itertools
 import logging
 import re
+import secrets
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,7 +17,7 @@ from service.http.problems import problem
 
 log = logging.getLogger(__name__)
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _KEY = "loss_scoring.context"
 
 
@@ -60,19 +60,38 @@ def context_of(scope: Scope) -> Context:
 
 
 class ContextMiddleware:
-    """Gives every request a context and every answer its headers; the last guard for errors."""
+    """Gives every request a context and every answer its headers; the last guard for errors.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Args:
+        app: The framework.
+        metrics: Where requests are counted.
+        direct: Endpoints by method and path that are served without the framework, whose routing
+            and middleware cost more than a small request; they raise ``ServiceError`` only
+            through ``problem_of``.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        direct: Mapping[tuple[str, str], ASGIApp] | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._direct = direct or {}
+        self._ids = itertools.count()
+        self._prefix = secrets.token_hex(10)  # random once: a system call a request is dear
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        context = Context(given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        if _SANE_ID.fullmatch(given):
+            context = Context(given.decode("ascii"))
+        else:
+            context = Context(f"{self._prefix}{next(self._ids):012x}")
         scope[_KEY] = context
         status = 499  # nothing was sent: the client had gone
 
@@ -80,13 +99,16 @@ class ContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = context.request_id
-                headers["Server-Timing"] = context.server_timing()
+                own = (
+                    (b"x-request-id", context.request_id.encode()),
+                    (b"server-timing", context.server_timing().encode()),
+                )
+                message["headers"] = [*message["headers"], *own]
             await send(message)
 
+        app = self._direct.get((scope["method"], scope["path"]), self._app)
         try:
-            await self._app(scope, receive, send_with_headers)
+            await app(scope, receive, send_with_headers)
         except ClientDisconnect:
             log.info("client gone: %s %s", scope["path"], context.request_id)
         except Exception:

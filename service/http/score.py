@@ -9,10 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-import pyarrow as pa
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from core import Scores
@@ -20,14 +18,16 @@ from service.codecs import arrow, json
 from service.codecs.options import options_from_query
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Engine
-from service.errors import Faults
+from service.errors import Faults, ServiceError
 from service.http.body import receive_body
-from service.http.context import context_of
-from service.http.negotiation import FORMATS, negotiate
+from service.http.context import Context, context_of
+from service.http.negotiation import FORMATS, Formats, negotiate
+from service.http.problems import problem_of
 from service.settings import Settings
 
 _T = TypeVar("_T")
 
+_TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _INLINE_BYTES = 1 << 16
 """Below this, a hand-off to a thread costs more than it spares the event loop."""
 
@@ -42,7 +42,26 @@ class ScoreEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         context = context_of(scope)
-        context.route = scope["path"]
+        context.route = "/score"
+        try:
+            format_, chunks = await self._answer(scope, receive, context)
+        except ServiceError as error:
+            await problem_of(error, context.request_id)(scope, receive, send)
+            return
+        size = sum(map(len, chunks))
+        headers = [
+            (b"content-type", _TYPES[format_]),
+            (b"content-length", str(size).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        last = len(chunks) - 1
+        for i, chunk in enumerate(chunks):
+            await send({"type": "http.response.body", "body": chunk, "more_body": i < last})
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, context: Context
+    ) -> tuple[str, list[memoryview]]:
+        """Return the format and the parts of the answer."""
         headers = Headers(scope=scope)
         formats = negotiate(headers)
         context.format = formats.request
@@ -56,10 +75,11 @@ class ScoreEndpoint:
         answer = await self._score(request, receive)
         context.stages.update(queue=answer.queue_s, compute=answer.compute_s)
         with context.stage("encode"):
-            size = request.elements * 8 * (1 + len(answer.scores.gradients)) + 64 * len(request)
-            content = await _apart(size, lambda: _encode(request, answer.scores, formats.answer))
-        response = Response(content, media_type=FORMATS[formats.answer])
-        await response(scope, receive, send)
+            size = 64 * len(request)
+            if formats.answer == "json":  # Arrow does not copy them
+                size += 20 * request.elements * len(answer.scores.gradients)
+            chunks = await _apart(size, lambda: _encode(request, answer.scores, formats))
+        return formats.answer, chunks
 
     def _decode(self, body: memoryview, query: str, *, is_json: bool) -> ScoreRequest:
         faults = Faults()
@@ -82,6 +102,8 @@ class ScoreEndpoint:
     async def _score(self, request: ScoreRequest, receive: Receive) -> Answer:
         """Await the answer; withdraw the request if the client goes away first."""
         future = self._engine.submit(request.prediction, request.target, request.options)
+        if future.done():
+            return future.result()
         gone = asyncio.ensure_future(_disconnect(receive))
         try:
             await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -105,8 +127,9 @@ async def _apart(size: int, work: Callable[[], _T]) -> _T:
     return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
-def _encode(request: ScoreRequest, scores: Scores, format_: str) -> bytes | memoryview:
-    if format_ == "json":
-        return json.encode(request, scores)
-    encoded: pa.Buffer = arrow.encode(request, scores)
-    return memoryview(encoded)
+def _encode(request: ScoreRequest, scores: Scores, formats: Formats) -> list[memoryview]:
+    if formats.request == "arrow":
+        arrow.check_missing(request, scores)
+    if formats.answer == "json":
+        return [memoryview(json.encode(request, scores))]
+    return arrow.encode(request, scores)

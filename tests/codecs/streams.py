@@ -55,6 +55,6 @@ def answers(request: ScoreRequest) -> tuple[pa.Table, bytes]:
         missing=chosen.missing,
         zero_division=chosen.zero_division,
     )
-    table = pa.ipc.open_stream(arrow.encode(request, scores)).read_all()
+    table = pa.ipc.open_stream(b"".join(arrow.encode(request, scores))).read_all()
     table.validate(full=True)
     return table, json.encode(request, scores)

@@ -27,6 +27,13 @@ def read(body, options=OPTIONS, *, max_bytes=10**7, max_elements=10**6):
     return arrow.decode(memoryview(body), options, max_bytes=max_bytes, max_elements=max_elements)
 
 
+def read_and_check(body, options=OPTIONS):
+    request = read(body, options)
+    scores = score(request.prediction, request.target, options.losses, missing="propagate")
+    arrow.check_missing(request, scores)
+    return request
+
+
 def lists(values, type_=None):
     return pa.array(values, type_ or pa.list_(pa.float64()))
 
@@ -43,7 +50,7 @@ def answer(request):
         request.prediction, request.target, request.options.losses,
         gradients=request.options.gradients, missing=request.options.missing,
     )  # fmt: skip
-    return pa.ipc.open_stream(arrow.encode(request, scores)).read_all()
+    return pa.ipc.open_stream(b"".join(arrow.encode(request, scores))).read_all()
 
 
 LAYOUTS = {
@@ -122,11 +129,11 @@ def test_missing_elements(missing):
     options = ScoreOptions(missing=missing)
     if missing == "error":
         with pytest.raises(InvalidError) as caught:
-            read(body, options)
+            read_and_check(body, options)
         pointers = [fault.pointer for fault in caught.value.errors]
         assert pointers == ["/prediction/0/1", "/prediction/2/0"]
         return
-    got = answer(read(body, options))["mae"].to_pylist()
+    got = answer(read_and_check(body, options))["mae"].to_pylist()
     assert got == pytest.approx(
         [0.0, 0.0, None] if missing == "skip" else [float("nan"), 0.0, float("inf")], nan_ok=True
     )
@@ -163,7 +170,7 @@ def test_invalid(made, pointers):
 def test_many_faults_are_counted_and_few_listed():
     rows = 50_000
     with pytest.raises(InvalidError) as caught:
-        read(stream(table(lists([[None]] * rows))))
+        read_and_check(stream(table(lists([[None]] * rows))))
     assert (len(caught.value.errors), caught.value.count) == (20, rows)
 
 

@@ -1,7 +1,11 @@
 """``score`` and what it refuses; ``Ragged``; options."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core import (
     ALL_LOSSES,
@@ -14,6 +18,7 @@ from core import (
     find_missing,
     score,
 )
+from core.kernels import kernel_for, plain_kernel
 
 
 def ragged(*series, dtype=torch.float64):
@@ -57,11 +62,55 @@ def test_missing_values_are_found_and_named():
     assert find_missing(p, y) == (2, [(1, "prediction", 1), (3, "target", 1)])
     assert find_missing(p, y, limit=1) == (2, [(1, "prediction", 1)])
     assert find_missing(p.slice(0, 1), y.slice(0, 1)).affected == 0
+    for losses in (["mae"], ["mape"], ["smape"], ["mape", "smape"], list(LOSSES)):
+        scores = score(p, y, losses, missing="propagate")
+        assert find_missing(p, y, scores=scores) == find_missing(p, y)
+        assert find_missing(p, y, 1, scores=scores) == find_missing(p, y, 1)
     with pytest.raises(MissingValueError, match="2 series hold") as caught:
         score(p, y)
     assert caught.value.missing == find_missing(p, y)
     skipped = score(p, y, missing="skip").values["mae"].tolist()
     assert skipped == pytest.approx([0.0, nan, 0.0, 0.0], nan_ok=True)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                *[
+                    st.sampled_from(
+                        [0.0, 1.0, -2.5, 3e38, -3e38, 1e-45, math.nan, math.inf, -math.inf]
+                    )
+                ]
+                * 2
+            ),
+            min_size=1,
+            max_size=40,
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([["mae"], ["mape"], ["smape"], ["mape", "smape"], ["mae", "mape", "smape"]]),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_scores_make_every_series_with_a_missing_element_suspect(pairs, losses, dtype):
+    p, y = (
+        Ragged.from_series(
+            [torch.tensor([pair[side] for pair in one], dtype=dtype) for one in pairs]
+        )
+        for side in (0, 1)
+    )
+    for kernel in (plain_kernel, kernel_for(torch.device("cpu"))):
+        options = ScoreOptions(tuple(map(LossSpec, losses)))
+        scores = kernel(p.values, y.values, p.offsets, options)
+        assert find_missing(p, y, scores=scores) == find_missing(p, y)
+
+
+def test_take_copies_series_in_the_order_given():
+    ragged = Ragged.from_lengths(torch.arange(10.0), [1, 2, 3, 4])
+    taken = ragged.take(torch.tensor([2, 0]))
+    assert taken.values.tolist() == [3.0, 4.0, 5.0, 0.0]
+    assert taken.offsets.tolist() == [0, 3, 4]
 
 
 def test_specs_and_options_check_themselves():
@@ -116,3 +165,12 @@ def test_scores_cut_and_join():
     ):
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_like_takes_values_of_the_same_shape_only():
+    one = ragged([1.0], [2.0, 3.0])
+    assert one.like(torch.tensor([4.0, 5.0, 6.0])).offsets is one.offsets
+    with pytest.raises(ValueError, match="as many"):
+        one.like(torch.tensor([4.0, 5.0]))
+    with pytest.raises(ValueError, match="contiguous"):
+        one.like(torch.zeros(6)[::2])

@@ -48,9 +48,9 @@ def zeros_like(prediction):
 
 
 @contextlib.asynccontextmanager
-async def running(kernel=None, *, batch=10**6, queue=10**6, on_batch=lambda *_: None):
+async def running(kernel=None, *, batch=10**6, queue=10**6, on_batch=lambda *_: None, inline=0):
     policy = BatchPolicy(batch_elements=batch, max_queued_elements=queue)
-    engine = Engine(DeviceWorker(CPU, kernel or Kernel()), policy, on_batch)
+    engine = Engine(DeviceWorker(CPU, kernel or Kernel()), policy, on_batch, inline)
     await engine.start()
     if kernel is not None:
         kernel.calls.clear()
@@ -332,6 +332,36 @@ def test_no_series_need_no_device():
         assert_same(answer.scores, score(empty, empty, gradients=True))
 
     asyncio.run(main())
+
+
+def test_a_small_request_is_scored_at_once_while_the_device_is_busy(caplog):
+    async def main():
+        kernel, batches = Kernel(), []
+        on_batch = lambda spans, _: batches.append([span.elements for span in spans])  # noqa: E731
+        async with running(kernel, inline=2, on_batch=on_batch) as engine:
+            kernel.gate.clear()
+            large = submit(engine, ragged([1.0, 2.0, 3.0]))
+            await entered(kernel)
+            queued = submit(engine, ragged([4.0], [5.0, 6.0]))
+            assert engine.queued_elements == 3
+            kernel.gate.set()
+            small = submit(engine, ragged([7.0], [8.0]))
+            poisoned = submit(engine, ragged([POISON]))
+            assert small.done()
+            assert_same(
+                small.result().scores,
+                score(ragged([7.0], [8.0]), ragged([0.0], [0.0]), gradients=True),
+            )
+            with pytest.raises(ScoringError):
+                await poisoned
+            await asyncio.gather(large, queued)
+            assert engine._jobs == {}
+        assert sorted(batches) == [[1], [2], [3], [3]]
+        with pytest.raises(OverloadedError):
+            submit(engine, ragged([1.0]))
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(main())
 
 
 def test_500_tagged_requests_get_their_own_answers():

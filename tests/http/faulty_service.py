@@ -44,7 +44,9 @@ def main() -> None:
             ledger.writelines(f"{value}\n" for value in prediction[offsets[:-1]].tolist())
         return plain_kernel(prediction, target, offsets, options)
 
-    settings = Settings(port=arguments.port, max_elements=100, max_queued_elements=100)
+    settings = Settings(
+        port=arguments.port, max_elements=100, max_queued_elements=100, inline_elements=0
+    )
     app = create_app(settings, DeviceWorker(torch.device("cpu"), kernel))
     server = uvicorn.Server(uvicorn.Config(app, port=settings.port, log_level="error"))
     signal.signal(signal.SIGTERM, lambda *_: None)

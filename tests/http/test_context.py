@@ -58,6 +58,32 @@ def test_a_client_that_left_is_counted_and_not_answered():
     assert 'status="499"} 1.0' in metrics
 
 
+def test_an_endpoint_served_directly_gets_the_same_context_and_ids_differ():
+    async def framework(scope, receive, send):
+        raise AssertionError
+
+    async def endpoint(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    middleware, ids = ContextMiddleware(framework, Metrics(), {("POST", "/x"): endpoint}), set()
+
+    async def send(message):
+        headers = dict(message["headers"])
+        assert headers[b"server-timing"].startswith(b"total;dur=")
+        ids.add(headers[b"x-request-id"])
+
+    for given in (b"", b"not sane\n", b"x" * 129):
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/x",
+            "headers": [(b"x-request-id", given)],
+        }
+        asyncio.run(middleware(scope, None, send))
+    assert len(ids) == 3
+    assert all(len(one) == 32 for one in ids)
+
+
 def test_what_is_not_http_passes_through():
     seen = []
 
