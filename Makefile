@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help run stop test lint format lock test-darts clean
+.PHONY: help run stop test lint format lock bench test-darts clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ lock: ## pin today's newest releases into constraints.txt
 	.venv-lock/bin/pip install --quiet --editable . --group dev
 	.venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 	rm -rf .venv-lock
+
+bench: $(VENV)/.installed ## measure everything against its limit (about 8 minutes), rewrite bench/results.md
+	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python bench/run.py
 
 test-darts: ## compare with the real darts.utils.losses, in an environment of its own
 	$(PYTHON) -m venv .venv-darts

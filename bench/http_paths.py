@@ -144,42 +144,118 @@ def throughput(client: Client, ours: str, bare: str, repeats: int, seconds: floa
     return table
 
 
-def mixed(client: Client, ours: str, repeats: int, seconds: float) -> Table:
+def mixed(client: Client, ours: str, bare: str, repeats: int, seconds: float) -> Table:
     table = Table(
-        "beside", "p50 ms", "p99 ms", "p99 / unloaded", "target", "probe max ms",
+        "server", "beside", "p50 ms", "p99 ms", "p99 / unloaded", "target", "probe max ms",
         title="small requests (JSON 8 x 24, 4 connections, 500 /s) beside one large client",
     )  # fmt: skip
-    small = Load(
-        f"{ours}/score", json_body(8, 24), JSON, connections=4, pause=0.008, seconds=seconds
-    )
-    probe = Load(f"{ours}/livez", connections=1, pause=0.002, seconds=seconds)
-    series = 50_000_000 // (96 * 8)
-    large = {
-        "nothing": None,
-        "Arrow 50 MB": Load(f"{ours}/score", arrow_body(series, 96), ARROW, seconds=seconds + 0.5),
-        "Arrow 50 MB + gradients": Load(
-            f"{ours}/score?gradients=true", arrow_body(series, 96), ARROW, seconds=seconds + 0.5
-        ),
-        "JSON 30 MB": Load(f"{ours}/score", json_body(17_000, 100), JSON, seconds=seconds + 0.5),
-    }
-    alone = 0.0
-    for name, load in large.items():
-        p50, p99, stall = [], [], []
-        for _ in range(repeats):
-            background = client.start(load) if load else None
-            time.sleep(0.2)
-            probing = client.start(probe)
-            seen = client.run(small)
-            p50.append(seen.quantile(0.5) * 1e3)
-            p99.append(seen.quantile(0.99) * 1e3)
-            stall.append(probing.result().quantile(1) * 1e3)
-            if background:
-                background.result()
-        middle = statistics.median(p99)
-        alone = alone or middle
+    arrow, large_json = arrow_body(50_000_000 // 768, 96), json_body(17_000, 100)
+
+    def rows(server: str, small: str, probe: str, large: dict[str, Load | None]) -> None:
+        alone = 0.0
+        load = Load(small, json_body(8, 24), JSON, connections=4, pause=0.008, seconds=seconds)
+        probes = Load(probe, pause=0.002, seconds=seconds)
+        for name, beside in large.items():
+            p50, p99, stall = [], [], []
+            for _ in range(repeats):
+                background = client.start(beside) if beside else None
+                time.sleep(0.2)
+                probing = client.start(probes)
+                seen = client.run(load)
+                p50.append(seen.quantile(0.5) * 1e3)
+                p99.append(seen.quantile(0.99) * 1e3)
+                stall.append(probing.result().quantile(1) * 1e3)
+                if background:
+                    background.result()
+            middle = statistics.median(p99)
+            alone = alone or middle
+            table.add_row(
+                server, name, f"{statistics.median(p50):.2f}", f"{middle:.2f}",
+                f"{middle / alone:.1f}", "<= 5" if server == "ours" else "",
+                f"{statistics.median(stall):.1f}",
+            )  # fmt: skip
+
+    def beside(url: str, body: bytes, headers: dict[str, str]) -> Load:
+        return Load(url, body, headers, seconds=seconds + 0.5)
+
+    rows(
+        "ours", f"{ours}/score", f"{ours}/livez",
+        {
+            "nothing": None,
+            "Arrow 50 MB": beside(f"{ours}/score", arrow, ARROW),
+            "Arrow 50 MB + gradients": beside(f"{ours}/score?gradients=true", arrow, ARROW),
+            "JSON 30 MB": beside(f"{ours}/score", large_json, JSON),
+        },
+    )  # fmt: skip
+    # What the machine and the server alone do to small requests, with no work at all.
+    rows(
+        "bare", f"{bare}/empty", f"{bare}/fastapi/docs",
+        {
+            "nothing": None,
+            "50 MB read": beside(f"{bare}/sink", arrow, ARROW),
+            "50 MB echoed": beside(f"{bare}/echo", arrow, ARROW),
+        },
+    )  # fmt: skip
+    return table
+
+
+def scaling(client: Client, ours: str, seconds: float) -> Table:
+    table = Table(
+        "series", "length", "connections", "requests /s", "million elements /s", "p50 ms", "p99 ms",
+        title="Arrow, float32, three losses, no gradients",
+    )  # fmt: skip
+    shapes = [(n, 24, 1) for n in (10, 100, 1000, 10_000, 100_000)]
+    shapes += [(1000, length, 1) for length in (100, 1000, 10_000)]
+    shapes += [(1000, 24, connections) for connections in (4, 16, 64)]
+    for series, length, connections in shapes:
+        body = arrow_body(series, length)
+        load = Load(f"{ours}/score", body, ARROW, connections=connections, seconds=seconds)
+        seen = client.run(load)
         table.add_row(
-            name, f"{statistics.median(p50):.2f}", f"{middle:.2f}", f"{middle / alone:.1f}",
-            "<= 5", f"{statistics.median(stall):.1f}",
+            str(series), str(length), str(connections), f"{seen.rate:.0f}",
+            f"{seen.rate * series * length / 1e6:.1f}", f"{seen.median * 1e3:.2f}",
+            f"{seen.quantile(0.99) * 1e3:.2f}",
+        )  # fmt: skip
+    return table
+
+
+def resident(url: str) -> float:
+    """Return the resident bytes of the server on a port."""
+    port = url.rsplit(":", 1)[1]
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"serve" in words and port.encode() in words:
+                return int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    raise RuntimeError("the server is not in /proc")
+
+
+def memory(client: Client) -> Table:
+    table = Table(
+        "request", "body MB", "before MB", "peak MB", "peak - before / body",
+        title="resident memory of a fresh server while 10 such requests pass, one at a time",
+    )  # fmt: skip
+    arrow = arrow_body(50_000_000 // 768, 96)
+    cases = {
+        "Arrow": ("", arrow, ARROW),
+        "Arrow + gradients": ("?gradients=true", arrow, ARROW),
+        "JSON": ("", json_body(17_000, 100), JSON),
+    }
+    for name, (query, body, headers) in cases.items():
+        with server(
+            ["loss-scoring", "serve", "--log-level", "warning"], "/readyz", free_port()
+        ) as url:
+            before = peak = resident(url)
+            load = Load(f"{url}/score{query}", body, headers, requests=10, seconds=30)
+            running = client.start(load)
+            while not running.done():
+                peak = max(peak, resident(url))
+                time.sleep(0.005)
+            running.result()
+        size = len(body)
+        table.add_row(
+            name, f"{size / 1e6:.0f}", f"{before / 1e6:.0f}", f"{peak / 1e6:.0f}",
+            f"{(peak - before) / size:.2f}",
         )  # fmt: skip
     return table
 
@@ -187,8 +263,8 @@ def mixed(client: Client, ours: str, repeats: int, seconds: float) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--only", choices=("rates", "mixed"))
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--only", choices=("rates", "mixed", "scaling", "memory"))
     arguments = parser.parse_args()
     os.chdir(HERE)
     client = Client(3)
@@ -197,7 +273,9 @@ def main() -> None:
         "rates": lambda ours, bare: throughput(
             client, ours, bare, arguments.repeats, arguments.seconds
         ),
-        "mixed": lambda ours, _: mixed(client, ours, arguments.repeats, arguments.seconds),
+        "mixed": lambda ours, bare: mixed(client, ours, bare, arguments.repeats, arguments.seconds),
+        "scaling": lambda ours, _: scaling(client, ours, arguments.seconds),
+        "memory": lambda *_: memory(client),
     }
     bare_options = ["--no-access-log", "--no-server-header", "--log-level", "warning"]
     with (
@@ -207,6 +285,7 @@ def main() -> None:
         for name, part in parts.items():
             if arguments.only in (None, name):
                 console.print(part(ours, bare))
+                console.print()
     client.close()
 
 

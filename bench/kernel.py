@@ -23,9 +23,10 @@ from rich.table import Table
 
 from core import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
 from core.kernels import plain_kernel
-from core.kernels.fused_cpu import FusedCpuKernel
+from core.kernels.fused_cpu import FusedCpuKernel, Scratch
 from core.kernels.fused_loops import LANES, _Restrict, sweep
 
+SCRATCH = Scratch()
 FULL = LossSpec("smape", block_denom_grad=False)
 
 
@@ -56,8 +57,8 @@ def bare(p, y, bounds, specs, gradients) -> Callable[[], None]:
     slopes = each(len(p), p.dtype) if gradients else [None] * 3
     arguments = (
         p, y, bounds, 0, n, LANES, np.empty((0, 3), np.int64), False, full,
-        None, *each(LANES, float),
-        *each(LANES, integer, quotients), None,
+        None, *(SCRATCH.sums[x] if x in names else None for x in LOSSES),
+        *(SCRATCH.tallies[integer, x] if x in names else None for x in quotients), None,
         *each(n, float), *each(n, np.int64, quotients), *slopes,
     )  # fmt: skip
     return partial(sweep, *arguments)

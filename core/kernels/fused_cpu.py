@@ -10,7 +10,9 @@ warmed up is compiled by its first call. It is not served by the plain kernel me
 in another order, and the same request would change its last bits once the compiler is done.
 """
 
+import itertools
 import os
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -40,6 +42,27 @@ def _available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class Scratch(threading.local):
+    """The lanes of one thread, each on cache lines of its own.
+
+    An accumulator that straddles two lines is loaded and stored twice in every block, which was
+    measured to cost MAE two thirds of its speed.
+    """
+
+    def __init__(self) -> None:
+        counts = [(kind, name) for kind in (np.int32, np.int64) for name in ("", *LOSSES)]
+        block = np.empty((len(LOSSES) + len(counts)) * 8 * LANES + 64, np.uint8)
+        aligned = block[-block.ctypes.data % 64 :]
+        lanes = (aligned[i * 8 * LANES :][: 8 * LANES] for i in itertools.count())
+        self.sums: Columns = {name: next(lanes).view(np.float64) for name in LOSSES}
+        self.tallies: dict[tuple[type, str], NDArray[Any]] = {
+            (kind, name): next(lanes).view(kind)[:LANES] for kind, name in counts
+        }
+
+
+_SCRATCH = Scratch()
 
 
 class FusedCpuKernel:
@@ -147,9 +170,9 @@ class FusedCpuKernel:
         integer = np.int32 if p.dtype == np.float32 else np.int64
 
         def run(first: int, last: int) -> None:
-            sums = {name: np.empty(LANES) for name in names}
-            tallies = {name: np.empty(LANES, integer) for name in quotients}
-            here = None if present is None else np.empty(LANES, integer)
+            sums = {name: _SCRATCH.sums[name] for name in names}
+            tallies = {name: _SCRATCH.tallies[integer, name] for name in quotients}
+            here = None if present is None else _SCRATCH.tallies[integer, ""]
             # fmt: off
             sweep(
                 p, y, bounds, first, last, LANES, known, options.zero_division == "skip", full,

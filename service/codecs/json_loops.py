@@ -7,9 +7,9 @@ mantissa is multiplied by a 128-bit power of five; Lemire, "Number parsing at a 
 that have more than 19 digits, are left to ``float``.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-# ruff: noqa: ANN001, ANN202 - numba infers types, and annotations it cannot read would mislead
+# ruff: noqa: ANN001, ANN201, ANN202 - numba infers types, and annotations it cannot read would mislead
 # ruff: noqa: PLR1714 - numba would build a set
-# ruff: noqa: PLR0911, PLR0912, PLR0913, PLR0914, PLR0915, PLR0917, C901 - calls cost, so one loop
+# ruff: noqa: PLR0911, PLR0912, PLR0913, PLR0915, PLR0917, C901 - calls cost, so one loop
 
 import warnings
 from typing import Any
@@ -89,6 +89,15 @@ def _rounded(mantissa, exponent, upper, lower):
     if binary >= 0x7FF:
         return uint64(0x7FF0000000000000), True
     return (fraction & uint64((1 << 52) - 1)) | (uint64(binary) << uint64(52)), True
+
+
+@_compiled
+def count_commas(body):
+    """Count the commas: there is one more number at most, and one more list."""
+    count = 0
+    for i in range(len(body)):
+        count += body[i] == 44
+    return count
 
 
 @_compiled

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.buffers import BufferPool
-from service.codecs.json_loops import HIGHEST, LOWEST, deal_lists, lift_lists
+from service.codecs.json_loops import HIGHEST, LOWEST, count_commas, deal_lists, lift_lists
 
 _SCRATCH = BufferPool(retain_bytes=256 << 20)
 _MOST_ODD = 4096
@@ -72,9 +72,10 @@ def lift(body: bytes | memoryview) -> Lifted | None:
     n = len(text)
     if n == 0 or text[-1] != ord("}"):
         return None
-    skeleton = _SCRATCH.empty(n + 1, np.uint8)
-    numbers = _SCRATCH.empty(n // 2 + 1, np.float64)
-    counts = _SCRATCH.empty(n // 3 + 1, np.int64)
+    most = count_commas(text) + 1
+    skeleton = _SCRATCH.empty(n, np.uint8)
+    numbers = _SCRATCH.empty(most, np.float64)
+    counts = _SCRATCH.empty(most, np.int64)
     odd = np.empty((_MOST_ODD, 3), np.int64)
     size, lists, total, odds, nulls = lift_lists(
         text, skeleton, numbers, numbers.view(np.uint64), counts, odd, *_tables()

@@ -1,0 +1,91 @@
+"""A whole JSON request (parse, validate, score, encode) against orjson.loads of its body alone.
+
+Interleaved in one process, without HTTP; medians, and the spread of the ratio.
+
+    python bench/json_path.py [--repeats 9]
+"""
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import orjson
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from core import kernel_for
+from service.codecs import json
+
+SHAPES = {"10k x 48": (10_000, 48), "1k x 480": (1000, 480), "30k x 16": (30_000, 16)}
+
+
+def body_of(shape: tuple[int, int], *, digits: int | None, ids: bool, channels: int) -> bytes:
+    rng = np.random.default_rng(0)
+    sides = rng.normal(100, 20, (2, *shape))
+    sides = sides if digits is None else sides.round(digits)
+    rows = sides.reshape(2, shape[0], -1, channels) if channels else sides
+    series = [
+        {"prediction": p, "target": y} | ({"id": f"store-{i}"} if ids else {})
+        for i, (p, y) in enumerate(zip(*rows.tolist(), strict=True))
+    ]
+    return orjson.dumps({"series": series})
+
+
+def times(runs: list[Callable[[], object]], repeats: int) -> list[list[float]]:
+    seen: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    for _ in range(repeats):
+        for run, mine in zip(runs, seen, strict=True):
+            start = time.perf_counter()
+            run()
+            mine.append(time.perf_counter() - start)
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
+    repeats = parser.parse_args().repeats
+    gc.freeze()  # as the service does, or full collections would be most of what is measured
+    kernel = kernel_for(torch.device("cpu"))
+    table = Table(
+        "series", "numbers", "MB", "loads ms", "decode ms", "request ms", "request / loads",
+        "spread",
+        title="orjson.loads = 1.0; target 1.0, at worst 1.3",
+    )  # fmt: skip
+    for name, shape in SHAPES.items():
+        for label, digits, ids, channels in (
+            ("3 decimals", 3, False, 0),
+            ("3 decimals, ids", 3, True, 0),
+            ("17 digits", None, False, 0),
+            ("17 digits, 4 channels", None, False, 4),
+        ):
+            body = body_of(shape, digits=digits, ids=ids, channels=channels)
+
+            def decode(body: bytes = body) -> json.ScoreRequest:
+                return json.decode(body, max_elements=1 << 30)
+
+            def request(body: bytes = body) -> bytes:
+                one = json.decode(body, max_elements=1 << 30)
+                p, y = one.prediction, one.target
+                return json.encode(one, kernel(p.values, y.values, p.offsets, one.options))
+
+            loads, decodes, wholes = times(
+                [lambda body=body: orjson.loads(body), decode, request], repeats
+            )
+            ratios = [a / b for a, b in zip(wholes, loads, strict=True)]
+            shown = [statistics.median(one) * 1e3 for one in (loads, decodes, wholes)]
+            table.add_row(
+                name, label, f"{len(body) / 1e6:.1f}", *(f"{ms:.1f}" for ms in shown),
+                f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f}-{max(ratios):.2f}",
+            )  # fmt: skip
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

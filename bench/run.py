@@ -1,0 +1,61 @@
+"""Runs every benchmark, shows its tables and writes them to bench/results.md.
+
+python bench/run.py [name ...]
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PARTS = {
+    "kernel": ["kernel.py", "--repeats", "7"],
+    "libraries": ["libraries.py"],
+    "json": ["json_path.py"],
+    "http": ["http_paths.py"],
+}
+PACKAGES = ("torch", "numba", "numpy", "pyarrow", "orjson", "fastapi", "starlette", "uvicorn")
+
+
+def machine() -> str:
+    """Describe what was measured on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
+    cpu = ", ".join(models) or platform.processor()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"{len(os.sched_getaffinity(0))} CPUs ({cpu}), {memory:.0f} GiB, no GPU used; "
+        f"Python {platform.python_version()}, {packages}."
+    )
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or list(PARTS)
+    today = datetime.now(UTC).date()
+    report = [
+        "# Measured",
+        "",
+        f"Printed by `make bench` on {today}.",
+        "Ratios are taken within one run, interleaved, and are what to read; absolute times depend",
+        "on the machine and on what else it did.",
+        "",
+        machine(),
+    ]
+    for name in wanted:
+        command = [sys.executable, str(HERE / PARTS[name][0]), *PARTS[name][1:]]
+        shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        print(shown, flush=True)
+        lines = [line.rstrip() for line in shown.splitlines()]
+        report += ["", f"## {name}", "", "```", *lines, "```"]
+    if wanted == list(PARTS):
+        (HERE / "results.md").write_text("\n".join(report) + "\n")
+
+
+if __name__ == "__main__":
+    main()
