@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help run stop test lint format lock bench test-darts clean
+.PHONY: help run stop test lint format lock bench test-darts test-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ test-darts: ## compare with the real darts.utils.losses, in an environment of it
 	.venv-darts/bin/pip install --quiet --editable . --group dev
 	.venv-darts/bin/pip install --quiet --group darts
 	.venv-darts/bin/python -m pytest -m darts tests/core
+
+test-gpu: $(VENV)/.installed ## run the kernel tests on a CUDA device
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core
 
 clean: ## remove environments and caches
 	rm -rf $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* .run

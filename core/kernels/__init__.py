@@ -1,5 +1,7 @@
 """The kernels and the choice among them."""
 
+import os
+import shutil
 import warnings
 from functools import cache
 
@@ -23,14 +25,38 @@ def _cpu_kernel() -> Kernel:
     return fused_cpu_kernel
 
 
+@cache
+def _cuda_kernel() -> Kernel:
+    try:
+        from core.kernels.fused_cuda import fused_cuda_kernel  # noqa: PLC0415 - Triton may be absent
+    except ImportError as error:
+        missing = f"Triton ({error})"
+    else:
+        if "CC" in os.environ or any(map(shutil.which, ("cc", "gcc", "clang"))):
+            return fused_cuda_kernel
+        missing = "a C compiler (cc, gcc or clang), with which Triton builds its launcher"
+    warnings.warn(
+        f"the fused CUDA kernel needs {missing}; using the plain kernel, which is slower",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return plain_kernel
+
+
 def kernel_for(device: torch.device) -> Kernel:
     """Return the fastest kernel that works on ``device``."""
-    return _cpu_kernel() if device.type == "cpu" else plain_kernel
+    choices = {"cpu": _cpu_kernel, "cuda": _cuda_kernel}
+    return choices[device.type]() if device.type in choices else plain_kernel
 
 
 def warm_up(device: torch.device) -> None:
-    """Compile all that a request on ``device`` may need; from numba's cache it takes a second."""
+    """Compile all that a request on ``device`` may need; from the caches it takes a second."""
     if kernel_for(device) is plain_kernel:
+        return
+    if device.type == "cuda":
+        from core.kernels.fused_cuda import warm_up as compile_tiles  # noqa: PLC0415 - as above
+
+        compile_tiles(device)
         return
     from core.kernels.fused_cpu import warm_up as compile_all  # noqa: PLC0415 - numba may be absent
 

@@ -171,7 +171,6 @@ def test_threads_are_checked():
 
 def test_the_cpu_gets_the_fused_kernel():
     assert isinstance(kernel_for(torch.device("cpu")), FusedCpuKernel)
-    assert kernel_for(torch.device("cuda")) is plain_kernel
 
 
 def test_without_numba_the_plain_kernel_and_a_warning(monkeypatch):

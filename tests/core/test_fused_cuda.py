@@ -1,0 +1,94 @@
+"""The CUDA kernel without a GPU: how it is chosen, how it cuts series, what it compiles to.
+
+What it computes is tested with the other kernels, on Triton's interpreter (test_kernels.py).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from interpreted import fused_cuda
+
+from core import kernels
+from core.kernels import plain_kernel
+
+CUDA = torch.device("cuda")
+WIDEST = fused_cuda.WIDTHS[-1]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def chosen_anew():
+    kernels._cuda_kernel.cache_clear()
+    yield
+    kernels._cuda_kernel.cache_clear()
+
+
+def test_it_is_the_kernel_of_cuda(monkeypatch):
+    monkeypatch.setenv("CC", "cc")
+    assert kernels.kernel_for(CUDA) is fused_cuda.fused_cuda_kernel
+    assert kernels.kernel_for(torch.device("meta")) is plain_kernel
+
+
+def test_without_triton_it_warns_and_falls_back(monkeypatch):
+    monkeypatch.setitem(sys.modules, "core.kernels.fused_cuda", None)
+    with pytest.warns(RuntimeWarning, match="needs Triton"):
+        assert kernels.kernel_for(CUDA) is plain_kernel
+
+
+def test_without_a_compiler_it_warns_and_falls_back(monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.warns(RuntimeWarning, match="needs a C compiler"):
+        assert kernels.kernel_for(CUDA) is plain_kernel
+    kernels.warm_up(CUDA)  # there is nothing to compile then
+
+
+@given(st.lists(st.integers(0, 5 * WIDEST), max_size=20))
+def test_pieces_cover_every_series_in_order(lengths):
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    pieces = fused_cuda.pieces_of(offsets)
+    for series, length in enumerate(lengths):
+        first, count = int(pieces.firsts[series]), int(pieces.counts[series])
+        mine = slice(first, first + count)
+        assert pieces.owners[mine].tolist() == [series] * count
+        sizes = pieces.sizes[mine].tolist()
+        assert sizes == [min(WIDEST, length - WIDEST * k) for k in range(count)]
+        assert pieces.starts[mine].tolist() == [offsets[series] + WIDEST * k for k in range(count)]
+        for width, (start, stop) in pieces.spans.items():
+            if start <= first < stop and count:
+                assert first + count <= stop
+                narrower = [w for w in fused_cuda.WIDTHS if w < width]
+                assert length <= width or width == fused_cuda.WIDTHS[-1]
+                assert all(length > w for w in narrower)
+    assert sum(stop - start for start, stop in pieces.spans.values()) == len(pieces.owners)
+
+
+def test_what_it_compiles_to_for_sm_80_and_sm_90():
+    environment = os.environ | {"TRITON_INTERPRET": "0"}
+    script = ROOT / "tests/core/compile_tiles.py"
+    done = subprocess.run(
+        [sys.executable, script],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [report["arch"] for report in reports] == [80] * 6 + [90] * 6
+    for report in reports:
+        vector = {"float32": "v4.b32", "float64": "v2.b64"}[report["dtype"]]
+        assert f"ld.global.{vector}" in report["loads"], report
+        assert f"st.global.{vector}" in report["stores"], report
+        assert report["local"] == report["spilled"] == report["fused"] == 0, report
+        assert report["divisions"] == [f"div.rn.f{report['dtype'][-2:]}"], report
