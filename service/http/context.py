@@ -5,7 +5,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -60,25 +60,11 @@ def context_of(scope: Scope) -> Context:
 
 
 class ContextMiddleware:
-    """Gives every request a context and every answer its headers; the last guard for errors.
+    """Gives every request a context and every answer its headers; the last guard for errors."""
 
-    Args:
-        app: The framework.
-        metrics: Where requests are counted.
-        direct: Endpoints by method and path that are served without the framework, whose routing
-            and middleware cost more than a small request; they raise ``ServiceError`` only
-            through ``problem_of``.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        metrics: Metrics,
-        direct: Mapping[tuple[str, str], ASGIApp] | None = None,
-    ) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._direct = direct or {}
         self._ids = itertools.count()
         self._prefix = secrets.token_hex(10)  # random once: a system call a request is dear
 
@@ -106,9 +92,8 @@ class ContextMiddleware:
                 message["headers"] = [*message["headers"], *own]
             await send(message)
 
-        app = self._direct.get((scope["method"], scope["path"]), self._app)
         try:
-            await app(scope, receive, send_with_headers)
+            await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             log.info("client gone: %s %s", scope["path"], context.request_id)
         except Exception:

@@ -6,8 +6,11 @@ import logging
 import pytest
 from starlette.requests import ClientDisconnect
 
+from service.app import create_app
+from service.http import score
 from service.http.context import ContextMiddleware
 from service.http.metrics import Metrics
+from service.settings import Settings
 
 
 def serve(app, headers=()):
@@ -58,14 +61,11 @@ def test_a_client_that_left_is_counted_and_not_answered():
     assert 'status="499"} 1.0' in metrics
 
 
-def test_an_endpoint_served_directly_gets_the_same_context_and_ids_differ():
-    async def framework(scope, receive, send):
-        raise AssertionError
-
+def test_ids_that_are_made_differ():
     async def endpoint(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    middleware, ids = ContextMiddleware(framework, Metrics(), {("POST", "/x"): endpoint}), set()
+    middleware, ids = ContextMiddleware(endpoint, Metrics()), set()
 
     async def send(message):
         headers = dict(message["headers"])
@@ -82,6 +82,37 @@ def test_an_endpoint_served_directly_gets_the_same_context_and_ids_differ():
         asyncio.run(middleware(scope, None, send))
     assert len(ids) == 3
     assert all(len(one) == 32 for one in ids)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/score"])
+def test_an_unexpected_error_of_any_route_is_a_problem(path, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Metrics, "render", broken)
+    monkeypatch.setattr(score, "negotiate", broken)
+    app, sent = create_app(Settings()), []
+    scope = {
+        "type": "http",
+        "method": "POST" if path == "/score" else "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"x-request-id", b"abc")],
+    }
+
+    async def send(message):
+        sent.append(message)
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(app(scope, None, send))
+    assert sent[0]["status"] == 500
+    headers = dict(sent[0]["headers"])
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"x-request-id"] == b"abc"
+    assert b"secret" not in sent[1]["body"]
+    assert "secret" in caplog.text
 
 
 def test_what_is_not_http_passes_through():
