@@ -1,6 +1,5 @@
 """JSON bodies to requests, and scores to JSON."""
 
-import contextlib
 import itertools
 import math
 from typing import Any
@@ -14,6 +13,7 @@ from core import Ragged, Scores
 from service.codecs.json_lifted import decode_lifted
 from service.codecs.json_text import parse
 from service.codecs.options import (
+    DTYPES,
     JSON_OPTIONS,
     dtype_from_json,
     escape,
@@ -80,10 +80,9 @@ def _decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreReques
 
 def warm_up() -> None:
     """Compile what decoding needs, or load it from numba's cache."""
-    for dtype in ("float32", "float64"):
-        body = b'{"dtype": "%s", "series": [{"prediction": [1e99], "target": [1]}]}'
-        with contextlib.suppress(InvalidError):
-            decode(body.replace(b"%s", dtype.encode()), max_elements=1)
+    body = b'{"dtype": "%s", "series": [{"prediction": [1], "target": [1]}]}'
+    for dtype in DTYPES:
+        decode(body % dtype.encode(), max_elements=1)
 
 
 def encode(request: ScoreRequest, scores: Scores) -> bytes:

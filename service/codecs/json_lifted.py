@@ -127,7 +127,7 @@ def _rows(sides: list[list[Any]]) -> NDArray[np.int64] | None:
         rows = list(itertools.chain.from_iterable(side))
         if rows.count(_LIFTED) != len(rows):
             return None
-    counts = np.array([list(map(len, side)) for side in sides]).T
+    counts = np.array([(len(p), len(y)) for p, y in zip(*sides, strict=True)], np.int64)
     return counts if counts.all() else None
 
 

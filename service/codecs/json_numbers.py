@@ -69,6 +69,7 @@ def lift(body: bytes | memoryview) -> Lifted | None:
         (b'{"id": "a", "prediction": [0], "target": [0]}', [2, 2], [1.0, 2.5, 3.0], 1)
     """
     text = np.frombuffer(body, np.uint8)
+    text.flags.writeable = False  # bytes or buffer: one type, so one compiled loop
     n = len(text)
     if n == 0 or text[-1] != ord("}"):
         return None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from service.codecs import json
 from service.codecs.json_lifted import decode_lifted
+from service.codecs.json_loops import count_commas, deal_lists, lift_lists
 from service.codecs.json_numbers import lift
 from service.errors import ServiceError
 
@@ -247,3 +248,20 @@ ORDINARY = {
 @pytest.mark.parametrize("text", ORDINARY.values(), ids=ORDINARY)
 def test_ordinary_bodies_are_lifted(text):
     assert decode_lifted(text.encode(), 100) is not None
+
+
+def test_no_request_compiles_after_the_warm_up():
+    """Each kind of array that a loop meets is a compilation, which takes seconds."""
+    json.warm_up()
+    loops = count_commas, lift_lists, deal_lists
+    compiled = [len(loop.signatures) for loop in loops]
+    for text in ORDINARY.values():
+        body = text.replace("]}]}", "]}, " + text.split('"series"', 1)[1].lstrip(" :[")).encode()
+        for buffer in (
+            text.encode(),
+            memoryview(text.encode()),
+            memoryview(bytearray(text.encode())),
+            body,
+        ):
+            assert decode_lifted(buffer, 100) is not None
+    assert [len(loop.signatures) for loop in loops] == compiled == [1, 1, 2]
