@@ -45,8 +45,7 @@ def shapes() -> dict[str, np.ndarray]:
 
 def bare(p, y, bounds, specs, gradients) -> Callable[[], None]:
     """Return a call of the loop alone, its outputs made beforehand."""
-    n, names = len(bounds) - 1, [spec.name for spec in specs]
-    integer = np.int32 if p.dtype == np.float32 else np.int64
+    n, names = len(bounds) - 1, tuple(spec.name for spec in specs)
 
     def each(length, dtype, wanted=tuple(LOSSES)):
         return [np.zeros(length, dtype) if x in names else None for x in wanted]
@@ -57,8 +56,7 @@ def bare(p, y, bounds, specs, gradients) -> Callable[[], None]:
     slopes = each(len(p), p.dtype) if gradients else [None] * 3
     arguments = (
         p, y, bounds, 0, n, LANES, np.empty((0, 3), np.int64), False, full,
-        None, *(SCRATCH.sums[x] if x in names else None for x in LOSSES),
-        *(SCRATCH.tallies[integer, x] if x in names else None for x in quotients), None,
+        *SCRATCH.lanes(names, p.itemsize, skip_missing=False), None,
         *each(n, float), *each(n, np.int64, quotients), *slopes,
     )  # fmt: skip
     return partial(sweep, *arguments)

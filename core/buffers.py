@@ -78,7 +78,9 @@ class BufferPool:
         else:
             # Whole powers of two, so that sizes that differ a little share blocks; what is not
             # touched costs no memory.
-            self._blocks.append(np.empty(1 << (size - 1).bit_length(), np.uint8))
+            made = np.empty(1 << (size - 1).bit_length(), np.uint8)
+            self._blocks.append(made)
             while sum(block.nbytes for block in self._blocks) > self._retain_bytes:
                 del self._blocks[0]  # the one not taken for longest; if in use, it lives on there
+            return made
         return self._blocks[-1]

@@ -47,8 +47,8 @@ class Ragged:
             raise ValueError("offsets must not decrease")
 
     @classmethod
-    def _sound(cls, values: Tensor, offsets: Tensor) -> Self:
-        """Make one of parts of others, which were checked."""
+    def trusted(cls, values: Tensor, offsets: Tensor) -> Self:
+        """Make one of parts that are known to keep the rules, without looking at them again."""
         made = object.__new__(cls)
         object.__setattr__(made, "values", values)
         object.__setattr__(made, "offsets", offsets)
@@ -76,7 +76,7 @@ class Ragged:
         for part in parts[1:]:
             offsets.append(part.offsets[1:] + start)
             start += len(part.values)
-        return cls._sound(torch.cat([part.values for part in parts]), torch.cat(offsets))
+        return cls.trusted(torch.cat([part.values for part in parts]), torch.cat(offsets))
 
     def like(self, values: Tensor) -> Self:
         """Return other values over the same offsets.
@@ -86,7 +86,7 @@ class Ragged:
         """
         if values.shape != self.values.shape or not values.is_contiguous():
             raise ValueError("values must be contiguous and as many as those they are to be like")
-        return self._sound(values, self.offsets)
+        return self.trusted(values, self.offsets)
 
     def __len__(self) -> int:
         """Return the number of series."""
@@ -104,7 +104,7 @@ class Ragged:
             return self
         offsets = self.offsets[start : stop + 1]
         first, last = int(offsets[0]), int(offsets[-1])
-        return self._sound(self.values[first:last], offsets - first)
+        return self.trusted(self.values[first:last], offsets - first)
 
     def take(self, series: Tensor) -> Self:
         """Copy some series, in the order given."""
@@ -113,9 +113,10 @@ class Ragged:
         starts = (self.offsets[series] - stops + lengths).repeat_interleave(lengths)
         elements = torch.arange(len(starts)) + starts
         offsets = torch.cat([stops.new_zeros(1), stops])
-        return self._sound(self.values[elements.to(self.values.device)], offsets)
+        return self.trusted(self.values[elements.to(self.values.device)], offsets)
 
     @property
     def lengths(self) -> Tensor:
         """The number of elements of each series, int64."""
-        return torch.from_numpy(np.diff(self.offsets.numpy()))
+        edges = self.offsets.numpy()
+        return torch.from_numpy(edges[1:] - edges[:-1])

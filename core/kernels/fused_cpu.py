@@ -15,7 +15,8 @@ import os
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
 CHUNK = 1 << 16
 SHARE = 1 << 18
 """Elements below which a thread is not worth waking (50-75 microseconds)."""
-_TOGETHER = frozenset(LOSSES)
+_QUOTIENTS = tuple(name for name, loss in LOSSES.items() if loss.has_quotient)
 _NONE_KNOWN = np.empty((0, len(LOSSES)), np.int64)
 _OUTPUTS = BufferPool(retain_bytes=256 << 20)
 """Three gradients of a batch of 4 Mi float64 are 96 MiB; two such answers may be under way."""
@@ -42,6 +43,39 @@ def _available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What one sweep computes, worked out once for each way of asking."""
+
+    names: tuple[str, ...]
+    quotients: tuple[str, ...]
+    gradients: bool
+    skip_missing: bool
+    skip_zero: bool
+    full: bool | None
+    """Whether sMAPE's denominator has a gradient; None, and not False, prunes the branch."""
+
+    @classmethod
+    def of(cls, specs: tuple[LossSpec, ...], options: ScoreOptions) -> "_Pass":
+        names = tuple(spec.name for spec in specs)
+        full = options.gradients and any(not spec.block_denom_grad for spec in specs)
+        return cls(
+            names,
+            tuple(name for name in names if name in _QUOTIENTS),
+            options.gradients,
+            options.missing == "skip",
+            options.zero_division == "skip",
+            full or None,
+        )
+
+
+@lru_cache(maxsize=256)
+def _passes(options: ScoreOptions) -> tuple[_Pass, ...]:
+    if len(options.losses) == len(LOSSES):
+        return (_Pass.of(options.losses, options),)
+    return tuple(_Pass.of((spec,), options) for spec in options.losses)
 
 
 class Scratch(threading.local):
@@ -60,6 +94,18 @@ class Scratch(threading.local):
         self.tallies: dict[tuple[type, str], NDArray[Any]] = {
             (kind, name): next(lanes).view(kind)[:LANES] for kind, name in counts
         }
+
+    def lanes(
+        self, names: tuple[str, ...], itemsize: int, *, skip_missing: bool
+    ) -> list[NDArray[Any] | None]:
+        """Return what ``sweep`` counts and adds in, in the order of its arguments."""
+        # As wide as an element, so that counting fills the same vectors as adding.
+        integer = np.int32 if itemsize == 4 else np.int64
+        return [
+            self.tallies[integer, ""] if skip_missing else None,
+            *(self.sums[name] if name in names else None for name in LOSSES),
+            *(self.tallies[integer, name] if name in names else None for name in _QUOTIENTS),
+        ]
 
 
 _SCRATCH = Scratch()
@@ -86,46 +132,36 @@ class FusedCpuKernel:
         self, prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
     ) -> Scores:
         """Score every series."""
-        p, y, edges = (_ordinary(side.detach().numpy()) for side in (prediction, target, offsets))
+        p, y, edges = _ordinary(prediction), _ordinary(target), _ordinary(offsets)
         bounds, owner = _pieces(edges)
-        groups: list[tuple[LossSpec, ...]] = [(spec,) for spec in options.losses]
-        if {spec.name for spec in options.losses} == _TOGETHER:
-            groups = [options.losses]
-        values: Columns = {}
-        masked: Columns = {}
-        gradients: Columns = {}
-        for specs in groups:
-            done = self._score(p, y, edges, bounds, owner, specs, options)
-            for column, part in zip((values, masked, gradients), done, strict=True):
+        columns: tuple[Columns, Columns, Columns] = ({}, {}, {})
+        for what in _passes(options):
+            if owner is None:
+                values, masked, _, slopes = self._sweep(
+                    p, y, bounds, what, gradients=what.gradients
+                )
+            else:
+                values, masked, slopes = self._score_pieces(p, y, edges, bounds, owner, what)
+            for column, part in zip(columns, (values, masked, slopes), strict=True):
                 column.update(part)
-        wanted = [spec.name for spec in options.losses]
         return Scores(
-            *(
-                {name: torch.from_numpy(column[name]) for name in wanted if name in column}
-                for column in (values, masked, gradients)
-            )
+            *({name: torch.from_numpy(x) for name, x in column.items()} for column in columns)
         )
 
-    def _score(  # noqa: PLR0913, PLR0917 - one private call
+    def _score_pieces(  # noqa: PLR0913, PLR0917 - one private call
         self,
         p: NDArray[Any],
         y: NDArray[Any],
         offsets: NDArray[np.int64],
         bounds: NDArray[np.int64],
-        owner: NDArray[np.int64] | None,
-        specs: tuple[LossSpec, ...],
-        options: ScoreOptions,
+        owner: NDArray[np.int64],
+        what: _Pass,
     ) -> tuple[Columns, Columns, Columns]:
-        if owner is None:
-            values, masked, _, gradients = self._pass(
-                p, y, bounds, _NONE_KNOWN, specs, options, options.gradients
-            )
-            return values, masked, gradients
-        # Some series is in several pieces: what each is divided by must be known beforehand.
+        """Score where some series is in several pieces: their sums decide what is divided by."""
         n = len(offsets) - 1
         counts = np.repeat(np.diff(offsets)[:, None], len(LOSSES), axis=1)
-        totals, pieces_masked, present, gradients = self._pass(
-            p, y, bounds, counts[owner], specs, options, gradients=False
+        totals, pieces_masked, present, slopes = self._sweep(
+            p, y, bounds, what, counts[owner], gradients=False
         )
 
         def join(column: NDArray[Any]) -> NDArray[np.float64]:
@@ -135,7 +171,7 @@ class FusedCpuKernel:
         masked = {name: join(column).astype(np.int64) for name, column in pieces_masked.items()}
         if present is not None:
             counts[:] = join(present).astype(np.int64)[:, None]
-        if options.zero_division == "skip":
+        if what.skip_zero:
             for name, column in masked.items():
                 counts[:, list(LOSSES).index(name)] -= column
         with np.errstate(invalid="ignore"):
@@ -143,44 +179,41 @@ class FusedCpuKernel:
                 name: join(column) / counts[:, list(LOSSES).index(name)]
                 for name, column in totals.items()
             }
-        if options.gradients:
-            gradients = self._pass(p, y, bounds, counts[owner], specs, options, gradients=True)[3]
-        return values, masked, gradients
+        if what.gradients:
+            slopes = self._sweep(p, y, bounds, what, counts[owner], gradients=True)[3]
+        return values, masked, slopes
 
-    def _pass(  # noqa: PLR0913, PLR0917 - one private call
+    def _sweep(  # noqa: PLR0913 - one private call
         self,
         p: NDArray[Any],
         y: NDArray[Any],
         bounds: NDArray[np.int64],
-        known: NDArray[np.int64],
-        specs: tuple[LossSpec, ...],
-        options: ScoreOptions,
-        gradients: bool,  # noqa: FBT001
+        what: _Pass,
+        known: NDArray[np.int64] = _NONE_KNOWN,
+        *,
+        gradients: bool,
     ) -> tuple[Columns, Columns, NDArray[np.int64] | None, Columns]:
         """Sweep all pieces once, sharing them among threads by elements."""
-        n = len(bounds) - 1
-        names = [spec.name for spec in specs]
-        quotients = [name for name in names if LOSSES[name].has_quotient]
+        n, names = len(bounds) - 1, what.names
         values: Columns = {name: np.empty(n) for name in names}
-        masked: Columns = {name: np.empty(n, np.int64) for name in quotients}
-        slopes: Columns = {name: _OUTPUTS.empty(len(p), p.dtype) for name in names if gradients}
-        present = np.empty(n, np.int64) if options.missing == "skip" else None
-        full = (any(not spec.block_denom_grad for spec in specs) and gradients) or None
-        # As wide as an element, so that counting fills the same vectors as adding.
-        integer = np.int32 if p.dtype == np.float32 else np.int64
+        masked: Columns = {name: np.empty(n, np.int64) for name in what.quotients}
+        slopes: Columns = (
+            {name: _OUTPUTS.empty(len(p), p.dtype) for name in names} if gradients else {}
+        )
+        present = np.empty(n, np.int64) if what.skip_missing else None
+        full = what.full if gradients else None
+        outputs = (
+            present,
+            *map(values.get, LOSSES),
+            *map(masked.get, _QUOTIENTS),
+            *map(slopes.get, LOSSES),
+        )
 
         def run(first: int, last: int) -> None:
-            sums = {name: _SCRATCH.sums[name] for name in names}
-            tallies = {name: _SCRATCH.tallies[integer, name] for name in quotients}
-            here = None if present is None else _SCRATCH.tallies[integer, ""]
-            # fmt: off
+            lanes = _SCRATCH.lanes(names, p.itemsize, skip_missing=what.skip_missing)
             sweep(
-                p, y, bounds, first, last, LANES, known, options.zero_division == "skip", full,
-                here, *map(sums.get, LOSSES), tallies.get("mape"), tallies.get("smape"), present,
-                *map(values.get, LOSSES), masked.get("mape"), masked.get("smape"),
-                *map(slopes.get, LOSSES),
+                *(p, y, bounds, first, last, LANES, known, what.skip_zero, full, *lanes, *outputs)
             )
-            # fmt: on
 
         shares = min(self.threads, len(p) // SHARE)
         if shares <= 1:
@@ -197,8 +230,9 @@ class FusedCpuKernel:
         return values, masked, present, slopes
 
 
-def _ordinary(array: NDArray[Any]) -> NDArray[Any]:
-    """Copy what is unaligned (an odd offset in an Arrow body): another type to compile for."""
+def _ordinary(side: Tensor) -> NDArray[Any]:
+    """View a tensor; copy what is unaligned (an odd offset in an Arrow body): another type."""
+    array = (side.detach() if side.requires_grad else side).numpy()
     return array if array.flags.carray else np.require(array, None, ("C", "A"))
 
 

@@ -72,7 +72,7 @@ def decode_lifted(body: bytes | memoryview, max_elements: int) -> ScoreRequest |
     if dealt is None:
         return None
     check_elements(len(dealt.prediction), max_elements)
-    prediction = Ragged(torch.from_numpy(dealt.prediction), torch.from_numpy(dealt.offsets))
+    prediction = Ragged.trusted(torch.from_numpy(dealt.prediction), torch.from_numpy(dealt.offsets))
     return ScoreRequest(
         prediction=prediction,
         target=prediction.like(torch.from_numpy(dealt.target)),

@@ -93,7 +93,7 @@ def _rounded(mantissa, exponent, upper, lower):
 
 @_compiled
 def count_commas(body):
-    """Count the commas: there is one more number at most, and one more list."""
+    """Count the commas: JSON has at most one more number, and one more list."""
     count = 0
     for i in range(len(body)):
         count += body[i] == 44
@@ -134,8 +134,12 @@ def lift_lists(body, skeleton, numbers, bits, counts, odd, upper, lower, tens):
         c = body[j]
         if not (48 <= c <= 57 or c == 45 or c == 110):
             continue
+        if lists == len(counts):  # not JSON: lists without a comma between them
+            return failed
         first = total
         while True:
+            if total == len(numbers):
+                return failed
             c = body[j]
             start = j
             if c == 110:

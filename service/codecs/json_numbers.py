@@ -77,7 +77,7 @@ def lift(body: bytes | memoryview) -> Lifted | None:
     skeleton = _SCRATCH.empty(n, np.uint8)
     numbers = _SCRATCH.empty(most, np.float64)
     counts = _SCRATCH.empty(most, np.int64)
-    odd = np.empty((_MOST_ODD, 3), np.int64)
+    odd = np.empty((min(most, _MOST_ODD), 3), np.int64)
     size, lists, total, odds, nulls = lift_lists(
         text, skeleton, numbers, numbers.view(np.uint64), counts, odd, *_tables()
     )

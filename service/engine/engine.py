@@ -59,9 +59,9 @@ class Engine:
         policy: Decides what is scored next.
         on_batch: Called with each batch and its seconds, for metrics; on the worker thread, or
             on the event loop for a request that is scored there.
-        inline_elements: A request of at most so many elements is scored on the event loop, at
-            once and alone. On a CPU that is quicker than to wake a thread, which then contends
-            for the interpreter; on another device it must be 0.
+        inline_elements: The largest request that ``score_at_once`` takes. On a CPU that is quicker
+            than to wake a thread, which then contends for the interpreter; on another device it
+            must be 0.
     """
 
     def __init__(
@@ -109,6 +109,28 @@ class Engine:
         if self._thread.is_alive():
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
+    def score_at_once(
+        self, prediction: Ragged, target: Ragged, options: ScoreOptions
+    ) -> Answer | None:
+        """Score a small request here and now, alone; None if it is one to ``submit``.
+
+        Raises:
+            OverloadedError: If the engine is not running.
+            ScoringError: If the device failed on it.
+        """
+        elements = prediction.values.shape[0]
+        if not 0 < elements <= self._inline_elements:
+            return None
+        if not self._running:
+            raise OverloadedError("the service is starting or stopping")
+        started = time.monotonic()
+        result = self._worker.score_one(Piece(prediction, target, options))
+        seconds = time.monotonic() - started
+        self._on_batch([Span(-1, 0, len(prediction), elements, waited=0.0)], seconds)
+        if isinstance(result, Exception):
+            raise _failure(result)
+        return Answer(result, compute_s=seconds)
+
     def submit(
         self, prediction: Ragged, target: Ragged, options: ScoreOptions
     ) -> asyncio.Future[Answer]:
@@ -124,18 +146,6 @@ class Engine:
         future: asyncio.Future[Answer] = self._loop.create_future()
         if len(prediction) == 0:
             future.set_result(Answer(Scores.empty(options, prediction.values.dtype)))
-            return future
-        elements = prediction.values.shape[0]
-        if elements <= self._inline_elements:
-            span = Span(-1, 0, len(prediction), elements, 0.0)
-            job = _Job(prediction, target, options, future, unscored=len(prediction))
-            started = time.monotonic()
-            (result,) = self._worker.score([Piece(prediction, target, options)])
-            seconds = time.monotonic() - started
-            self._on_batch([span], seconds)
-            answer = _collect(span, job, result, seconds)
-            assert answer is not None  # noqa: S101 - the span is the whole request
-            _deliver([(future, answer)])
             return future
         job = _Job(prediction, target, options, future, unscored=len(prediction))
         number = next(self._numbers)
@@ -202,12 +212,16 @@ class Engine:
                 self._work.wait()
 
 
+def _failure(error: Exception) -> ScoringError:
+    return ScoringError(f"the device could not score it: {type(error).__name__}")
+
+
 def _collect(
     span: Span, job: _Job, result: Scores | Exception, seconds: float
 ) -> Answer | Exception | None:
     """Add a result to its job; return the answer once it is whole."""
     if isinstance(result, Exception):
-        return ScoringError(f"the device could not score it: {type(result).__name__}")
+        return _failure(result)
     if not job.parts:
         job.queue_s = span.waited
     job.compute_s += seconds

@@ -3,7 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -12,8 +12,7 @@ from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for, warm_up
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Piece:
+class Piece(NamedTuple):
     """Consecutive series of one request, with what the device needs to score them."""
 
     prediction: Ragged
@@ -47,7 +46,7 @@ class DeviceWorker:
         Pieces that agree in options and dtype share one kernel call.
         """
         if len(pieces) == 1:
-            return [self._alone(pieces[0])]
+            return [self.score_one(pieces[0])]
         groups: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
         for i, piece in enumerate(pieces):
             groups[piece.options, piece.prediction.values.dtype].append(i)
@@ -55,14 +54,15 @@ class DeviceWorker:
         for members in groups.values():
             scored = self._attempt([pieces[i] for i in members])
             if isinstance(scored, Exception) and len(members) > 1:  # find whose it is
-                results.update((i, self._alone(pieces[i])) for i in members)
+                results.update((i, self.score_one(pieces[i])) for i in members)
             elif isinstance(scored, Exception):
                 results[members[0]] = scored
             else:
                 results.update(zip(members, scored, strict=True))
         return [results[i] for i in range(len(pieces))]
 
-    def _alone(self, piece: Piece) -> Scores | Exception:
+    def score_one(self, piece: Piece) -> Scores | Exception:
+        """Score one piece alone."""
         scored = self._attempt([piece])
         return scored if isinstance(scored, Exception) else scored[0]
 
@@ -74,17 +74,11 @@ class DeviceWorker:
             return error.with_traceback(None)  # its frames would keep the tensors alive
 
     def _score_group(self, group: Sequence[Piece]) -> list[Scores]:
+        if len(group) == 1:
+            return [self._score(*group[0])]
         prediction = Ragged.cat([piece.prediction for piece in group])
         target = Ragged.cat([piece.target for piece in group])
-        p, y = prediction.values, target.values
-        on_cpu = self.device.type == "cpu"  # a copy that does nothing still costs
-        if not on_cpu:
-            p, y = (side.to(self.device, non_blocking=True) for side in (p, y))
-        scores = self._kernel(p, y, prediction.offsets, group[0].options)
-        if not on_cpu:
-            scores = scores.to("cpu")
-        if len(group) == 1:
-            return [scores]
+        scores = self._score(prediction, target, group[0].options)
         cut, series, elements = [], 0, 0
         for piece in group:
             ragged = piece.prediction
@@ -92,3 +86,10 @@ class DeviceWorker:
             cut.append(scores.slice(slice(series, stop), slice(elements, end)))
             series, elements = stop, end
         return cut
+
+    def _score(self, prediction: Ragged, target: Ragged, options: ScoreOptions) -> Scores:
+        p, y = prediction.values, target.values
+        if self.device.type == "cpu":  # a copy that does nothing still costs
+            return self._kernel(p, y, prediction.offsets, options)
+        p, y = (side.to(self.device, non_blocking=True) for side in (p, y))
+        return self._kernel(p, y, prediction.offsets, options).to("cpu")

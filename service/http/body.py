@@ -1,7 +1,8 @@
 """Receives a body into memory, within a limit that is checked before the memory is spent."""
 
+from collections.abc import Mapping
+
 import numpy as np
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
@@ -11,7 +12,7 @@ from service.errors import TooLargeError, UnreadableError
 _BODIES = BufferPool(retain_bytes=128 << 20)
 
 
-async def receive_body(headers: Headers, receive: Receive, limit: int) -> memoryview:
+async def receive_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> memoryview:
     """Return the whole body.
 
     A body of known length goes straight into one buffer of that size (aligned as Arrow wants it,
@@ -23,12 +24,14 @@ async def receive_body(headers: Headers, receive: Receive, limit: int) -> memory
         UnreadableError: If its length is not the announced one.
         ClientDisconnect: If the client went away before its end.
     """
-    announced = headers.get("content-length")
+    announced = headers.get(b"content-length")
     if announced is None:
         return await _receive_chunked(receive, limit)
-    length = int(announced) if announced.isdecimal() else limit + 1
+    length = int(announced) if announced.isdigit() else limit + 1
     if length > limit:
-        raise TooLargeError(f"the body has {announced} bytes, this server takes {limit}")
+        raise TooLargeError(
+            f"the body has {announced.decode('latin-1')} bytes, this server takes {limit}"
+        )
     chunk, more = await _next_chunk(receive)
     if not more and len(chunk) == length:
         return memoryview(chunk)  # a small body comes at once

@@ -5,8 +5,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import ClientDisconnect
@@ -27,30 +26,24 @@ class Context:
 
     Attributes:
         request_id: The client's ``X-Request-Id`` when it is sane, else made here.
+        headers: Those of the request, in lower case; the values of a repeated one joined by
+            commas (RFC 9110, 5.3).
         stages: Seconds by stage, in the order they happened.
         format: ``json`` or ``arrow`` once known, for the metrics.
         route: The route's path, for the metrics; a client's path would be unbounded.
     """
 
     request_id: str
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=dict)
     format: str = "none"
     route: str = "none"
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages[name] = time.perf_counter() - started
-
     def server_timing(self) -> str:
         """Return the ``Server-Timing`` header: milliseconds by stage, and in total."""
         stages = {**self.stages, "total": time.perf_counter() - self.started}
-        return ", ".join(f"{name};dur={1e3 * s:.3f}" for name, s in stages.items())
+        return ", ".join([f"{name};dur={1e3 * s:.3f}" for name, s in stages.items()])
 
 
 def context_of(scope: Scope) -> Context:
@@ -73,11 +66,14 @@ class ContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        if _SANE_ID.fullmatch(given):
-            context = Context(given.decode("ascii"))
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+        given = headers.get(b"x-request-id")
+        if given is not None and _SANE_ID.fullmatch(given):
+            context = Context(given.decode("ascii"), headers)
         else:
-            context = Context(f"{self._prefix}{next(self._ids):012x}")
+            context = Context(f"{self._prefix}{next(self._ids):012x}", headers)
         scope[_KEY] = context
         status = 499  # nothing was sent: the client had gone
 

@@ -1,9 +1,8 @@
 """Which format a body is in, and which one the answer is to be in."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from email.message import Message
-
-from starlette.datastructures import Headers
+from typing import NamedTuple
 
 from service.codecs import arrow, json
 from service.errors import NotAcceptableError, UnsupportedMediaError
@@ -11,28 +10,30 @@ from service.errors import NotAcceptableError, UnsupportedMediaError
 FORMATS = {"json": json.MEDIA_TYPE, "arrow": arrow.MEDIA_TYPE}
 
 
-@dataclass(frozen=True)
-class Formats:
+class Formats(NamedTuple):
     """The formats of a body and of its answer: keys of ``FORMATS``."""
 
     request: str
     answer: str
 
 
-def negotiate(headers: Headers) -> Formats:
-    """Read Content-Type, Content-Encoding and Accept.
+def negotiate(headers: Mapping[bytes, bytes]) -> Formats:
+    """Read Content-Type, Content-Encoding and Accept; their names are in lower case.
 
     Raises:
         UnsupportedMediaError: If the body's type or encoding is not spoken here.
         NotAcceptableError: If Accept allows neither format.
     """
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
+    content_type, encoding, accept = [
+        headers.get(name, b"").decode("latin-1")
+        for name in (b"content-type", b"content-encoding", b"accept")
+    ]
+    if encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaError(
             f"Content-Encoding {encoding!r} is not supported; send the body as it is"
         )
-    request = _request_format(headers.get("content-type", ""))
-    return Formats(request, _answer_format(", ".join(headers.getlist("accept")), request))
+    request = _request_format(content_type)
+    return Formats(request, _answer_format(accept, request))
 
 
 def _request_format(content_type: str) -> str:
@@ -52,7 +53,7 @@ def _request_format(content_type: str) -> str:
 
 
 def _answer_format(accept: str, request: str) -> str:
-    if accept in ("", "*/*"):
+    if accept in ("", "*/*", FORMATS[request]):  # the common case, without parsing
         return request
     best, best_quality = "", 0.0
     # The request's own format comes first, so that it wins a tie.

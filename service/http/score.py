@@ -5,11 +5,11 @@ Python object of every number.
 """
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -52,46 +52,51 @@ class ScoreEndpoint:
         except ServiceError as error:
             await problem_of(error, context.request_id)(scope, receive, send)
             return
-        size = sum(map(len, chunks))
         headers = [
             (b"content-type", _TYPES[format_]),
-            (b"content-length", str(size).encode()),
+            (b"content-length", b"%d" % sum(map(len, chunks))),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for chunk in chunks:
-            for start in range(0, len(chunk), _SENT_AT_ONCE):
-                part = chunk[start : start + _SENT_AT_ONCE]
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        parts = _parts(chunks)
+        for i, part in enumerate(parts, start=1):
+            more = i < len(parts)
+            await send({"type": "http.response.body", "body": part, "more_body": more})
 
     async def _answer(
         self, scope: Scope, receive: Receive, context: Context
     ) -> tuple[str, list[memoryview]]:
         """Return the format and the parts of the answer."""
-        headers = Headers(scope=scope)
-        formats = negotiate(headers)
+        formats = negotiate(context.headers)
         context.format = formats.request
-        query = scope["query_string"].decode("ascii", "replace")
         is_json = formats.request == "json"
         settings = self._settings
         limit = settings.max_json_bytes if is_json else settings.max_body_bytes
-        body = await receive_body(headers, receive, min(limit, settings.max_body_bytes))
-        with context.stage("decode"):
-            work = len(body) if is_json else len(body) // _ARROW_IS_CHEAPER
-            request = await _apart(work, lambda: self._decode(body, query, is_json=is_json))
-        answer = await self._score(request, receive)
-        context.stages.update(queue=answer.queue_s, compute=answer.compute_s)
-        with context.stage("encode"):
-            work = 64 * len(request) // _ARROW_IS_CHEAPER
-            if formats.answer == "json":
-                work = 64 * len(request) + 20 * request.elements * len(answer.scores.gradients)
-            chunks = await _apart(work, lambda: _encode(request, answer.scores, formats))
+        body = await receive_body(context.headers, receive, min(limit, settings.max_body_bytes))
+        started = time.perf_counter()
+        work = len(body) if is_json else len(body) // _ARROW_IS_CHEAPER
+        try:
+            request = await _apart(work, self._decode, body, scope["query_string"], is_json)
+        finally:  # a refusal took its time as well
+            context.stages["decode"] = time.perf_counter() - started
+        answer = self._engine.score_at_once(request.prediction, request.target, request.options)
+        if answer is None:
+            answer = await self._score(request, receive)
+        context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
+        started = time.perf_counter()
+        work = 64 * len(request)
+        if formats.answer == "json":
+            work += 20 * request.elements * len(answer.scores.gradients)
+        else:
+            work //= _ARROW_IS_CHEAPER
+        chunks = await _apart(work, _encode, request, answer.scores, formats)
+        context.stages["encode"] = time.perf_counter() - started
         return formats.answer, chunks
 
-    def _decode(self, body: memoryview, query: str, *, is_json: bool) -> ScoreRequest:
+    def _decode(self, body: memoryview, query: bytes, is_json: bool) -> ScoreRequest:  # noqa: FBT001
         faults = Faults()
         settings = self._settings
-        parameters = parse_qsl(query, keep_blank_values=True)
+        text = query.decode("ascii", "replace")
+        parameters = parse_qsl(text, keep_blank_values=True) if text else []
         if is_json:
             for name, _ in parameters:
                 faults.add(f"?{name}", "the options of a JSON request stand in its body")
@@ -109,7 +114,7 @@ class ScoreEndpoint:
     async def _score(self, request: ScoreRequest, receive: Receive) -> Answer:
         """Await the answer; withdraw the request if the client goes away first."""
         future = self._engine.submit(request.prediction, request.target, request.options)
-        if future.done():
+        if future.done():  # no series
             return future.result()
         gone = asyncio.ensure_future(_disconnect(receive))
         try:
@@ -127,11 +132,22 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _apart(size: int, work: Callable[[], _T]) -> _T:
+async def _apart(size: int, work: Callable[..., _T], *arguments: object) -> _T:
     """Run work on some bytes of JSON here when they are few, else on a thread."""
     if size <= _INLINE_BYTES:
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(None, work)
+        return work(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+
+
+def _parts(chunks: Sequence[memoryview]) -> Sequence[memoryview]:
+    """Cut what is too large for one write."""
+    if len(chunks) == 1 and len(chunks[0]) <= _SENT_AT_ONCE:
+        return chunks
+    return [
+        chunk[start : start + _SENT_AT_ONCE]
+        for chunk in chunks
+        for start in range(0, len(chunk), _SENT_AT_ONCE)
+    ]
 
 
 def _encode(request: ScoreRequest, scores: Scores, formats: Formats) -> list[memoryview]:

@@ -91,6 +91,12 @@ def test_halfway_between_two_floats(mantissa, power):
         assert same_bits(numbers_of(text)[0], float(text))
 
 
+@pytest.mark.parametrize("unit", [b"[1]", b"[1 ]", b"[1][2,3]", b'{"a":[1]}'])
+def test_more_lists_than_commas_allow_stay_within_memory(unit):
+    """They used to be written past the end of what was set aside for them."""
+    assert lift(b'{"series":' + unit * 100_000 + b"}") is None
+
+
 MALFORMED = [
     "01", "-", "+1", "1.", ".5", "1e", "1e+", "--1", "1.e5", "0x10", "1_0", "1 2", "1,,2", "1,", ",1",
     "nul", "nulll", "NaN", "-Infinity", "Infinity", "1e5.5", "1.2.3", "00", "-01", "1e 5", "\u0661",

@@ -69,6 +69,12 @@ def test_a_far_larger_block_is_left_for_large_requests():
     assert pool.empty(1 << 23, np.uint8).ctypes.data == address
 
 
+def test_a_block_that_rounds_up_over_the_bound_is_handed_out_all_the_same():
+    pool = BufferPool(3 << 20)
+    assert len(pool.empty((3 << 20) - 1, np.uint8)) == (3 << 20) - 1
+    assert pool.retained_bytes == 0
+
+
 def test_threads_never_share_a_lease():
     pool, wrong = BufferPool(1 << 24), []
 

@@ -65,6 +65,10 @@ def submit(engine, prediction, options=OPTIONS):
     return engine.submit(prediction, zeros_like(prediction), options)
 
 
+def score_at_once(engine, prediction):
+    return engine.score_at_once(prediction, zeros_like(prediction), OPTIONS)
+
+
 async def entered(kernel):
     await asyncio.get_running_loop().run_in_executor(None, kernel.entered.wait, 10)
     kernel.entered.clear()
@@ -286,6 +290,7 @@ def test_nobody_is_lost_when_the_worker_dies_halfway_through_a_batch(monkeypatch
             failed = results[1:]
             assert all(isinstance(result, ScoringError) for result in failed)
             assert len(set(map(id, failed))) == len(failed), "each request has its own traceback"
+            await engine.stop()  # the thread forgets them after it has answered
             assert engine._jobs == {}
             assert engine.queued_elements == 0
             assert not engine.ready
@@ -345,20 +350,19 @@ def test_a_small_request_is_scored_at_once_while_the_device_is_busy(caplog):
             queued = submit(engine, ragged([4.0], [5.0, 6.0]))
             assert engine.queued_elements == 3
             kernel.gate.set()
-            small = submit(engine, ragged([7.0], [8.0]))
-            poisoned = submit(engine, ragged([POISON]))
-            assert small.done()
+            small = score_at_once(engine, ragged([7.0], [8.0]))
             assert_same(
-                small.result().scores,
+                small.scores,
                 score(ragged([7.0], [8.0]), ragged([0.0], [0.0]), gradients=True),
             )
             with pytest.raises(ScoringError):
-                await poisoned
+                score_at_once(engine, ragged([POISON]))
+            assert score_at_once(engine, ragged([1.0, 2.0, 3.0])) is None
             await asyncio.gather(large, queued)
             assert engine._jobs == {}
         assert sorted(batches) == [[1], [2], [3], [3]]
         with pytest.raises(OverloadedError):
-            submit(engine, ragged([1.0]))
+            score_at_once(engine, ragged([1.0]))
 
     with caplog.at_level(logging.CRITICAL):
         asyncio.run(main())
