@@ -4,7 +4,7 @@ from core.kernels import Kernel, Scores, kernel_for, warm_up
 from core.losses import MAELoss, MapeLoss, SmapeLoss
 from core.options import ALL_LOSSES, LOSSES, Loss, LossSpec, Missing, ScoreOptions, ZeroDivision
 from core.ragged import Ragged
-from core.scoring import MissingElements, MissingValueError, find_missing, score
+from core.scoring import MissingElements, MissingValueError, find_missing, may_be_missing, score
 
 __all__ = [
     "ALL_LOSSES",
@@ -24,6 +24,7 @@ __all__ = [
     "ZeroDivision",
     "find_missing",
     "kernel_for",
+    "may_be_missing",
     "score",
     "warm_up",
 ]

@@ -106,15 +106,6 @@ class Ragged:
         first, last = int(offsets[0]), int(offsets[-1])
         return self.trusted(self.values[first:last], offsets - first)
 
-    def take(self, series: Tensor) -> Self:
-        """Copy some series, in the order given."""
-        lengths = self.lengths[series]
-        stops = lengths.cumsum(0)
-        starts = (self.offsets[series] - stops + lengths).repeat_interleave(lengths)
-        elements = torch.arange(len(starts)) + starts
-        offsets = torch.cat([stops.new_zeros(1), stops])
-        return self.trusted(self.values[elements.to(self.values.device)], offsets)
-
     @property
     def lengths(self) -> Tensor:
         """The number of elements of each series, int64."""

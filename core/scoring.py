@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from core.kernels import Scores, kernel_for
 from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
@@ -40,32 +39,22 @@ class MissingValueError(ValueError):
         )
 
 
-def suspects(scores: Scores) -> Tensor:
-    """Return the series, by position, that may hold a missing element: all that do, and others.
+def may_be_missing(scores: Scores) -> bool:
+    """Tell from the scores of some series whether one may hold a missing element.
 
     A missing element leaves a trace in every loss: MAE is NaN or infinite, and a quotient is
-    masked. So the kernel has looked for missing elements already, at no cost; only the suspects
-    need another look, since a sum may overflow and a target be 0.
+    masked. So the kernel has looked for missing elements already, at no cost; only a trace is
+    worth another look, since a sum may overflow and a target be 0.
     """
-    name = next((name for name in scores.values if name not in scores.masked), None)
-    if name is not None:
-        return (~scores.values[name].isfinite()).nonzero().flatten()
-    masked = scores.masked.get("smape", next(iter(scores.masked.values())))
-    return masked.nonzero().flatten()
+    for name, values in scores.values.items():
+        if name not in scores.masked:
+            return not bool(values.isfinite().all())
+    return any(bool(counts.any()) for counts in scores.masked.values())
 
 
 @torch.inference_mode()
-def find_missing(
-    prediction: Ragged, target: Ragged, limit: int = 20, *, scores: Scores | None = None
-) -> MissingElements:
+def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> MissingElements:
     """Find the series with an element that is not finite, and name at most ``limit`` of them.
-
-    Args:
-        prediction: One side.
-        target: The other, with the same offsets.
-        limit: How many series to name.
-        scores: Their scores, if they are known: then only the series that they make suspect are
-            looked at.
 
     Example:
         >>> import torch
@@ -74,14 +63,10 @@ def find_missing(
         >>> find_missing(p, p)
         MissingElements(affected=1, first=[(1, 'prediction', 1)])
     """
-    if scores is not None:
-        chosen = suspects(scores).cpu()
-        if len(chosen) == 0:
-            return MissingElements(0, [])
-        found = find_missing(prediction.take(chosen), target.take(chosen), limit)
-        places = [(int(chosen[i]), side, position) for i, side, position in found.first]
-        return MissingElements(found.affected, places)
     sides = {"prediction": prediction, "target": target}
+    # A finite sum has finite terms, and needs no memory.
+    if all(bool(ragged.values.sum().isfinite()) for ragged in sides.values()):
+        return MissingElements(0, [])
     bad = {side: (~ragged.values.isfinite()).cpu() for side, ragged in sides.items()}
     offsets = prediction.offsets
     elements = (bad["prediction"] | bad["target"]).nonzero().flatten()
@@ -146,8 +131,8 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     if not torch.equal(prediction.offsets, target.offsets):
         raise ValueError("prediction and target must have the same offsets")
     scores = kernel_for(values.device)(values, target.values, prediction.offsets, options)
-    if missing == "error":
-        found = find_missing(prediction, target, scores=scores)
+    if missing == "error" and may_be_missing(scores):
+        found = find_missing(prediction, target)
         if found.affected:
             raise MissingValueError(found)
     return scores

@@ -57,8 +57,9 @@ def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIAp
         max_queued_elements=settings.max_queued_elements,
     )
     worker = worker or DeviceWorker(choose_device(settings.device))
-    inline = settings.inline_elements if worker.device.type == "cpu" else 0
-    engine = Engine(worker, policy, metrics.observe_batch, inline)
+    inline = settings.inline_elements, settings.idle_inline_elements
+    on_cpu = worker.device.type == "cpu"
+    engine = Engine(worker, policy, metrics.observe_batch, *(inline if on_cpu else (0, 0)))
     metrics.watch_queue(lambda: engine.queued_elements)
 
     @asynccontextmanager

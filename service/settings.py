@@ -39,6 +39,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Requests up to so many elements skip the queue when the device is the CPU.",
     )
+    idle_inline_elements: int = Field(
+        2 * MEBI,
+        ge=0,
+        description="The same for a request that is alone in the server; 0 leaves it to threads.",
+    )
     max_queued_elements: int = Field(
         64 * MEBI, gt=0, description="Elements that may wait; beyond them requests get 503."
     )

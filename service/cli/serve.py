@@ -30,6 +30,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     max_elements: Annotated[int | None, _option("max_elements")] = None,
     batch_elements: Annotated[int | None, _option("batch_elements")] = None,
     inline_elements: Annotated[int | None, _option("inline_elements")] = None,
+    idle_inline_elements: Annotated[int | None, _option("idle_inline_elements")] = None,
     max_queued_elements: Annotated[int | None, _option("max_queued_elements")] = None,
     shutdown_s: Annotated[int | None, _option("shutdown_s")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,

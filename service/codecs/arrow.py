@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from core import Ragged, ScoreOptions, Scores, find_missing
+import core
+from core import Ragged, ScoreOptions, Scores
 from service.codecs.arrow_lists import (
     Side,
     check_nulls,
@@ -20,13 +21,15 @@ from service.codecs.arrow_lists import (
     is_series,
     one_array,
 )
-from service.codecs.ipc import check_stream_size
+from service.codecs.ipc import check_stream_size, has_few_plain_messages
 from service.codecs.options import escape
 from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
 from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError, UnreadableError
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 _SIDES = ("prediction", "target")
+_QUICK_BYTES = 16 << 20
+"""Series of one element make a million of it, which takes some 8 milliseconds."""
 
 
 def decode(
@@ -41,14 +44,14 @@ def decode(
             once decompressed.
     """
     table = _read(pa.py_buffer(body), max_bytes)
-    columns = {name: flatten(name, table.column(name)) for name in _SIDES}
-    prediction, target = columns["prediction"], columns["target"]
+    prediction = flatten("prediction", table.column("prediction"))
+    target = flatten("target", table.column("target"), like=prediction)
     _check_shapes(prediction, target)
     check_elements(int(prediction.offsets[-1]), max_elements)
 
+    dtype = torch.promote_types(prediction.values.dtype, target.values.dtype)
     offsets = torch.from_numpy(prediction.offsets)
-    dtype = torch.promote_types(prediction.torch_type, target.torch_type)
-    ragged = Ragged(prediction.values.to(dtype), offsets)
+    ragged = Ragged.trusted(prediction.values.to(dtype), offsets)  # _read checked the layout
     return ScoreRequest(
         prediction=ragged,
         target=ragged.like(target.values.to(dtype)),
@@ -59,18 +62,20 @@ def decode(
     )
 
 
-def check_missing(request: ScoreRequest, scores: Scores) -> None:
-    """Refuse elements that are missing or not finite, if the request wants that.
+def may_be_missing(request: ScoreRequest, scores: Scores) -> bool:
+    """Tell whether ``check_missing`` has to read the elements, which takes long where many are."""
+    return request.options.missing == "error" and core.may_be_missing(scores)
 
-    It is done with the scores at hand, since they tell which series to look at: to look at all
-    of a large body would cost more than to score it.
+
+def check_missing(request: ScoreRequest) -> None:
+    """Refuse elements that are missing or not finite.
+
+    It is done once the scores are known, since they tell whether to look at all.
 
     Raises:
         InvalidError: If there are any.
     """
-    if request.options.missing != "error":
-        return
-    missing = find_missing(request.prediction, request.target, MAX_LISTED_ERRORS, scores=scores)
+    missing = core.find_missing(request.prediction, request.target, MAX_LISTED_ERRORS)
     faults = Faults()
     for series, side, position in missing.first:
         faults.add(
@@ -135,6 +140,11 @@ def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
     return gathered.joined()
 
 
+def is_quick(body: memoryview) -> bool:
+    """Tell whether a stream is read in a few milliseconds: in few messages, not compressed."""
+    return len(body) <= _QUICK_BYTES and has_few_plain_messages(pa.py_buffer(body))
+
+
 def _read(body: pa.Buffer, max_bytes: int) -> pa.Table:
     check_stream_size(body, max_bytes)
     try:
@@ -185,7 +195,7 @@ def _is_text(type_: pa.DataType) -> bool:
 def _check_shapes(prediction: Side, target: Side) -> None:
     if prediction.channels != target.channels:
         raise InvalidError(f"prediction has {_width(prediction)}, target {_width(target)}")
-    if np.array_equal(prediction.offsets, target.offsets):
+    if prediction.offsets is target.offsets or np.array_equal(prediction.offsets, target.offsets):
         return
     faults = Faults()
     lengths = np.diff(prediction.offsets), np.diff(target.offsets)

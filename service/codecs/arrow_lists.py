@@ -1,6 +1,6 @@
 """Arrow list columns to flat values and offsets, and flat gradients back to list columns."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,28 @@ _FLOATS = (pa.float32(), pa.float64())
 
 
 class Side(NamedTuple):
-    """One column of series, flat; ``channels`` is 0 where a step is one number."""
+    """One column of series, flat.
+
+    Attributes:
+        values: All elements.
+        raw: The offsets of its lists as they were sent.
+        offsets: Where each series starts and ends among the elements.
+        channels: How many numbers a step has; 0 where it is one number and not a list.
+    """
 
     values: torch.Tensor
+    raw: npt.NDArray[np.integer[Any]]
     offsets: npt.NDArray[np.int64]
     channels: int
-    torch_type: torch.dtype
 
 
-def flatten(name: str, column: pa.ChunkedArray) -> Side:
+def flatten(name: str, column: pa.ChunkedArray, like: Side | None = None) -> Side:
     """Return a column of lists as flat values and offsets, in place where the layout allows it.
+
+    Args:
+        name: Of the column, for errors.
+        column: Lists of numbers, or of rows of numbers.
+        like: A side whose offsets are taken over if these are the same.
 
     Raises:
         InvalidError: If a series is null or empty.
@@ -34,24 +46,28 @@ def flatten(name: str, column: pa.ChunkedArray) -> Side:
     check_nulls(name, array, faults)
     faults.check()
     if pa.types.is_fixed_size_list(array.type):
-        offsets = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+        raw = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+        flat = array.flatten()
     else:
-        raw = array.offsets.to_numpy().astype(np.int64)
-        offsets = raw - raw[0] if len(raw) else np.zeros(1, np.int64)
-        faults.add_each(
-            np.flatnonzero(np.diff(offsets) == 0),
-            lambda row: (f"/{name}/{row}", "is empty: a series has at least one element"),
-        )
-    faults.check()
-    flat, channels = array.flatten(), 0
-    if pa.types.is_fixed_size_list(flat.type):
-        channels = flat.type.list_size
+        raw = array.offsets.to_numpy() if len(array) else np.zeros(1, np.int64)
+        flat = array.values.slice(raw[0], raw[-1] - raw[0])  # flatten() does it at more cost
+    channels = flat.type.list_size if pa.types.is_fixed_size_list(flat.type) else 0
+    if channels:
         if flat.null_count:
             faults.add(f"/{name}", f"{flat.null_count} rows of its series are null")
             faults.check()
-        flat, offsets = flat.flatten(), offsets * channels
-    values = _tensor(flat)
-    return Side(values, offsets, channels, values.dtype)
+        flat = flat.flatten()
+    if like is not None and like.channels == channels and np.array_equal(raw, like.raw):
+        return like._replace(values=_tensor(flat))
+    offsets = np.subtract(raw, raw[0], dtype=np.int64)
+    faults.add_each(
+        np.flatnonzero(offsets[1:] == offsets[:-1]),
+        lambda row: (f"/{name}/{row}", "is empty: a series has at least one element"),
+    )
+    faults.check()
+    if channels:
+        offsets *= channels
+    return Side(_tensor(flat), raw, offsets, channels)
 
 
 def gradient_column(request: ScoreRequest, flat: torch.Tensor) -> pa.Array:

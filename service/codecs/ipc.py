@@ -6,6 +6,7 @@ travel as 816 bytes are refused before they are unpacked. Field numbers are thos
 ``Message.fbs``. Reads are bounds-checked by Python: a forged offset raises, it never strays.
 """
 
+import itertools
 import struct
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ _RECORD_BATCH_BUFFERS, _RECORD_BATCH_COMPRESSION = 2, 3
 _DICTIONARY_BATCH_DATA, _DICTIONARY_BATCH_IS_DELTA = 1, 2
 _BUFFER_BYTES = 16  # struct Buffer { offset: int64, length: int64 }
 
+_FEW = 64
 _DICTIONARY_CHECKS = 16
 """How often the limit may be read: a dictionary is validated anew with each record batch."""
 
@@ -52,6 +54,21 @@ def check_stream_size(body: pa.Buffer, limit: int) -> None:
         raise UnreadableError("an Arrow message header is damaged") from error
     if source.tell() < body.size:  # a second stream, say, whose series would get no answer
         raise UnreadableError(f"{body.size - source.tell()} bytes follow the end of the stream")
+
+
+def has_few_plain_messages(body: pa.Buffer) -> bool:
+    """Tell whether a stream is a handful of messages, none of them compressed.
+
+    A damaged one is: reading it ends where the damage is.
+    """
+    messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(body))
+    try:
+        some = list(itertools.islice(messages, _FEW + 1))
+        return len(some) <= _FEW and not any(map(_decompressed_size, some))
+    except (pa.ArrowException, OSError, struct.error, IndexError, TypeError, ValueError):
+        return True
+    except UnreadableError:
+        return True
 
 
 def _decompressed_size(message: pa.ipc.Message) -> int:

@@ -62,6 +62,8 @@ class Engine:
         inline_elements: The largest request that ``score_at_once`` takes. On a CPU that is quicker
             than to wake a thread, which then contends for the interpreter; on another device it
             must be 0.
+        idle_inline_elements: The same where no other request is under way, so that nobody waits
+            for the event loop.
     """
 
     def __init__(
@@ -70,11 +72,12 @@ class Engine:
         policy: BatchPolicy,
         on_batch: Callable[[Sequence[Span], float], None] = lambda _batch, _seconds: None,
         inline_elements: int = 0,
+        idle_inline_elements: int = 0,
     ) -> None:
         self._worker = worker
         self._policy = policy
         self._on_batch = on_batch
-        self._inline_elements = inline_elements
+        self._inline_elements = {False: inline_elements, True: idle_inline_elements}
         self._work = threading.Condition()
         self._jobs: dict[int, _Job] = {}
         self._numbers = itertools.count()
@@ -110,16 +113,22 @@ class Engine:
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
     def score_at_once(
-        self, prediction: Ragged, target: Ragged, options: ScoreOptions
+        self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
     ) -> Answer | None:
         """Score a small request here and now, alone; None if it is one to ``submit``.
+
+        Args:
+            prediction: One side.
+            target: The other.
+            options: What to compute.
+            idle: Whether no other request is under way.
 
         Raises:
             OverloadedError: If the engine is not running.
             ScoringError: If the device failed on it.
         """
         elements = prediction.values.shape[0]
-        if not 0 < elements <= self._inline_elements:
+        if not 0 < elements <= self._inline_elements[idle]:
             return None
         if not self._running:
             raise OverloadedError("the service is starting or stopping")

@@ -21,7 +21,7 @@ from service.engine import Answer, Engine
 from service.errors import Faults, ServiceError
 from service.http.body import receive_body
 from service.http.context import Context, context_of
-from service.http.negotiation import FORMATS, Formats, negotiate
+from service.http.negotiation import FORMATS, negotiate
 from service.http.problems import problem_of
 from service.settings import Settings
 
@@ -29,11 +29,9 @@ _T = TypeVar("_T")
 
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _INLINE_BYTES = 1 << 16
-"""Below this, a hand-off to a thread costs more than it spares the event loop."""
+"""JSON below this is read and written on the event loop; a hand-off to a thread costs more."""
 _SENT_AT_ONCE = 1 << 19
 """One write holds the event loop for as long as it takes to copy."""
-_ARROW_IS_CHEAPER = 32
-"""Times as cheap as JSON at worst, where every series has one element."""
 
 
 class ScoreEndpoint:
@@ -42,16 +40,20 @@ class ScoreEndpoint:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         context = context_of(scope)
         context.route = "/score"
+        self._open += 1
         try:
             format_, chunks = await self._answer(scope, receive, context)
         except ServiceError as error:
             await problem_of(error, context.request_id)(scope, receive, send)
             return
+        finally:
+            self._open -= 1
         headers = [
             (b"content-type", _TYPES[format_]),
             (b"content-length", b"%d" % sum(map(len, chunks))),
@@ -73,22 +75,24 @@ class ScoreEndpoint:
         limit = settings.max_json_bytes if is_json else settings.max_body_bytes
         body = await receive_body(context.headers, receive, min(limit, settings.max_body_bytes))
         started = time.perf_counter()
-        work = len(body) if is_json else len(body) // _ARROW_IS_CHEAPER
+        here = len(body) <= _INLINE_BYTES if is_json else arrow.is_quick(body)
         try:
-            request = await _apart(work, self._decode, body, scope["query_string"], is_json)
+            request = await _run(self._decode, body, scope["query_string"], is_json, here=here)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
-        answer = self._engine.score_at_once(request.prediction, request.target, request.options)
+        answer = self._engine.score_at_once(
+            request.prediction, request.target, request.options, idle=self._open == 1
+        )
         if answer is None:
             answer = await self._score(request, receive)
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
         started = time.perf_counter()
-        work = 64 * len(request)
-        if formats.answer == "json":
-            work += 20 * request.elements * len(answer.scores.gradients)
-        else:
-            work //= _ARROW_IS_CHEAPER
-        chunks = await _apart(work, _encode, request, answer.scores, formats)
+        if not is_json and arrow.may_be_missing(request, answer.scores):
+            await _run(arrow.check_missing, request, here=request.elements <= _INLINE_BYTES)
+        chunks = await _run(
+            *(_encode, request, answer.scores, formats.answer),
+            here=_encoded_bytes(request, formats.answer) <= _INLINE_BYTES,
+        )
         context.stages["encode"] = time.perf_counter() - started
         return formats.answer, chunks
 
@@ -132,9 +136,9 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _apart(size: int, work: Callable[..., _T], *arguments: object) -> _T:
-    """Run work on some bytes of JSON here when they are few, else on a thread."""
-    if size <= _INLINE_BYTES:
+async def _run(work: Callable[..., _T], *arguments: object, here: bool) -> _T:
+    """Run work here, on the event loop, or on a thread."""
+    if here:
         return work(*arguments)
     return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 
@@ -150,9 +154,15 @@ def _parts(chunks: Sequence[memoryview]) -> Sequence[memoryview]:
     ]
 
 
-def _encode(request: ScoreRequest, scores: Scores, formats: Formats) -> list[memoryview]:
-    if formats.request == "arrow":
-        arrow.check_missing(request, scores)
-    if formats.answer == "json":
+def _encoded_bytes(request: ScoreRequest, format_: str) -> int:
+    """Estimate the JSON to be written, or the Arrow that takes as long."""
+    if format_ == "arrow":
+        return 2 * len(request)
+    gradients = len(request.options.losses) if request.options.gradients else 0
+    return 64 * len(request) + 20 * request.elements * gradients
+
+
+def _encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryview]:
+    if format_ == "json":
         return [memoryview(json.encode(request, scores))]
     return arrow.encode(request, scores)

@@ -45,7 +45,11 @@ def main() -> None:
         return plain_kernel(prediction, target, offsets, options)
 
     settings = Settings(
-        port=arguments.port, max_elements=100, max_queued_elements=100, inline_elements=0
+        port=arguments.port,
+        max_elements=100,
+        max_queued_elements=100,
+        inline_elements=0,
+        idle_inline_elements=0,
     )
     app = create_app(settings, DeviceWorker(torch.device("cpu"), kernel))
     server = uvicorn.Server(uvicorn.Config(app, port=settings.port, log_level="error"))
