@@ -3,7 +3,6 @@
 uvicorn bench.ceilings:app
 """
 
-import numpy as np
 from fastapi import FastAPI, Request
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -33,12 +32,17 @@ async def _answer(send: Send, body: bytes) -> None:
 
 
 class Sink:
-    """Reads the body into one buffer of its announced size."""
+    """Reads the body into one buffer of its announced size, the same for all requests."""
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         length = int(dict(scope["headers"])[b"content-length"])
-        buffer = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
+        if len(self._buffer) < length:
+            self._buffer = memoryview(bytearray(length))
+        buffer = self._buffer
         filled, more = 0, True
         while more:
             message = await receive()

@@ -159,7 +159,7 @@ class _Batch:
                 self.series,
                 *choices,
                 **fixed,
-                **LAUNCH,
+                **launch_options(aligned=self.aligned),
             )
         return columns, made
 
@@ -175,13 +175,19 @@ class _Batch:
                 sums.shape[1],
                 self.series,
                 ROWS=_JOINED,
-                **LAUNCH,
+                **launch_options(aligned=True),
             )
         return totals
 
 
-LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
-"""A fused multiply-add rounds once where the contract rounds twice."""
+def launch_options(*, aligned: bool) -> dict[str, Any]:
+    """Return what the compiler is told beside the constants.
+
+    Unaligned elements are dealt to the threads one by one, so neighbours must change threads to be
+    folded; with four warps that takes more registers than there are, with two it does not. A fused
+    multiply-add rounds once where the contract rounds twice.
+    """
+    return {"num_warps": 4 if aligned else 2, "enable_fp_fusion": False}
 
 
 def constants(width: int, dtype: torch.dtype, *, aligned: bool) -> dict[str, Any]:

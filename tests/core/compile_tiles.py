@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import compiler as nvidia
 from triton.compiler import ASTSource
 
-from core.kernels.fused_cuda import LAUNCH, WIDTHS, constants
+from core.kernels.fused_cuda import WIDTHS, constants, launch_options
 from core.kernels.fused_tiles import join_pieces, score_tiles
 
 TYPES = {"float32": "*fp32", "float64": "*fp64"}
@@ -21,7 +22,7 @@ INT64 = {"starts", "sizes", "owners", "divisors", "firsts", "counts"}
 ELEMENTS = {"prediction", "target", "slopes_mae", "slopes_mape", "slopes_smape"}
 
 
-def compiled(function, arch, fixed, elements):
+def compiled(function, arch, fixed, elements, *, aligned=True):
     signature = {}
     for name in function.arg_names:
         if name in fixed:
@@ -32,13 +33,14 @@ def compiled(function, arch, fixed, elements):
             signature[name] = "*fp64"
         else:
             signature[name] = elements if name in ELEMENTS else "i32"
-    aligned = {
+    bases = {
         (i,): [["tt.divisibility", 16]]
         for i, kind in enumerate(signature.values())
         if kind.startswith("*")
     }
-    source = ASTSource(function, signature, fixed, aligned)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=LAUNCH).asm["ptx"]
+    source = ASTSource(function, signature, fixed, bases)
+    options = launch_options(aligned=aligned)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options).asm["ptx"]
 
 
 def spilled_bytes(ptx, arch):
@@ -55,25 +57,25 @@ def spilled_bytes(ptx, arch):
 
 
 def main():
+    for arch, dtype, width, aligned in product((80, 90), TYPES, WIDTHS, (True, False)):
+        fixed = constants(width, getattr(torch, dtype), aligned=aligned)
+        ptx = compiled(score_tiles, arch, fixed, TYPES[dtype], aligned=aligned)
+        spilled, registers = spilled_bytes(ptx, arch)
+        report = {
+            "arch": arch,
+            "dtype": dtype,
+            "width": width,
+            "aligned": aligned,
+            "loads": sorted(set(re.findall(r"ld\.global[.\w]*", ptx))),
+            "stores": sorted(set(re.findall(r"st\.global[.\w]*", ptx))),
+            "local": len(re.findall(r"\b(?:ld|st)\.local", ptx)),
+            "fused": len(re.findall(r"\bfma\.", ptx)),
+            "divisions": sorted(set(re.findall(r"div\.[.\w]*", ptx))),
+            "spilled": spilled,
+            "registers": registers,
+        }
+        print(json.dumps(report), flush=True)
     for arch in (80, 90):
-        for dtype, elements in TYPES.items():
-            for width in WIDTHS:
-                fixed = constants(width, getattr(torch, dtype), aligned=True)
-                ptx = compiled(score_tiles, arch, fixed, elements)
-                spilled, registers = spilled_bytes(ptx, arch)
-                report = {
-                    "arch": arch,
-                    "dtype": dtype,
-                    "width": width,
-                    "loads": sorted(set(re.findall(r"ld\.global[.\w]*", ptx))),
-                    "stores": sorted(set(re.findall(r"st\.global[.\w]*", ptx))),
-                    "local": len(re.findall(r"\b(?:ld|st)\.local", ptx)),
-                    "fused": len(re.findall(r"\bfma\.", ptx)),
-                    "divisions": sorted(set(re.findall(r"div\.[.\w]*", ptx))),
-                    "spilled": spilled,
-                    "registers": registers,
-                }
-                print(json.dumps(report), flush=True)
         compiled(join_pieces, arch, {"ROWS": 128}, "*fp64")
 
 
