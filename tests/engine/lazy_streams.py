@@ -1,7 +1,7 @@
 """CUDA without CUDA: streams that do what they were given as late, or as early, as CUDA may.
 
 "Device" memory and pinned memory are arrays of garbage. An operation keeps nothing alive: it knows
-addresses, as a GPU does, and looks there when it runs. A stream runs when the host waits for it, no
+where its memory was, as a GPU does, and looks there when it runs. A stream runs when the host waits for it, no
 further than it must; with ``eagerness`` also now and then before, in a random order that events
 allow. So a wait that is missing, or memory that was let go of or used again too early, gives wrong
 numbers or a hazard.
@@ -11,6 +11,7 @@ import random
 import weakref
 from collections import deque
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -160,23 +161,19 @@ class LazyStreams:
             self._random.choice(able).step()
 
     def _place(self, tensor):
-        """Return the address, length and type of what this memory knows, else None."""
-        place = tensor.data_ptr(), tensor.shape[0], tensor.dtype
-        return place if tensor.shape[0] == 0 or self._find(place) is not None else None
-
-    def _find(self, place):
-        address, length, dtype = place
-        size = length * dtype.itemsize
+        """Return where a tensor is, without keeping it alive; None if it is not this memory's."""
+        size = tensor.shape[0] * tensor.dtype.itemsize
         if not size:
-            return torch.empty(0, dtype=dtype)
-        for block in (one() for one in self._memory):
-            start = -1 if block is None else address - block.ctypes.data
+            return _Place(None, 0, 0, tensor.dtype)
+        for reference in self._memory:
+            block = reference()
+            start = -1 if block is None else tensor.data_ptr() - block.ctypes.data
             if start >= 0 and start + size <= block.nbytes:
-                return torch.from_numpy(block[start : start + size]).view(dtype)
+                return _Place(reference, start, size, tensor.dtype)
         return None
 
     def _run(self, work, places):
-        found = [self._find(place) for place in places]
+        found = [place.find() for place in places]
         if any(one is None for one in found):
             self.hazards.append("memory was let go of before it was used")
             return
@@ -184,6 +181,21 @@ class LazyStreams:
             work(*found)
         except Exception as error:  # noqa: BLE001 - raised where the host waits
             self.compute.failure = error  # copies do not fail here
+
+
+class _Place(NamedTuple):
+    block: weakref.ref | None
+    start: int
+    size: int
+    dtype: torch.dtype
+
+    def find(self):
+        if not self.size:
+            return torch.empty(0, dtype=self.dtype)
+        block = self.block()
+        if block is None:
+            return None
+        return torch.from_numpy(block[self.start : self.start + self.size]).view(self.dtype)
 
 
 def _columns(scores):

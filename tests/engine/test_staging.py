@@ -1,6 +1,5 @@
 """Staging on streams that run late or early: right numbers, or something was not waited for."""
 
-import gc
 import logging
 from contextlib import nullcontext
 from unittest.mock import create_autospec
@@ -143,27 +142,47 @@ def test_a_failure_on_the_device_shows_at_the_finish_and_spoils_nobody_else(eage
     assert fake.hazards == []
 
 
-def test_a_failure_at_the_begin_lets_go_of_nothing_that_is_being_copied(caplog):
-    fake = LazyStreams()
-    good = fake.kernel(kernel_for(CPU))
-    calls = []
+class Refusing(LazyStreams):
+    """Refuses one call, counted from the first batch: of its kernel, or of a copy."""
 
-    def refuses_the_first(*arguments):
-        calls.append(arguments)
-        if len(calls) == 1:
-            raise RuntimeError("no launch")
-        return good(*arguments)
+    def __init__(self, kernels=None, copies=None):
+        super().__init__()
+        self.refused = {"kernels": kernels, "copies": copies}
+        self.calls = dict.fromkeys(self.refused, 0)
 
-    worker, plain = DeviceWorker(CPU, refuses_the_first, lambda _: Staging(fake)), DeviceWorker(CPU)
+    def _count(self, what):
+        self.calls[what] += 1
+        if self.calls[what] == self.refused[what]:
+            raise RuntimeError("refused")
+
+    def copy(self, to, source):
+        self._count("copies")
+        super().copy(to, source)
+
+    def kernel(self, inner):
+        call = super().kernel(inner)
+
+        def counted(*arguments):
+            self._count("kernels")
+            return call(*arguments)
+
+        return counted
+
+
+@pytest.mark.parametrize(
+    "refused", [{"kernels": 1}, *({"copies": n} for n in (2, 3, 4, 6))], ids=str
+)
+def test_a_failure_at_the_begin_lets_go_of_nothing_that_is_in_use(refused, caplog):
+    fake, plain = Refusing(**refused), DeviceWorker(CPU)
+    worker = staged(fake)
     with caplog.at_level(logging.CRITICAL):
         pending = worker.begin([piece(1)])
-        assert pending.done
-        (failed,) = pending.finish()
+    assert pending.done
+    (failed,) = pending.finish()
     assert isinstance(failed, RuntimeError)
-    del pending, failed, calls[:]
-    gc.collect()
-    calls.append(None)
-    assert_same(worker.score([piece(2)]), plain.score([piece(2)]))
+    following = [worker.begin([piece(seed)]) for seed in (2, 3)]
+    for seed, pending in zip((2, 3), following, strict=True):
+        assert_same(pending.finish(), plain.score([piece(seed)]))
     assert fake.hazards == []
 
 
