@@ -26,7 +26,8 @@ from core.buffers import SMALLEST, BufferPool
 from service.engine.streams import CudaStreams
 
 _PINNED = 512 << 20
-"""Two batches of 4 Mi float64 in flight take 256 MiB, and each answer that is being sent 128."""
+"""Two batches of 4 Mi float64 in flight take 384 MiB with three gradients, and an answer that is
+being sent 128."""
 _LINE = 64
 
 
