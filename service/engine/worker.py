@@ -41,13 +41,14 @@ class Begun(Protocol):
         """Return the scores; raises if the device failed."""
 
 
-@dataclass(frozen=True, eq=False)
 class _Scored:
-    scores: Scores
-    done: bool = True
+    done = True
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
 
     def finish(self) -> Scores:
-        return self.scores
+        return self._scores
 
 
 class DeviceWorker:
@@ -84,15 +85,16 @@ class DeviceWorker:
 
     def score(self, pieces: Sequence[Piece]) -> list[Scores | Exception]:
         """Score pieces together; one that fails gets its exception and spoils no other."""
-        return self.begin(pieces).finish()
+        if len(pieces) != 1:
+            return self.begin(pieces).finish()
+        scored = self.finish_group(pieces, self.begin_group(pieces))  # on the event loop, often
+        return [scored] if isinstance(scored, Exception) else [*scored]
 
     def begin(self, pieces: Sequence[Piece]) -> "Pending":
         """Start to score pieces, which with staging need not be scored when this returns.
 
         Pieces that agree in options and dtype share one kernel call.
         """
-        if len(pieces) == 1:
-            return Pending(self, [([0], pieces, self.begin_group(pieces))])
         alike: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
         for i, piece in enumerate(pieces):
             alike[piece.options, piece.prediction.values.dtype].append(i)
