@@ -57,8 +57,9 @@ test-darts: ## compare with the real darts.utils.losses, in an environment of it
 	.venv-darts/bin/pip install --quiet --group darts
 	.venv-darts/bin/python -m pytest -m darts tests/core
 
-test-gpu: $(VENV)/.installed ## run the kernel tests on a CUDA device
-	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core
+test-gpu: $(VENV)/.installed ## run the tests that need a CUDA device, measure staging there
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core tests/engine
+	$(BIN)/python bench/staging.py
 
 clean: ## remove environments and caches
 	rm -rf $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* .run

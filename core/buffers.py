@@ -10,6 +10,7 @@ is nothing to give back and nothing to forget. This needs exact reference counts
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,17 @@ def _references(blocks: list[NDArray[np.uint8]]) -> int:
 _FREE = _references([np.empty(1, np.uint8)])
 
 
+def _ordinary(size: int) -> NDArray[np.uint8]:
+    return np.empty(size, np.uint8)
+
+
 class BufferPool:
     """Hands out uninitialised arrays.
 
     Args:
-        retain_bytes: The most memory that is kept for later; larger arrays are made as usual.
+        retain_bytes: The most memory that is kept for later. An array that does not fit, beside
+            those in use, is made as usual.
+        allocate: Makes a block of so many bytes; ordinary memory unless given.
 
     Example:
         >>> pool = BufferPool(1 << 24)
@@ -46,8 +53,11 @@ class BufferPool:
         True
     """
 
-    def __init__(self, retain_bytes: int) -> None:
+    def __init__(
+        self, retain_bytes: int, allocate: Callable[[int], NDArray[np.uint8]] = _ordinary
+    ) -> None:
         self._retain_bytes = retain_bytes
+        self._allocate = allocate
         self._blocks: list[NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
@@ -55,32 +65,40 @@ class BufferPool:
     def retained_bytes(self) -> int:
         """How much memory the pool holds, in use or not."""
         with self._lock:
-            return sum(block.nbytes for block in self._blocks)
+            return self._held()
+
+    def _held(self) -> int:
+        return sum(block.nbytes for block in self._blocks)
 
     def empty(self, length: int, dtype: DTypeLike) -> NDArray[Any]:
         """Return an array of ``length`` elements, as ``numpy.empty`` does."""
         size = length * np.dtype(dtype).itemsize
-        if not SMALLEST <= size <= self._retain_bytes:
-            return np.empty(length, dtype)
-        with self._lock:
-            return self._take(size)[:size].view(dtype)
+        if size >= SMALLEST:
+            with self._lock:
+                if self._take(size):
+                    return self._blocks[-1][:size].view(dtype)
+        return np.empty(length, dtype)
 
-    def _take(self, size: int) -> NDArray[np.uint8]:
-        """Return the best free block, the last of the list from now on, or a new one."""
-        fitting = -1
+    def _take(self, size: int) -> bool:
+        """Make a free block the last of the list; False if there is none and no room for one."""
+        free = []
         for i in range(len(self._blocks)):
             self._blocks.append(self._blocks.pop(0))  # each is last once, where it is counted
-            fits = size <= self._blocks[-1].nbytes <= 4 * size
-            if fits and _references(self._blocks) == _FREE:
-                fitting = i
-        if fitting >= 0:
-            self._blocks.append(self._blocks.pop(fitting))
-        else:
-            # Whole powers of two, so that sizes that differ a little share blocks; what is not
-            # touched costs no memory.
-            made = np.empty(1 << (size - 1).bit_length(), np.uint8)
-            self._blocks.append(made)
-            while sum(block.nbytes for block in self._blocks) > self._retain_bytes:
-                del self._blocks[0]  # the one not taken for longest; if in use, it lives on there
-            return made
-        return self._blocks[-1]
+            if _references(self._blocks) == _FREE:
+                free.append(i)
+        fitting = [i for i in free if size <= self._blocks[i].nbytes <= 4 * size]
+        if fitting:
+            self._blocks.append(self._blocks.pop(fitting[-1]))
+            return True
+        # Whole powers of two, so that sizes that differ a little share blocks; what is not touched
+        # of ordinary memory costs none.
+        whole = 1 << (size - 1).bit_length()
+        excess = self._held() + whole - self._retain_bytes
+        if excess > sum(self._blocks[i].nbytes for i in free):
+            return False
+        for dropped, i in enumerate(free):  # those not taken for longest come first
+            if excess <= 0:
+                break
+            excess -= self._blocks.pop(i - dropped).nbytes
+        self._blocks.append(self._allocate(whole))
+        return True

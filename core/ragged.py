@@ -67,16 +67,22 @@ class Ragged:
         return cls.from_lengths(torch.cat(list(series)), [len(one) for one in series])
 
     @classmethod
-    def cat(cls, parts: Sequence[Self]) -> Self:
-        """Concatenate; a single part is returned as it is, without a copy."""
-        if len(parts) == 1:
+    def cat(cls, parts: Sequence[Self], out: Tensor | None = None) -> Self:
+        """Concatenate; a single part is returned as it is, without a copy, unless ``out`` is given.
+
+        Args:
+            parts: At least one.
+            out: Where the values go; of their dtype and number.
+        """
+        if len(parts) == 1 and out is None:
             return parts[0]
         offsets = [parts[0].offsets]
         start = len(parts[0].values)
         for part in parts[1:]:
             offsets.append(part.offsets[1:] + start)
             start += len(part.values)
-        return cls.trusted(torch.cat([part.values for part in parts]), torch.cat(offsets))
+        values = torch.cat([part.values for part in parts], out=out)
+        return cls.trusted(values, torch.cat(offsets))
 
     def like(self, values: Tensor) -> Self:
         """Return other values over the same offsets.

@@ -124,7 +124,10 @@ class _Batch:
         self.starts, self.sizes, self.owners = map(self._there, self.pieces[:3])
 
     def _there(self, array: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        there = torch.from_numpy(array)
+        if self.device.type == "cuda":  # out of pageable memory the host would wait for the copy
+            there = there.pin_memory()
+        return there.to(self.device, non_blocking=True)
 
     def launch(
         self, divisors: Tensor, *, sums: bool, slopes: bool

@@ -3,6 +3,9 @@
 The event loop admits requests and awaits futures. One thread owns the device: it takes a batch,
 scores it, and hands all answers back in a single wake-up of the loop. The policy between them is
 guarded by one lock, which is held for microseconds and never while the device works.
+
+The thread begins the next batch, if one waits, before it finishes the one in flight. On a CPU a
+batch is done once it has begun, and nothing is ever in flight.
 """
 
 import asyncio
@@ -10,12 +13,13 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from core import Ragged, ScoreOptions, Scores
 from service.engine.policy import BatchPolicy, Span
-from service.engine.worker import DeviceWorker, Piece
+from service.engine.worker import DeviceWorker, Pending, Piece
 from service.errors import OverloadedError, ScoringError
 
 log = logging.getLogger(__name__)
@@ -28,7 +32,7 @@ class Answer:
     Attributes:
         scores: One row a series, in the request's order.
         queue_s: Seconds from admission to the first batch.
-        compute_s: Seconds in batches, those of its neighbours included.
+        compute_s: Seconds in batches, neighbours included; where two overlap, both count.
     """
 
     scores: Scores
@@ -48,6 +52,8 @@ class _Job:
     compute_s: float = 0.0
 
 
+_Flight = tuple[list[tuple[Span, _Job]], Pending, float]
+"""What is scored, on its way, and when it began."""
 _Settled = tuple[int, _Job, Answer | Exception]
 
 
@@ -177,8 +183,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            while spans := self._next_batch():
-                self._settle(self._score(spans))
+            self._serve()
         except BaseException:
             log.critical("the device worker died; the service is no longer ready", exc_info=True)
             with self._work:
@@ -186,19 +191,32 @@ class Engine:
                 orphans = list(self._jobs.items())
             self._settle([(n, job, ScoringError("the device worker died")) for n, job in orphans])
 
-    def _score(self, spans: Sequence[Span]) -> list[_Settled]:
-        """Score a batch; return the requests that it completed or failed."""
+    def _serve(self) -> None:
+        flying: deque[_Flight] = deque()
+        while (spans := self._next_batch(wait=not flying)) or flying:
+            flying.extend(self._begin(spans))
+            while flying and (len(flying) > 1 or not spans or flying[0][1].done):
+                self._settle(self._finish(flying.popleft()))
+
+    def _begin(self, spans: Sequence[Span]) -> list[_Flight]:
+        """Begin a batch, unless nobody waits for it any more."""
         started = time.monotonic()
         # A request withdrawn since the batch was taken is not worth computing.
         live = [(span, job) for span in spans if (job := self._jobs.get(span.request))]
         if not live:
             return []
-        results = self._worker.score([_piece(span, job) for span, job in live])
+        pending = self._worker.begin([_piece(span, job) for span, job in live])
+        return [(live, pending, started)]
+
+    def _finish(self, flight: _Flight) -> list[_Settled]:
+        """Finish a batch; return the requests that it completed or failed."""
+        scored, pending, started = flight
+        results = pending.finish()
         seconds = time.monotonic() - started
-        self._on_batch([span for span, _ in live], seconds)
+        self._on_batch([span for span, _ in scored], seconds)
         collected = [
             (span.request, job, _collect(span, job, result, seconds))
-            for (span, job), result in zip(live, results, strict=True)
+            for (span, job), result in zip(scored, results, strict=True)
         ]
         return [(n, job, answer) for n, job, answer in collected if answer is not None]
 
@@ -211,12 +229,12 @@ class Engine:
         for number, *_ in settled:
             self._withdraw(number)
 
-    def _next_batch(self) -> list[Span]:
-        """Wait for work; empty once the engine is stopped and nothing waits any more."""
+    def _next_batch(self, *, wait: bool) -> list[Span]:
+        """Take what waits, or wait for work; empty then once the engine is stopped."""
         with self._work:
             while True:
                 batch = self._policy.next_batch(now=time.monotonic())
-                if batch or not self._running:
+                if batch or not (wait and self._running):
                     return batch
                 self._work.wait()
 

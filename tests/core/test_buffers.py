@@ -24,9 +24,18 @@ VIEWS = {
 }
 
 
+def ordinary(size):
+    return np.empty(size, np.uint8)
+
+
+def of_torch(size):
+    return torch.empty(size, dtype=torch.uint8).numpy()  # as pinned memory is
+
+
+@pytest.mark.parametrize("allocate", [ordinary, of_torch])
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_what_any_view_refers_to_is_not_handed_out_again(view):
-    pool = BufferPool(1 << 26)
+def test_what_any_view_refers_to_is_not_handed_out_again(view, allocate):
+    pool = BufferPool(1 << 26, allocate)
     first = pool.empty(N, np.float64)
     address = first.ctypes.data
     kept = view(first)
@@ -60,6 +69,31 @@ def test_what_is_retained_is_bounded_while_everything_is_in_use():
         assert pool.retained_bytes <= 10 * SMALLEST
     assert [int(lease[-1]) for lease in leases] == list(range(30))
     assert len({lease.ctypes.data for lease in leases}) == 30
+
+
+def test_a_full_pool_gives_up_what_is_free_and_keeps_what_is_in_use():
+    made = []
+
+    def counted(size):
+        made.append(size)
+        return ordinary(size)
+
+    pool = BufferPool(4 * SMALLEST, counted)
+    leases = [pool.empty(SMALLEST, np.uint8) for _ in range(4)]
+    addresses = {lease.ctypes.data for lease in leases}
+    beside = pool.empty(SMALLEST, np.uint8)
+    assert beside.ctypes.data not in addresses
+    assert made == [SMALLEST] * 4
+    del leases[2:]
+    assert pool.empty(SMALLEST, np.uint8).ctypes.data in addresses
+    larger = pool.empty(3 * SMALLEST, np.uint8)  # which takes 4, more than is free
+    assert made == [SMALLEST] * 4
+    assert pool.retained_bytes == 4 * SMALLEST
+    leases.clear()
+    del larger
+    assert len(pool.empty(3 * SMALLEST, np.uint8)) == 3 * SMALLEST
+    assert made == [SMALLEST] * 4 + [4 * SMALLEST]
+    assert pool.retained_bytes == 4 * SMALLEST
 
 
 def test_a_far_larger_block_is_left_for_large_requests():

@@ -127,6 +127,10 @@ def test_ragged_cuts_and_joins():
     joined = Ragged.cat([r.slice(0, 1), part])
     assert torch.equal(joined.values, r.values)
     assert torch.equal(joined.offsets, r.offsets)
+    for parts in ([r], [r.slice(0, 1), part]):
+        out = torch.zeros(5)
+        assert Ragged.cat(parts, out=out).values.data_ptr() == out.data_ptr()
+        assert torch.equal(out, r.values)
     with pytest.raises(IndexError):
         r[3]
 
