@@ -42,6 +42,10 @@ def mixed(seed):
     return pieces + [pieces[0]] * (seed % 3)
 
 
+def alike(seed):
+    return [piece(seed), piece(seed + 50)]
+
+
 def assert_same(got, want):
     for mine, theirs in zip(got, want, strict=True):
         assert isinstance(mine, Scores), mine
@@ -54,7 +58,7 @@ def assert_same(got, want):
 
 
 @pytest.mark.parametrize("eagerness", [0, 0.3, 0.6, 0.9])
-@pytest.mark.parametrize("make", [mixed, lambda seed: [piece(seed), piece(seed + 50)]])
+@pytest.mark.parametrize("make", [mixed, alike])
 def test_batches_in_flight_score_as_the_plain_path_does(eagerness, make):
     fake, plain = LazyStreams(eagerness), DeviceWorker(CPU)
     worker = staged(fake)
