@@ -10,7 +10,7 @@ import orjson
 import torch
 
 from core import Ragged, Scores
-from service.codecs.json_lifted import decode_lifted
+from service.codecs.json_ordinary import SIDES, decode_ordinary, position
 from service.codecs.json_text import parse
 from service.codecs.options import (
     DTYPES,
@@ -24,7 +24,6 @@ from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, ch
 from service.errors import Faults, InvalidError
 
 MEDIA_TYPE = "application/json"
-_SIDES = ("prediction", "target")
 _NUMBERS = {int, float, type(None)}
 
 
@@ -36,7 +35,7 @@ def decode(body: bytes | memoryview, *, max_elements: int) -> ScoreRequest:
         InvalidError: If it breaks the contract; every offending series is named, up to a limit.
         TooLargeError: If it has more than ``max_elements`` elements.
     """
-    request = decode_lifted(body, max_elements)
+    request = decode_ordinary(body, max_elements)
     return _decode_strictly(body, max_elements) if request is None else request
 
 
@@ -64,7 +63,7 @@ def _decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreReques
 
     lengths = reader.lengths
     sides = {}
-    for side in _SIDES:
+    for side in SIDES:
         values = _numbers(reader, side, dtype, faults)
         faults.check()
         sides[side] = Ragged.from_lengths(torch.from_numpy(values), lengths)
@@ -111,18 +110,13 @@ def _cut(
     return rows
 
 
-def _position(channels: int, position: int) -> str:
-    """Spell the position of a flat element in its series, as a pointer's last steps."""
-    return "/".join(map(str, divmod(position, channels))) if channels else str(position)
-
-
 class _SeriesReader:
     """Checks series one by one and gathers their numbers into one flat list a side."""
 
     def __init__(self, faults: Faults, *, allows_null: bool) -> None:
         self.faults = faults
         self.allows_null = allows_null
-        self.flat: dict[str, list[Any]] = {side: [] for side in _SIDES}
+        self.flat: dict[str, list[Any]] = {side: [] for side in SIDES}
         self.lengths: list[int] = []
         self.channels: list[int] = []
         self.ids: list[int | str] = []
@@ -134,10 +128,10 @@ class _SeriesReader:
             return
         before = self.faults.count
         for name in series:
-            if name not in ("id", *_SIDES):
+            if name not in ("id", *SIDES):
                 self.faults.add(f"{pointer}/{escape(name)}", "unknown field")
         self._add_id(series.get("id", index), f"{pointer}/id")
-        sides = [self._side(series, side, pointer) for side in _SIDES]
+        sides = [self._side(series, side, pointer) for side in SIDES]
         if self.faults.count > before:
             return
         (prediction, width), (target, target_width) = sides
@@ -193,11 +187,11 @@ class _SeriesReader:
         if not kinds <= _NUMBERS:
             odd = next(i for i, value in enumerate(values) if type(value) not in _NUMBERS)
             self.faults.add(
-                f"{pointer}/{_position(channels, odd)}",
+                f"{pointer}/{position(channels, odd)}",
                 f"must be a number or null, not {kind_of(values[odd])}",
             )
         elif not self.allows_null and type(None) in kinds:
-            hole = _position(channels, values.index(None))
+            hole = position(channels, values.index(None))
             self.faults.add(f"{pointer}/{hole}", f"is null; {ALLOW_MISSING}")
         return values, channels
 
@@ -224,8 +218,8 @@ def _numbers(
     def fault(i: int) -> tuple[str, str]:
         element = overflowed[i]
         series = int(np.searchsorted(offsets, element, side="right")) - 1
-        position = _position(reader.channels[series], int(element - offsets[series]))
-        return f"/series/{series}/{side}/{position}", f"is too large for {dtype}"
+        place = position(reader.channels[series], int(element - offsets[series]))
+        return f"/series/{series}/{side}/{place}", f"is too large for {dtype}"
 
     faults.add_each(range(len(overflowed)), fault)
     return values
