@@ -5,33 +5,24 @@ lists of numbers and nulls. At anything else it gives up, which is always right,
 then judges the body.
 
 It stays within memory by three rules. The body is cut after its last ``}``, which no blank, digit
-or key holds, so ``body[j]`` may be read wherever ``body[j - 1]`` is not the last byte; where a ``}``
-or the inside of a string is passed, the end is looked for. What is written is counted against
-what was set aside. And of an id no more is written than was read.
+or key holds: so ``body[j]`` may be read wherever what stands before it is not that ``}``, and the
+end is looked for wherever a ``}`` or the inside of a string is passed. What is written is counted
+against what was set aside. And of an id no more is written than was read.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # ruff: noqa: ANN001, ANN201, ANN202 - numba infers types, and annotations it cannot read would mislead
 # ruff: noqa: PLR1714 - numba would build a set
-# ruff: noqa: PLR0911, PLR0912, PLR0913, PLR0915, PLR0917, C901 - calls cost, so one loop
+# ruff: noqa: PLR0911, PLR0912, PLR0915, C901 - calls cost, so one loop
 
 import numpy as np
 from numba import uint64
 
-from service.codecs.json_floats import (
-    EXACT_TENS,
-    INFINITE,
-    TENS,
-    UNCERTAIN,
-    next_digits,
-    rounded,
-)
-from service.codecs.json_machine import bits_of, byte, compiled, inlined
+from service.codecs.json_floats import UNCERTAIN, read_number
+from service.codecs.json_machine import byte, compiled, inlined
 from service.codecs.request import MAX_ID_BYTES
 
 LONGEST_SKELETON = 4096
 """Bytes that may stand around the series."""
-_LONGEST = 64
-"""A number of more characters is left to the other parser."""
 _NULL = uint64(0x7FF8000000000000)
 _PREDICTION, _TARGET, _ID = 1, 2, 4
 _KEYS = np.frombuffer(b'"prediction""target""id""series"', np.uint8)
@@ -91,89 +82,13 @@ def _find_series(body, n):
     return -1
 
 
-@inlined
-def _read_number(body, j):
-    """Return where a number ends, and its bits; -1 if it is not one that can be read here.
-
-    Of a number that must be left to ``float`` the bits say where it starts.
-    """
-    failed = -1, uint64(0)
-    start = j
-    negative = byte(body, j) == 45
-    j += negative
-    begin = j
-    count, mantissa = next_digits(body, j)
-    if count == 0 or (count > 1 and byte(body, j) == 48):
-        return failed
-    j += count
-    while count == 8:
-        count, more = next_digits(body, j)
-        mantissa = mantissa * TENS[count] + more
-        j += count
-    digits = j - begin
-    exponent = 0
-    c = byte(body, j)
-    whole = c != 46
-    if not whole:
-        j += 1
-        point = j
-        count = 8
-        while count == 8:
-            count, more = next_digits(body, j)
-            mantissa = mantissa * TENS[count] + more
-            j += count
-        exponent = point - j
-        if exponent == 0:
-            return failed
-        digits -= exponent
-        c = byte(body, j)
-    if c == 101 or c == 69:
-        whole = False
-        j += 1
-        c = byte(body, j)
-        down = c == 45
-        if down or c == 43:
-            j += 1
-            c = byte(body, j)
-        if not 48 <= c <= 57:
-            return failed
-        power = 0
-        while 48 <= c <= 57:
-            power = min(power * 10 + c - 48, 100_000)
-            j += 1
-            c = byte(body, j)
-        exponent += -power if down else power
-    if j - start > _LONGEST:
-        return failed
-    if digits > 19:  # zeros in front do not count
-        c = byte(body, begin)
-        while c == 48 or c == 46:
-            digits -= c == 48
-            begin += 1
-            c = byte(body, begin)
-    if digits > 19:
-        return j, UNCERTAIN | uint64(start)
-    if mantissa <= uint64(1 << 53) and -22 <= exponent <= 22:
-        x = np.float64(mantissa)
-        pattern = bits_of(x / EXACT_TENS[-exponent] if exponent < 0 else x * EXACT_TENS[exponent])
-    else:
-        pattern = rounded(mantissa, exponent)
-        if pattern == INFINITE:
-            return failed
-        if pattern == UNCERTAIN:
-            return j, UNCERTAIN | uint64(start)
-    if negative and not (whole and pattern == 0):  # the integer -0 is 0, as Python has it
-        pattern |= uint64(1) << uint64(63)
-    return j, pattern
-
-
 @compiled
 def read_series(body, values, offsets, widths, ids):
     """Read all series.
 
     Args:
         body: A request.
-        values: Receives the bits of all predictions, and from its middle on those of all targets.
+        values: Receives all predictions, and from its middle on all targets.
         offsets: Receives where series start and end.
         widths: Receives the width of the rows of each series, 0 for plain ones.
         ids: As long as the body; receives the ids as they stand there, a line break and a comma
@@ -193,7 +108,8 @@ def read_series(body, values, offsets, widths, ids):
     start = _find_series(body, n)
     if start < 0:
         return failed
-    most = len(values) // 2
+    bits = values.view(np.uint64)
+    most = len(bits) // 2
     series = first = written = nulls = odds = named = 0
     nested = False
     offsets[0] = 0
@@ -272,11 +188,11 @@ def read_series(body, values, offsets, widths, ids):
                             pattern = _NULL
                             nulls += 1
                         else:
-                            j, pattern = _read_number(body, j)
+                            j, pattern = read_number(body, j)
                             if j < 0:
                                 return failed
                             odds += pattern >> uint64(48) == UNCERTAIN >> uint64(48)
-                        values[at] = pattern
+                        bits[at] = pattern
                         at += 1
                         j = _skip(body, j)
                         c = byte(body, j)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import extending, njit, types
 
 _WORD = ir.IntType(64)
+intrinsic: Any = extending.intrinsic
 _FAST: Any = {"nogil": True, "error_model": "numpy"}
-_SOURCES = [Path(__file__).with_name(f"json_{part}.py") for part in ("machine", "floats", "loops")]
-_VERSION = zlib.crc32(b"".join(source.read_bytes() for source in _SOURCES))
+_SOURCES = ("json_machine.py", "json_floats.py", "json_loops.py", "request.py")
+_VERSION = zlib.crc32(b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES))
 
-inlined = njit(forceinline=True, **_FAST)
+inlined: Any = njit(forceinline=True, **_FAST)
 
 
 def compiled(function):

@@ -7,14 +7,14 @@ left to the strict reader in ``service.codecs.json``, which also finds the words
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import orjson
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from core import Ragged, ScoreOptions
 from core.buffers import BufferPool
@@ -28,12 +28,11 @@ from service.errors import Faults, ServiceError
 SIDES = ("prediction", "target")
 _FIELDS = {*JSON_OPTIONS, "series"}
 _SHORTEST_SERIES = len('{"prediction":[1],"target":[1]}')
-_SMALL = 1 << 16
+SMALL = 1 << 16
 """Bytes of a body for which an upper bound of what is in it will do."""
 _IDS_AT_ONCE = 1 << 16
 """Bytes of ids that are read without letting other threads run."""
 _SCRATCH = BufferPool(retain_bytes=256 << 20)
-_ODD = UNCERTAIN >> np.uint64(48)
 _number_at = re.compile(rb"[-+.eE0-9]+").match
 
 
@@ -44,19 +43,20 @@ def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest
         TooLargeError: If it has more than ``max_elements`` elements.
         InvalidError: If all that is wrong with it is that it has nulls and does not allow them.
     """
-    text = np.frombuffer(body, np.uint8) if len(body) else np.empty(0, np.uint8)
+    text = np.frombuffer(body, np.uint8)
     text.flags.writeable = False  # bytes or buffer: one type, so one compiled loop
+    size = len(text)
     # A pair of numbers takes four bytes, or two commas.
-    most = len(text) // 4 if len(text) <= _SMALL else (count_commas(text) + 1) // 2
-    most_series = len(text) // _SHORTEST_SERIES
-    bits = _SCRATCH.empty(2 * most, np.uint64)
-    offsets = _SCRATCH.empty(most_series + 1, np.int64)
-    widths = _SCRATCH.empty(most_series, np.int64)
-    names = _SCRATCH.empty(len(text), np.uint8)
+    empty, most = (np.empty, size // 4) if size <= SMALL else _room(text)
+    most_series = size // _SHORTEST_SERIES
+    values = empty(2 * most, np.float64)
+    offsets = empty(most_series + 1, np.int64)
+    widths = empty(most_series, np.int64)
+    names = empty(size, np.uint8)
     start, stop, series, named, nulls, odds, nested = read_series(
-        text, bits, offsets, widths, names
+        text, values, offsets, widths, names
     )
-    if series == 0 or start + len(text) - stop > LONGEST_SKELETON:
+    if series == 0 or start + size - stop > LONGEST_SKELETON:
         return None
     plan = _plan(bytes(body[: start + 1]) + bytes(body[stop:]))
     if plan is None:
@@ -67,10 +67,9 @@ def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest
     if ids is None:
         return None
     elements = int(offsets[series])
-    sides = bits[:elements], bits[most : most + elements]
-    if odds and not all([_read_odd(side, body) for side in sides]):
+    prediction, target = values[:elements], values[most : most + elements]
+    if odds and not (_read_odd(prediction, body) and _read_odd(target, body)):
         return None
-    prediction, target = [side.view(np.float64) for side in sides]
     if nulls and options.missing == "error":
         _refuse_nulls((prediction, target), offsets, widths)
     check_elements(elements, max_elements)
@@ -87,6 +86,11 @@ def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest
         ids=ids,
         channels=widths if nested else None,
     )
+
+
+def _room(text: NDArray[np.uint8]) -> tuple[Callable[[int, DTypeLike], NDArray[Any]], int]:
+    """Return what makes the arrays for a large body, and how many elements it can have."""
+    return _SCRATCH.empty, (count_commas(text) + 1) // 2
 
 
 @lru_cache(maxsize=512)
@@ -119,14 +123,16 @@ def _read_ids(text: bytes) -> Sequence[int | str] | None:
     return ids
 
 
-def _read_odd(side: NDArray[np.uint64], body: bytes | memoryview) -> bool:
+def _read_odd(side: NDArray[np.float64], body: bytes | memoryview) -> bool:
     """Read the numbers that were left to ``float``; False if one is infinite."""
-    for element in np.flatnonzero(side >> np.uint64(48) == _ODD).tolist():
-        found = _number_at(body, int(side[element]) & (1 << 48) - 1)
+    bits = side.view(np.uint64)
+    odd = np.flatnonzero(bits >> np.uint64(48) == UNCERTAIN >> np.uint64(48))
+    for element, start in zip(odd.tolist(), (bits[odd] - UNCERTAIN).tolist(), strict=True):
+        found = _number_at(body, start)
         number = float(found[0]) if found else math.inf
         if math.isinf(number):
             return False
-        side[element : element + 1].view(np.float64)[0] = number
+        side[element] = number
     return True
 
 
