@@ -78,7 +78,7 @@ def _decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreReques
 
 def warm_up() -> None:
     """Compile what decoding needs, or load it from numba's cache."""
-    body = b'{"series": [{"prediction": [1], "target": [1]}]}'
+    body = b'{"dtype": "float32", "series": [{"prediction": [1], "target": [1]}]}'
     for size in (0, SMALL):
         decode(body + size * b" ", max_elements=1)
 

@@ -38,6 +38,17 @@ def count_commas(body):
     return count
 
 
+@compiled
+def narrow(wide, narrower):
+    """Round float64 to float32; False if one becomes infinite."""
+    sound = True
+    for i in range(len(wide)):
+        x = np.float32(wide[i])
+        narrower[i] = x
+        sound &= not np.isinf(x)
+    return sound
+
+
 @inlined
 def _skip(body, j):
     """Return where the blanks end."""
@@ -149,10 +160,12 @@ def read_series(body, values, offsets, widths, ids):
                 elif 49 <= c <= 57 or c == 45:
                     if c == 45 and not 49 <= byte(body, j) <= 57:
                         return failed
+                    number = c - 48 if c != 45 else 0
                     while 48 <= byte(body, j) <= 57:
+                        if number > 922337203685477579:  # ten times as much fits in 64 bits
+                            return failed
+                        number = number * 10 + byte(body, j) - 48
                         j += 1
-                    if j - begin > 18:  # 64 bits hold more, but not all numbers of 19 digits
-                        return failed
                 elif c != 48:
                     return failed
                 for k in range(begin, j):

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from core import Ragged, ScoreOptions
 from core.buffers import BufferPool
 from service.codecs.json_floats import UNCERTAIN
-from service.codecs.json_loops import LONGEST_SKELETON, count_commas, read_series
+from service.codecs.json_loops import LONGEST_SKELETON, count_commas, narrow, read_series
 from service.codecs.json_text import parse
 from service.codecs.options import JSON_OPTIONS, dtype_from_json, options_from_json
 from service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
@@ -74,10 +74,10 @@ def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest
         _refuse_nulls((prediction, target), offsets, widths)
     check_elements(elements, max_elements)
     if dtype == "float32":
-        with np.errstate(over="ignore"):
-            prediction, target = prediction.astype(dtype), target.astype(dtype)
-        if np.isinf(prediction).any() or np.isinf(target).any():
+        narrower = empty(elements, np.float32), empty(elements, np.float32)
+        if not (narrow(prediction, narrower[0]) and narrow(target, narrower[1])):
             return None
+        prediction, target = narrower
     edges = torch.from_numpy(offsets)
     return ScoreRequest(
         prediction=Ragged.trusted(torch.from_numpy(prediction), edges),

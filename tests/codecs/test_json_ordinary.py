@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.codecs import json
-from service.codecs.json_loops import count_commas, read_series
+from service.codecs.json_loops import count_commas, narrow, read_series
 from service.codecs.json_ordinary import decode_ordinary
 from service.errors import InvalidError, ServiceError
 
@@ -51,7 +51,7 @@ odd_value = st.one_of(
 
 some_id = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
-    st.integers(0, 10**18),
+    st.integers(-(10**19), 10**19),
     st.text(max_size=5),
     st.sampled_from(
         [":[1,2]{", "x" * 512, "x" * 513, "\u00e9" * 256, "\u00e9" * 257, '"\\\n'],
@@ -210,7 +210,7 @@ def test_no_request_compiles_after_the_warm_up():
         body = text.encode()
         for buffer in (body, memoryview(body), memoryview(bytearray(body))):
             assert decode_ordinary(buffer, 10**4) is not None
-    assert [len(loop.signatures) for loop in (count_commas, read_series)] == [1, 1]
+    assert [len(loop.signatures) for loop in (count_commas, read_series, narrow)] == [1, 1, 1]
 
 
 UNITS = [
