@@ -15,6 +15,7 @@ from numba import uint64
 from service.codecs.json_machine import (
     bits_of,
     byte,
+    compiled,
     eight_bytes,
     inlined,
     leading_zeros,
@@ -188,3 +189,14 @@ def read_number(body, j):
     if negative and not (whole and pattern == 0):  # the integer -0 is 0, as Python has it
         pattern |= uint64(1) << uint64(63)
     return j, pattern
+
+
+@compiled
+def narrow(wide, narrower):
+    """Round float64 to float32; False if one becomes infinite."""
+    sound = True
+    for i in range(len(wide)):
+        x = np.float32(wide[i])
+        narrower[i] = x
+        sound &= not np.isinf(x)
+    return sound

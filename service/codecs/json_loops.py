@@ -38,17 +38,6 @@ def count_commas(body):
     return count
 
 
-@compiled
-def narrow(wide, narrower):
-    """Round float64 to float32; False if one becomes infinite."""
-    sound = True
-    for i in range(len(wide)):
-        x = np.float32(wide[i])
-        narrower[i] = x
-        sound &= not np.isinf(x)
-    return sound
-
-
 @inlined
 def _skip(body, j):
     """Return where the blanks end."""

@@ -2,7 +2,7 @@
 
 A compiled loop reads the list of series without the GIL; what stands around it, the skeleton, is
 read by an ordinary parser, once for all requests of a client. A body that is unusual in any way is
-left to the strict reader in ``service.codecs.json``, which also finds the words for what is wrong.
+left to ``service.codecs.json_strict``, which also finds the words for what is wrong.
 """
 
 import math
@@ -18,14 +18,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from core import Ragged, ScoreOptions
 from core.buffers import BufferPool
-from service.codecs.json_floats import UNCERTAIN
-from service.codecs.json_loops import LONGEST_SKELETON, count_commas, narrow, read_series
+from service.codecs.json_floats import UNCERTAIN, narrow
+from service.codecs.json_loops import LONGEST_SKELETON, count_commas, read_series
+from service.codecs.json_strict import SIDES, position
 from service.codecs.json_text import parse
 from service.codecs.options import JSON_OPTIONS, dtype_from_json, options_from_json
 from service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
 from service.errors import Faults, ServiceError
 
-SIDES = ("prediction", "target")
 _FIELDS = {*JSON_OPTIONS, "series"}
 _SHORTEST_SERIES = len('{"prediction":[1],"target":[1]}')
 SMALL = 1 << 16
@@ -160,8 +160,3 @@ def _refuse_nulls(
 
     faults.add_each(range(len(every)), fault)
     faults.check()
-
-
-def position(channels: int, element: int) -> str:
-    """Spell the position of a flat element in its series, as a pointer's last steps."""
-    return "/".join(map(str, divmod(element, channels))) if channels else str(element)

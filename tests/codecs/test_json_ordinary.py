@@ -9,8 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.codecs import json
-from service.codecs.json_loops import count_commas, narrow, read_series
+from service.codecs.json_floats import narrow
+from service.codecs.json_loops import count_commas, read_series
 from service.codecs.json_ordinary import decode_ordinary
+from service.codecs.json_strict import decode_strictly
 from service.errors import InvalidError, ServiceError
 
 
@@ -104,26 +106,9 @@ def bodies(draw):
         )
     )
     tokens = [
-        b"null",
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b",",
-        b":",
-        b'"',
-        b"1e999",
-        b"-",
-        b"0",
-        b".",
-        b"\\",
-        b" ",
-        b"\xff",
-        b'"id":1,',
-        b'"target":[1],',
-        b"NaN",
-        b"false",
-    ]
+        b"null", b"[", b"]", b"{", b"}", b",", b":", b'"', b"1e999", b"-", b"0", b".", b"\\", b" ", b"\xff",
+        b'"id":1,', b'"target":[1],', b"NaN", b"false",
+    ]  # fmt: skip
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
         at = draw(st.integers(0, len(body)))
         cut = draw(st.sampled_from([0, 0, 1, 5]))
@@ -161,7 +146,7 @@ def bodies(draw):
 @example(b"{}")
 @example(b"")
 def test_both_readers_agree(body):
-    strict = outcome(json._decode_strictly, body)
+    strict = outcome(decode_strictly, body)
     assert outcome(lambda b, n: json.decode(b, max_elements=n), body) == strict
     assert outcome(decode_ordinary, body) in (None, strict)
 
@@ -185,7 +170,7 @@ ORDINARY = {
 @pytest.mark.parametrize("text", ORDINARY.values(), ids=ORDINARY)
 def test_ordinary_bodies_need_no_strict_reader(text):
     read = outcome(decode_ordinary, text.encode())
-    assert read == outcome(json._decode_strictly, text.encode())
+    assert read == outcome(decode_strictly, text.encode())
 
 
 def test_nulls_are_found_without_the_strict_reader():
@@ -200,7 +185,7 @@ def test_nulls_are_found_without_the_strict_reader():
     with pytest.raises(InvalidError) as caught:
         decode_ordinary(body, 1)
     assert caught.value.count > 20
-    assert outcome(decode_ordinary, body) == outcome(json._decode_strictly, body)
+    assert outcome(decode_ordinary, body) == outcome(decode_strictly, body)
 
 
 def test_no_request_compiles_after_the_warm_up():
