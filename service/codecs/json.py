@@ -1,31 +1,21 @@
 """JSON bodies to requests, and scores to JSON."""
 
 import itertools
-import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-import torch
 
-from core import Ragged, Scores
-from service.codecs.json_lifted import decode_lifted
-from service.codecs.json_text import parse
-from service.codecs.options import (
-    DTYPES,
-    JSON_OPTIONS,
-    dtype_from_json,
-    escape,
-    kind_of,
-    options_from_json,
-)
-from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
-from service.errors import Faults, InvalidError
+from core import Scores
+from service.codecs.json_ordinary import SMALL, decode_ordinary
+from service.codecs.json_strict import decode_strictly
+from service.codecs.request import ScoreRequest
 
 MEDIA_TYPE = "application/json"
-_SIDES = ("prediction", "target")
-_NUMBERS = {int, float, type(None)}
+_AT_ONCE = 1 << 14
+"""Elements that are written without letting other threads run."""
 
 
 def decode(body: bytes | memoryview, *, max_elements: int) -> ScoreRequest:
@@ -36,53 +26,15 @@ def decode(body: bytes | memoryview, *, max_elements: int) -> ScoreRequest:
         InvalidError: If it breaks the contract; every offending series is named, up to a limit.
         TooLargeError: If it has more than ``max_elements`` elements.
     """
-    request = decode_lifted(body, max_elements)
-    return _decode_strictly(body, max_elements) if request is None else request
-
-
-def _decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreRequest:
-    document = parse(bytes(body))
-    faults = Faults()
-    if not isinstance(document, dict):
-        raise InvalidError(f"the body must be an object, not {kind_of(document)}")
-    for name in document:
-        if name not in (*JSON_OPTIONS, "series"):
-            faults.add(f"/{escape(name)}", "unknown field")
-    options = options_from_json(document, faults)
-    dtype = dtype_from_json(document, faults)
-    series = document.get("series")
-    if not isinstance(series, list):
-        kind = kind_of(series) if "series" in document else "absent"
-        faults.add("/series", f"must be a list of series, not {kind}")
-        faults.check()
-    # Taken from the document, as a fault in another option puts the defaults into options.
-    reader = _SeriesReader(faults, allows_null=document.get("missing", "error") != "error")
-    for i, one in enumerate(series or ()):
-        reader.add(i, one)
-    faults.check()
-    check_elements(len(reader.flat["prediction"]), max_elements)
-
-    lengths = reader.lengths
-    sides = {}
-    for side in _SIDES:
-        values = _numbers(reader, side, dtype, faults)
-        faults.check()
-        sides[side] = Ragged.from_lengths(torch.from_numpy(values), lengths)
-    channels = np.array(reader.channels, np.int64) if any(reader.channels) else None
-    return ScoreRequest(
-        prediction=sides["prediction"],
-        target=sides["prediction"].like(sides["target"].values),
-        options=options,
-        ids=reader.ids,
-        channels=channels,
-    )
+    request = decode_ordinary(body, max_elements)
+    return decode_strictly(body, max_elements) if request is None else request
 
 
 def warm_up() -> None:
     """Compile what decoding needs, or load it from numba's cache."""
-    body = b'{"dtype": "%s", "series": [{"prediction": [1], "target": [1]}]}'
-    for dtype in DTYPES:
-        decode(body % dtype.encode(), max_elements=1)
+    body = b'{"dtype": "float32", "series": [{"prediction": [1], "target": [1]}]}'
+    for size in (0, SMALL):
+        decode(body + size * b" ", max_elements=1)
 
 
 def encode(request: ScoreRequest, scores: Scores) -> bytes:
@@ -99,7 +51,35 @@ def encode(request: ScoreRequest, scores: Scores) -> bytes:
             name: _cut(column.numpy(), offsets, request.channels)
             for name, column in scores.gradients.items()
         }
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    if request.elements <= _AT_ONCE:
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"".join(_pieces(answer, request.elements))
+
+
+def _pieces(value: Any, elements: int) -> Iterator[bytes]:
+    """Write a long answer piece by piece, as orjson lets no other thread run meanwhile.
+
+    Args:
+        value: A column, the rows of one, or an object of them.
+        elements: The most numbers there are in a column.
+    """
+    step = len(value) * _AT_ONCE // elements
+    if isinstance(value, dict):
+        for i, (name, column) in enumerate(value.items()):
+            yield b'%b"%b":' % (b"," if i else b"{", name.encode())
+            yield from _pieces(column, elements)
+        yield b"}" if value else b"{}"
+    elif step == 0 and isinstance(value[0], np.ndarray):  # long rows
+        for i, row in enumerate(value):
+            yield b"," if i else b"["
+            yield from _pieces(row, row.size)
+        yield b"]"
+    else:
+        for start in range(0, len(value), max(step, 1)):
+            yield b"," if start else b"["
+            part = value[start : start + max(step, 1)]
+            yield orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        yield b"]"
 
 
 def _cut(
@@ -109,132 +89,3 @@ def _cut(
     if channels is not None:
         rows = [row.reshape(-1, c) if c else row for row, c in zip(rows, channels, strict=True)]
     return rows
-
-
-def _position(channels: int, position: int) -> str:
-    """Spell the position of a flat element in its series, as a pointer's last steps."""
-    return "/".join(map(str, divmod(position, channels))) if channels else str(position)
-
-
-class _SeriesReader:
-    """Checks series one by one and gathers their numbers into one flat list a side."""
-
-    def __init__(self, faults: Faults, *, allows_null: bool) -> None:
-        self.faults = faults
-        self.allows_null = allows_null
-        self.flat: dict[str, list[Any]] = {side: [] for side in _SIDES}
-        self.lengths: list[int] = []
-        self.channels: list[int] = []
-        self.ids: list[int | str] = []
-
-    def add(self, index: int, series: object) -> None:
-        pointer = f"/series/{index}"
-        if not isinstance(series, dict):
-            self.faults.add(pointer, f"must be an object, not {kind_of(series)}")
-            return
-        before = self.faults.count
-        for name in series:
-            if name not in ("id", *_SIDES):
-                self.faults.add(f"{pointer}/{escape(name)}", "unknown field")
-        self._add_id(series.get("id", index), f"{pointer}/id")
-        sides = [self._side(series, side, pointer) for side in _SIDES]
-        if self.faults.count > before:
-            return
-        (prediction, width), (target, target_width) = sides
-        if (len(prediction), width) != (len(target), target_width):
-            self.faults.add(
-                pointer,
-                f"prediction ({_shape(prediction, width)}) and target "
-                f"({_shape(target, target_width)}) differ in shape",
-            )
-            return
-        self.flat["prediction"] += prediction
-        self.flat["target"] += target
-        self.lengths.append(len(prediction))
-        self.channels.append(width)
-
-    def _add_id(self, name: object, pointer: str) -> None:
-        if isinstance(name, str):
-            try:
-                size = len(name.encode())
-            except UnicodeEncodeError:
-                self.faults.add(pointer, "holds half of a surrogate pair")
-                return
-            if size > MAX_ID_BYTES:
-                self.faults.add(pointer, f"is {size} bytes long; {MAX_ID_BYTES} are allowed")
-        elif isinstance(name, bool) or not isinstance(name, int):
-            self.faults.add(pointer, f"must be a string or an integer, not {kind_of(name)}")
-            return
-        elif not -(2**63) <= name < 2**63:
-            self.faults.add(pointer, "must fit in 64 bits")
-        self.ids.append(name)
-
-    def _side(self, series: dict[str, Any], side: str, pointer: str) -> tuple[list[Any], int]:
-        """Return the numbers of one side and its channels, 0 for a plain list."""
-        pointer = f"{pointer}/{side}"
-        values = series.get(side)
-        if not isinstance(values, list):
-            kind = kind_of(values) if side in series else "absent"
-            self.faults.add(pointer, f"must be a list of numbers, not {kind}")
-            return [], 0
-        if not values:
-            self.faults.add(pointer, "is empty: a series has at least one element")
-            return [], 0
-        channels = 0
-        if list in (kinds := set(map(type, values))) and kinds == {list}:
-            channels = len(values[0])
-            widths = list(map(len, values))
-            if channels == 0 or widths != [channels] * len(values):
-                odd = next(i for i, width in enumerate(widths) if width == 0 or width != channels)
-                self.faults.add(f"{pointer}/{odd}", "rows must be equally long and not empty")
-                return [], 0
-            values = list(itertools.chain.from_iterable(values))
-            kinds = set(map(type, values))
-        if not kinds <= _NUMBERS:
-            odd = next(i for i, value in enumerate(values) if type(value) not in _NUMBERS)
-            self.faults.add(
-                f"{pointer}/{_position(channels, odd)}",
-                f"must be a number or null, not {kind_of(values[odd])}",
-            )
-        elif not self.allows_null and type(None) in kinds:
-            hole = _position(channels, values.index(None))
-            self.faults.add(f"{pointer}/{hole}", f"is null; {ALLOW_MISSING}")
-        return values, channels
-
-
-def _shape(values: list[Any], width: int) -> str:
-    return f"{len(values) // width} x {width}" if width else f"{len(values)} elements"
-
-
-def _numbers(
-    reader: _SeriesReader, side: str, dtype: str, faults: Faults
-) -> npt.NDArray[np.floating[Any]]:
-    """Make an array of numbers and None (which becomes NaN); refuse what does not fit."""
-    flat = reader.flat[side]
-    try:
-        wide = np.array(flat, np.float64)
-    except OverflowError:  # an integer beyond the range of float64
-        wide = np.array([_to_float(x) for x in flat], np.float64)
-    with np.errstate(over="ignore"):
-        values = wide.astype(dtype, copy=False)
-    # null became NaN, so an infinity can only be a number that was too large.
-    overflowed = np.flatnonzero(np.isinf(values))
-    offsets = np.concatenate([[0], np.cumsum(reader.lengths)])
-
-    def fault(i: int) -> tuple[str, str]:
-        element = overflowed[i]
-        series = int(np.searchsorted(offsets, element, side="right")) - 1
-        position = _position(reader.channels[series], int(element - offsets[series]))
-        return f"/series/{series}/{side}/{position}", f"is too large for {dtype}"
-
-    faults.add_each(range(len(overflowed)), fault)
-    return values
-
-
-def _to_float(number: float | None) -> float:
-    if number is None:
-        return math.nan
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf

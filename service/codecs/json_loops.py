@@ -1,270 +1,243 @@
-"""The compiled loops that lift numbers out of a JSON body and deal them to their sides.
+"""The compiled loop that reads the list of series of a JSON body.
 
-Numbers are correctly rounded, as Python's ``float`` rounds them. A mantissa below 2**53 and a power
-of ten up to 22 are exact in float64, so one multiplication or division rounds once. Otherwise the
-mantissa is multiplied by a 128-bit power of five; Lemire, "Number parsing at a gigabyte per second"
-(2021), proves when the upper bits decide the rounding. The rare numbers that it does not decide, or
-that have more than 19 digits, are left to ``float``.
+It knows just the JSON of an ordinary request: objects of ``prediction``, ``target`` and ``id``, and
+lists of numbers and nulls. At anything else it gives up, which is always right, as another parser
+then judges the body.
+
+It stays within memory by three rules. The body is cut after its last ``}``, which no blank, digit
+or key holds: so ``body[j]`` may be read wherever what stands before it is not that ``}``, and the
+end is looked for wherever a ``}`` or the inside of a string is passed. What is written is counted
+against what was set aside. And of an id no more is written than was read.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # ruff: noqa: ANN001, ANN201, ANN202 - numba infers types, and annotations it cannot read would mislead
 # ruff: noqa: PLR1714 - numba would build a set
-# ruff: noqa: PLR0911, PLR0912, PLR0913, PLR0915, PLR0917, C901 - calls cost, so one loop
-
-import warnings
-from typing import Any
+# ruff: noqa: PLR0911, PLR0912, PLR0915, C901 - calls cost, so one loop
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
-LOWEST, HIGHEST = -342, 308
-"""Powers of ten beyond which a number of 19 digits is 0 or infinite."""
-_LONGEST = 64
-"""A number of more characters is left to the other parser."""
+from service.codecs.json_floats import UNCERTAIN, read_number
+from service.codecs.json_machine import byte, compiled, inlined
+from service.codecs.request import MAX_ID_BYTES
 
-
-def _compiled(function):
-    options: Any = {"nogil": True, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError as error:  # no folder for the cache
-        warnings.warn(f"numba cannot cache on disk, so each start compiles: {error}", stacklevel=2)
-        return njit(**options)(function)
+LONGEST_SKELETON = 4096
+"""Bytes that may stand around the series."""
+_NULL = uint64(0x7FF8000000000000)
+_PREDICTION, _TARGET, _ID = 1, 2, 4
+_KEYS = np.frombuffer(b'"prediction""target""id""series"', np.uint8)
+_SERIES = (24, 32)
 
 
-@njit(forceinline=True, nogil=True, error_model="numpy")
-def _product(a, b):
-    """Return the upper and lower 64 bits of a product."""
-    half, mask = uint64(32), uint64(0xFFFFFFFF)
-    a0, a1, b0, b1 = a & mask, a >> half, b & mask, b >> half
-    low, cross, other, high = a0 * b0, a0 * b1, a1 * b0, a1 * b1
-    middle = (low >> half) + (cross & mask) + (other & mask)
-    upper = high + (cross >> half) + (other >> half) + (middle >> half)
-    return upper, (low & mask) | (middle << half)
-
-
-@njit(nogil=True, error_model="numpy")
-def _rounded(mantissa, exponent, upper, lower):
-    """Return the bits of ``mantissa * 10**exponent`` in float64, and whether they are certain."""
-    one = uint64(1)
-    if mantissa == 0 or exponent < LOWEST:
-        return uint64(0), True
-    if exponent > HIGHEST:
-        return uint64(0x7FF0000000000000), True
-    zeros = 0
-    shifted = mantissa
-    for width in (32, 16, 8, 4, 2, 1):
-        if shifted >> uint64(64 - width) == 0:
-            shifted <<= uint64(width)
-            zeros += width
-    row = exponent - LOWEST
-    high, low = _product(shifted, upper[row])
-    if high & uint64(0x1FF) == uint64(0x1FF):  # the lower half of the power may carry into it
-        carry, _ = _product(shifted, lower[row])
-        low += carry
-        if low < carry:
-            high += one
-    if low == uint64(0xFFFFFFFFFFFFFFFF) and (exponent < -27 or exponent > 55):
-        return uint64(0), False
-    top = high >> uint64(63)
-    shift = top + uint64(9)
-    fraction = high >> shift  # 54 bits: the 53 of a float64 and one to round by
-    binary = ((217706 * exponent) >> 16) + 63 + int(top) - zeros + 1023
-    if binary <= 0:  # subnormal
-        if binary <= -63:
-            return uint64(0), True
-        fraction >>= uint64(1 - binary)
-        fraction += fraction & one
-        fraction >>= one
-        return fraction, True  # if it was rounded up to a normal number, the bits are right as well
-    # Halfway between two: only these powers can be exact, and then the even one is right.
-    tie = low <= one and -4 <= exponent <= 23 and fraction << shift == high
-    if tie and fraction & uint64(3) == one:
-        fraction -= one
-    fraction += fraction & one
-    fraction >>= one
-    if fraction >= uint64(1 << 53):
-        fraction = uint64(1 << 52)
-        binary += 1
-    if binary >= 0x7FF:
-        return uint64(0x7FF0000000000000), True
-    return (fraction & uint64((1 << 52) - 1)) | (uint64(binary) << uint64(52)), True
-
-
-@_compiled
+@compiled
 def count_commas(body):
-    """Count the commas: JSON has at most one more number, and one more list."""
+    """Count the commas: JSON has at most one more number."""
     count = 0
     for i in range(len(body)):
         count += body[i] == 44
     return count
 
 
-@_compiled
-def lift_lists(body, skeleton, numbers, bits, counts, odd, upper, lower, tens):
-    """Return the sizes of skeleton, counts, numbers and odd, and the nulls; -1 to give up.
+@inlined
+def _skip(body, j):
+    """Return where the blanks end."""
+    c = byte(body, j)
+    while c <= 32 and (c == 32 or c == 10 or c == 13 or c == 9):
+        j += 1
+        c = byte(body, j)
+    return j
 
-    The body ends in ``}``, which no number or blank is, so the inner loops need no bound.
-    """
-    failed = (-1, 0, 0, 0, 0)
-    n = len(body)
-    i = out = lists = total = odds = nulls = 0
-    while i < n:
-        c = body[i]
-        skeleton[out] = c
-        out += 1
+
+@inlined
+def _is_key(body, j, start, stop):
+    """Whether one of the keys stands at ``j``, which must be that far from the end."""
+    same = True
+    for k in range(start, stop):
+        same &= byte(body, j + k - start) == _KEYS[k]
+    return same
+
+
+@inlined
+def _find_series(body, n):
+    """Return where the list of series starts; -1 if it is not found near the start."""
+    i = depth = 0
+    while i < min(n, LONGEST_SKELETON):
+        c = byte(body, i)
         i += 1
-        if c == 34:  # a string, to its closing quote
-            closed = False
-            while i < n and not closed:
-                c = body[i]
-                if c == 92:
-                    return failed
-                skeleton[out] = c
-                out += 1
-                i += 1
-                closed = c == 34
-            if not closed:
-                return failed
-        if c != 91 or i == n:
-            continue
-        j = i
-        while body[j] == 32 or body[j] == 10 or body[j] == 13 or body[j] == 9:
-            j += 1
-        c = body[j]
-        if not (48 <= c <= 57 or c == 45 or c == 110):
-            continue
-        if lists == len(counts):  # not JSON: lists without a comma between them
-            return failed
-        first = total
-        while True:
-            if total == len(numbers):
-                return failed
-            c = body[j]
-            start = j
-            if c == 110:
-                if j + 4 >= n or body[j + 1] != 117 or body[j + 2] != 108 or body[j + 3] != 108:
-                    return failed
-                j += 4
-                numbers[total] = np.nan
-                nulls += 1
-            else:
-                negative = c == 45
-                if negative:
-                    j += 1
-                c = body[j]
-                if not 48 <= c <= 57:
-                    return failed
-                leading = c == 48
-                mantissa = uint64(0)
-                digits = 0  # significant ones
-                begin = j
-                while 48 <= c <= 57:
-                    mantissa = mantissa * uint64(10) + uint64(c - 48)
-                    digits += digits > 0 or c != 48
-                    j += 1
-                    c = body[j]
-                if leading and j - begin > 1:
-                    return failed
-                exponent = 0
-                whole = True
-                if c == 46:
-                    whole = False
-                    j += 1
-                    begin = j
-                    c = body[j]
-                    while 48 <= c <= 57:
-                        mantissa = mantissa * uint64(10) + uint64(c - 48)
-                        digits += digits > 0 or c != 48
-                        j += 1
-                        c = body[j]
-                    exponent = begin - j
-                    if exponent == 0:
-                        return failed
-                if c == 101 or c == 69:
-                    whole = False
-                    j += 1
-                    c = body[j]
-                    down = c == 45
-                    if down or c == 43:
-                        j += 1
-                        c = body[j]
-                    begin = j
-                    power = 0
-                    while 48 <= c <= 57:
-                        if power < 100_000:
-                            power = power * 10 + int(c - 48)
-                        j += 1
-                        c = body[j]
-                    if j == begin:
-                        return failed
-                    exponent += -power if down else power
-                if j - start > _LONGEST:
-                    return failed
-                certain = digits <= 19
-                if certain:
-                    if mantissa <= uint64(1 << 53) and -22 <= exponent <= 22:
-                        x = np.float64(mantissa)
-                        x = x / tens[-exponent] if exponent < 0 else x * tens[exponent]
-                        # The integer -0 is 0, as Python has it; only -0.0 keeps its sign.
-                        numbers[total] = -x if negative and not (whole and x == 0) else x
-                    else:
-                        pattern, certain = _rounded(mantissa, exponent, upper, lower)
-                        bits[total] = pattern | (uint64(negative) << uint64(63))
-                if not certain:
-                    if odds == len(odd):
-                        return failed
-                    odd[odds, 0] = total
-                    odd[odds, 1] = start
-                    odd[odds, 2] = j
-                    odds += 1
-            total += 1
-            while body[j] == 32 or body[j] == 10 or body[j] == 13 or body[j] == 9:
-                j += 1
-            c = body[j]
-            j += 1
-            if c == 93:
-                break
-            if c != 44:
-                return failed
-            while body[j] == 32 or body[j] == 10 or body[j] == 13 or body[j] == 9:
-                j += 1
-            c = body[j]
-            if not (48 <= c <= 57 or c == 45 or c == 110):
-                return failed
-        counts[lists] = total - first
-        lists += 1
-        skeleton[out] = 48
-        skeleton[out + 1] = 93
-        out += 2
-        i = j
-    return out, lists, total, odds, nulls
+        if c == 34:
+            start = i - 1
+            while i < n and body[i] != 34:
+                i += 2 if body[i] == 92 else 1
+            i += 1
+            if depth == 1 and i - start == 8 and i < n and _is_key(body, start, *_SERIES):
+                colon = _skip(body, i)
+                if byte(body, colon) == 58:
+                    bracket = _skip(body, colon + 1)
+                    if byte(body, bracket) == 91:
+                        return bracket
+        elif c == 123 or c == 91:
+            depth += 1
+        elif c == 125 or c == 93:
+            depth -= 1
+    return -1
 
 
-@_compiled
-def deal_lists(numbers, counts, rows, target_first, prediction, target, offsets, widths, most):
-    """Copy the numbers to their sides; False if the sides differ in shape or one overflows."""
-    at = out = lists = 0
+@compiled
+def read_series(body, values, offsets, widths, ids):
+    """Read all series.
+
+    Args:
+        body: A request.
+        values: Receives all predictions, and from its middle on all targets.
+        offsets: Receives where series start and end.
+        widths: Receives the width of the rows of each series, 0 for plain ones.
+        ids: As long as the body; receives the ids as they stand there, a line break and a comma
+            after each.
+
+    Returns:
+        Where in the body the list of series starts and stops, the number of series, the bytes of
+        ids, how many numbers are null, how many must be left to ``float``, and whether there are
+        rows. The number of series is 0 to give up.
+    """
+    failed = 0, 0, 0, 0, 0, 0, False
+    n = len(body)
+    while n > 0 and (body[n - 1] == 32 or 9 <= body[n - 1] <= 13):
+        n -= 1
+    if n == 0 or body[n - 1] != 125:
+        return failed
+    start = _find_series(body, n)
+    if start < 0:
+        return failed
+    bits = values.view(np.uint64)
+    most = len(bits) // 2
+    series = first = written = nulls = odds = named = 0
+    nested = False
     offsets[0] = 0
-    for s in range(len(widths)):
-        width = counts[lists]
-        for k in range(lists, lists + rows[s, 0] + rows[s, 1]):
-            if counts[k] != width:
-                return False
-        if rows[s, 0] != rows[s, 1]:
-            return False
-        lists += 2 * rows[s, 0]
-        size = width * rows[s, 0]
-        mine, theirs = (at + size, at) if target_first[s] else (at, at + size)
-        for k in range(size):
-            x = numbers[mine + k]
-            y = numbers[theirs + k]
-            if abs(x) > most or abs(y) > most:
-                return False
-            prediction[out + k] = x
-            target[out + k] = y
-        at += 2 * size
-        out += size
-        offsets[s + 1] = out
-        widths[s] = width
-    return True
+    j = _skip(body, start + 1)
+    while True:
+        if series == len(widths) or byte(body, j) != 123:
+            return failed
+        seen = length = width = 0
+        c = 44
+        while c == 44:
+            j = _skip(body, j + 1)
+            if byte(body, j) != 34:
+                return failed
+            c = byte(body, j + 1)
+            if c == 112:
+                field, begin, end = _PREDICTION, 0, 12
+            elif c == 116:
+                field, begin, end = _TARGET, 12, 20
+            else:
+                field, begin, end = _ID, 20, 24
+            if seen & field or j + end - begin >= n or not _is_key(body, j, begin, end):
+                return failed
+            j = _skip(body, j + end - begin)
+            if byte(body, j) != 58:
+                return failed
+            j = _skip(body, j + 1)
+            c = byte(body, j)
+            if field == _ID:
+                begin = j
+                j += 1
+                if c == 34:
+                    while j < n and body[j] != 34:
+                        j += 2 if body[j] == 92 else 1
+                    j += 1
+                    if j >= n or j - begin > MAX_ID_BYTES + 2:  # escapes only become shorter
+                        return failed
+                elif 49 <= c <= 57 or c == 45:
+                    if c == 45 and not 49 <= byte(body, j) <= 57:
+                        return failed
+                    number = c - 48 if c != 45 else 0
+                    while 48 <= byte(body, j) <= 57:
+                        if number > 922337203685477579:  # ten times as much fits in 64 bits
+                            return failed
+                        number = number * 10 + byte(body, j) - 48
+                        j += 1
+                elif c != 48:
+                    return failed
+                for k in range(begin, j):
+                    ids[written] = body[k]
+                    written += 1
+                ids[written] = 10
+                ids[written + 1] = 44
+                written += 2
+            else:
+                if c != 91:
+                    return failed
+                j = _skip(body, j + 1)
+                rows = byte(body, j) == 91
+                at = begin = (0 if field == _PREDICTION else most) + first
+                end = (1 if field == _PREDICTION else 2) * most
+                wide = 0
+                while True:
+                    row = at
+                    if rows:
+                        if byte(body, j) != 91:
+                            return failed
+                        j = _skip(body, j + 1)
+                    while True:
+                        if at == end:
+                            return failed
+                        c = byte(body, j)
+                        if c == 110:
+                            if j + 4 >= n or not (
+                                body[j + 1] == 117 and body[j + 2] == 108 and body[j + 3] == 108
+                            ):
+                                return failed
+                            j += 4
+                            pattern = _NULL
+                            nulls += 1
+                        else:
+                            j, pattern = read_number(body, j)
+                            if j < 0:
+                                return failed
+                            odds += pattern >> uint64(48) == UNCERTAIN >> uint64(48)
+                        bits[at] = pattern
+                        at += 1
+                        j = _skip(body, j)
+                        c = byte(body, j)
+                        if c != 44:
+                            break
+                        j = _skip(body, j + 1)
+                    if c != 93:
+                        return failed
+                    j += 1
+                    if not rows:
+                        break
+                    if wide and at - row != wide:
+                        return failed
+                    wide = at - row
+                    j = _skip(body, j)
+                    c = byte(body, j)
+                    if c == 93:
+                        j += 1
+                        break
+                    if c != 44:
+                        return failed
+                    j = _skip(body, j + 1)
+                if seen & (_PREDICTION | _TARGET) and (at - begin != length or wide != width):
+                    return failed
+                length, width = at - begin, wide
+            seen |= field
+            j = _skip(body, j)
+            c = byte(body, j)
+        j += 1
+        if c != 125 or j >= n or seen | _ID != _PREDICTION | _TARGET | _ID:
+            return failed
+        if series > 0 and seen & _ID != named:
+            return failed
+        named = seen & _ID
+        nested |= width > 0
+        first += length
+        widths[series] = width
+        series += 1
+        offsets[series] = first
+        j = _skip(body, j)
+        c = byte(body, j)
+        if c == 93:
+            return start, j, series, written, nulls, odds, nested
+        if c != 44:
+            return failed
+        j = _skip(body, j + 1)

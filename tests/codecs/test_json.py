@@ -202,6 +202,26 @@ def test_answers_keep_order_shape_and_types():
     }
 
 
+@pytest.mark.parametrize(
+    "shape", [(40_000, 1), (30, 3000), (2, 40_000), (9, 700, 9), (3, 20_000, 2)]
+)
+def test_long_answers_are_written_in_parts_and_whole(shape):
+    rows = np.random.default_rng(0).normal(size=shape)
+    targets = (rows + 1).tolist()
+    many = [
+        series(p, y, id=f"s-{i}")
+        for i, (p, y) in enumerate(zip(rows.tolist(), targets, strict=True))
+    ]
+    request = read({"series": many, "gradients": True})
+    scores = score(request.prediction, request.target, ["mape"], gradients=True)
+    answer = orjson.loads(encode(request, scores))
+    assert answer["ids"] == request.ids
+    assert answer["lengths"] == request.prediction.lengths.tolist()
+    assert answer["losses"]["mape"] == scores.values["mape"].tolist()
+    assert answer["masked"]["mape"] == scores.masked["mape"].tolist()
+    assert answer["gradients"]["mape"] == scores.gradients["mape"].reshape(shape).tolist()
+
+
 def test_losses_without_a_number_are_null():
     request = read(one([1, None], missing="propagate"))
     scores = score(request.prediction, request.target, missing="propagate")

@@ -1,0 +1,201 @@
+"""The strict reader of JSON requests: slow, and the one that words what is wrong.
+
+It sees what ``service.codecs.json_ordinary`` gives up on.
+"""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from core import Ragged
+from service.codecs.json_text import parse
+from service.codecs.options import (
+    JSON_OPTIONS,
+    dtype_from_json,
+    escape,
+    kind_of,
+    options_from_json,
+)
+from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
+from service.errors import Faults, InvalidError
+
+SIDES = ("prediction", "target")
+_NUMBERS = {int, float, type(None)}
+
+
+def decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreRequest:
+    """Read any request, or say all that is wrong with it.
+
+    Raises:
+        UnreadableError: If the body is not JSON in UTF-8.
+        InvalidError: If it breaks the contract; every offending series is named, up to a limit.
+        TooLargeError: If it has more than ``max_elements`` elements.
+    """
+    document = parse(bytes(body))
+    faults = Faults()
+    if not isinstance(document, dict):
+        raise InvalidError(f"the body must be an object, not {kind_of(document)}")
+    for name in document:
+        if name not in (*JSON_OPTIONS, "series"):
+            faults.add(f"/{escape(name)}", "unknown field")
+    options = options_from_json(document, faults)
+    dtype = dtype_from_json(document, faults)
+    series = document.get("series")
+    if not isinstance(series, list):
+        kind = kind_of(series) if "series" in document else "absent"
+        faults.add("/series", f"must be a list of series, not {kind}")
+        faults.check()
+    # Taken from the document, as a fault in another option puts the defaults into options.
+    reader = _SeriesReader(faults, allows_null=document.get("missing", "error") != "error")
+    for i, one in enumerate(series or ()):
+        reader.add(i, one)
+    faults.check()
+    check_elements(len(reader.flat["prediction"]), max_elements)
+
+    lengths = reader.lengths
+    sides = {}
+    for side in SIDES:
+        values = _numbers(reader, side, dtype, faults)
+        faults.check()
+        sides[side] = Ragged.from_lengths(torch.from_numpy(values), lengths)
+    channels = np.array(reader.channels, np.int64) if any(reader.channels) else None
+    return ScoreRequest(
+        prediction=sides["prediction"],
+        target=sides["prediction"].like(sides["target"].values),
+        options=options,
+        ids=reader.ids,
+        channels=channels,
+    )
+
+
+def position(channels: int, element: int) -> str:
+    """Spell the position of a flat element in its series, as a pointer's last steps."""
+    return "/".join(map(str, divmod(element, channels))) if channels else str(element)
+
+
+class _SeriesReader:
+    """Checks series one by one and gathers their numbers into one flat list a side."""
+
+    def __init__(self, faults: Faults, *, allows_null: bool) -> None:
+        self.faults = faults
+        self.allows_null = allows_null
+        self.flat: dict[str, list[Any]] = {side: [] for side in SIDES}
+        self.lengths: list[int] = []
+        self.channels: list[int] = []
+        self.ids: list[int | str] = []
+
+    def add(self, index: int, series: object) -> None:
+        pointer = f"/series/{index}"
+        if not isinstance(series, dict):
+            self.faults.add(pointer, f"must be an object, not {kind_of(series)}")
+            return
+        before = self.faults.count
+        for name in series:
+            if name not in ("id", *SIDES):
+                self.faults.add(f"{pointer}/{escape(name)}", "unknown field")
+        self._add_id(series.get("id", index), f"{pointer}/id")
+        sides = [self._side(series, side, pointer) for side in SIDES]
+        if self.faults.count > before:
+            return
+        (prediction, width), (target, target_width) = sides
+        if (len(prediction), width) != (len(target), target_width):
+            self.faults.add(
+                pointer,
+                f"prediction ({_shape(prediction, width)}) and target "
+                f"({_shape(target, target_width)}) differ in shape",
+            )
+            return
+        self.flat["prediction"] += prediction
+        self.flat["target"] += target
+        self.lengths.append(len(prediction))
+        self.channels.append(width)
+
+    def _add_id(self, name: object, pointer: str) -> None:
+        if isinstance(name, str):
+            try:
+                size = len(name.encode())
+            except UnicodeEncodeError:
+                self.faults.add(pointer, "holds half of a surrogate pair")
+                return
+            if size > MAX_ID_BYTES:
+                self.faults.add(pointer, f"is {size} bytes long; {MAX_ID_BYTES} are allowed")
+        elif isinstance(name, bool) or not isinstance(name, int):
+            self.faults.add(pointer, f"must be a string or an integer, not {kind_of(name)}")
+            return
+        elif not -(2**63) <= name < 2**63:
+            self.faults.add(pointer, "must fit in 64 bits")
+        self.ids.append(name)
+
+    def _side(self, series: dict[str, Any], side: str, pointer: str) -> tuple[list[Any], int]:
+        """Return the numbers of one side and its channels, 0 for a plain list."""
+        pointer = f"{pointer}/{side}"
+        values = series.get(side)
+        if not isinstance(values, list):
+            kind = kind_of(values) if side in series else "absent"
+            self.faults.add(pointer, f"must be a list of numbers, not {kind}")
+            return [], 0
+        if not values:
+            self.faults.add(pointer, "is empty: a series has at least one element")
+            return [], 0
+        channels = 0
+        if list in (kinds := set(map(type, values))) and kinds == {list}:
+            channels = len(values[0])
+            widths = list(map(len, values))
+            if channels == 0 or widths != [channels] * len(values):
+                odd = next(i for i, width in enumerate(widths) if width == 0 or width != channels)
+                self.faults.add(f"{pointer}/{odd}", "rows must be equally long and not empty")
+                return [], 0
+            values = list(itertools.chain.from_iterable(values))
+            kinds = set(map(type, values))
+        if not kinds <= _NUMBERS:
+            odd = next(i for i, value in enumerate(values) if type(value) not in _NUMBERS)
+            self.faults.add(
+                f"{pointer}/{position(channels, odd)}",
+                f"must be a number or null, not {kind_of(values[odd])}",
+            )
+        elif not self.allows_null and type(None) in kinds:
+            hole = position(channels, values.index(None))
+            self.faults.add(f"{pointer}/{hole}", f"is null; {ALLOW_MISSING}")
+        return values, channels
+
+
+def _shape(values: list[Any], width: int) -> str:
+    return f"{len(values) // width} x {width}" if width else f"{len(values)} elements"
+
+
+def _numbers(
+    reader: _SeriesReader, side: str, dtype: str, faults: Faults
+) -> npt.NDArray[np.floating[Any]]:
+    """Make an array of numbers and None (which becomes NaN); refuse what does not fit."""
+    flat = reader.flat[side]
+    try:
+        wide = np.array(flat, np.float64)
+    except OverflowError:  # an integer beyond the range of float64
+        wide = np.array([_to_float(x) for x in flat], np.float64)
+    with np.errstate(over="ignore"):
+        values = wide.astype(dtype, copy=False)
+    # null became NaN, so an infinity can only be a number that was too large.
+    overflowed = np.flatnonzero(np.isinf(values))
+    offsets = np.concatenate([[0], np.cumsum(reader.lengths)])
+
+    def fault(i: int) -> tuple[str, str]:
+        element = overflowed[i]
+        series = int(np.searchsorted(offsets, element, side="right")) - 1
+        place = position(reader.channels[series], int(element - offsets[series]))
+        return f"/series/{series}/{side}/{place}", f"is too large for {dtype}"
+
+    faults.add_each(range(len(overflowed)), fault)
+    return values
+
+
+def _to_float(number: float | None) -> float:
+    if number is None:
+        return math.nan
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
