@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help run stop test lint format lock bench test-darts test-gpu clean
+.PHONY: help run stop test lint format lock bench bench-peers test-darts test-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lock: ## pin today's newest releases into constraints.txt
 bench: $(VENV)/.installed ## measure everything against its limit (about 8 minutes), rewrite bench/results.md
 	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python bench/run.py
+
+bench-peers: $(VENV)/.installed ## the same loads against other serving frameworks (about 10 minutes), rewrite bench/peers.md
+	$(BIN)/python bench/peers.py
 
 test-darts: ## compare with the real darts.utils.losses, in an environment of its own
 	$(PYTHON) -m venv .venv-darts
