@@ -7,10 +7,12 @@ before it keeps its place. So whoever waits sees each request ahead of it take a
 its own, and a request within the budget is cut at most once.
 """
 
+import math
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class BatchPolicy:
         self._max_queued_elements = max_queued_elements
         self._queue: OrderedDict[int, _Waiting] = OrderedDict()
         self._queued_elements = 0
+        self._deadlines: list[tuple[float, int]] = []
 
     @property
     def queued_elements(self) -> int:
@@ -80,19 +83,24 @@ class BatchPolicy:
         """How many requests have series that wait."""
         return len(self._queue)
 
-    def admit(self, request: int, offsets: Sequence[int], *, now: float) -> bool:
+    def admit(
+        self, request: int, offsets: Sequence[int], *, now: float, deadline: float = math.inf
+    ) -> bool:
         """Queue a request, or return False if it would overfill the queue.
 
         Args:
             request: A number that no waiting request has.
             offsets: Where its series start and end, from 0; at least one series.
             now: Seconds on the caller's clock.
+            deadline: When nobody wants its answer any more, on the same clock.
         """
         waiting = _Waiting(offsets, now)
         if self._queued_elements + waiting.elements > self._max_queued_elements:
             return False
         self._queue[request] = waiting
         self._queued_elements += waiting.elements
+        if deadline < math.inf:
+            heappush(self._deadlines, (deadline, request))
         return True
 
     def withdraw(self, request: int) -> None:
@@ -100,6 +108,16 @@ class BatchPolicy:
         waiting = self._queue.pop(request, None)
         if waiting is not None:
             self._queued_elements -= waiting.elements
+
+    def expire(self, *, now: float) -> list[int]:
+        """Forget what still waits of requests whose deadline has come, and return them."""
+        expired = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, request = heappop(self._deadlines)
+            if request in self._queue:
+                self.withdraw(request)
+                expired.append(request)
+        return expired
 
     def next_batch(self, *, now: float) -> list[Span]:
         """Take the next batch off the queue; empty if nothing waits."""

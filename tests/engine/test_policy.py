@@ -1,6 +1,7 @@
 """The batching policy: a state machine against a model, and each rule as an example."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import settings
@@ -30,18 +31,35 @@ class PolicyMachine(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.waiting = {}
         self.line = []
+        self.deadlines = {}
 
     def queued(self):
         return sum(sum(lengths) for lengths, _, _ in self.waiting.values())
 
-    @rule(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=8))
-    def admit(self, lengths):
+    @rule(
+        lengths=st.lists(st.integers(1, 6), min_size=1, max_size=8),
+        patience=st.one_of(st.floats(0, 20), st.just(math.inf)),
+    )
+    def admit(self, lengths, patience):
         number = next(self.numbers)
         fits = self.queued() + sum(lengths) <= ROOM
-        assert self.policy.admit(number, offsets_of(lengths), now=self.now) == fits
+        deadline = self.now + patience
+        admitted = self.policy.admit(number, offsets_of(lengths), now=self.now, deadline=deadline)
+        assert admitted == fits
         if fits:
             self.waiting[number] = (lengths, 0, self.now)
             self.line.append(number)
+            self.deadlines[number] = deadline
+
+    @rule()
+    def expire(self):
+        late = {number for number in self.waiting if self.deadlines[number] <= self.now}
+        expired = self.policy.expire(now=self.now)
+        assert len(expired) == len(set(expired))
+        assert set(expired) == late
+        for number in late:
+            del self.waiting[number]
+            self.line.remove(number)
 
     @precondition(lambda self: self.waiting)
     @rule(choice=st.randoms(use_true_random=False))
