@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.codecs import json
-from service.engine import BatchPolicy, Engine
+from service.engine import BatchPolicy, Engine, Limits
 from service.engine.worker import DeviceWorker
 from service.errors import ServiceError
 from service.http.context import ContextMiddleware, context_of
@@ -57,9 +57,13 @@ def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIAp
         max_queued_elements=settings.max_queued_elements,
     )
     worker = worker or DeviceWorker(choose_device(settings.device))
-    inline = settings.inline_elements, settings.idle_inline_elements
     on_cpu = worker.device.type == "cpu"
-    engine = Engine(worker, policy, metrics.observe_batch, *(inline if on_cpu else (0, 0)))
+    limits = Limits(
+        inline_elements=settings.inline_elements if on_cpu else 0,
+        idle_inline_elements=settings.idle_inline_elements if on_cpu else 0,
+        hung_s=settings.hung_s,
+    )
+    engine = Engine(worker, policy, metrics.observe_batch, limits)
     metrics.watch_queue(lambda: engine.queued_elements)
 
     @asynccontextmanager

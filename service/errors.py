@@ -6,8 +6,10 @@ ServiceError
 ├── TooLargeError          413  over a limit of this server
 ├── UnsupportedMediaError  415  a content type or encoding that is not spoken here
 ├── InvalidError           422  readable, but values or options break the contract
+├── OverShareError         429  this client holds so much that others need the room
 ├── ScoringError           500  the device failed on this request
-└── OverloadedError        503  the queue is full, or the server is not ready
+├── OverloadedError        503  the server is full, or not ready
+└── DeadlineError          504  the answer was not there in time
 """
 
 from collections.abc import Callable, Sequence
@@ -41,7 +43,7 @@ class ServiceError(Exception):
     slug: ClassVar[str]
     title: ClassVar[str]
     retryable: ClassVar[bool] = False
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
 
 class UnreadableError(ServiceError):
@@ -92,12 +94,38 @@ class ScoringError(ServiceError):
     retryable = True
 
 
-class OverloadedError(ServiceError):
-    """The queue is full, or the server is starting or stopping."""
+class _BusyError(ServiceError):
+    """Come back later.
+
+    Args:
+        detail: One sentence.
+        retry_after_s: When there may be room.
+    """
+
+    retryable = True
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class OverShareError(_BusyError):
+    """There is room, but not for a client that holds so much already."""
+
+    status, slug, title = 429, "over-share", "This client holds too much of the server"
+
+
+class OverloadedError(_BusyError):
+    """The server is full, starting or stopping."""
 
     status, slug, title = 503, "overloaded", "The server cannot take this request now"
+
+
+class DeadlineError(ServiceError):
+    """The answer was not there in time; what was not computed by then never is."""
+
+    status, slug, title = 504, "deadline", "The deadline has passed"
     retryable = True
-    retry_after_s = 1
 
 
 @dataclass

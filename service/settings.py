@@ -47,6 +47,21 @@ class Settings(BaseSettings):
     max_queued_elements: int = Field(
         64 * MEBI, gt=0, description="Elements that may wait; beyond them requests get 503."
     )
+    max_open_bytes: int = Field(
+        1024 * MEBI,
+        gt=0,
+        description="Bytes of bodies and answers in memory; beyond them requests get 503, and "
+        "clients that hold most of them 429.",
+    )
+    default_timeout_ms: int = Field(
+        60_000, gt=0, description="Deadline of a request that sends no X-Request-Timeout-Ms."
+    )
+    max_timeout_ms: int = Field(
+        600_000, gt=0, description="Longest deadline; X-Request-Timeout-Ms is cut to it."
+    )
+    hung_s: int = Field(
+        60, gt=0, description="A batch that takes so many seconds means that the device hangs."
+    )
     shutdown_s: int = Field(
         25, gt=0, description="Seconds that requests in progress get to finish on SIGTERM."
     )
@@ -55,7 +70,11 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _queue_takes_the_largest_request(self) -> Self:
+    def _limits_agree(self) -> Self:
         if self.max_queued_elements < self.max_elements:
             raise ValueError("max_queued_elements must be at least max_elements")
+        if self.max_open_bytes < 2 * self.max_body_bytes:
+            raise ValueError("max_open_bytes must be at least twice max_body_bytes")
+        if self.max_timeout_ms < self.default_timeout_ms:
+            raise ValueError("max_timeout_ms must be at least default_timeout_ms")
         return self

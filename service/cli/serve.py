@@ -32,6 +32,10 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     inline_elements: Annotated[int | None, _option("inline_elements")] = None,
     idle_inline_elements: Annotated[int | None, _option("idle_inline_elements")] = None,
     max_queued_elements: Annotated[int | None, _option("max_queued_elements")] = None,
+    max_open_bytes: Annotated[int | None, _option("max_open_bytes")] = None,
+    default_timeout_ms: Annotated[int | None, _option("default_timeout_ms")] = None,
+    max_timeout_ms: Annotated[int | None, _option("max_timeout_ms")] = None,
+    hung_s: Annotated[int | None, _option("hung_s")] = None,
     shutdown_s: Annotated[int | None, _option("shutdown_s")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
 ) -> None:

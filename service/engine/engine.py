@@ -11,6 +11,7 @@ batch is done once it has begun, and nothing is ever in flight.
 import asyncio
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -18,11 +19,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from core import Ragged, ScoreOptions, Scores
+from service.engine.drain import DrainRate
 from service.engine.policy import BatchPolicy, Span
-from service.engine.worker import DeviceWorker, Pending, Piece
-from service.errors import OverloadedError, ScoringError
+from service.engine.worker import DeviceLostError, DeviceWorker, Pending, Piece
+from service.errors import DeadlineError, OverloadedError, ScoringError
 
 log = logging.getLogger(__name__)
+
+_TOO_LATE = "the request still waited for the device"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,24 @@ class Answer:
     scores: Scores
     queue_s: float = 0.0
     compute_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine goes by.
+
+    Attributes:
+        inline_elements: The largest request that ``score_at_once`` takes. On a CPU that is quicker
+            than to wake a thread, which then contends for the interpreter; on another device it
+            must be 0.
+        idle_inline_elements: The same where no other request is under way, so that nobody waits
+            for the event loop.
+        hung_s: A batch that takes longer means that the device hangs.
+    """
+
+    inline_elements: int = 0
+    idle_inline_elements: int = 0
+    hung_s: float = math.inf
 
 
 @dataclass(eq=False)
@@ -65,11 +87,7 @@ class Engine:
         policy: Decides what is scored next.
         on_batch: Called with each batch and its seconds, for metrics; on the worker thread, or
             on the event loop for a request that is scored there.
-        inline_elements: The largest request that ``score_at_once`` takes. On a CPU that is quicker
-            than to wake a thread, which then contends for the interpreter; on another device it
-            must be 0.
-        idle_inline_elements: The same where no other request is under way, so that nobody waits
-            for the event loop.
+        limits: How large is small, and how long is too long.
     """
 
     def __init__(
@@ -77,24 +95,36 @@ class Engine:
         worker: DeviceWorker,
         policy: BatchPolicy,
         on_batch: Callable[[Sequence[Span], float], None] = lambda _batch, _seconds: None,
-        inline_elements: int = 0,
-        idle_inline_elements: int = 0,
+        limits: Limits = Limits(),
     ) -> None:
         self._worker = worker
         self._policy = policy
         self._on_batch = on_batch
-        self._inline_elements = {False: inline_elements, True: idle_inline_elements}
-        self._work = threading.Condition()
+        self._limits = limits
+        self._busy_since = math.inf
+        self._drain = DrainRate()
+        self._work = threading.Condition()  # on a lock that its holder may take again
         self._jobs: dict[int, _Job] = {}
         self._numbers = itertools.count()
         self._running = False
+        self._lost = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def ready(self) -> bool:
         """Whether a batch was scored on the device and requests are admitted."""
-        return self._running
+        return self._running and not self.hung
+
+    @property
+    def hung(self) -> bool:
+        """Whether a batch has been on the device for longer than any may."""
+        return time.monotonic() - self._busy_since > self._limits.hung_s
+
+    @property
+    def lost(self) -> bool:
+        """Whether only a new process can help: the device hangs, or its thread has died."""
+        return self.hung or self._lost
 
     @property
     def queued_elements(self) -> int:
@@ -134,30 +164,52 @@ class Engine:
             ScoringError: If the device failed on it.
         """
         elements = prediction.values.shape[0]
-        if not 0 < elements <= self._inline_elements[idle]:
+        limits = self._limits
+        if not 0 < elements <= (limits.idle_inline_elements if idle else limits.inline_elements):
             return None
-        if not self._running:
-            raise OverloadedError("the service is starting or stopping")
+        self._check_ready()
         started = time.monotonic()
-        result = self._worker.score_one(Piece(prediction, target, options))
+        try:
+            result = self._worker.score_one(Piece(prediction, target, options))
+        except DeviceLostError as error:
+            self._lost, self._running = True, False
+            raise _failure(error) from error
         seconds = time.monotonic() - started
         self._on_batch([Span(-1, 0, len(prediction), elements, waited=0.0)], seconds)
         if isinstance(result, Exception):
             raise _failure(result)
         return Answer(result, compute_s=seconds)
 
+    def _check_ready(self) -> None:
+        if not self._running:
+            raise OverloadedError("the service is starting or stopping", retry_after_s=5)
+        if self.hung:
+            raise OverloadedError("the device does not answer", retry_after_s=30)
+
     def submit(
-        self, prediction: Ragged, target: Ragged, options: ScoreOptions
+        self,
+        prediction: Ragged,
+        target: Ragged,
+        options: ScoreOptions,
+        *,
+        deadline: float = math.inf,
     ) -> asyncio.Future[Answer]:
         """Queue a request and return the future of its answer.
 
         Cancelling the future withdraws what has not yet been scored.
 
+        Args:
+            prediction: One side.
+            target: The other.
+            options: What to compute.
+            deadline: When ``time.monotonic`` says so, what has not been scored never is, and the
+                future fails with ``DeadlineError``, at the latest when the device is free.
+
         Raises:
-            OverloadedError: If the queue is full or the engine is not running.
+            OverloadedError: If the queue is full, the engine is not running or the device hangs.
         """
-        if not self._running or self._loop is None:
-            raise OverloadedError("the service is starting or stopping")
+        self._check_ready()
+        assert self._loop is not None  # noqa: S101 - it runs
         future: asyncio.Future[Answer] = self._loop.create_future()
         if len(prediction) == 0:
             future.set_result(Answer(Scores.empty(options, prediction.values.dtype)))
@@ -169,8 +221,10 @@ class Engine:
         with self._work:
             if not self._running:  # the worker may have died since
                 raise OverloadedError("the service is stopping")
-            if not self._policy.admit(number, offsets, now=time.monotonic()):
-                raise OverloadedError("the queue is full; try again later")
+            now = time.monotonic()
+            if not self._policy.admit(number, offsets, now=now, deadline=deadline):
+                after = self._drain.seconds_for(self._policy.queued_elements, now=now)
+                raise OverloadedError("the queue is full; try again later", after)
             self._jobs[number] = job
             self._work.notify()
         future.add_done_callback(lambda done: self._withdraw(number) if done.cancelled() else None)
@@ -187,16 +241,21 @@ class Engine:
         except BaseException:
             log.critical("the device worker died; the service is no longer ready", exc_info=True)
             with self._work:
-                self._running = False
+                self._lost, self._running = True, False
                 orphans = list(self._jobs.items())
             self._settle([(n, job, ScoringError("the device worker died")) for n, job in orphans])
 
     def _serve(self) -> None:
         flying: deque[_Flight] = deque()
         while (spans := self._next_batch(wait=not flying)) or flying:
+            self._busy_since = flying[0][2] if flying else time.monotonic()
             flying.extend(self._begin(spans))
             while flying and (len(flying) > 1 or not spans or flying[0][1].done):
-                self._settle(self._finish(flying.popleft()))
+                settled = self._finish(flying.popleft())
+                self._busy_since = flying[0][2] if flying else math.inf
+                self._settle(settled)
+            if not flying:
+                self._busy_since = math.inf
 
     def _begin(self, spans: Sequence[Span]) -> list[_Flight]:
         """Begin a batch, unless nobody waits for it any more."""
@@ -211,8 +270,16 @@ class Engine:
     def _finish(self, flight: _Flight) -> list[_Settled]:
         """Finish a batch; return the requests that it completed or failed."""
         scored, pending, started = flight
+        exhausted = self._worker.exhausted
         results = pending.finish()
-        seconds = time.monotonic() - started
+        now = time.monotonic()
+        seconds = now - started
+        with self._work:
+            self._drain.drained(sum(span.elements for span, _ in scored), now=now)
+            if self._worker.exhausted > exhausted:
+                self._policy.shrink()
+            else:
+                self._policy.recover()
         self._on_batch([span for span, _ in scored], seconds)
         collected = [
             (span.request, job, _collect(span, job, result, seconds))
@@ -233,7 +300,12 @@ class Engine:
         """Take what waits, or wait for work; empty then once the engine is stopped."""
         with self._work:
             while True:
-                batch = self._policy.next_batch(now=time.monotonic())
+                now = time.monotonic()
+                late = [
+                    (n, job) for n in self._policy.expire(now=now) if (job := self._jobs.get(n))
+                ]
+                self._settle([(n, job, DeadlineError(_TOO_LATE)) for n, job in late])
+                batch = self._policy.next_batch(now=now)
                 if batch or not (wait and self._running):
                     return batch
                 self._work.wait()

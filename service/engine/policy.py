@@ -67,11 +67,16 @@ class BatchPolicy:
     def __init__(self, *, batch_elements: int, max_queued_elements: int) -> None:
         if batch_elements < 1 or max_queued_elements < 1:
             raise ValueError("both limits must be positive")
-        self._batch_elements = batch_elements
+        self._most_elements = self._batch_elements = batch_elements
         self._max_queued_elements = max_queued_elements
         self._queue: OrderedDict[int, _Waiting] = OrderedDict()
         self._queued_elements = 0
         self._deadlines: list[tuple[float, int]] = []
+
+    @property
+    def batch_elements(self) -> int:
+        """The budget of a batch as it is now."""
+        return self._batch_elements
 
     @property
     def queued_elements(self) -> int:
@@ -108,6 +113,15 @@ class BatchPolicy:
         waiting = self._queue.pop(request, None)
         if waiting is not None:
             self._queued_elements -= waiting.elements
+
+    def shrink(self) -> None:
+        """Halve the budget of batches: the device ran out of memory."""
+        self._batch_elements = max(self._batch_elements // 2, 1)
+
+    def recover(self) -> None:
+        """Give the budget back a 32nd of what was set: a batch went well."""
+        more = self._batch_elements + -(-self._most_elements // 32)
+        self._batch_elements = min(more, self._most_elements)
 
     def expire(self, *, now: float) -> list[int]:
         """Forget what still waits of requests whose deadline has come, and return them."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for, warm_up
@@ -13,6 +14,12 @@ from service.engine.staging import Staging
 from service.engine.streams import CudaStreams
 
 log = logging.getLogger(__name__)
+
+_EXHAUSTED = (torch.OutOfMemoryError, MemoryError)
+
+
+class DeviceLostError(Exception):
+    """The device cannot even score a batch of ones: nothing more is to be expected of it."""
 
 
 class Piece(NamedTuple):
@@ -68,6 +75,8 @@ class DeviceWorker:
         self.device = device
         self._kernel = kernel or kernel_for(device)
         self._stage = stage
+        self.exhausted = 0
+        """How often the device ran out of memory."""
 
     @cached_property
     def _staging(self) -> Staging | None:
@@ -77,18 +86,49 @@ class DeviceWorker:
         """Compile the kernel and score a tiny batch, so that no request waits for a compiler."""
         if self._kernel is kernel_for(self.device):
             warm_up(self.device)
+        self._score_ones()
+
+    def _score_ones(self) -> None:
         for dtype in (torch.float32, torch.float64):
             ragged = Ragged.from_lengths(torch.ones(2, dtype=dtype), [1, 1])
             self._start([Piece(ragged, ragged, ScoreOptions(gradients=True))]).finish()
 
     def score(self, pieces: Sequence[Piece]) -> list[Scores | Exception]:
-        """Score pieces together; one that fails gets its exception and spoils no other."""
+        """Score pieces together; one that fails gets its exception and spoils no other.
+
+        Raises:
+            DeviceLostError: If the device fails whatever it is given.
+        """
         return self.begin(pieces).finish()
 
     def score_one(self, piece: Piece) -> Scores | Exception:
-        """Score one piece alone."""
-        scored = self.finish_group([piece], self.begin_group([piece]))
-        return scored if isinstance(scored, Exception) else scored[0]
+        """Score one piece alone; raises as ``score`` does."""
+        return self.score_group([piece])[0]
+
+    def score_group(self, group: Sequence[Piece]) -> Sequence[Scores | Exception]:
+        """Score pieces that agree in options and dtype; raises as ``score`` does."""
+        scored = self.finish_group(group, self.begin_group(group))
+        return self.score_again(group, scored) if isinstance(scored, Exception) else scored
+
+    def score_again(self, group: Sequence[Piece], error: Exception) -> Sequence[Scores | Exception]:
+        """Score in halves what failed together: to find whose fault it is, or to need less memory.
+
+        Raises:
+            DeviceLostError: If the device fails whatever it is given.
+        """
+        if len(group) > 1:
+            half = len(group) // 2
+            return [*self.score_group(group[:half]), *self.score_group(group[half:])]
+        piece = group[0]
+        if isinstance(error, _EXHAUSTED) and len(piece.prediction) > 1:
+            parts = [self.score_one(part) for part in _halves(piece)]
+            failed = next((part for part in parts if isinstance(part, Exception)), None)
+            return [failed or Scores.cat([part for part in parts if isinstance(part, Scores)])]
+        try:
+            self._score_ones()
+        except Exception as lost:
+            raise DeviceLostError(f"{self.device} fails whatever it is given") from lost
+        return [error]
 
     def begin(self, pieces: Sequence[Piece]) -> "Pending":
         """Start to score pieces, which with staging need not be scored when this returns.
@@ -135,6 +175,10 @@ class DeviceWorker:
 
     def _failed(self, group: Sequence[Piece], error: Exception) -> Exception:
         log.error("scoring %d pieces failed on %s", len(group), self.device, exc_info=error)
+        if isinstance(error, _EXHAUSTED):
+            self.exhausted += 1
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # what is cached may be in blocks of the wrong size
         return error.with_traceback(None)  # its frames would keep the tensors alive
 
 
@@ -159,14 +203,21 @@ class Pending:
         results: dict[int, Scores | Exception] = {}
         for places, group, begun in self._groups:
             scored = self._worker.finish_group(group, begun)
-            if not isinstance(scored, Exception):
+            if isinstance(scored, Exception):
+                results.update(zip(places, self._worker.score_again(group, scored), strict=True))
+            else:
                 results.update(zip(places, scored, strict=True))
-            elif len(group) == 1:
-                results[places[0]] = scored
-            else:  # find whose it is
-                for place, piece in zip(places, group, strict=True):
-                    results[place] = self._worker.score_one(piece)
         return [results[i] for i in range(len(results))]
+
+
+def _halves(piece: Piece) -> tuple[Piece, Piece]:
+    """Cut a piece between two series, as near to the middle of its elements as may be."""
+    prediction, target, options = piece
+    edges = prediction.offsets.numpy()
+    middle = min(max(int(np.searchsorted(edges, edges[-1] // 2)), 1), len(prediction) - 1)
+    cuts = (0, middle), (middle, len(prediction))
+    first, second = (Piece(prediction.slice(*cut), target.slice(*cut), options) for cut in cuts)
+    return first, second
 
 
 def _cut(scores: Scores, group: Sequence[Piece]) -> list[Scores]:

@@ -1,6 +1,6 @@
 """Receives a body into memory, within a limit that is checked before the memory is spent."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from starlette.requests import ClientDisconnect
@@ -12,12 +12,20 @@ from service.errors import TooLargeError, UnreadableError
 _BODIES = BufferPool(retain_bytes=128 << 20)
 
 
-async def receive_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> memoryview:
+async def receive_body(
+    headers: Mapping[bytes, bytes], receive: Receive, limit: int, reserve: Callable[[int], None]
+) -> memoryview:
     """Return the whole body.
 
     A body of known length goes straight into one buffer of that size (aligned as Arrow wants it,
     and not touched before bytes arrive, so that an announced body costs nothing); a chunked one
     is gathered and joined.
+
+    Args:
+        headers: Those of the request.
+        receive: Of the request.
+        limit: The most bytes.
+        reserve: Called with a number of bytes before they take memory; may raise.
 
     Raises:
         TooLargeError: If it is, or is announced to be, larger than ``limit`` bytes.
@@ -26,12 +34,13 @@ async def receive_body(headers: Mapping[bytes, bytes], receive: Receive, limit: 
     """
     announced = headers.get(b"content-length")
     if announced is None:
-        return await _receive_chunked(receive, limit)
+        return await _receive_chunked(receive, limit, reserve)
     length = int(announced) if announced.isdigit() else limit + 1
     if length > limit:
         raise TooLargeError(
             f"the body has {announced.decode('latin-1')} bytes, this server takes {limit}"
         )
+    reserve(length)
     chunk, more = await _next_chunk(receive)
     if not more and len(chunk) == length:
         return memoryview(chunk)  # a small body comes at once
@@ -51,13 +60,16 @@ async def receive_body(headers: Mapping[bytes, bytes], receive: Receive, limit: 
     return buffer
 
 
-async def _receive_chunked(receive: Receive, limit: int) -> memoryview:
+async def _receive_chunked(
+    receive: Receive, limit: int, reserve: Callable[[int], None]
+) -> memoryview:
     chunks, size, more = [], 0, True
     while more:
         chunk, more = await _next_chunk(receive)
         size += len(chunk)
         if size > limit:
             raise TooLargeError(f"the body is over the {limit} bytes that this server takes")
+        reserve(len(chunk))
         chunks.append(chunk)
     return memoryview(b"".join(chunks))
 

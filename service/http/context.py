@@ -28,6 +28,7 @@ class Context:
         request_id: The client's ``X-Request-Id`` when it is sane, else made here.
         headers: Those of the request, in lower case; the values of a repeated one joined by
             commas (RFC 9110, 5.3).
+        client: Whom its share of the server is counted for: the address it comes from.
         stages: Seconds by stage, in the order they happened.
         format: ``json`` or ``arrow`` once known, for the metrics.
         route: The route's path, for the metrics; a client's path would be unbounded.
@@ -35,6 +36,7 @@ class Context:
 
     request_id: str
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    client: str = ""
     started: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=dict)
     format: str = "none"
@@ -71,9 +73,11 @@ class ContextMiddleware:
             headers[name] = headers[name] + b", " + value if name in headers else value
         given = headers.get(b"x-request-id")
         if given is not None and _SANE_ID.fullmatch(given):
-            context = Context(given.decode("ascii"), headers)
+            request_id = given.decode("ascii")
         else:
-            context = Context(f"{self._prefix}{next(self._ids):012x}", headers)
+            request_id = f"{self._prefix}{next(self._ids):012x}"
+        peer = scope.get("client")
+        context = Context(request_id, headers, peer[0] if peer else "")
         scope[_KEY] = context
         status = 499  # nothing was sent: the client had gone
 

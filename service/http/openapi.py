@@ -178,7 +178,7 @@ def _schemas() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _query_parameters() -> list[dict[str, Any]]:
+def _parameters() -> list[dict[str, Any]]:
     schemas: dict[str, dict[str, Any]] = {
         "losses": {"type": "string", "example": "mae,smape"},
         "gradients": {"type": "boolean", "default": False},
@@ -192,6 +192,10 @@ def _query_parameters() -> list[dict[str, Any]]:
         {"name": name, "in": "query", "required": False, "schema": schema,
          "description": "Of an Arrow request only."}
         for name, schema in schemas.items()
+    ] + [
+        {"name": "X-Request-Timeout-Ms", "in": "header", "required": False,
+         "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+         "description": "How long the answer is wanted; then 504, and nothing more is computed."}
     ]  # fmt: skip
 
 
@@ -211,7 +215,7 @@ def add_score(document: dict[str, Any]) -> None:
             "summary": "Score many series",
             "description": _DESCRIPTION,
             "operationId": "score",
-            "parameters": _query_parameters(),
+            "parameters": _parameters(),
             "x-codeSamples": [{"lang": "Python", "label": "Arrow", "source": _ARROW_SAMPLE}],
             "requestBody": {
                 "required": True,
@@ -236,8 +240,10 @@ def add_score(document: dict[str, Any]) -> None:
                 "413": _problem("Too many bytes or elements."),
                 "415": _problem("Neither JSON nor Arrow."),
                 "422": _problem("Values or options break the contract; see errors."),
+                "429": _problem("This client holds too much of the server; see Retry-After."),
                 "500": _problem("The device failed on this request."),
-                "503": _problem("The queue is full; see Retry-After."),
+                "503": _problem("The server is full or not ready; see Retry-After."),
+                "504": _problem("The answer was not there in time."),
             },
         }
     }

@@ -26,8 +26,10 @@ def build_router(engine: Engine, metrics: Metrics) -> APIRouter:
             for loss in LOSSES.values()
         ]
 
-    @router.get("/livez", summary="Whether the process serves at all")
+    @router.get("/livez", summary="Whether the process can serve, or only a new one could")
     async def livez() -> dict[str, str]:
+        if engine.lost:
+            raise OverloadedError("the device is lost; restart the process")
         return {"status": "alive"}
 
     @router.get("/readyz", summary="Whether a batch was scored and requests are taken")

@@ -18,11 +18,12 @@ from service.codecs import arrow, json
 from service.codecs.options import options_from_query
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Engine
-from service.errors import Faults, ServiceError
+from service.errors import DeadlineError, Faults, FieldError, InvalidError, ServiceError
 from service.http.body import receive_body
 from service.http.context import Context, context_of
 from service.http.negotiation import FORMATS, negotiate
 from service.http.problems import problem_of
+from service.http.room import Hold, Room
 from service.settings import Settings
 
 _T = TypeVar("_T")
@@ -30,6 +31,8 @@ _T = TypeVar("_T")
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _INLINE_BYTES = 1 << 16
 """JSON below this is read and written on the event loop; a hand-off to a thread costs more."""
+_ARROW_IS_CHEAPER = 32
+"""Times as cheap to write as JSON of its size."""
 _SENT_AT_ONCE = 1 << 19
 """One write holds the event loop for as long as it takes to copy."""
 
@@ -41,6 +44,7 @@ class ScoreEndpoint:
         self._engine = engine
         self._settings = settings
         self._open = 0
+        self.room = Room(settings.max_open_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -48,51 +52,63 @@ class ScoreEndpoint:
         context.route = "/score"
         self._open += 1
         try:
-            format_, chunks = await self._answer(scope, receive, context)
-        except ServiceError as error:
-            await problem_of(error, context.request_id)(scope, receive, send)
-            return
+            with self.room.hold(context.client) as hold:
+                try:
+                    format_, chunks = await self._in_time(scope, receive, context, hold)
+                except ServiceError as error:
+                    await problem_of(error, context.request_id)(scope, receive, send)
+                else:
+                    await _send(send, format_, chunks)
         finally:
             self._open -= 1
-        headers = [
-            (b"content-type", _TYPES[format_]),
-            (b"content-length", b"%d" % sum(map(len, chunks))),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        parts = _parts(chunks)
-        for i, part in enumerate(parts, start=1):
-            more = i < len(parts)
-            await send({"type": "http.response.body", "body": part, "more_body": more})
+
+    async def _in_time(
+        self, scope: Scope, receive: Receive, context: Context, hold: Hold
+    ) -> tuple[str, list[memoryview]]:
+        """Return the format and the parts of the answer.
+
+        Raises:
+            DeadlineError: If they are not there in time.
+        """
+        seconds = _timeout_ms(context, self._settings) / 1e3
+        try:
+            async with asyncio.timeout(seconds) as timeout:
+                return await self._answer(scope, receive, context, hold, time.monotonic() + seconds)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise DeadlineError(f"the answer was not there after {seconds:g} s") from None
 
     async def _answer(
-        self, scope: Scope, receive: Receive, context: Context
+        self, scope: Scope, receive: Receive, context: Context, hold: Hold, deadline: float
     ) -> tuple[str, list[memoryview]]:
-        """Return the format and the parts of the answer."""
         formats = negotiate(context.headers)
         context.format = formats.request
         is_json = formats.request == "json"
         settings = self._settings
-        limit = settings.max_json_bytes if is_json else settings.max_body_bytes
-        body = await receive_body(context.headers, receive, min(limit, settings.max_body_bytes))
+        limit = min(
+            settings.max_json_bytes if is_json else settings.max_body_bytes, settings.max_body_bytes
+        )
+        body = await receive_body(context.headers, receive, limit, hold.take)
         started = time.perf_counter()
         here = len(body) <= _INLINE_BYTES if is_json else arrow.is_quick(body)
         try:
             request = await _run(self._decode, body, scope["query_string"], is_json, here=here)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
+        encoded = _encoded_bytes(request, formats.answer)
+        hold.take(_added_bytes(request, encoded, is_json=is_json))
         answer = self._engine.score_at_once(
             request.prediction, request.target, request.options, idle=self._open == 1
         )
         if answer is None:
-            answer = await self._score(request, receive)
+            answer = await self._score(request, receive, deadline)
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
         started = time.perf_counter()
         if not is_json and arrow.may_be_missing(request, answer.scores):
             await _run(arrow.check_missing, request, here=request.elements <= _INLINE_BYTES)
-        chunks = await _run(
-            *(_encode, request, answer.scores, formats.answer),
-            here=_encoded_bytes(request, formats.answer) <= _INLINE_BYTES,
-        )
+        here = encoded <= _INLINE_BYTES * (1 if formats.answer == "json" else _ARROW_IS_CHEAPER)
+        chunks = await _run(_encode, request, answer.scores, formats.answer, here=here)
         context.stages["encode"] = time.perf_counter() - started
         return formats.answer, chunks
 
@@ -115,9 +131,11 @@ class ScoreEndpoint:
             max_elements=settings.max_elements,
         )
 
-    async def _score(self, request: ScoreRequest, receive: Receive) -> Answer:
+    async def _score(self, request: ScoreRequest, receive: Receive, deadline: float) -> Answer:
         """Await the answer; withdraw the request if the client goes away first."""
-        future = self._engine.submit(request.prediction, request.target, request.options)
+        future = self._engine.submit(
+            request.prediction, request.target, request.options, deadline=deadline
+        )
         if future.done():  # no series
             return future.result()
         gone = asyncio.ensure_future(_disconnect(receive))
@@ -154,12 +172,38 @@ def _parts(chunks: Sequence[memoryview]) -> Sequence[memoryview]:
     ]
 
 
+def _timeout_ms(context: Context, settings: Settings) -> int:
+    given = context.headers.get(b"x-request-timeout-ms")
+    if given is None:
+        return settings.default_timeout_ms
+    if not given.isdigit() or not 0 < len(given.lstrip(b"0")) <= 9:
+        fault = FieldError("X-Request-Timeout-Ms", "must be a whole number of milliseconds, over 0")
+        raise InvalidError(f"the header {fault.pointer} {fault.detail}", (fault,))
+    return min(int(given), settings.max_timeout_ms)
+
+
 def _encoded_bytes(request: ScoreRequest, format_: str) -> int:
-    """Estimate the JSON to be written, or the Arrow that takes as long."""
-    if format_ == "arrow":
-        return 2 * len(request)
+    """Estimate the size of the answer."""
     gradients = len(request.options.losses) if request.options.gradients else 0
-    return 64 * len(request) + 20 * request.elements * gradients
+    element = 20 if format_ == "json" else request.prediction.values.dtype.itemsize
+    return 64 * len(request) + element * request.elements * gradients
+
+
+def _added_bytes(request: ScoreRequest, encoded: int, *, is_json: bool) -> int:
+    """Estimate what a request takes beside its body; Arrow is read in place."""
+    sides = 2 * request.elements * request.prediction.values.dtype.itemsize
+    return encoded + (sides if is_json else 0)
+
+
+async def _send(send: Send, format_: str, chunks: Sequence[memoryview]) -> None:
+    headers = [
+        (b"content-type", _TYPES[format_]),
+        (b"content-length", b"%d" % sum(map(len, chunks))),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    parts = _parts(chunks)
+    for i, part in enumerate(parts, start=1):
+        await send({"type": "http.response.body", "body": part, "more_body": i < len(parts)})
 
 
 def _encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryview]:

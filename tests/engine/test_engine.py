@@ -17,7 +17,7 @@ from lazy_streams import LazyStreams
 
 from core import LossSpec, Ragged, ScoreOptions, Scores, score
 from core.kernels import kernel_for
-from service.engine import BatchPolicy, Engine
+from service.engine import BatchPolicy, Engine, Limits
 from service.engine.staging import Staging
 from service.engine.worker import DeviceWorker, Piece
 from service.errors import OverloadedError, ScoringError
@@ -73,7 +73,9 @@ def zeros_like(prediction):
 @contextlib.asynccontextmanager
 async def running(kernel=None, *, batch=10**6, queue=10**6, on_batch=lambda *_: None, inline=0):
     policy = BatchPolicy(batch_elements=batch, max_queued_elements=queue)
-    engine = Engine(make_worker(kernel or Kernel()), policy, on_batch, inline)
+    engine = Engine(
+        make_worker(kernel or Kernel()), policy, on_batch, Limits(inline_elements=inline)
+    )
     await engine.start()
     if kernel is not None:
         kernel.calls.clear()

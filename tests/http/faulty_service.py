@@ -1,8 +1,8 @@
 """The service with a device that misbehaves on purpose, told by values in the prediction.
 
 666: the kernel raises. 777: it blocks while the gate file exists, and says so by a file named
-``blocked`` beside it. Every value that starts a
-prediction is written to the ledger once it was computed.
+``blocked`` beside it. 888: it raises from then on. Every value that starts a prediction is written
+to the ledger once it was computed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from service.app import create_app
 from service.engine.worker import DeviceWorker
 from service.settings import Settings
 
-POISON, BLOCK = 666.0, 777.0
+POISON, BLOCK, BREAK = 666.0, 777.0, 888.0
 
 
 def main() -> None:
@@ -30,10 +30,14 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     arguments = parser.parse_args()
 
+    broken = False
+
     def kernel(
         prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
     ) -> Scores:
-        if bool((prediction == POISON).any()):
+        nonlocal broken
+        broken = broken or bool((prediction == BREAK).any())
+        if broken or bool((prediction == POISON).any()):
             raise RuntimeError("poisoned")
         deadline = time.monotonic() + 30
         while bool((prediction == BLOCK).any()) and arguments.gate.exists():

@@ -20,7 +20,8 @@ def test_it_is_valid_and_documents_both_formats(document):
     operation = document["paths"]["/score"]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/json", ARROW}
     assert set(operation["responses"]["200"]["content"]) == {"application/json", ARROW}
-    assert [p["name"] for p in operation["parameters"]] == list(QUERY_OPTIONS)
+    parameters = [p["name"] for p in operation["parameters"]]
+    assert parameters == [*QUERY_OPTIONS, "X-Request-Timeout-Ms"]
 
 
 def test_json_examples_run(document, client):

@@ -1,0 +1,254 @@
+"""Devices that run out of memory, poison, break for good or hang: what is lost, and what is told."""
+
+import asyncio
+import contextlib
+import logging
+import math
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core import Ragged, ScoreOptions, score
+from core.kernels import kernel_for
+from service.engine import BatchPolicy, Engine, Limits
+from service.engine.drain import DrainRate
+from service.engine.worker import DeviceLostError, DeviceWorker, Piece
+from service.errors import DeadlineError, OverloadedError, ScoringError
+
+CPU = torch.device("cpu")
+POISON = 666.0
+OPTIONS = ScoreOptions(gradients=True)
+
+
+class FaultyKernel:
+    """The kernel of the CPU on a device with little memory, an allergy to POISON, and an end."""
+
+    def __init__(self, memory=math.inf):
+        self.memory = memory
+        self.broken = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.sizes = []
+
+    def __call__(self, prediction, target, offsets, options):
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.sizes.append(len(prediction))
+        if self.broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if len(prediction) > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if bool((prediction == POISON).any()):
+            raise RuntimeError("poisoned")
+        return kernel_for(CPU)(prediction, target, offsets, options)
+
+
+def ragged(*series):
+    return Ragged.from_series([torch.tensor(one, dtype=torch.float64) for one in series])
+
+
+def piece(prediction):
+    return Piece(
+        prediction, Ragged(torch.zeros_like(prediction.values), prediction.offsets), OPTIONS
+    )
+
+
+def losses(result):
+    return result if isinstance(result, Exception) else result.values["mae"].tolist()
+
+
+@contextlib.asynccontextmanager
+async def running(kernel, *, batch=1000, queue=1000, hung_s=math.inf):
+    policy = BatchPolicy(batch_elements=batch, max_queued_elements=queue)
+    engine = Engine(DeviceWorker(CPU, kernel), policy, limits=Limits(hung_s=hung_s))
+    await engine.start()
+    kernel.sizes.clear()
+    kernel.entered.clear()
+    try:
+        yield engine, policy
+    finally:
+        kernel.gate.set()
+        await engine.stop()
+
+
+def submit(engine, prediction, **options):
+    return engine.submit(*piece(prediction), **options)
+
+
+async def entered(kernel):
+    await asyncio.get_running_loop().run_in_executor(None, kernel.entered.wait, 10)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=5), min_size=1, max_size=8),
+    st.integers(9, 40),
+)
+def test_out_of_memory_costs_halves_and_no_answer(lengths, memory):
+    worker = DeviceWorker(CPU, FaultyKernel(memory))
+    pieces = [
+        piece(ragged(*([float(i + k)] * length for k, length in enumerate(one))))
+        for i, one in enumerate(lengths)
+    ]
+    logging.disable(logging.ERROR)
+    try:
+        results = worker.score(pieces)
+    finally:
+        logging.disable(logging.NOTSET)
+    for (prediction, target, _), got in zip(pieces, results, strict=True):
+        want = score(prediction, target, gradients=True)
+        for mine, theirs in zip(vars(got).values(), vars(want).values(), strict=True):
+            assert {name: x.tolist() for name, x in mine.items()} == {
+                name: x.tolist() for name, x in theirs.items()
+            }
+
+
+def test_a_series_that_is_too_large_alone_fails_alone(caplog):
+    worker = DeviceWorker(CPU, FaultyKernel(memory=3))
+    with caplog.at_level(logging.CRITICAL):
+        good, bad, mixed = worker.score(
+            [piece(ragged([1.0])), piece(ragged([2.0] * 5)), piece(ragged([3.0], [4.0] * 5))]
+        )
+    assert losses(good) == [1]
+    assert isinstance(bad, torch.OutOfMemoryError)
+    assert isinstance(mixed, torch.OutOfMemoryError)
+
+
+def test_the_budget_shrinks_and_comes_back_slowly(caplog):
+    async def main():
+        kernel = FaultyKernel(memory=100)
+        async with running(kernel, batch=640) as (engine, policy):
+            answer = await submit(engine, ragged(*([[1.0]] * 600)))
+            assert answer.scores.values["mae"].tolist() == [1.0] * 600
+            assert policy.batch_elements == 320
+            kernel.memory = math.inf
+            seen = []
+            for _ in range(20):
+                await submit(engine, ragged([1.0]))
+                seen.append(policy.batch_elements)
+            assert seen == [min(640, 320 + 20 * n) for n in range(1, 21)]
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(main())
+
+
+def test_poison_among_32_is_found_in_few_calls(caplog):
+    kernel = FaultyKernel()
+    worker = DeviceWorker(CPU, kernel)
+    pieces = [piece(ragged([POISON if n == 13 else float(n)])) for n in range(32)]
+    with caplog.at_level(logging.CRITICAL):
+        results = worker.score(pieces)
+    assert [losses(one) for one in results if not isinstance(one, Exception)] == [
+        [n] for n in range(32) if n != 13
+    ]
+    assert str(results[13]) == "poisoned"
+    assert len(kernel.sizes) <= 1 + 2 * 5 + 2, "halves, and a look at whether the device lives"
+
+
+def test_a_device_that_fails_whatever_it_is_given_is_lost(caplog):
+    async def main():
+        kernel = FaultyKernel()
+        async with running(kernel) as (engine, _):
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            second = submit(engine, ragged([2.0]))
+            kernel.broken = True
+            assert not engine.lost
+            kernel.gate.set()
+            results = await asyncio.gather(first, second, return_exceptions=True)
+            assert all(isinstance(result, ScoringError) for result in results)
+            assert engine.lost
+            assert not engine.ready
+            with pytest.raises(OverloadedError):
+                submit(engine, ragged([1.0]))
+
+    with caplog.at_level(logging.CRITICAL + 1):
+        asyncio.run(main())
+
+
+def test_the_worker_tells_a_lost_device_from_a_bad_piece(caplog):
+    kernel = FaultyKernel()
+    worker = DeviceWorker(CPU, kernel)
+    with caplog.at_level(logging.CRITICAL):
+        assert isinstance(worker.score_one(piece(ragged([POISON]))), RuntimeError)
+        kernel.broken = True
+        with pytest.raises(DeviceLostError):
+            worker.score_one(piece(ragged([1.0])))
+
+
+def test_a_hung_device_is_noticed_and_its_return_too():
+    async def main():
+        kernel = FaultyKernel()
+        async with running(kernel, hung_s=0.05) as (engine, _):
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            await asyncio.sleep(0.06)
+            assert engine.hung
+            assert engine.lost
+            assert not engine.ready
+            with pytest.raises(OverloadedError, match="does not answer"):
+                submit(engine, ragged([2.0]))
+            kernel.gate.set()
+            assert (await first).scores.values["mae"].tolist() == [1.0]
+            assert (await submit(engine, ragged([2.0]))).scores.values["mae"].tolist() == [2.0]
+            assert engine.ready
+
+    asyncio.run(main())
+
+
+def test_what_is_late_is_never_computed():
+    async def main():
+        kernel = FaultyKernel()
+        async with running(kernel) as (engine, policy):
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            late = submit(engine, ragged([2.0] * 7), deadline=time.monotonic() + 0.01)
+            patient = submit(engine, ragged([3.0] * 3), deadline=time.monotonic() + 60)
+            await asyncio.sleep(0.02)
+            kernel.gate.set()
+            with pytest.raises(DeadlineError):
+                await late
+            await first
+            await patient
+            assert kernel.sizes == [1, 3]
+            assert policy.queued_elements == 0
+
+    asyncio.run(main())
+
+
+def test_a_full_queue_says_when_to_come_back():
+    async def main():
+        kernel = FaultyKernel()
+        async with running(kernel, queue=10) as (engine, _):
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            waiting = submit(engine, ragged([1.0] * 10))
+            with pytest.raises(OverloadedError) as caught:
+                submit(engine, ragged([1.0]))
+            assert 1 <= caught.value.retry_after_s <= 30
+            kernel.gate.set()
+            await asyncio.gather(first, waiting)
+
+    asyncio.run(main())
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 100)), max_size=30),
+    st.integers(0, 10**9),
+)
+def test_retry_after_is_always_a_sane_number(events, waiting):
+    rate, now = DrainRate(), 0.0
+    for amount, pause in events:
+        now += pause
+        rate.drained(amount, now=now)
+    assert 1 <= rate.seconds_for(waiting, now=now) <= 30
+    assert 1 <= rate.seconds_for(waiting, now=now + 1e6) <= 30

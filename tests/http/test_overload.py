@@ -1,0 +1,156 @@
+"""A server that is full, late or broken: who is refused, with what, and what is never computed."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+
+import httpx
+import pytest
+from conftest import LOSS_SCORING, serving
+from test_errors import GOOD, faulty, problem  # noqa: F401 - faulty is a fixture
+
+MEBI = 1 << 20
+BLOCKING = {"series": [{"prediction": [777.0], "target": [1.0]}]}
+
+
+@pytest.fixture(scope="module")
+def small():
+    limits = {"MAX_BODY_BYTES": MEBI, "MAX_JSON_BYTES": MEBI, "MAX_OPEN_BYTES": 4 * MEBI}
+    with serving(
+        LOSS_SCORING, "serve", **{f"LOSS_SCORING_{k}": str(v) for k, v in limits.items()}
+    ) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def half_sent(url, source, size=MEBI):
+    """Announce a body, send its beginning and hold the connection open."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10, source_address=(source, 0)) as one:
+        head = f"POST /score HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        one.sendall(f'{head}Content-Length: {size}\r\n\r\n{{"series":'.encode())
+        yield one
+
+
+def refused(connection):
+    """Return the status and the headers of the answer to a body that was not sent."""
+    stream = connection.makefile("rb")
+    head = b"".join(iter(stream.readline, b"\r\n")).decode().rstrip()
+    status = int(head.split()[1])
+    headers = httpx.Headers([line.split(": ", 1) for line in head.split("\r\n")[1:]])
+    assert headers["content-type"] == "application/problem+json"
+    assert json.loads(stream.read(int(headers["content-length"])))["retryable"] is True
+    return status, headers
+
+
+def post_from(url, source):
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=source), timeout=30) as client:
+        return client.post(f"{url}/score", json=GOOD)
+
+
+def test_a_client_that_holds_most_of_the_memory_is_refused_and_others_are_not(small):
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(half_sent(small, "127.0.0.1"))
+        status, headers = refused(stack.enter_context(half_sent(small, "127.0.0.1")))
+        assert status == 429, "refused before its body was sent"
+        assert 1 <= int(headers["retry-after"]) <= 30
+        assert post_from(small, "127.0.0.2").status_code == 200
+        status, headers = refused(stack.enter_context(half_sent(small, "127.0.0.2")))
+        assert status == 503
+        assert 1 <= int(headers["retry-after"]) <= 30
+    assert wait_for_success(small).status_code == 200
+
+
+def wait_for_success(url):
+    """What broken connections held is given back as soon as the server has noticed."""
+    for _ in range(200):
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(half_sent(url, "127.0.0.1")) for _ in range(2)]
+            answer = post_from(url, "127.0.0.1")
+            if answer.status_code == 200:
+                for connection in connections:
+                    connection.settimeout(0.01)
+                    with pytest.raises(TimeoutError):
+                        connection.recv(1)
+                return answer
+        time.sleep(0.05)
+    raise AssertionError(answer.text)
+
+
+def test_a_chunked_body_counts_as_it_comes(small):
+    def chunks():
+        for _ in range(20):
+            yield b" " * (MEBI // 16)
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(half_sent(small, "127.0.0.1"))
+        with httpx.Client(timeout=30) as client:
+            headers = {"Content-Type": "application/json"}
+            answer = client.post(f"{small}/score", content=chunks(), headers=headers)
+        assert problem(answer, 429)["retryable"]
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "1.5", "soon", "", "9" * 20])
+def test_a_timeout_is_a_number_of_milliseconds(client, given):
+    answer = client.post("/score", json=GOOD, headers={"X-Request-Timeout-Ms": given})
+    assert problem(answer, 422)["errors"][0]["pointer"] == "X-Request-Timeout-Ms"
+
+
+def test_a_long_timeout_is_cut_and_a_sane_one_is_taken(client):
+    for given in ("1000", "999999999", "007000"):
+        answer = client.post("/score", json=GOOD, headers={"X-Request-Timeout-Ms": given})
+        assert answer.status_code == 200, answer.text
+
+
+def test_504_on_time_and_what_is_late_is_never_computed(faulty):  # noqa: F811 - the fixture
+    url, gate, ledger = faulty
+
+    async def main():
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            gate.touch()
+            first = asyncio.create_task(client.post("/score", json=BLOCKING))
+            while not gate.with_name("blocked").exists():  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.005)
+            late = {"series": [{"prediction": [345.0], "target": [1.0]}]}
+            started = time.monotonic()
+            answer = await client.post("/score", json=late, headers={"X-Request-Timeout-Ms": "150"})
+            assert 0.15 <= time.monotonic() - started < 5
+            assert problem(answer, 504)["retryable"]
+            gate.unlink()
+            assert (await first).status_code == 200
+            assert (await client.post("/score", json=GOOD)).status_code == 200
+
+    asyncio.run(main())
+    computed = ledger.read_text().split()
+    assert "345.0" not in computed
+    assert "777.0" in computed
+
+
+def test_a_body_that_does_not_come_meets_the_deadline(url):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b'X-Request-Timeout-Ms: 100\r\nContent-Length: 100\r\n\r\n{"series":'
+        )
+        assert refused(connection)[0] == 504
+
+
+def test_a_lost_device_fails_both_probes(faulty):  # noqa: F811 - the fixture
+    url, _, _ = faulty
+    with httpx.Client(base_url=url, timeout=30) as client:
+        assert client.get("/livez").is_success
+        answer = client.post("/score", json={"series": [{"prediction": [888.0], "target": [1]}]})
+        problem(answer, 500)
+        for path in ("/livez", "/readyz"):
+            problem(client.get(path), 503)
+        assert "retry-after" in problem_headers(client.post("/score", json=GOOD), 503)
+
+
+def problem_headers(answer, status):
+    problem(answer, status)
+    return answer.headers
