@@ -47,6 +47,24 @@ class Settings(BaseSettings):
     max_queued_elements: int = Field(
         64 * MEBI, gt=0, description="Elements that may wait; beyond them requests get 503."
     )
+    max_header_bytes: int = Field(
+        32 << 10, gt=0, description="Largest request line and headers together."
+    )
+    header_timeout_s: float = Field(
+        10, gt=0, description="Seconds from the first byte of a request to complete headers."
+    )
+    keep_alive_s: int = Field(
+        5, gt=0, description="Seconds that a connection may stay open without a request."
+    )
+    body_timeout_s: float = Field(
+        30, gt=0, description="Seconds for a body, beside what min_body_bytes_per_s adds."
+    )
+    min_body_bytes_per_s: int = Field(
+        64 << 10, gt=0, description="Bytes of a body that give it one more second."
+    )
+    write_timeout_s: float = Field(
+        30, gt=0, description="Seconds in which a client must read the next 512 KiB of an answer."
+    )
     shutdown_s: int = Field(
         25, gt=0, description="Seconds that requests in progress get to finish on SIGTERM."
     )

@@ -1,18 +1,44 @@
-"""Receives a body into memory, within a limit that is checked before the memory is spent."""
+"""Receives a body into memory, within limits of size and time.
 
+The size is checked before the memory is spent. The time is ``timeout_s``, and one second more for
+every ``min_bytes_per_s`` bytes that arrived (as Apache's RequestReadTimeout): one rule that ends
+both a stalled client and one that sends a byte now and then, and that a large Content-Length does
+not stretch. The clock is looked at when a chunk arrives and the body is not complete; a client that
+sends nothing is noticed as ``service.http.protocol`` hands over an empty chunk now and then. So a
+body that is already there costs no timer and no task.
+"""
+
+import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from core.buffers import BufferPool
-from service.errors import TooLargeError, UnreadableError
+from service.errors import LateError, TooLargeError, UnreadableError
 
 _BODIES = BufferPool(retain_bytes=128 << 20)
 
 
-async def receive_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> memoryview:
+class Pace(NamedTuple):
+    """How slow a client may be."""
+
+    timeout_s: float
+    min_bytes_per_s: int
+
+    def check(self, started: float, received: int) -> None:
+        """Raise ``LateError`` if more should have arrived by now."""
+        if time.monotonic() - started > self.timeout_s + received / self.min_bytes_per_s:
+            raise LateError(
+                f"{received} bytes of the body arrived in {time.monotonic() - started:.3g} s"
+            )
+
+
+async def receive_body(
+    headers: Mapping[bytes, bytes], receive: Receive, limit: int, pace: Pace
+) -> memoryview:
     """Return the whole body.
 
     A body of known length goes straight into one buffer of that size (aligned as Arrow wants it,
@@ -22,16 +48,18 @@ async def receive_body(headers: Mapping[bytes, bytes], receive: Receive, limit: 
     Raises:
         TooLargeError: If it is, or is announced to be, larger than ``limit`` bytes.
         UnreadableError: If its length is not the announced one.
+        LateError: If it comes too slowly.
         ClientDisconnect: If the client went away before its end.
     """
     announced = headers.get(b"content-length")
     if announced is None:
-        return await _receive_chunked(receive, limit)
+        return await _receive_chunked(receive, limit, pace)
     length = int(announced) if announced.isdigit() else limit + 1
     if length > limit:
         raise TooLargeError(
             f"the body has {announced.decode('latin-1')} bytes, this server takes {limit}"
         )
+    started = time.monotonic()
     chunk, more = await _next_chunk(receive)
     if not more and len(chunk) == length:
         return memoryview(chunk)  # a small body comes at once
@@ -45,15 +73,18 @@ async def receive_body(headers: Mapping[bytes, bytes], receive: Receive, limit: 
         filled = end
         if not more:
             break
+        pace.check(started, filled)
         chunk, more = await _next_chunk(receive)
     if filled < length:
         raise UnreadableError("the body is shorter than its Content-Length")
     return buffer
 
 
-async def _receive_chunked(receive: Receive, limit: int) -> memoryview:
+async def _receive_chunked(receive: Receive, limit: int, pace: Pace) -> memoryview:
+    started = time.monotonic()
     chunks, size, more = [], 0, True
     while more:
+        pace.check(started, size)
         chunk, more = await _next_chunk(receive)
         size += len(chunk)
         if size > limit:

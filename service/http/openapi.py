@@ -72,7 +72,7 @@ _DESCRIPTION = (
     "Scores many series of (prediction, target): a loss per series and, on request, the gradient "
     "of each loss with respect to each predicted element. A series' answer is the same bits "
     "however requests are split or merged. The options of a JSON request stand in its body, those "
-    "of an Arrow request are query parameters."
+    "of an Arrow request are query parameters. A body may have Content-Encoding gzip or zstd."
 )
 
 
@@ -233,9 +233,11 @@ def add_score(document: dict[str, Any]) -> None:
                 },
                 "400": _problem("The body cannot be read."),
                 "406": _problem("Accept allows neither JSON nor Arrow."),
-                "413": _problem("Too many bytes or elements."),
-                "415": _problem("Neither JSON nor Arrow."),
+                "408": _problem("The request arrives too slowly; the connection is closed."),
+                "413": _problem("Too many bytes (also once decompressed) or elements."),
+                "415": _problem("Neither JSON nor Arrow, or a coding not in Accept-Encoding."),
                 "422": _problem("Values or options break the contract; see errors."),
+                "431": _problem("The headers are too large; the connection is closed."),
                 "500": _problem("The device failed on this request."),
                 "503": _problem("The queue is full; see Retry-After."),
             },

@@ -15,11 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from core import Scores
 from service.codecs import arrow, json
+from service.codecs.compression import Decompression
 from service.codecs.options import options_from_query
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Engine
 from service.errors import Faults, ServiceError
-from service.http.body import receive_body
+from service.http.body import Pace, receive_body
 from service.http.context import Context, context_of
 from service.http.negotiation import FORMATS, negotiate
 from service.http.problems import problem_of
@@ -40,6 +41,7 @@ class ScoreEndpoint:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
+        self._pace = Pace(settings.body_timeout_s, settings.min_body_bytes_per_s)
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,8 +75,11 @@ class ScoreEndpoint:
         is_json = formats.request == "json"
         settings = self._settings
         limit = settings.max_json_bytes if is_json else settings.max_body_bytes
-        body = await receive_body(context.headers, receive, min(limit, settings.max_body_bytes))
+        limit = min(limit, settings.max_body_bytes)
+        body = await receive_body(context.headers, receive, limit, self._pace)
         started = time.perf_counter()
+        if formats.coding != "identity":
+            body = await _decompress(body, formats.coding, limit)
         here = len(body) <= _INLINE_BYTES if is_json else arrow.is_quick(body)
         try:
             request = await _run(self._decode, body, scope["query_string"], is_json, here=here)
@@ -134,6 +139,14 @@ class ScoreEndpoint:
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _decompress(body: memoryview, coding: str, limit: int) -> memoryview:
+    stream = Decompression(body, coding, limit)
+    small = len(body) <= _INLINE_BYTES and stream.advance(_INLINE_BYTES)
+    if not small:  # a few bytes may become many, so what is small shows only now
+        await _run(stream.advance, limit, here=False)
+    return stream.output
 
 
 async def _run(work: Callable[..., _T], *arguments: object, here: bool) -> _T:
