@@ -3,6 +3,8 @@
 ServiceError
 ├── MalformedError         400  not HTTP
 ├── UnreadableError        400  the body is not what its content type says
+├── UnauthorizedError      401  no key
+│   └── UnknownKeyError         one that this server does not know
 ├── NotAcceptableError     406  no format that Accept allows
 ├── LateError              408  the client did not send in time
 ├── TooLargeError          413  over a limit of this server
@@ -61,6 +63,20 @@ class UnreadableError(ServiceError):
     """The body is not what its content type says."""
 
     status, slug, title = 400, "unreadable", "The body cannot be read"
+
+
+class UnauthorizedError(ServiceError):
+    """No key, or one that this server does not know."""
+
+    status, slug, title = 401, "unauthorized", "A key is needed"
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+
+
+class UnknownKeyError(UnauthorizedError):
+    """A key that this server does not know."""
+
+    slug, title = "unknown-key", "The key is not known"
+    headers = MappingProxyType({"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
 class NotAcceptableError(ServiceError):

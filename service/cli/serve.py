@@ -3,6 +3,7 @@
 import gc
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -39,6 +40,8 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     body_timeout_s: Annotated[float | None, _option("body_timeout_s")] = None,
     min_body_bytes_per_s: Annotated[int | None, _option("min_body_bytes_per_s")] = None,
     write_timeout_s: Annotated[float | None, _option("write_timeout_s")] = None,
+    api_keys_file: Annotated[Path | None, _option("api_keys_file")] = None,
+    auth_probes: Annotated[bool | None, _option("auth_probes")] = None,
     shutdown_s: Annotated[int | None, _option("shutdown_s")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
 ) -> None:

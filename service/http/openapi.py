@@ -243,3 +243,15 @@ def add_score(document: dict[str, Any]) -> None:
             },
         }
     }
+
+
+def add_keys(document: dict[str, Any], open_paths: frozenset[str]) -> None:
+    """Say that every path but the open ones needs a bearer key."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"key": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path in open_paths:
+                operation["security"] = []
+            else:
+                operation["responses"]["401"] = _problem("No key, or an unknown one.")
