@@ -13,8 +13,8 @@ deadline is thus kept up to a tick late.
 
 What each deadline does:
 
-- No first byte on a new connection within the keep-alive time: closed. (Between requests uvicorn
-  does that.)
+- No first byte of a request within ``keep_alive_s``: closed. (uvicorn does that after a request,
+  but not on a new connection, nor where the end of a body came after the answer.)
 - No complete head within ``header_timeout_s`` of its first byte: 408.
 - A body that the application waits for: woken with an empty chunk, so that ``service.http.body``,
   which knows how much is missing, can look at the clock; it has no timer either.
@@ -68,7 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._state: Literal["new", "idle", "head", "body", "refused"] = "new"
         self._since = 0.0
         self._unread_since: float | None = None
-        self._abandoned: RequestResponseCycle | None = None
+        self._noticed: tuple[RequestResponseCycle, str] | None = None
         self._fault: ServiceError | None = None
         # Bytes since the head began or, after it, since the last byte of the body: whatever the
         # parser may be keeping. They come in reads, and the first may hold the end of the message
@@ -176,12 +176,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._state == "head":
             if waited > limits.header_timeout_s:
                 self._refuse(LateError(f"no complete headers in {limits.header_timeout_s:g} s"))
+        elif self._state != "new" and self._noticed != (self.cycle, self._state):
+            self._noticed, self._since = (self.cycle, self._state), now
         elif self._state == "body":
-            if self._abandoned is not self.cycle:
-                self._abandoned, self._since = self.cycle, now
-            elif waited > limits.body_timeout_s:
+            if waited > limits.body_timeout_s:
                 self.transport.abort()
-        elif self._state == "new" and waited > limits.keep_alive_s:
+        elif waited > limits.keep_alive_s:
             self.transport.close()
 
     def _refuse(self, error: ServiceError) -> None:

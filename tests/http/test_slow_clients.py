@@ -1,7 +1,9 @@
 """Clients that send slowly, too much of the wrong thing, or do not read their answer."""
 
+import asyncio
 import contextlib
 import json
+import re
 import socket
 import time
 
@@ -11,6 +13,9 @@ import pytest
 from conftest import LOSS_SCORING, serving
 from test_errors import GOOD
 from wire import ARROW, stream, table_of
+
+from service.errors import LateError
+from service.http.body import Pace, receive_body
 
 POST = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = json.dumps(GOOD).encode()
@@ -50,6 +55,18 @@ def read_all(raw: socket.socket) -> bytes:
     while chunk := raw.recv(1 << 16):
         data += chunk
     return data
+
+
+def read_one(raw: socket.socket) -> bytes:
+    """Read one answer, and let the connection stay open."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += raw.recv(1 << 16)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", head)[1])
+    while len(body) < length:
+        body += raw.recv(1 << 16)
+    return head + b"\r\n\r\n" + body
 
 
 def trickle(raw: socket.socket, data: bytes) -> None:
@@ -127,13 +144,20 @@ def test_a_slow_body_above_the_least_pace_is_served(raw):
 
 def test_a_refused_body_that_goes_on_for_ever_is_cut_off(raw):
     raw.sendall(POST.replace(b"json", b"xml") + b"Content-Length: 99999\r\n\r\n")
-    assert raw.recv(1 << 16).startswith(b"HTTP/1.1 415 ")
+    assert read_one(raw).startswith(b"HTTP/1.1 415 ")
     deadline = time.monotonic() + SOON
     with contextlib.suppress(ConnectionError):
         while time.monotonic() < deadline:
             raw.sendall(b" ")
             time.sleep(0.05)
     assert time.monotonic() < deadline
+
+
+def test_an_idle_connection_whose_body_ended_after_the_answer_is_closed(raw):
+    raw.sendall(POST.replace(b"json", b"xml") + b"Content-Length: 2\r\n\r\n")
+    assert read_one(raw).startswith(b"HTTP/1.1 415 ")
+    raw.sendall(b"{}")
+    assert read_all(raw) == b""
 
 
 def test_431_of_a_head_that_never_ends(raw):
@@ -160,7 +184,7 @@ def test_431_of_a_head_in_one_piece(raw, head):
 def test_431_of_a_head_behind_a_whole_request_and_of_trailers(impatient):
     with connect(impatient) as raw:
         raw.sendall(WHOLE)
-        assert raw.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        assert read_one(raw).startswith(b"HTTP/1.1 200 ")
         raw.sendall(POST + b"X-Long: " + b"x" * 5000)
         problem(read_all(raw), 431)
     with connect(impatient) as raw:
@@ -219,3 +243,27 @@ def test_a_client_that_does_not_read_is_cut_off_and_a_slow_one_is_not(impatient)
 
 def test_the_service_is_well_after_all_that(impatient):
     assert httpx.post(f"{impatient}/score", json=GOOD).json()["losses"]["mae"] == [1.0]
+
+
+def test_a_body_is_timed_by_what_arrived_and_only_if_it_is_not_there(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace(timeout_s=10, min_bytes_per_s=100)
+
+    def receive(*chunks, every: float):
+        left = list(chunks)
+
+        async def one():
+            nonlocal now
+            now += every
+            body = left.pop(0)
+            return {"type": "http.request", "body": body, "more_body": bool(left)}
+
+        return asyncio.run(receive_body({}, one, 10**6, pace))
+
+    assert receive(b"late but whole", every=100) == b"late but whole"
+    assert len(receive(*[b"x" * 100] * 50, every=1.1)) == 5000
+    with pytest.raises(LateError, match="0 bytes of the body arrived in 11 s"):
+        receive(*[b""] * 50, every=1.1)
+    with pytest.raises(LateError):
+        receive(*[b"x" * 50] * 50, every=1.1)
