@@ -18,9 +18,11 @@ from service.codecs import json
 from service.engine import BatchPolicy, Engine, Limits
 from service.engine.worker import DeviceWorker
 from service.errors import ServiceError
+from service.http.auth import PROBES, KeyMiddleware
 from service.http.context import ContextMiddleware, context_of
+from service.http.keys import Keys
 from service.http.metrics import Metrics
-from service.http.openapi import add_score
+from service.http.openapi import add_keys, add_score
 from service.http.problems import problem, problem_of
 from service.http.routes import build_router
 from service.http.score import ScoreEndpoint
@@ -83,11 +85,17 @@ def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIAp
     score = ScoreEndpoint(engine, settings)
     app.router.routes.append(Route("/score", score, methods=["POST"]))
     app.include_router(build_router(engine, metrics))
+    keys = Keys.of(settings)
+    open_paths = frozenset() if settings.auth_probes else PROBES
+    short_way: ASGIApp = score
+    if keys is not None:
+        app.add_middleware(KeyMiddleware, keys=keys, open_paths=open_paths)
+        short_way = KeyMiddleware(score, keys, open_paths)
     app.add_middleware(ContextMiddleware, metrics=metrics)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
-    _describe_score(app)
-    short_way = ContextMiddleware(score, metrics)
+    _describe(app, None if keys is None else open_paths)
+    short_way = ContextMiddleware(short_way, metrics)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         is_score = scope.get("method") == "POST" and scope["path"] == "/score"
@@ -111,12 +119,16 @@ async def _http_error(request: Request, error: Exception) -> Response:
     )
 
 
-def _describe_score(app: FastAPI) -> None:
+def _describe(app: FastAPI, open_paths: frozenset[str] | None) -> None:
+    """Add what FastAPI cannot know: the score endpoint, and unless None which paths are open."""
     derive = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            add_score(derive())  # FastAPI keeps the document that it returns
+            document = derive()  # FastAPI keeps it
+            add_score(document)
+            if open_paths is not None:
+                add_keys(document, open_paths)
         return derive()
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -1,19 +1,26 @@
 """Everything a request can die of, with the status it maps to.
 
 ServiceError
+├── MalformedError         400  not HTTP
 ├── UnreadableError        400  the body is not what its content type says
+├── UnauthorizedError      401  no key
+│   └── UnknownKeyError         one that this server does not know
 ├── NotAcceptableError     406  no format that Accept allows
+├── LateError              408  the client did not send in time
 ├── TooLargeError          413  over a limit of this server
-├── UnsupportedMediaError  415  a content type or encoding that is not spoken here
+├── UnsupportedMediaError  415  a content type that is not spoken here
+│   └── UnsupportedCodingError  a content coding that is not
 ├── InvalidError           422  readable, but values or options break the contract
 ├── OverShareError         429  this client holds so much that others need the room
+├── HeadTooLargeError      431  request line and headers are over a limit of this server
 ├── ScoringError           500  the device failed on this request
 ├── OverloadedError        503  the server is full, or not ready
 └── DeadlineError          504  the answer was not there in time
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -44,6 +51,14 @@ class ServiceError(Exception):
     title: ClassVar[str]
     retryable: ClassVar[bool] = False
     retry_after_s: int | None = None
+    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What HTTP wants beside the status."""
+
+
+class MalformedError(ServiceError):
+    """What came is not HTTP."""
+
+    status, slug, title = 400, "malformed", "The request is not valid HTTP"
 
 
 class UnreadableError(ServiceError):
@@ -52,10 +67,32 @@ class UnreadableError(ServiceError):
     status, slug, title = 400, "unreadable", "The body cannot be read"
 
 
+class UnauthorizedError(ServiceError):
+    """No key, or one that this server does not know."""
+
+    status, slug, title = 401, "unauthorized", "A key is needed"
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+
+
+class UnknownKeyError(UnauthorizedError):
+    """A key that this server does not know."""
+
+    slug, title = "unknown-key", "The key is not known"
+    headers = MappingProxyType({"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+
 class NotAcceptableError(ServiceError):
     """No format that the Accept header allows."""
 
     status, slug, title = 406, "not-acceptable", "No acceptable format"
+
+
+class LateError(ServiceError):
+    """The client did not send its request in time; what is left of it would be misread."""
+
+    status, slug, title = 408, "late", "The request did not arrive in time"
+    retryable = True
+    headers = MappingProxyType({"Connection": "close"})
 
 
 class TooLargeError(ServiceError):
@@ -65,9 +102,16 @@ class TooLargeError(ServiceError):
 
 
 class UnsupportedMediaError(ServiceError):
-    """A content type or encoding that is not spoken here."""
+    """A content type that is not spoken here."""
 
     status, slug, title = 415, "unsupported-media-type", "The content type is not supported"
+
+
+class UnsupportedCodingError(UnsupportedMediaError):
+    """A content coding that is not spoken here."""
+
+    slug, title = "unsupported-coding", "The content coding is not supported"
+    headers = MappingProxyType({"Accept-Encoding": "gzip, zstd"})
 
 
 class InvalidError(ServiceError):
@@ -85,6 +129,12 @@ class InvalidError(ServiceError):
         super().__init__(detail)
         self.errors = errors
         self.count = max(count, len(errors))
+
+
+class HeadTooLargeError(ServiceError):
+    """Request line and headers are over a limit of this server."""
+
+    status, slug, title = 431, "head-too-large", "The headers are too large"
 
 
 class ScoringError(ServiceError):

@@ -1,8 +1,9 @@
 """Every setting of the service, each also an environment variable ``LOSS_SCORING_<NAME>``."""
 
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBI = 1 << 20
@@ -11,7 +12,9 @@ MEBI = 1 << 20
 class Settings(BaseSettings):
     """Settings with defaults that are safe on a small machine."""
 
-    model_config = SettingsConfigDict(env_prefix="LOSS_SCORING_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="LOSS_SCORING_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -61,6 +64,35 @@ class Settings(BaseSettings):
     )
     hung_s: int = Field(
         60, gt=0, description="A batch that takes so many seconds means that the device hangs."
+    )
+    max_header_bytes: int = Field(
+        32 << 10, gt=0, description="Largest request line and headers together."
+    )
+    header_timeout_s: float = Field(
+        10, gt=0, description="Seconds from the first byte of a request to complete headers."
+    )
+    keep_alive_s: int = Field(
+        5, gt=0, description="Seconds that a connection may stay open without a request."
+    )
+    body_timeout_s: float = Field(
+        30, gt=0, description="Seconds for a body, beside what min_body_bytes_per_s adds."
+    )
+    min_body_bytes_per_s: int = Field(
+        64 << 10, gt=0, description="Bytes of a body that give it one more second."
+    )
+    write_timeout_s: float = Field(
+        30, gt=0, description="Seconds in which a client must read the next 512 KiB of an answer."
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of keys, one a line; requests then need one. Read again when it changes.",
+    )
+    api_keys: SecretStr | None = Field(
+        None, description="The same, separated by commas; by environment only, as flags are public."
+    )
+    auth_probes: bool = Field(
+        False,  # noqa: FBT003 - pydantic's signature
+        description="Whether /livez, /readyz and /metrics need a key as well.",
     )
     shutdown_s: int = Field(
         25, gt=0, description="Seconds that requests in progress get to finish on SIGTERM."

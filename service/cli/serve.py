@@ -3,6 +3,7 @@
 import gc
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from service.app import create_app
+from service.http.protocol import bounded
 from service.settings import Settings
 
 _FIELDS = Settings.model_fields
@@ -36,6 +38,14 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     default_timeout_ms: Annotated[int | None, _option("default_timeout_ms")] = None,
     max_timeout_ms: Annotated[int | None, _option("max_timeout_ms")] = None,
     hung_s: Annotated[int | None, _option("hung_s")] = None,
+    max_header_bytes: Annotated[int | None, _option("max_header_bytes")] = None,
+    header_timeout_s: Annotated[float | None, _option("header_timeout_s")] = None,
+    keep_alive_s: Annotated[int | None, _option("keep_alive_s")] = None,
+    body_timeout_s: Annotated[float | None, _option("body_timeout_s")] = None,
+    min_body_bytes_per_s: Annotated[int | None, _option("min_body_bytes_per_s")] = None,
+    write_timeout_s: Annotated[float | None, _option("write_timeout_s")] = None,
+    api_keys_file: Annotated[Path | None, _option("api_keys_file")] = None,
+    auth_probes: Annotated[bool | None, _option("auth_probes")] = None,
     shutdown_s: Annotated[int | None, _option("shutdown_s")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
 ) -> None:
@@ -54,6 +64,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
         raise typer.Exit(2) from error
     config = uvicorn.Config(
         app,
+        http=bounded(settings),
+        ws="none",
+        timeout_keep_alive=settings.keep_alive_s,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,

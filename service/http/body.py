@@ -1,19 +1,47 @@
-"""Receives a body into memory, within a limit that is checked before the memory is spent."""
+"""Receives a body into memory, within limits of size and time.
 
+The size is checked before the memory is spent. The time is ``timeout_s``, and one second more for
+every ``min_bytes_per_s`` bytes that arrived (as Apache's RequestReadTimeout): one rule that ends
+both a stalled client and one that sends a byte now and then, and that a large Content-Length does
+not stretch. The clock is looked at when a chunk arrives and the body is not complete; a client that
+sends nothing is noticed as ``service.http.protocol`` hands over an empty chunk now and then. So a
+body that is already there costs no timer and no task.
+"""
+
+import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from core.buffers import BufferPool
-from service.errors import TooLargeError, UnreadableError
+from service.errors import LateError, TooLargeError, UnreadableError
 
 _BODIES = BufferPool(retain_bytes=128 << 20)
 
 
+class Pace(NamedTuple):
+    """How slow a client may be."""
+
+    timeout_s: float
+    min_bytes_per_s: int
+
+    def check(self, started: float, received: int) -> None:
+        """Raise ``LateError`` if more should have arrived by now."""
+        if time.monotonic() - started > self.timeout_s + received / self.min_bytes_per_s:
+            raise LateError(
+                f"{received} bytes of the body arrived in {time.monotonic() - started:.3g} s"
+            )
+
+
 async def receive_body(
-    headers: Mapping[bytes, bytes], receive: Receive, limit: int, reserve: Callable[[int], None]
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    limit: int,
+    pace: Pace,
+    reserve: Callable[[int], None],
 ) -> memoryview:
     """Return the whole body.
 
@@ -25,22 +53,25 @@ async def receive_body(
         headers: Those of the request.
         receive: Of the request.
         limit: The most bytes.
+        pace: How slowly they may come.
         reserve: Called with a number of bytes before they take memory; may raise.
 
     Raises:
         TooLargeError: If it is, or is announced to be, larger than ``limit`` bytes.
         UnreadableError: If its length is not the announced one.
+        LateError: If it comes too slowly.
         ClientDisconnect: If the client went away before its end.
     """
     announced = headers.get(b"content-length")
     if announced is None:
-        return await _receive_chunked(receive, limit, reserve)
+        return await _receive_chunked(receive, limit, pace, reserve)
     length = int(announced) if announced.isdigit() else limit + 1
     if length > limit:
         raise TooLargeError(
             f"the body has {announced.decode('latin-1')} bytes, this server takes {limit}"
         )
     reserve(length)
+    started = time.monotonic()
     chunk, more = await _next_chunk(receive)
     if not more and len(chunk) == length:
         return memoryview(chunk)  # a small body comes at once
@@ -54,6 +85,7 @@ async def receive_body(
         filled = end
         if not more:
             break
+        pace.check(started, filled)
         chunk, more = await _next_chunk(receive)
     if filled < length:
         raise UnreadableError("the body is shorter than its Content-Length")
@@ -61,10 +93,12 @@ async def receive_body(
 
 
 async def _receive_chunked(
-    receive: Receive, limit: int, reserve: Callable[[int], None]
+    receive: Receive, limit: int, pace: Pace, reserve: Callable[[int], None]
 ) -> memoryview:
+    started = time.monotonic()
     chunks, size, more = [], 0, True
     while more:
+        pace.check(started, size)
         chunk, more = await _next_chunk(receive)
         size += len(chunk)
         if size > limit:

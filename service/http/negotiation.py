@@ -5,35 +5,44 @@ from email.message import Message
 from typing import NamedTuple
 
 from service.codecs import arrow, json
-from service.errors import NotAcceptableError, UnsupportedMediaError
+from service.errors import NotAcceptableError, UnsupportedCodingError, UnsupportedMediaError
 
 FORMATS = {"json": json.MEDIA_TYPE, "arrow": arrow.MEDIA_TYPE}
+_CODINGS = {
+    "": "identity",
+    "identity": "identity",
+    "gzip": "gzip",
+    "x-gzip": "gzip",  # RFC 9110, 8.4.1.3
+    "zstd": "zstd",
+}
 
 
 class Formats(NamedTuple):
-    """The formats of a body and of its answer: keys of ``FORMATS``."""
+    """The formats of a body and of its answer: keys of ``FORMATS``, and the body's coding."""
 
     request: str
     answer: str
+    coding: str
 
 
 def negotiate(headers: Mapping[bytes, bytes]) -> Formats:
     """Read Content-Type, Content-Encoding and Accept; their names are in lower case.
 
     Raises:
-        UnsupportedMediaError: If the body's type or encoding is not spoken here.
+        UnsupportedMediaError: If the body's type or coding is not spoken here.
         NotAcceptableError: If Accept allows neither format.
     """
     content_type, encoding, accept = [
         headers.get(name, b"").decode("latin-1")
         for name in (b"content-type", b"content-encoding", b"accept")
     ]
-    if encoding.strip().lower() not in ("", "identity"):
-        raise UnsupportedMediaError(
-            f"Content-Encoding {encoding!r} is not supported; send the body as it is"
+    coding = _CODINGS.get(encoding.strip().lower())
+    if coding is None:
+        raise UnsupportedCodingError(
+            f"Content-Encoding {encoding!r} is not supported; use gzip or zstd, not both, or none"
         )
     request = _request_format(content_type)
-    return Formats(request, _answer_format(accept, request))
+    return Formats(request, _answer_format(accept, request), coding)
 
 
 def _request_format(content_type: str) -> str:

@@ -72,7 +72,7 @@ _DESCRIPTION = (
     "Scores many series of (prediction, target): a loss per series and, on request, the gradient "
     "of each loss with respect to each predicted element. A series' answer is the same bits "
     "however requests are split or merged. The options of a JSON request stand in its body, those "
-    "of an Arrow request are query parameters."
+    "of an Arrow request are query parameters. A body may have Content-Encoding gzip or zstd."
 )
 
 
@@ -237,13 +237,27 @@ def add_score(document: dict[str, Any]) -> None:
                 },
                 "400": _problem("The body cannot be read."),
                 "406": _problem("Accept allows neither JSON nor Arrow."),
-                "413": _problem("Too many bytes or elements."),
-                "415": _problem("Neither JSON nor Arrow."),
+                "408": _problem("The request arrives too slowly; the connection is closed."),
+                "413": _problem("Too many bytes (also once decompressed) or elements."),
+                "415": _problem("Neither JSON nor Arrow, or a coding not in Accept-Encoding."),
                 "422": _problem("Values or options break the contract; see errors."),
                 "429": _problem("This client holds too much of the server; see Retry-After."),
+                "431": _problem("The headers are too large; the connection is closed."),
                 "500": _problem("The device failed on this request."),
                 "503": _problem("The server is full or not ready; see Retry-After."),
                 "504": _problem("The answer was not there in time."),
             },
         }
     }
+
+
+def add_keys(document: dict[str, Any], open_paths: frozenset[str]) -> None:
+    """Say that every path but the open ones needs a bearer key."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"key": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path in open_paths:
+                operation["security"] = []
+            else:
+                operation["responses"]["401"] = _problem("No key, or an unknown one.")

@@ -55,7 +55,9 @@ def problem_of(error: ServiceError, request_id: str) -> Response:
         ]
         document["error_count"] = error.count
     after = error.retry_after_s
-    return _answer(document, None if after is None else {"Retry-After": str(after)})
+    return _answer(
+        document, error.headers if after is None else {**error.headers, "Retry-After": str(after)}
+    )
 
 
 def _short(text: str) -> str:

@@ -15,11 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from core import Scores
 from service.codecs import arrow, json
+from service.codecs.compression import Decompression
 from service.codecs.options import options_from_query
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Engine
 from service.errors import DeadlineError, Faults, FieldError, InvalidError, ServiceError
-from service.http.body import receive_body
+from service.http.body import Pace, receive_body
 from service.http.context import Context, context_of
 from service.http.negotiation import FORMATS, negotiate
 from service.http.problems import problem_of
@@ -43,6 +44,7 @@ class ScoreEndpoint:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
+        self._pace = Pace(settings.body_timeout_s, settings.min_body_bytes_per_s)
         self._open = 0
         self.room = Room(settings.max_open_bytes)
 
@@ -86,11 +88,12 @@ class ScoreEndpoint:
         context.format = formats.request
         is_json = formats.request == "json"
         settings = self._settings
-        limit = min(
-            settings.max_json_bytes if is_json else settings.max_body_bytes, settings.max_body_bytes
-        )
-        body = await receive_body(context.headers, receive, limit, hold.take)
+        limit = settings.max_json_bytes if is_json else settings.max_body_bytes
+        limit = min(limit, settings.max_body_bytes)
+        body = await receive_body(context.headers, receive, limit, self._pace, hold.take)
         started = time.perf_counter()
+        if formats.coding != "identity":
+            body = await _decompress(body, formats.coding, limit, hold.take)
         here = len(body) <= _INLINE_BYTES if is_json else arrow.is_quick(body)
         try:
             request = await _run(self._decode, body, scope["query_string"], is_json, here=here)
@@ -152,6 +155,21 @@ class ScoreEndpoint:
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _decompress(
+    body: memoryview, coding: str, limit: int, reserve: Callable[[int], None]
+) -> memoryview:
+    """Return what a body says, its memory reserved step by step: few bytes may become many."""
+    stream = Decompression(body, coding, limit)
+    size, done = 0, False
+    while not done:
+        step = min(max(size, _INLINE_BYTES), limit - size)
+        reserve(step)
+        size += step
+        here = len(body) <= _INLINE_BYTES and size <= _INLINE_BYTES
+        done = await _run(stream.advance, size, here=here)
+    return stream.output
 
 
 async def _run(work: Callable[..., _T], *arguments: object, here: bool) -> _T:

@@ -1,0 +1,31 @@
+"""Lets only requests with a key pass (RFC 6750), before anything of their body is read."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import UnauthorizedError, UnknownKeyError
+from service.http.context import context_of
+from service.http.keys import Keys
+from service.http.problems import problem_of
+
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+class KeyMiddleware:
+    """Answers 401 unless the path is open or the key is known; needs the context around it."""
+
+    def __init__(self, app: ASGIApp, keys: Keys, open_paths: frozenset[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http" and scope["path"] not in self._open_paths:
+            context = context_of(scope)
+            given = context.headers.get(b"authorization", b"")
+            if not self._keys.allow(given):
+                error = UnknownKeyError if given else UnauthorizedError
+                refusal = error("send Authorization: Bearer and a key of this server")
+                await problem_of(refusal, context.request_id)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,112 @@
+"""The keys that requests may carry: from the environment, from a file, several at once.
+
+Only SHA-256 digests are kept, so that no key can reach a log, and all have one length. To rotate,
+add a key, move the clients, remove the old one. The file is looked at once a second at most; write
+a new one beside it and rename it, so that it is never seen half written. A file that cannot be
+read leaves the keys as they are; one without keys lets nobody in.
+"""
+
+import hashlib
+import hmac
+import logging
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_KEY = re.compile(rb"[A-Za-z0-9._~+/-]{16,}=*")  # b64token of RFC 6750, and not short
+_WANTED = "a key has at least 16 of A-Z a-z 0-9 - . _ ~ + /"
+_BEARER = re.compile(rb"bearer +(\S+)", re.IGNORECASE)
+_LOOK_EVERY_S = 1.0
+
+
+class Keys:
+    """The keys that are valid now.
+
+    Args:
+        given: Keys that stay, separated by commas; None for none.
+        file: Where others are, one a line, ``#`` begins a comment; None for no file.
+        clock: Seconds, for the tests.
+
+    Raises:
+        ValueError: If a key is too short or no key, or the file cannot be read.
+    """
+
+    def __init__(
+        self, given: str | None, file: Path | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._given: tuple[bytes, ...] = ()
+        if given is not None:
+            self._given = _digests(
+                given.encode("utf-8", "replace").split(b","), "LOSS_SCORING_API_KEYS", "key"
+            )
+            if not self._given:  # a secret that was not filled in must not open the service
+                raise ValueError("LOSS_SCORING_API_KEYS holds no key; unset it to need none")
+        self._file, self._clock = file, clock
+        self._looked = clock()
+        self._seen: object = None
+        self._of_file: tuple[bytes, ...] = ()
+        if file is not None:
+            try:
+                self._read(file)
+            except OSError as error:
+                raise ValueError(f"api_keys_file cannot be read: {error}") from error
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """Return the keys that the settings name; None if they ask for none."""
+        secret, file = settings.api_keys, settings.api_keys_file
+        if secret is None and file is None:
+            return None
+        return cls(None if secret is None else secret.get_secret_value(), file)
+
+    def allow(self, authorization: bytes) -> bool:
+        """Tell whether an Authorization header carries a key; takes as long for any."""
+        self._look()
+        match = _BEARER.fullmatch(authorization.strip())
+        digest = hashlib.sha256(match[1] if match else b"").digest()
+        known = [hmac.compare_digest(digest, one) for one in (*self._given, *self._of_file)]
+        return any(known)
+
+    def _look(self) -> None:
+        """Read the file again if it changed."""
+        now = self._clock()
+        if self._file is None or now - self._looked < _LOOK_EVERY_S:
+            return
+        self._looked = now
+        try:
+            self._read(self._file)
+        except (OSError, ValueError) as error:
+            if str(error) != self._seen:  # said once, not every second
+                self._seen = str(error)
+                log.error("api_keys_file: %s; the keys stay as they were", error)  # noqa: TRY400
+
+    def _read(self, file: Path) -> None:
+        status = file.stat()
+        signature = status.st_mtime_ns, status.st_ino, status.st_size
+        if signature == self._seen:
+            return
+        self._of_file = _digests(file.read_bytes().splitlines(), str(file), "line")
+        self._seen = signature
+        if not (self._of_file or self._given):
+            log.warning("api_keys_file %s holds no key: nobody gets in", file)
+        else:
+            log.info("%d keys in %s", len(self._of_file), file)
+
+
+def _digests(lines: list[bytes], where: str, unit: str) -> tuple[bytes, ...]:
+    """Return the digest of every key; errors name its position, never the key."""
+    digests = []
+    for number, line in enumerate(lines, start=1):
+        key = line.partition(b"#")[0].strip()
+        if not key:
+            continue
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{where}, {unit} {number}: {_WANTED}")
+        digests.append(hashlib.sha256(key).digest())
+    return tuple(digests)

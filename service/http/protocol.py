@@ -1,0 +1,205 @@
+"""uvicorn's HTTP protocol with deadlines and bounds, which uvicorn lacks.
+
+A connection is new or idle, or owes a head (request line and headers), or owes a body:
+
+    new, idle -> head      at the first byte
+    head      -> body      when the headers are complete
+    body      -> idle      when the message is complete
+    any       -> refused   over a bound: the answer is out, what still arrives is thrown away
+
+There is no timer a request. Every connection looks at itself once in a tick, a quarter of its
+shortest deadline, and compares its state with the clock; a request only moves the state. A
+deadline is thus kept up to a tick late.
+
+What each deadline does:
+
+- No first byte of a request within ``keep_alive_s``: closed. (uvicorn does that after a request,
+  but not on a new connection, nor where the end of a body came after the answer.)
+- No complete head within ``header_timeout_s`` of its first byte: 408.
+- A body that the application waits for: woken with an empty chunk, so that ``service.http.body``,
+  which knows how much is missing, can look at the clock; it has no timer either.
+- A body that nobody reads, since the answer is out: aborted after ``body_timeout_s``.
+- An answer that the client does not read (the socket's buffers are full and stay so), or a closed
+  connection that cannot be flushed: aborted after ``write_timeout_s``.
+"""
+
+import asyncio
+import logging
+import secrets
+from typing import Any, ClassVar, Literal
+
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from service.errors import HeadTooLargeError, LateError, MalformedError, ServiceError
+from service.http.problems import problem_of
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_LINGER_S = 2.0
+"""Closing with unread bytes resets the connection, and the client may lose the answer."""
+
+
+def bounded(settings: Settings) -> type[HttpToolsProtocol]:
+    """Return the protocol for ``uvicorn.Config(http=...)`` with the limits of the settings."""
+    return type("Bounded", (BoundedProtocol,), {"settings": settings})
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. Everything a request passes through here counts in its latency."""
+
+    settings: ClassVar[Settings]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        limits = self.settings
+        self._max_head = limits.max_header_bytes
+        deadlines = (
+            limits.keep_alive_s,
+            limits.header_timeout_s,
+            limits.body_timeout_s,
+            limits.write_timeout_s,
+        )
+        self._tick = min(1.0, min(deadlines) / 4)
+        self._state: Literal["new", "idle", "head", "body", "refused"] = "new"
+        self._since = 0.0
+        self._unread_since: float | None = None
+        self._noticed: tuple[RequestResponseCycle, str] | None = None
+        self._fault: ServiceError | None = None
+        # Bytes since the head began or, after it, since the last byte of the body: whatever the
+        # parser may be keeping. They come in reads, and the first may hold the end of the message
+        # before: `_foreign` is how much of the count that may be.
+        self._kept = self._foreign = self._read = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start looking at the clock."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._timer = self.loop.call_later(self._tick, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop looking at the clock."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count, parse, and refuse what is over the bound."""
+        if self._state == "refused":
+            return
+        self._read = len(data)
+        if self._state in ("idle", "new"):
+            self._begin_head(kept=0)
+        self._kept += self._read
+        super().data_received(data)
+        # Trailers and chunk extensions come after the head, and are bounded alike.
+        if self._kept - self._foreign > self._max_head and self._state in ("head", "body"):
+            self._refuse(self._too_large())
+
+    def on_message_begin(self) -> None:
+        """Note a head that begins amid a read, behind the message before."""
+        if self._state != "head":
+            self._begin_head(kept=self._read)
+        super().on_message_begin()
+
+    def _begin_head(self, kept: int) -> None:
+        self._state, self._since = "head", self.loop.time()
+        self._kept = self._foreign = kept
+
+    def on_headers_complete(self) -> None:
+        """Let the request pass, unless its head is too large."""
+        if self._kept > self._max_head:  # it may be, or it came in one read with other bytes
+            fields = sum([len(name) + len(value) + 4 for name, value in self.headers])
+            if len(self.url) + fields > self._max_head:
+                self._fault = self._too_large()
+                raise self._fault  # uvicorn calls send_400_response
+        self._kept = self._foreign = 0
+        self._state = "body"
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Pass on a part of the body."""
+        self._kept = self._foreign = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Pass on the end of the body."""
+        self._state = "idle"
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Note since when the client does not read."""
+        self._unread_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Note that it does."""
+        self._unread_since = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that does not parse."""
+        self._refuse(self._fault or MalformedError(msg))
+
+    def _too_large(self) -> ServiceError:
+        return HeadTooLargeError(
+            f"request line and headers are over the {self._max_head} bytes that this server takes"
+        )
+
+    def _look(self) -> None:
+        """Compare the state with the clock."""
+        self._timer = self.loop.call_later(self._tick, self._look)
+        now = self.loop.time()
+        waited = now - self._since
+        if self._unread_since is None and self.transport.is_closing():
+            self._unread_since = now
+        if self._unread_since is not None:
+            if now - self._unread_since > self.settings.write_timeout_s:
+                log.info("a client did not read its answer in time")
+                self.transport.abort()
+        elif self._state == "refused":
+            if waited > _LINGER_S:
+                self.transport.abort()
+        elif self.cycle is None or self.cycle.response_complete:
+            self._look_for_a_request(now, waited)
+        elif self._state == "body":
+            self.cycle.message_event.set()
+        else:
+            self._since = now  # a pipelined head is not due while its predecessor is served
+
+    def _look_for_a_request(self, now: float, waited: float) -> None:
+        """Compare with the clock while nothing is left to be answered."""
+        limits = self.settings
+        if self._state == "head":
+            if waited > limits.header_timeout_s:
+                self._refuse(LateError(f"no complete headers in {limits.header_timeout_s:g} s"))
+        elif self._state != "new" and self._noticed != (self.cycle, self._state):
+            self._noticed, self._since = (self.cycle, self._state), now
+        elif self._state == "body":
+            if waited > limits.body_timeout_s:
+                self.transport.abort()
+        elif waited > limits.keep_alive_s:
+            self.transport.close()
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer outside any request, and close once the client has read it."""
+        cycle = self.cycle
+        self._state, self._since = "refused", self.loop.time()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if self.pipeline or cycle.response_started:  # half an answer may be out
+                self.transport.abort()
+                return
+        answer = problem_of(error, request_id := secrets.token_hex(16))
+        answer.headers.update({"x-request-id": request_id, "connection": "close"})
+        log.info("refused with %d: %s", answer.status_code, error)
+        fields = [*self.server_state.default_headers, *answer.raw_headers]
+        lines = [b"%b: %b\r\n" % field for field in fields]
+        self.transport.write(
+            b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)])
+        )
+        self.transport.write_eof()

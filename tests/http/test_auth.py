@@ -1,0 +1,144 @@
+"""A service that needs a key, over real sockets."""
+
+import os
+import socket
+import subprocess
+import time
+
+import httpx
+import pytest
+from conftest import LOSS_SCORING, serving
+from openapi_spec_validator import validate
+from test_errors import GOOD, problem
+from test_keys import NEW, OLD, OTHER, rewrite
+
+PROBES = ["/livez", "/readyz", "/metrics"]
+GUARDED = ["/losses", "/docs", "/openapi.json", "/nowhere", "/score", "/livez/"]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(OLD)
+    with (
+        serving(
+            *(LOSS_SCORING, "serve", "--api-keys-file", file, "--log-level", "debug"),
+            LOSS_SCORING_API_KEYS=OTHER,
+        ) as base,
+        httpx.Client(base_url=base) as one,
+    ):
+        yield one, file
+
+
+@pytest.mark.parametrize("path", PROBES)
+def test_probes_are_open(guarded, path):
+    client, _ = guarded
+    assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", GUARDED)
+def test_401_of_everything_else(guarded, path):
+    client, _ = guarded
+    for headers, challenge in (
+        ({}, "Bearer"),
+        (bearer("a-stranger-0123456789"), 'Bearer error="invalid_token"'),
+    ):
+        answer = client.get(path, headers=headers)
+        assert not problem(answer, 401)["retryable"]
+        assert answer.headers["www-authenticate"] == challenge
+        assert "stranger" not in answer.text
+
+
+def test_every_key_scores_and_no_key_does_not(guarded):
+    client, _ = guarded
+    problem(client.post("/score", json=GOOD), 401)
+    for key in (OLD, OTHER):
+        answer = client.post("/score", json=GOOD, headers=bearer(key))
+        assert answer.json()["losses"]["mae"] == [1.0]
+        assert client.get("/losses", headers=bearer(key)).status_code == 200
+
+
+def test_401_comes_before_the_body(guarded):
+    client, _ = guarded
+    address = client.base_url.host, client.base_url.port
+    with socket.create_connection(address, timeout=10) as raw:
+        raw.sendall(
+            b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 999999999999\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert raw.recv(1000).startswith(b"HTTP/1.1 401 ")
+
+
+def test_keys_rotate_without_a_restart(guarded):
+    client, file = guarded
+    rewrite(file, f"{OLD}\n{NEW}")
+    deadline = time.monotonic() + 20
+    while client.get("/losses", headers=bearer(NEW)).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert client.get("/losses", headers=bearer(OLD)).status_code == 200
+
+
+def test_openapi_says_who_needs_a_key(guarded):
+    client, _ = guarded
+    document = client.get("/openapi.json", headers=bearer(OTHER)).json()
+    validate(document)
+    (scheme,) = document["components"]["securitySchemes"].values()
+    assert scheme == {"type": "http", "scheme": "bearer"}
+    assert document["security"] == [{"key": []}]
+    assert "401" in document["paths"]["/score"]["post"]["responses"]
+    assert document["paths"]["/livez"]["get"]["security"] == []
+
+
+def test_an_open_service_asks_for_no_key(client):
+    document = client.get("/openapi.json").json()
+    assert "security" not in document
+    assert client.get("/losses", headers=bearer("whatever")).status_code == 200
+
+
+def test_a_key_is_in_no_log_and_probes_can_need_one(tmp_path, capfd):
+    file = tmp_path / "keys"
+    file.write_text(OLD)
+    command = (LOSS_SCORING, "serve", "--api-keys-file", file, "--log-level", "debug")
+    with serving(*command) as base, httpx.Client(base_url=base) as client:
+        client.post("/score", json=GOOD, headers=bearer(OLD))
+        client.post("/score", json=GOOD, headers=bearer(NEW))
+        client.post("/score", content=b"{", headers=bearer(OLD))
+        rewrite(file, f"{OLD}\nshort")
+        time.sleep(1.1)
+        client.get("/losses", headers=bearer(OLD))
+    output = capfd.readouterr().err
+    assert "line 2" in output
+    assert not any(word in output for word in (OLD, NEW, "short"))
+
+
+@pytest.mark.parametrize("text", ["short", None])
+def test_bad_keys_stop_the_start(tmp_path, text):
+    file = tmp_path / "keys"
+    if text is not None:
+        file.write_text(text)
+    for flags, environment in (
+        (["--api-keys-file", file], {}),
+        ([], {"LOSS_SCORING_API_KEYS": text or ""}),
+    ):
+        ended = subprocess.run(
+            [LOSS_SCORING, "serve", *flags, "--port", "0"],
+            env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 2
+        assert "Traceback" not in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+        assert text is None or text not in ended.stderr
+
+
+def test_help_does_not_show_a_key():
+    shown = subprocess.run(
+        [LOSS_SCORING, "serve", "--help"],
+        env=os.environ | {"LOSS_SCORING_API_KEYS": OLD}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert OLD not in shown.stdout
+    assert "api-keys-file" in shown.stdout

@@ -1,0 +1,145 @@
+"""The set of keys, without a server: what is a key, and what a changed file does."""
+
+import logging
+
+import pytest
+
+from service.http.keys import Keys
+from service.settings import Settings
+
+OLD, NEW, OTHER = "old-key.0123456789", "new+key/0123456789==", "other~key_0123456789"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def file(tmp_path):
+    made = tmp_path / "keys"
+    made.write_text(f"# pipeline\n{OLD}  # until May\r\n\n")
+    return made
+
+
+def allows(keys: Keys, key: str) -> bool:
+    return keys.allow(f"Bearer {key}".encode())
+
+
+def rewrite(file, text: str) -> None:
+    """Replace the file as it should be done, by a rename."""
+    beside = file.with_name("new")
+    beside.write_text(text)
+    beside.rename(file)
+
+
+def test_several_from_both_sources(file, clock):
+    keys = Keys(f"{NEW}, {OTHER}", file, clock)
+    assert all(allows(keys, key) for key in (OLD, NEW, OTHER))
+    assert not allows(keys, "unknown-0123456789")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", OLD, f"Basic {OLD}", f"Bearer {OLD}x", f"Bearer {OLD[:-1]}",
+     f"Bearer {OLD} {OLD}", f"Bearer {OLD}, Bearer {OLD}", f"Bearer {OLD.upper()}", "Bearer \xff"],
+)  # fmt: skip
+def test_other_headers_are_refused(file, clock, header):
+    assert not Keys(None, file, clock).allow(header.encode("latin-1"))
+
+
+def test_the_scheme_is_read_without_case(file, clock):
+    keys = Keys(None, file, clock)
+    assert keys.allow(f"bearer  {OLD} ".encode())
+
+
+def test_rotation_is_seen_within_a_second(file, clock):
+    keys = Keys(None, file, clock)
+    rewrite(file, f"{OLD}\n{NEW}")
+    assert not allows(keys, NEW)
+    clock.now = 1.0
+    assert allows(keys, NEW)
+    assert allows(keys, OLD)
+    rewrite(file, NEW)
+    clock.now = 2.0
+    assert allows(keys, NEW)
+    assert not allows(keys, OLD)
+
+
+def test_a_file_that_cannot_be_read_leaves_the_keys_and_is_logged_once(file, clock, caplog):
+    keys = Keys(None, file, clock)
+    file.unlink()
+    for clock.now in (1.0, 2.0, 3.0):
+        assert allows(keys, OLD)
+    assert len(caplog.records) == 1
+    assert caplog.records[0].levelno == logging.ERROR
+    file.write_text(f"{NEW}\nshort")
+    for clock.now in (4.0, 5.0):
+        assert allows(keys, OLD)
+        assert not allows(keys, NEW)
+    assert len(caplog.records) == 2
+    assert "line 2" in caplog.text
+    assert "short" not in caplog.text
+    file.write_text(NEW)
+    clock.now = 6.0
+    assert allows(keys, NEW)
+
+
+@pytest.mark.parametrize("text", ["", "# none yet\n"])
+def test_an_empty_file_lets_nobody_in_and_says_so(tmp_path, clock, caplog, text):
+    file = tmp_path / "keys"
+    file.write_text(text)
+    keys = Keys(None, file, clock)
+    assert "nobody gets in" in caplog.text
+    assert not keys.allow(b"")
+    assert not keys.allow(b"Bearer ")
+    assert not allows(keys, OLD)
+
+
+@pytest.mark.parametrize(
+    "bad", ["short", "fifteen.letters", "a key with spaces", "kéy-0123456789-0123"]
+)
+def test_what_is_no_key_is_refused_at_start_without_being_shown(tmp_path, clock, bad):
+    file = tmp_path / "keys"
+    file.write_text(f"{OLD}\n{bad}\n")
+    with pytest.raises(ValueError, match=r"line 2: a key has at least 16") as raised:
+        Keys(None, file, clock)
+    assert bad not in str(raised.value)
+    with pytest.raises(ValueError, match="key 2: a key has at least 16") as raised:
+        Keys(f"{OLD},{bad}", None, clock)
+    assert bad not in str(raised.value)
+
+
+@pytest.mark.parametrize("given", ["", " , "])
+def test_an_empty_variable_does_not_open_the_service(clock, given):
+    with pytest.raises(ValueError, match="holds no key"):
+        Keys(given, None, clock)
+
+
+def test_a_missing_file_is_refused_at_start(tmp_path, clock):
+    with pytest.raises(ValueError, match="cannot be read"):
+        Keys(None, tmp_path / "missing", clock)
+
+
+def test_settings_do_not_show_keys(monkeypatch):
+    monkeypatch.setenv("LOSS_SCORING_API_KEYS", OLD)
+    settings = Settings()
+    assert OLD not in repr(settings) + str(settings) + settings.model_dump_json()
+    keys = Keys.of(settings)
+    assert keys is not None
+    assert OLD not in repr(vars(keys))
+    monkeypatch.delenv("LOSS_SCORING_API_KEYS")
+    assert Keys.of(Settings()) is None
+
+
+def test_an_empty_variable_is_not_the_same_as_none(monkeypatch):
+    monkeypatch.setenv("LOSS_SCORING_API_KEYS", "")
+    with pytest.raises(ValueError, match="holds no key"):
+        Keys.of(Settings())
