@@ -1,6 +1,6 @@
 """Loss scoring on torch: the loss modules, and a kernel over many ragged series at once."""
 
-from core.kernels import Kernel, Scores, kernel_for, warm_up
+from core.kernels import Kernel, Scores, kernel_for, takes_arrays, warm_up
 from core.losses import MAELoss, MapeLoss, SmapeLoss
 from core.options import ALL_LOSSES, LOSSES, Loss, LossSpec, Missing, ScoreOptions, ZeroDivision
 from core.ragged import Ragged
@@ -26,5 +26,6 @@ __all__ = [
     "kernel_for",
     "may_be_missing",
     "score",
+    "takes_arrays",
     "warm_up",
 ]

@@ -1,23 +1,55 @@
 """Many series of different lengths in one flat buffer, in the layout of Arrow's List."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+Buffer = Tensor | NDArray[Any]
+"""A tensor or, in the memory of the host, an array."""
 
-@dataclass(frozen=True, eq=False)
+
+def as_tensor(buffer: Buffer) -> Tensor:
+    """View a buffer as a tensor."""
+    return torch.from_numpy(buffer) if isinstance(buffer, np.ndarray) else buffer
+
+
+def as_array(buffer: Buffer) -> NDArray[Any]:
+    """View a buffer as an array.
+
+    Raises:
+        TypeError: If it is in the memory of a device.
+    """
+    if isinstance(buffer, np.ndarray):
+        return buffer
+    return (buffer.detach() if buffer.requires_grad else buffer).numpy()
+
+
+def _is_contiguous(buffer: Buffer) -> bool:
+    if isinstance(buffer, np.ndarray):
+        return buffer.flags.c_contiguous
+    return buffer.is_contiguous()
+
+
+_DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
+
+
 class Ragged:
     """One contiguous buffer of values cut into series by offsets.
 
-    Attributes:
+    Series i is ``values[offsets[i]:offsets[i + 1]]``. The values may be on any device. The offsets
+    are on the CPU, since every part of the service that cuts batches reads them.
+
+    What was given as an array stays one until somebody wants a tensor, and the other way round, as
+    a view each time: a small request costs less than a few calls into torch.
+
+    Args:
         values: One-dimensional, all elements of all series in order.
         offsets: int64, one longer than the number of series, from 0 to ``len(values)``, never
-            decreasing. Series i is ``values[offsets[i]:offsets[i + 1]]``. On the CPU whatever the
-            device of the values, since every part of the service that cuts batches reads it.
+            decreasing.
 
     Raises:
         ValueError: If values or offsets break the rules above.
@@ -29,37 +61,41 @@ class Ragged:
         (2, [0, 2, 3], [1.0, 2.0])
     """
 
-    values: Tensor
-    offsets: Tensor
+    __slots__ = ("__weakref__", "_values", "edges")
 
-    def __post_init__(self) -> None:
-        values, offsets = self.values, self.offsets
-        if values.dim() != 1 or not values.is_contiguous():
+    edges: NDArray[np.int64]
+    """The offsets, as an array."""
+
+    def __init__(self, values: Buffer, offsets: Buffer) -> None:
+        if values.ndim != 1 or not _is_contiguous(values):
             raise ValueError("values must be one-dimensional and contiguous")
-        if offsets.dim() != 1 or offsets.dtype != torch.int64 or len(offsets) == 0:
-            raise ValueError("offsets must be one-dimensional, int64 and not empty")
-        if offsets.device.type != "cpu":
+        if isinstance(offsets, Tensor) and offsets.device.type != "cpu":
             raise ValueError("offsets must be on the CPU")
-        edges = offsets.numpy()  # an operation of numpy costs a tenth of one of torch
+        edges = as_array(offsets)
+        if edges.ndim != 1 or edges.dtype != np.int64 or len(edges) == 0:
+            raise ValueError("offsets must be one-dimensional, int64 and not empty")
         if edges[0] != 0 or edges[-1] != values.shape[0]:
             raise ValueError("offsets must run from 0 to the number of values")
         if (edges[1:] < edges[:-1]).any():
             raise ValueError("offsets must not decrease")
+        self._values = values
+        self.edges = edges
 
     @classmethod
-    def trusted(cls, values: Tensor, offsets: Tensor) -> Self:
+    def trusted(cls, values: Buffer, edges: NDArray[np.int64]) -> Self:
         """Make one of parts that are known to keep the rules, without looking at them again."""
         made = object.__new__(cls)
-        object.__setattr__(made, "values", values)
-        object.__setattr__(made, "offsets", offsets)
+        made._values = values
+        made.edges = edges
         return made
 
     @classmethod
-    def from_lengths(cls, values: Tensor, lengths: Sequence[int] | Tensor) -> Self:
+    def from_lengths(cls, values: Buffer, lengths: ArrayLike | Tensor) -> Self:
         """Cut ``values`` into series of the given lengths."""
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(np.asarray(lengths, np.int64), out=offsets[1:])
-        return cls(values, torch.from_numpy(offsets))
+        sizes = np.asarray(lengths, np.int64)
+        edges = np.zeros(len(sizes) + 1, np.int64)
+        np.cumsum(sizes, out=edges[1:])
+        return cls(values, edges)
 
     @classmethod
     def from_series(cls, series: Sequence[Tensor]) -> Self:
@@ -76,44 +112,74 @@ class Ragged:
         """
         if len(parts) == 1 and out is None:
             return parts[0]
-        offsets = [parts[0].offsets]
-        start = len(parts[0].values)
+        edges = [parts[0].edges]
+        start = parts[0].elements
         for part in parts[1:]:
-            offsets.append(part.offsets[1:] + start)
-            start += len(part.values)
-        values = torch.cat([part.values for part in parts], out=out)
-        return cls.trusted(values, torch.cat(offsets))
+            edges.append(part.edges[1:] + start)
+            start += part.elements
+        buffers = [part._values for part in parts]  # noqa: SLF001 - it is ours
+        values: Buffer
+        if out is None and all(isinstance(buffer, np.ndarray) for buffer in buffers):
+            values = np.concatenate(buffers)
+        else:
+            values = torch.cat([as_tensor(buffer) for buffer in buffers], out=out)
+        return cls.trusted(values, np.concatenate(edges))
 
-    def like(self, values: Tensor) -> Self:
+    def like(self, values: Buffer) -> Self:
         """Return other values over the same offsets.
 
         Raises:
             ValueError: If they differ in shape from these.
         """
-        if values.shape != self.values.shape or not values.is_contiguous():
+        if values.shape != self._values.shape or not _is_contiguous(values):
             raise ValueError("values must be contiguous and as many as those they are to be like")
-        return self.trusted(values, self.offsets)
+        return self.trusted(values, self.edges)
+
+    @property
+    def values(self) -> Tensor:
+        """All elements, as a tensor."""
+        return as_tensor(self._values)
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """All elements, as an array; raises TypeError if they are on a device."""
+        return as_array(self._values)
+
+    @property
+    def offsets(self) -> Tensor:
+        """Where series start and end, int64."""
+        return torch.from_numpy(self.edges)
+
+    @property
+    def elements(self) -> int:
+        """How many elements there are."""
+        return int(self._values.shape[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the elements."""
+        values = self._values
+        return _DTYPES[values.dtype] if isinstance(values, np.ndarray) else values.dtype
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The number of elements of each series."""
+        return self.edges[1:] - self.edges[:-1]
 
     def __len__(self) -> int:
         """Return the number of series."""
-        return self.offsets.shape[0] - 1
+        return len(self.edges) - 1
 
     def __getitem__(self, index: int) -> Tensor:
         """Return series ``index`` as a view."""
         if not 0 <= index < len(self):
             raise IndexError(f"no series {index} among {len(self)}")
-        return self.values[int(self.offsets[index]) : int(self.offsets[index + 1])]
+        return as_tensor(self._values[int(self.edges[index]) : int(self.edges[index + 1])])
 
     def slice(self, start: int, stop: int) -> Self:
         """Return series ``start`` to ``stop`` (exclusive); the values are a view."""
         if (start, stop) == (0, len(self)):
             return self
-        offsets = self.offsets[start : stop + 1]
-        first, last = int(offsets[0]), int(offsets[-1])
-        return self.trusted(self.values[first:last], offsets - first)
-
-    @property
-    def lengths(self) -> Tensor:
-        """The number of elements of each series, int64."""
-        edges = self.offsets.numpy()
-        return torch.from_numpy(edges[1:] - edges[:-1])
+        edges = self.edges[start : stop + 1]
+        first, last = int(edges[0]), int(edges[-1])
+        return self.trusted(self._values[first:last], edges - first)

@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from core.kernels.interface import Kernel, Scores
+from core.kernels.interface import Kernel, Scores, takes_arrays
 from core.kernels.plain import plain_kernel
 
 
@@ -63,4 +63,4 @@ def warm_up(device: torch.device) -> None:
     compile_all(rare=True)
 
 
-__all__ = ["Kernel", "Scores", "kernel_for", "plain_kernel", "warm_up"]
+__all__ = ["Kernel", "Scores", "kernel_for", "plain_kernel", "takes_arrays", "warm_up"]

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from core.buffers import BufferPool
 from core.kernels.fused_loops import LANES, sweep
 from core.kernels.interface import Scores
 from core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
+from core.ragged import Buffer, as_array
 
 CHUNK = 1 << 16
 SHARE = 1 << 18
@@ -128,8 +128,11 @@ class FusedCpuKernel:
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads - 1, thread_name_prefix="fused-cpu")
 
+    takes_arrays = True
+    """Arrays will do for tensors, and save what a view of one as the other costs."""
+
     def __call__(
-        self, prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+        self, prediction: Buffer, target: Buffer, offsets: Buffer, options: ScoreOptions
     ) -> Scores:
         """Score every series."""
         p, y, edges = _ordinary(prediction), _ordinary(target), _ordinary(offsets)
@@ -144,9 +147,7 @@ class FusedCpuKernel:
                 values, masked, slopes = self._score_pieces(p, y, edges, bounds, owner, what)
             for column, part in zip(columns, (values, masked, slopes), strict=True):
                 column.update(part)
-        return Scores(
-            *({name: torch.from_numpy(x) for name, x in column.items()} for column in columns)
-        )
+        return Scores(*columns)
 
     def _score_pieces(  # noqa: PLR0913, PLR0917 - one private call
         self,
@@ -230,9 +231,9 @@ class FusedCpuKernel:
         return values, masked, present, slopes
 
 
-def _ordinary(side: Tensor) -> NDArray[Any]:
-    """View a tensor; copy what is unaligned (an odd offset in an Arrow body): another type."""
-    array = (side.detach() if side.requires_grad else side).numpy()
+def _ordinary(side: Buffer) -> NDArray[Any]:
+    """View a buffer; copy what is unaligned (an odd offset in an Arrow body): another type."""
+    array = as_array(side)
     return array if array.flags.carray else np.require(array, None, ("C", "A"))
 
 

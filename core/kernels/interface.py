@@ -1,20 +1,23 @@
 """What every kernel takes and returns."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeGuard
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from core.options import LOSSES, ScoreOptions
+from core.ragged import Buffer, as_array, as_tensor
+
+Columns = Mapping[str, Buffer]
+Arrays = dict[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, eq=False)
 class Scores:
-    """Losses of n series, as columns.
+    """Losses of n series, as columns: tensors, or arrays that are shown as such.
 
-    Attributes:
+    Args:
         values: For each loss, float64 of length n. NaN where no element was left to average.
         masked: For each loss with a quotient, int64 of length n: how many elements had a
             quotient that was NaN or infinite (elements skipped as missing are not counted).
@@ -22,9 +25,10 @@ class Scores:
             for. Element j holds the derivative of its own series' loss.
     """
 
-    values: dict[str, Tensor]
-    masked: dict[str, Tensor]
-    gradients: dict[str, Tensor]
+    __slots__ = ("_parts",)
+
+    def __init__(self, values: Columns, masked: Columns, gradients: Columns) -> None:
+        self._parts = values, masked, gradients
 
     @classmethod
     def empty(cls, options: ScoreOptions, dtype: torch.dtype) -> "Scores":
@@ -46,30 +50,52 @@ class Scores:
         if len(parts) == 1:
             return parts[0]
 
-        def join(columns: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-            return {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
+        def join(kind: int) -> Columns:
+            columns = [part._parts[kind] for part in parts]  # noqa: SLF001 - it is ours
+            return {
+                name: torch.cat([as_tensor(column[name]) for column in columns])
+                for name in columns[0]
+            }
 
-        return cls(
-            join([part.values for part in parts]),
-            join([part.masked for part in parts]),
-            join([part.gradients for part in parts]),
-        )
+        return cls(*map(join, range(3)))
 
     def slice(self, series: slice, elements: slice) -> "Scores":
         """Return the scores of some consecutive series, as views."""
-        return Scores(
-            {name: column[series] for name, column in self.values.items()},
-            {name: column[series] for name, column in self.masked.items()},
-            {name: column[elements] for name, column in self.gradients.items()},
-        )
+        cuts = (series, series, elements)
+        return self._map(lambda kind, column: column[cuts[kind]])
 
     def to(self, device: torch.device | str) -> "Scores":
         """Return the scores on another device."""
-        return Scores(
-            {name: column.to(device) for name, column in self.values.items()},
-            {name: column.to(device) for name, column in self.masked.items()},
-            {name: column.to(device) for name, column in self.gradients.items()},
+        return self._map(lambda _, column: as_tensor(column).to(device))
+
+    def arrays(self) -> tuple[Arrays, Arrays, Arrays]:
+        """Return values, masked counts and gradients as arrays; they are on the CPU."""
+        values, masked, gradients = (
+            {name: as_array(column) for name, column in part.items()} for part in self._parts
         )
+        return values, masked, gradients
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """For each loss, a value a series."""
+        return {name: as_tensor(column) for name, column in self._parts[0].items()}
+
+    @property
+    def masked(self) -> dict[str, Tensor]:
+        """For each loss with a quotient, a count a series."""
+        return {name: as_tensor(column) for name, column in self._parts[1].items()}
+
+    @property
+    def gradients(self) -> dict[str, Tensor]:
+        """For each loss, a derivative an element, if they were asked for."""
+        return {name: as_tensor(column) for name, column in self._parts[2].items()}
+
+    def _map(self, change: Callable[[int, Buffer], Buffer]) -> "Scores":
+        values, masked, gradients = (
+            {name: change(kind, column) for name, column in part.items()}
+            for kind, part in enumerate(self._parts)
+        )
+        return Scores(values, masked, gradients)
 
 
 class Kernel(Protocol):
@@ -93,3 +119,20 @@ class Kernel(Protocol):
                 caller looks at the scores for what is missing (``core.find_missing``).
         """
         ...
+
+
+class HostKernel(Kernel, Protocol):
+    """A kernel of the CPU that takes arrays as well, and saves what a view as a tensor costs."""
+
+    takes_arrays: bool
+
+    def __call__(
+        self, prediction: Buffer, target: Buffer, offsets: Buffer, options: ScoreOptions
+    ) -> Scores:
+        """Score every series."""
+        ...
+
+
+def takes_arrays(kernel: Kernel) -> TypeGuard[HostKernel]:
+    """Tell whether a kernel is one that takes arrays."""
+    return getattr(kernel, "takes_arrays", False)

@@ -77,12 +77,14 @@ def plain_kernel(
             return elements.new_zeros(0, dtype=torch.float64)
         return torch.segment_reduce(elements.double(), "sum", offsets=offsets, initial=0)
 
-    scores = Scores({}, {}, {})
+    values: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     for spec in options.losses:
         value, usable, gradient = TERMS[spec.name](prediction, target, spec)
         if usable is not None:
             masked = ~usable if present is None else ~usable & present
-            scores.masked[spec.name] = total(masked).long()
+            masks[spec.name] = total(masked).long()
         counted = present
         if usable is not None and options.zero_division == "skip":
             counted = usable if counted is None else usable & counted
@@ -91,7 +93,7 @@ def plain_kernel(
         else:
             value = torch.where(counted, value, 0)
             count = total(counted).long()
-        scores.values[spec.name] = total(value) / count
+        values[spec.name] = total(value) / count
         if options.gradients:
             g = (1 / count.to(value.dtype)).repeat_interleave(lengths, output_size=len(value))
             limit = torch.finfo(value.dtype).max
@@ -99,5 +101,5 @@ def plain_kernel(
             wanted = usable if counted is None else counted if usable is None else counted & usable
             if wanted is not None:
                 slope = torch.where(wanted, slope, 0)
-            scores.gradients[spec.name] = slope + 0.0  # -0.0 + 0.0 is 0.0
-    return scores
+            gradients[spec.name] = slope + 0.0  # -0.0 + 0.0 is 0.0
+    return Scores(values, masks, gradients)

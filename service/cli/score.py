@@ -177,7 +177,7 @@ def _rows(
     owner = np.repeat(np.arange(series), models)
     columns = [block.keys.column(key).take(owner) for key in layout.keys]
     columns.append(pa.array(list(layout.models) * series, pa.string()))
-    columns.append(pa.array(block.target.lengths.numpy()[owner]))
+    columns.append(pa.array(block.target.lengths[owner]))
     for spec in options.losses:
         values = np.stack([one.values[spec.name].numpy() for one in scores], axis=1).ravel()
         defined = np.stack([_defined(one, spec.name, options) for one in scores], axis=1).ravel()

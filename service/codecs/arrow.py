@@ -50,8 +50,7 @@ def decode(
     check_elements(int(prediction.offsets[-1]), max_elements)
 
     dtype = torch.promote_types(prediction.values.dtype, target.values.dtype)
-    offsets = torch.from_numpy(prediction.offsets)
-    ragged = Ragged.trusted(prediction.values.to(dtype), offsets)  # _read checked the layout
+    ragged = Ragged.trusted(prediction.values.to(dtype), prediction.offsets)  # _read checked them
     return ScoreRequest(
         prediction=ragged,
         target=ragged.like(target.values.to(dtype)),
@@ -124,14 +123,15 @@ def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
     """
     columns: dict[str, pa.Array] = {
         "id": _id_column(request.ids),
-        "length": pa.array(request.prediction.lengths.numpy()),
+        "length": pa.array(request.prediction.lengths),
     }
-    for name, values in scores.values.items():
-        propagated = request.options.missing == "propagate" and name not in scores.masked
-        columns[name] = pa.array(values.numpy(), from_pandas=not propagated)
-    for name, counts in scores.masked.items():
-        columns[f"{name}_masked"] = pa.array(counts.numpy())
-    for name, flat in scores.gradients.items():
+    losses, masked, gradients = scores.arrays()
+    for name, values in losses.items():
+        propagated = request.options.missing == "propagate" and name not in masked
+        columns[name] = pa.array(values, from_pandas=not propagated)
+    for name, counts in masked.items():
+        columns[f"{name}_masked"] = pa.array(counts)
+    for name, flat in gradients.items():
         columns[f"{name}_gradient"] = gradient_column(request, flat)
     batch = pa.record_batch(columns)
     gathered = _Gather()

@@ -70,16 +70,16 @@ def flatten(name: str, column: pa.ChunkedArray, like: Side | None = None) -> Sid
     return Side(_tensor(flat), raw, offsets, channels)
 
 
-def gradient_column(request: ScoreRequest, flat: torch.Tensor) -> pa.Array:
+def gradient_column(request: ScoreRequest, flat: npt.NDArray[Any]) -> pa.Array:
     """Lay a flat gradient out as the prediction was."""
     channels = _gradient_channels(request)
-    offsets = request.prediction.offsets // (channels or 1)
+    offsets = request.prediction.edges // (channels or 1)
     type_ = request.gradient_type
     narrow = type_ is not None and _element_type(type_) == pa.float32()
-    if narrow and flat.dtype != torch.float32:
-        limit = torch.finfo(torch.float32).max
-        flat = flat.clamp(-limit, limit).float()
-    values = pa.array(flat.numpy())
+    if narrow and flat.dtype != np.float32:
+        limit = np.finfo(np.float32).max
+        flat = flat.clip(-limit, limit).astype(np.float32)
+    values = pa.array(flat)
     if channels:
         inner = pa.list_(values.type, channels) if type_ is None else type_.value_type
         values = pa.FixedSizeListArray.from_arrays(values, type=inner)
@@ -88,8 +88,8 @@ def gradient_column(request: ScoreRequest, flat: torch.Tensor) -> pa.Array:
     if pa.types.is_fixed_size_list(type_):
         return pa.FixedSizeListArray.from_arrays(values, type=type_)
     if pa.types.is_list(type_):
-        return pa.ListArray.from_arrays(offsets.numpy().astype(np.int32), values, type=type_)
-    return pa.LargeListArray.from_arrays(offsets.numpy(), values, type=type_)
+        return pa.ListArray.from_arrays(offsets.astype(np.int32), values, type=type_)
+    return pa.LargeListArray.from_arrays(offsets, values, type=type_)
 
 
 def is_series(type_: pa.DataType) -> bool:

@@ -39,17 +39,17 @@ def warm_up() -> None:
 
 def encode(request: ScoreRequest, scores: Scores) -> bytes:
     """Write an answer; a loss or gradient that is NaN or infinite is null, as JSON has neither."""
+    losses, masked, gradients = scores.arrays()
     answer: dict[str, Any] = {
         "ids": request.id_list(),
-        "lengths": request.prediction.lengths.numpy(),
-        "losses": {name: column.numpy() for name, column in scores.values.items()},
-        "masked": {name: column.numpy() for name, column in scores.masked.items()},
+        "lengths": request.prediction.lengths,
+        "losses": losses,
+        "masked": masked,
     }
     if request.options.gradients:
-        offsets = request.prediction.offsets.tolist()
+        edges = request.prediction.edges.tolist()
         answer["gradients"] = {
-            name: _cut(column.numpy(), offsets, request.channels)
-            for name, column in scores.gradients.items()
+            name: _cut(column, edges, request.channels) for name, column in gradients.items()
         }
     if request.elements <= _AT_ONCE:
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

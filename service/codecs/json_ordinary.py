@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import torch
 from numpy.typing import DTypeLike, NDArray
 
 from core import Ragged, ScoreOptions
@@ -78,10 +77,9 @@ def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest
         if not (narrow(prediction, narrower[0]) and narrow(target, narrower[1])):
             return None
         prediction, target = narrower
-    edges = torch.from_numpy(offsets)
     return ScoreRequest(
-        prediction=Ragged.trusted(torch.from_numpy(prediction), edges),
-        target=Ragged.trusted(torch.from_numpy(target), edges),
+        prediction=Ragged.trusted(prediction, offsets),
+        target=Ragged.trusted(target, offsets),
         options=options,
         ids=ids,
         channels=widths if nested else None,

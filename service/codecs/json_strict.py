@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from core import Ragged
 from service.codecs.json_text import parse
@@ -61,11 +60,11 @@ def decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreRequest
     for side in SIDES:
         values = _numbers(reader, side, dtype, faults)
         faults.check()
-        sides[side] = Ragged.from_lengths(torch.from_numpy(values), lengths)
+        sides[side] = Ragged.from_lengths(values, lengths)
     channels = np.array(reader.channels, np.int64) if any(reader.channels) else None
     return ScoreRequest(
         prediction=sides["prediction"],
-        target=sides["prediction"].like(sides["target"].values),
+        target=sides["prediction"].like(sides["target"].array),
         options=options,
         ids=reader.ids,
         channels=channels,

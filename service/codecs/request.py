@@ -41,7 +41,7 @@ class ScoreRequest:
     @property
     def elements(self) -> int:
         """The number of (prediction, target) pairs."""
-        return len(self.prediction.values)
+        return self.prediction.elements
 
     def id_list(self) -> list[int | str]:
         """Return the ids as Python objects."""

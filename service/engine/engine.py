@@ -163,7 +163,7 @@ class Engine:
             OverloadedError: If the engine is not running.
             ScoringError: If the device failed on it.
         """
-        elements = prediction.values.shape[0]
+        elements = prediction.elements
         limits = self._limits
         if not 0 < elements <= (limits.idle_inline_elements if idle else limits.inline_elements):
             return None
@@ -212,12 +212,12 @@ class Engine:
         assert self._loop is not None  # noqa: S101 - it runs
         future: asyncio.Future[Answer] = self._loop.create_future()
         if len(prediction) == 0:
-            future.set_result(Answer(Scores.empty(options, prediction.values.dtype)))
+            future.set_result(Answer(Scores.empty(options, prediction.dtype)))
             return future
         job = _Job(prediction, target, options, future, unscored=len(prediction))
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
-        offsets = memoryview(prediction.offsets.numpy())  # type: ignore[arg-type]
+        offsets = memoryview(prediction.edges)  # type: ignore[arg-type]
         with self._work:
             if not self._running:  # the worker may have died since
                 raise OverloadedError("the service is stopping")

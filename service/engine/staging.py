@@ -53,8 +53,8 @@ class Staging:
     ) -> "Staged":
         """Start to score ragged parts that agree in dtype, as one batch."""
         streams = self._streams
-        elements = sum(part.values.shape[0] for part in predictions)
-        kind = elements, predictions[0].values.dtype
+        elements = sum(part.elements for part in predictions)
+        kind = elements, predictions[0].dtype
         sides = self._pinned([kind, kind])
         offsets = Ragged.cat(predictions, out=sides[0]).offsets
         Ragged.cat(targets, out=sides[1])

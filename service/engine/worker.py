@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for, warm_up
+from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for, takes_arrays, warm_up
 from service.engine.staging import Staging
 from service.engine.streams import CudaStreams
 
@@ -137,7 +137,7 @@ class DeviceWorker:
         """
         alike: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
         for i, piece in enumerate(pieces):
-            alike[piece.options, piece.prediction.values.dtype].append(i)
+            alike[piece.options, piece.prediction.dtype].append(i)
         groups = ((places, [pieces[i] for i in places]) for places in alike.values())
         return Pending(self, [(places, group, self.begin_group(group)) for places, group in groups])
 
@@ -166,6 +166,9 @@ class DeviceWorker:
         if self._staging is not None:
             return self._staging.begin(predictions, targets, self._kernel, options)
         prediction, target = Ragged.cat(predictions), Ragged.cat(targets)
+        if takes_arrays(self._kernel):
+            sides = prediction.array, target.array
+            return _Scored(self._kernel(*sides, prediction.edges, options))
         p, y = prediction.values, target.values
         on_cpu = self.device.type == "cpu"  # a copy that does nothing still costs
         if not on_cpu:
@@ -213,7 +216,7 @@ class Pending:
 def _halves(piece: Piece) -> tuple[Piece, Piece]:
     """Cut a piece between two series, as near to the middle of its elements as may be."""
     prediction, target, options = piece
-    edges = prediction.offsets.numpy()
+    edges = prediction.edges
     middle = min(max(int(np.searchsorted(edges, edges[-1] // 2)), 1), len(prediction) - 1)
     cuts = (0, middle), (middle, len(prediction))
     first, second = (Piece(prediction.slice(*cut), target.slice(*cut), options) for cut in cuts)
@@ -226,7 +229,7 @@ def _cut(scores: Scores, group: Sequence[Piece]) -> list[Scores]:
     cut, series, elements = [], 0, 0
     for piece in group:
         ragged = piece.prediction
-        stop, end = series + len(ragged), elements + len(ragged.values)
+        stop, end = series + len(ragged), elements + ragged.elements
         cut.append(scores.slice(slice(series, stop), slice(elements, end)))
         series, elements = stop, end
     return cut

@@ -203,13 +203,13 @@ def _timeout_ms(context: Context, settings: Settings) -> int:
 def _encoded_bytes(request: ScoreRequest, format_: str) -> int:
     """Estimate the size of the answer."""
     gradients = len(request.options.losses) if request.options.gradients else 0
-    element = 20 if format_ == "json" else request.prediction.values.dtype.itemsize
+    element = 20 if format_ == "json" else request.prediction.dtype.itemsize
     return 64 * len(request) + element * request.elements * gradients
 
 
 def _added_bytes(request: ScoreRequest, encoded: int, *, is_json: bool) -> int:
     """Estimate what a request takes beside its body; Arrow is read in place."""
-    sides = 2 * request.elements * request.prediction.values.dtype.itemsize
+    sides = 2 * request.elements * request.prediction.dtype.itemsize
     return encoded + (sides if is_json else 0)
 
 
