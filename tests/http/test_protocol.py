@@ -169,7 +169,8 @@ def test_a_request_that_is_served_may_take_its_time(protocol, transport, loop):
     protocol.cycle.message_event.clear()
     loop.pass_time(1000)
     assert not protocol.cycle.message_event.is_set()
-    assert not (transport.aborted or transport.closing)
+    assert not transport.aborted
+    assert not transport.closing
     assert transport.written == b""
 
 
