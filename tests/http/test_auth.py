@@ -1,5 +1,6 @@
 """A service that needs a key, over real sockets."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -11,6 +12,9 @@ from conftest import LOSS_SCORING, serving
 from openapi_spec_validator import validate
 from test_errors import GOOD, problem
 from test_keys import NEW, OLD, OTHER, rewrite
+
+from service.app import create_app
+from service.settings import Settings
 
 PROBES = ["/livez", "/readyz", "/metrics"]
 GUARDED = ["/losses", "/docs", "/openapi.json", "/nowhere", "/score", "/livez/"]
@@ -100,7 +104,7 @@ def test_an_open_service_asks_for_no_key(client):
     assert client.get("/losses", headers=bearer("whatever")).status_code == 200
 
 
-def test_a_key_is_in_no_log_and_probes_can_need_one(tmp_path, capfd):
+def test_a_key_is_in_no_log(tmp_path, capfd):
     file = tmp_path / "keys"
     file.write_text(OLD)
     command = (LOSS_SCORING, "serve", "--api-keys-file", file, "--log-level", "debug")
@@ -114,6 +118,21 @@ def test_a_key_is_in_no_log_and_probes_can_need_one(tmp_path, capfd):
     output = capfd.readouterr().err
     assert "line 2" in output
     assert not any(word in output for word in (OLD, NEW, "short"))
+
+
+@pytest.mark.parametrize("path", PROBES)
+def test_probes_need_a_key_when_asked_to(tmp_path, path):
+    file = tmp_path / "keys"
+    file.write_text(OLD)
+    app = create_app(Settings(api_keys_file=file, auth_probes=True))
+
+    async def main():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            problem(await client.get(path), 401)
+            assert (await client.get(path, headers=bearer(OLD))).status_code != 401
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("text", ["short", None])
