@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -168,8 +169,27 @@ def test_scores_cut_and_join():
 
 def test_like_takes_values_of_the_same_shape_only():
     one = ragged([1.0], [2.0, 3.0])
-    assert one.like(torch.tensor([4.0, 5.0, 6.0])).offsets is one.offsets
+    assert one.like(torch.tensor([4.0, 5.0, 6.0])).edges is one.edges
     with pytest.raises(ValueError, match="as many"):
         one.like(torch.tensor([4.0, 5.0]))
     with pytest.raises(ValueError, match="contiguous"):
         one.like(torch.zeros(6)[::2])
+
+
+def test_buffers_are_shown_as_arrays_and_as_tensors_without_a_copy():
+    array = np.array([1.0, 2.0, 3.0], np.float32)
+    one = Ragged(array, np.array([0, 1, 3]))
+    assert one.values.dtype == one.dtype == torch.float32
+    assert one.values.data_ptr() == array.ctypes.data == one.array.ctypes.data
+    assert (one.elements, one.lengths.tolist(), one[1].tolist()) == (3, [1, 2], [2.0, 3.0])
+    of_tensor = Ragged(one.values, one.offsets)
+    assert of_tensor.array.ctypes.data == array.ctypes.data
+    mixed = Ragged.cat([one, of_tensor])
+    assert mixed.values.tolist() == [1.0, 2.0, 3.0] * 2
+    assert Ragged.cat([one, one]).array.tolist() == mixed.array.tolist()
+    with pytest.raises(ValueError, match="contiguous"):
+        Ragged(np.zeros(4)[::2], np.array([0, 2]))
+    wants_gradients = torch.ones(3, requires_grad=True)
+    assert score(Ragged(wants_gradients, one.edges), one.like(np.ones(3, np.float32))).values[
+        "mae"
+    ].tolist() == [0.0, 0.0]
