@@ -35,6 +35,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.errors import HeadTooLargeError, LateError, MalformedError, ServiceError
+from service.http.head import HeadHolder
 from service.http.problems import problem_of
 from service.settings import Settings
 
@@ -119,6 +120,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._kept = self._foreign = 0
         self._state = "body"
         super().on_headers_complete()
+        if self.scope["method"] == "POST":  # whose answer always has a body, if an empty one
+            holder: Any = HeadHolder(self.transport)
+            self.cycle.transport = holder  # its task has not begun
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of the body."""
