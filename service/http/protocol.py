@@ -36,6 +36,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from service.errors import HeadTooLargeError, LateError, MalformedError, ServiceError
 from service.http.head import HeadHolder
+from service.http.intake import Intake
 from service.http.problems import problem_of
 from service.settings import Settings
 
@@ -71,6 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_since: float | None = None
         self._noticed: tuple[RequestResponseCycle, str] | None = None
         self._fault: ServiceError | None = None
+        self._intake: Intake | None = None
         # Bytes since the head began or, after it, since the last byte of the body: whatever the
         # parser may be keeping. They come in reads, and the first may hold the end of the message
         # before: `_foreign` is how much of the count that may be.
@@ -119,15 +121,22 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise self._fault  # uvicorn calls send_400_response
         self._kept = self._foreign = 0
         self._state = "body"
+        before, self._intake = self.cycle, None
         super().on_headers_complete()
+        if self.cycle is before:  # another protocol was asked for, and takes over
+            return
+        # Its task has not begun.
+        self._intake = Intake(self.cycle, self.flow)
+        self.cycle.receive = self._intake.receive  # type: ignore[method-assign]
         if self.scope["method"] == "POST":  # whose answer always has a body, if an empty one
             holder: Any = HeadHolder(self.transport)
-            self.cycle.transport = holder  # its task has not begun
+            self.cycle.transport = holder
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of the body."""
         self._kept = self._foreign = 0
-        super().on_body(body)
+        if self._intake is not None and not self.cycle.response_complete:
+            self._intake.add(body)
 
     def on_message_complete(self) -> None:
         """Pass on the end of the body."""
