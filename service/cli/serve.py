@@ -1,15 +1,19 @@
-"""``loss-scoring serve``: the HTTP service in this process."""
+"""``loss-scoring serve``: the HTTP service in this process, or in several under a supervisor."""
 
 import gc
+import os
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 import uvicorn
 from pydantic import ValidationError
+from starlette.types import ASGIApp
 
-from service.app import create_app
+from service.app import choose_device, create_app
 from service.settings import Settings
 
 _FIELDS = Settings.model_fields
@@ -25,6 +29,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     host: Annotated[str | None, _option("host")] = None,
     port: Annotated[int | None, _option("port")] = None,
     device: Annotated[str | None, _option("device")] = None,
+    frontends: Annotated[int | None, _option("frontends")] = None,
     max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
     max_json_bytes: Annotated[int | None, _option("max_json_bytes")] = None,
     max_elements: Annotated[int | None, _option("max_elements")] = None,
@@ -43,7 +48,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     given = {name: value for name, value in locals().items() if value is not None}
     try:
         settings = Settings(**given)
-        app = create_app(settings)
+        choose_device(settings.device)
     except ValidationError as error:
         for fault in error.errors():
             where = "_".join(map(str, fault["loc"])) or "settings"
@@ -52,6 +57,17 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
+    if settings.frontends:
+        # In place of this process: the supervisor needs no torch, and its memory.
+        os.environ |= {f"LOSS_SCORING_{name.upper()}": str(given[name]) for name in given}
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "service.supervisor"])  # noqa: S606
+    run_server(create_app(settings), settings)
+
+
+def run_server(
+    app: ASGIApp, settings: Settings, listening: Sequence[socket.socket] | None = None
+) -> None:
+    """Serve an application until SIGTERM or SIGINT, on a socket of its own or on given ones."""
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -74,6 +90,6 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     # used to start several.
     gc.collect()
     gc.freeze()
-    server.run()
+    server.run(None if listening is None else list(listening))
     if not server.started:
         sys.exit(3)
