@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 
 _CANNOT_START, _LOST = 3, 70
 _BEAT_S = 0.5
-_SOUND_S = 10
+_SOUND_S = 1
 """Who lived so long is replaced without delay."""
+_LONGEST_DELAY_S = 1
 
 
 def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
@@ -65,7 +66,7 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
         early = early + 1 if time.monotonic() - started < _SOUND_S else 0
         with suppress(OSError):
             control.send(json.dumps({"ended": code}).encode())
-        time.sleep(0.05 * 2 ** min(early, 7) if early > 3 else 0)
+        time.sleep(min(0.05 * 2 ** (early - 4), _LONGEST_DELAY_S) if early > 3 else 0)
 
 
 def _run(

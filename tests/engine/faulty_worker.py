@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from core import ScoreOptions, Scores
