@@ -33,19 +33,26 @@ class _SupervisedEngine(RemoteEngine):
         self.connect(socket.socket(fileno=descriptors[0]), Ending(ending))
 
 
+def _share(settings: Settings) -> Settings:
+    """Return this front end's part of what all may use together, at least one large request's."""
+    count = settings.frontends
+    queued = max(settings.max_queued_elements // count, settings.max_elements)
+    open_ = max(settings.max_open_bytes // count, 2 * settings.max_body_bytes)
+    return settings.model_copy(update={"max_queued_elements": queued, "max_open_bytes": open_})
+
+
 def main() -> None:
     """Serve HTTP on an inherited socket, and let the device worker score."""
     parent, control, listening = map(int, sys.argv[1:4])
     supervisor = become_child(parent, control)
-    settings = Settings.from_environment()
+    settings = _share(Settings.from_environment())
     metrics, memory = Metrics(), SharedMemory()
     for pool in (body.BODIES, json_ordinary.SCRATCH):
         pool.allocate_with(memory.allocate)  # so that values lie where the worker sees them
-    share = max(settings.max_queued_elements // settings.frontends, settings.max_elements)
     on_cpu = choose_device(settings.device).type == "cpu"
     engine = _SupervisedEngine(
         memory,
-        share + settings.batch_elements,
+        settings.max_queued_elements + settings.batch_elements,  # with what is on the device
         metrics.observe_batch,
         build_engine(settings, metrics, None) if on_cpu else None,
     )
