@@ -61,6 +61,12 @@ class BufferPool:
         self._blocks: list[NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
+    def allocate_with(self, allocate: Callable[[int], NDArray[np.uint8]]) -> None:
+        """Make blocks by ``allocate`` from now on, and forget those that were made before."""
+        with self._lock:
+            self._allocate = allocate
+            self._blocks.clear()
+
     @property
     def retained_bytes(self) -> int:
         """How much memory the pool holds, in use or not."""

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.codecs import json
-from service.engine import BatchPolicy, Engine, Limits
+from service.engine import BatchPolicy, Engine, Limits, Scorer
 from service.engine.worker import DeviceWorker
 from service.errors import ServiceError
 from service.http.auth import PROBES, KeyMiddleware
@@ -54,6 +54,11 @@ def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIAp
         worker: Overrides the worker on ``settings.device``.
     """
     metrics = Metrics()
+    return assemble(settings, build_engine(settings, metrics, worker), metrics)
+
+
+def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | None) -> Engine:
+    """Return an engine in this process."""
     policy = BatchPolicy(
         batch_elements=settings.batch_elements,
         max_queued_elements=settings.max_queued_elements,
@@ -65,7 +70,11 @@ def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIAp
         idle_inline_elements=settings.idle_inline_elements if on_cpu else 0,
         hung_s=settings.hung_s,
     )
-    engine = Engine(worker, policy, metrics.observe_batch, limits)
+    return Engine(worker, policy, metrics.observe_batch, limits)
+
+
+def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
+    """Return the ASGI application around an engine."""
     metrics.watch_queue(lambda: engine.queued_elements)
 
     @asynccontextmanager

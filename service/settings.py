@@ -1,7 +1,7 @@
 """Every setting of the service, each also an environment variable ``LOSS_SCORING_<NAME>``."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,6 +22,13 @@ class Settings(BaseSettings):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto (CUDA when present, else the CPU), cpu, cuda or cuda:N.",
+    )
+    frontends: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="HTTP processes that share one device worker in a process of its own; 0 does "
+        "all in one process.",
     )
     max_body_bytes: int = Field(
         128 * MEBI, gt=0, description="Largest request body, also once decompressed."
@@ -100,6 +107,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Return what the environment says."""
+        given: dict[str, Any] = {}
+        return cls(**given)
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:

@@ -1,16 +1,20 @@
-"""``loss-scoring serve``: the HTTP service in this process."""
+"""``loss-scoring serve``: the HTTP service in this process, or in several under a supervisor."""
 
 import gc
+import os
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import uvicorn
 from pydantic import ValidationError
+from starlette.types import ASGIApp
 
-from service.app import create_app
+from service.app import choose_device, create_app
 from service.http.protocol import bounded
 from service.settings import Settings
 
@@ -27,6 +31,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     host: Annotated[str | None, _option("host")] = None,
     port: Annotated[int | None, _option("port")] = None,
     device: Annotated[str | None, _option("device")] = None,
+    frontends: Annotated[int | None, _option("frontends")] = None,
     max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
     max_json_bytes: Annotated[int | None, _option("max_json_bytes")] = None,
     max_elements: Annotated[int | None, _option("max_elements")] = None,
@@ -53,7 +58,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     given = {name: value for name, value in locals().items() if value is not None}
     try:
         settings = Settings(**given)
-        app = create_app(settings)
+        choose_device(settings.device)
     except ValidationError as error:
         for fault in error.errors():
             where = "_".join(map(str, fault["loc"])) or "settings"
@@ -62,6 +67,17 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
+    if settings.frontends:
+        # In place of this process: the supervisor needs no torch, and its memory.
+        os.environ |= {f"LOSS_SCORING_{name.upper()}": str(given[name]) for name in given}
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "service.supervisor"])  # noqa: S606
+    run_server(create_app(settings), settings)
+
+
+def run_server(
+    app: ASGIApp, settings: Settings, listening: Sequence[socket.socket] | None = None
+) -> None:
+    """Serve an application until SIGTERM or SIGINT, on a socket of its own or on given ones."""
     config = uvicorn.Config(
         app,
         http=bounded(settings),
@@ -87,6 +103,6 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     # used to start several.
     gc.collect()
     gc.freeze()
-    server.run()
+    server.run(None if listening is None else list(listening))
     if not server.started:
         sys.exit(3)

@@ -31,7 +31,7 @@ SMALL = 1 << 16
 """Bytes of a body for which an upper bound of what is in it will do."""
 _IDS_AT_ONCE = 1 << 16
 """Bytes of ids that are read without letting other threads run."""
-_SCRATCH = BufferPool(retain_bytes=256 << 20)
+SCRATCH = BufferPool(retain_bytes=256 << 20)
 _number_at = re.compile(rb"[-+.eE0-9]+").match
 
 
@@ -88,7 +88,7 @@ def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest
 
 def _room(text: NDArray[np.uint8]) -> tuple[Callable[[int, DTypeLike], NDArray[Any]], int]:
     """Return what makes the arrays for a large body, and how many elements it can have."""
-    return _SCRATCH.empty, (count_commas(text) + 1) // 2
+    return SCRATCH.empty, (count_commas(text) + 1) // 2
 
 
 @lru_cache(maxsize=512)

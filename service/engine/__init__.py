@@ -1,6 +1,7 @@
 """Batches concurrent requests onto one device worker."""
 
-from service.engine.engine import Answer, Engine, Limits
+from service.engine.engine import Engine, Limits
 from service.engine.policy import BatchPolicy, Span
+from service.engine.scorer import Answer, Scorer
 
-__all__ = ["Answer", "BatchPolicy", "Engine", "Limits", "Span"]
+__all__ = ["Answer", "BatchPolicy", "Engine", "Limits", "Scorer", "Span"]

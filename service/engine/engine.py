@@ -21,27 +21,13 @@ from dataclasses import dataclass, field
 from core import Ragged, ScoreOptions, Scores
 from service.engine.drain import DrainRate
 from service.engine.policy import BatchPolicy, Span
+from service.engine.scorer import Answer
 from service.engine.worker import DeviceLostError, DeviceWorker, Pending, Piece
 from service.errors import DeadlineError, OverloadedError, ScoringError
 
 log = logging.getLogger(__name__)
 
 _TOO_LATE = "the request still waited for the device"
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """The scores of a request and what they cost.
-
-    Attributes:
-        scores: One row a series, in the request's order.
-        queue_s: Seconds from admission to the first batch.
-        compute_s: Seconds in batches, neighbours included; where two overlap, both count.
-    """
-
-    scores: Scores
-    queue_s: float = 0.0
-    compute_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +58,7 @@ class _Job:
     parts: list[Scores] = field(default_factory=list)
     queue_s: float = 0.0
     compute_s: float = 0.0
+    watch: Callable[[bool], None] | None = None
 
 
 _Flight = tuple[list[tuple[Span, _Job]], Pending, float]
@@ -186,13 +173,15 @@ class Engine:
         if self.hung:
             raise OverloadedError("the device does not answer", retry_after_s=30)
 
-    def submit(
+    def submit(  # noqa: PLR0913 - the last two are the remote worker's
         self,
         prediction: Ragged,
         target: Ragged,
         options: ScoreOptions,
         *,
         deadline: float = math.inf,
+        alone: bool = False,
+        watch: Callable[[bool], None] | None = None,
     ) -> asyncio.Future[Answer]:
         """Queue a request and return the future of its answer.
 
@@ -204,6 +193,9 @@ class Engine:
             options: What to compute.
             deadline: When ``time.monotonic`` says so, what has not been scored never is, and the
                 future fails with ``DeadlineError``, at the latest when the device is free.
+            alone: Whether nothing else may be on the device beside it.
+            watch: Called with True before any of it gets to the device, and with False after; on
+                the thread of the device.
 
         Raises:
             OverloadedError: If the queue is full, the engine is not running or the device hangs.
@@ -214,7 +206,7 @@ class Engine:
         if len(prediction) == 0:
             future.set_result(Answer(Scores.empty(options, prediction.dtype)))
             return future
-        job = _Job(prediction, target, options, future, unscored=len(prediction))
+        job = _Job(prediction, target, options, future, unscored=len(prediction), watch=watch)
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
         offsets = memoryview(prediction.edges)  # type: ignore[arg-type]
@@ -222,7 +214,7 @@ class Engine:
             if not self._running:  # the worker may have died since
                 raise OverloadedError("the service is stopping")
             now = time.monotonic()
-            if not self._policy.admit(number, offsets, now=now, deadline=deadline):
+            if not self._policy.admit(number, offsets, now=now, deadline=deadline, alone=alone):
                 after = self._drain.seconds_for(self._policy.queued_elements, now=now)
                 raise OverloadedError("the queue is full; try again later", after)
             self._jobs[number] = job
@@ -247,7 +239,7 @@ class Engine:
 
     def _serve(self) -> None:
         flying: deque[_Flight] = deque()
-        while (spans := self._next_batch(wait=not flying)) or flying:
+        while (spans := self._next_batch(flying)) or flying:
             self._busy_since = flying[0][2] if flying else time.monotonic()
             flying.extend(self._begin(spans))
             while flying and (len(flying) > 1 or not spans or flying[0][1].done):
@@ -264,6 +256,9 @@ class Engine:
         live = [(span, job) for span in spans if (job := self._jobs.get(span.request))]
         if not live:
             return []
+        for _, job in live:
+            if job.watch is not None:
+                job.watch(True)  # noqa: FBT003 - the one thing it says
         pending = self._worker.begin([_piece(span, job) for span, job in live])
         return [(live, pending, started)]
 
@@ -272,6 +267,9 @@ class Engine:
         scored, pending, started = flight
         exhausted = self._worker.exhausted
         results = pending.finish()
+        for _, job in scored:
+            if job.watch is not None:
+                job.watch(False)  # noqa: FBT003 - the one thing it says
         now = time.monotonic()
         seconds = now - started
         with self._work:
@@ -296,8 +294,10 @@ class Engine:
         for number, *_ in settled:
             self._withdraw(number)
 
-    def _next_batch(self, *, wait: bool) -> list[Span]:
-        """Take what waits, or wait for work; empty then once the engine is stopped."""
+    def _next_batch(self, flying: Sequence[_Flight]) -> list[Span]:
+        """Take what waits; if nothing is in flight wait for it, and empty then means stopped."""
+        if flying and flying[-1][0][0][0].alone:
+            return []
         with self._work:
             while True:
                 now = time.monotonic()
@@ -305,8 +305,8 @@ class Engine:
                     (n, job) for n in self._policy.expire(now=now) if (job := self._jobs.get(n))
                 ]
                 self._settle([(n, job, DeadlineError(_TOO_LATE)) for n, job in late])
-                batch = self._policy.next_batch(now=now)
-                if batch or not (wait and self._running):
+                batch = self._policy.next_batch(now=now, idle=not flying)
+                if batch or flying or not self._running:
                     return batch
                 self._work.wait()
 

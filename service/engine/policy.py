@@ -25,6 +25,7 @@ class Span:
         stop: One past the last series.
         elements: How many elements they have together.
         waited: Seconds since the request was admitted.
+        alone: Whether nothing else may be on the device beside it.
     """
 
     request: int
@@ -32,12 +33,14 @@ class Span:
     stop: int
     elements: int
     waited: float
+    alone: bool = False
 
 
 @dataclass
 class _Waiting:
     offsets: Sequence[int]
     admitted: float
+    alone: bool = False
     next_series: int = 0
 
     @property
@@ -89,7 +92,13 @@ class BatchPolicy:
         return len(self._queue)
 
     def admit(
-        self, request: int, offsets: Sequence[int], *, now: float, deadline: float = math.inf
+        self,
+        request: int,
+        offsets: Sequence[int],
+        *,
+        now: float,
+        deadline: float = math.inf,
+        alone: bool = False,
     ) -> bool:
         """Queue a request, or return False if it would overfill the queue.
 
@@ -98,8 +107,9 @@ class BatchPolicy:
             offsets: Where its series start and end, from 0; at least one series.
             now: Seconds on the caller's clock.
             deadline: When nobody wants its answer any more, on the same clock.
+            alone: Whether it may share no batch.
         """
-        waiting = _Waiting(offsets, now)
+        waiting = _Waiting(offsets, now, alone)
         if self._queued_elements + waiting.elements > self._max_queued_elements:
             return False
         self._queue[request] = waiting
@@ -133,12 +143,20 @@ class BatchPolicy:
                 expired.append(request)
         return expired
 
-    def next_batch(self, *, now: float) -> list[Span]:
-        """Take the next batch off the queue; empty if nothing waits."""
+    def next_batch(self, *, now: float, idle: bool = True) -> list[Span]:
+        """Take the next batch off the queue; empty if nothing waits.
+
+        Args:
+            now: Seconds on the caller's clock.
+            idle: Whether the device is. If not, a request that wants to be alone waits on, and
+                those behind it too.
+        """
         batch: list[Span] = []
         room = self._batch_elements
         while self._queue:
             request, waiting = next(iter(self._queue.items()))
+            if waiting.alone and (batch or not idle):
+                break
             start, offsets = waiting.next_series, waiting.offsets
             stop = bisect_right(offsets, offsets[start] + room, lo=start) - 1
             if stop <= start:
@@ -146,7 +164,8 @@ class BatchPolicy:
                     break
                 stop = start + 1  # one series over the budget goes alone
             elements = offsets[stop] - offsets[start]
-            batch.append(Span(request, start, stop, elements, now - waiting.admitted))
+            waited = now - waiting.admitted
+            batch.append(Span(request, start, stop, elements, waited, waiting.alone))
             room -= elements
             self._queued_elements -= elements
             if stop < len(offsets) - 1:
@@ -155,4 +174,6 @@ class BatchPolicy:
                     self._queue.move_to_end(request)
                 break
             del self._queue[request]
+            if waiting.alone:
+                break
         return batch

@@ -19,7 +19,7 @@ from starlette.types import Receive
 from core.buffers import BufferPool
 from service.errors import LateError, TooLargeError, UnreadableError
 
-_BODIES = BufferPool(retain_bytes=128 << 20)
+BODIES = BufferPool(retain_bytes=128 << 20)
 
 
 class Pace(NamedTuple):
@@ -75,7 +75,7 @@ async def receive_body(
     chunk, more = await _next_chunk(receive)
     if not more and len(chunk) == length:
         return memoryview(chunk)  # a small body comes at once
-    buffer = memoryview(_BODIES.empty(length, np.uint8))  # type: ignore[arg-type]
+    buffer = memoryview(BODIES.empty(length, np.uint8))  # type: ignore[arg-type]
     filled = 0
     while True:
         end = filled + len(chunk)

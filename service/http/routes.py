@@ -4,12 +4,12 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from core import LOSSES
-from service.engine import Engine
+from service.engine import Scorer
 from service.errors import OverloadedError
 from service.http.metrics import Metrics
 
 
-def build_router(engine: Engine, metrics: Metrics) -> APIRouter:
+def build_router(engine: Scorer, metrics: Metrics) -> APIRouter:
     """Return the routes that are not ``POST /score``."""
     router = APIRouter()
 

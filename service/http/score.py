@@ -18,7 +18,7 @@ from service.codecs import arrow, json
 from service.codecs.compression import Decompression
 from service.codecs.options import options_from_query
 from service.codecs.request import ScoreRequest
-from service.engine import Answer, Engine
+from service.engine import Answer, Scorer
 from service.errors import DeadlineError, Faults, FieldError, InvalidError, ServiceError
 from service.http.body import Pace, receive_body
 from service.http.context import Context, context_of
@@ -41,7 +41,7 @@ _SENT_AT_ONCE = 1 << 19
 class ScoreEndpoint:
     """The ASGI application behind ``POST /score``."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Scorer, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
         self._pace = Pace(settings.body_timeout_s, settings.min_body_bytes_per_s)

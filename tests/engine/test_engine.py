@@ -1,13 +1,15 @@
 """The engine and its worker, with kernels that wait, remember and fail on command.
 
-Each test runs twice: on a device that has scored a batch once it is begun, and on one that scores
-while the next is staged.
+Each test runs on a device that has scored a batch once it is begun, on one that scores while the
+next is staged, and, where that is no matter of the engine's own thread, through the channel and the
+shared memory that lie between a front end and the worker's process.
 """
 
 import asyncio
 import contextlib
 import gc
 import logging
+import socket
 import threading
 import weakref
 
@@ -18,6 +20,7 @@ from lazy_streams import LazyStreams
 from core import LossSpec, Ragged, ScoreOptions, Scores, score
 from core.kernels import kernel_for
 from service.engine import BatchPolicy, Engine, Limits
+from service.engine.remote import Ending, Host, RemoteEngine, SharedMemory
 from service.engine.staging import Staging
 from service.engine.worker import DeviceWorker, Piece
 from service.errors import OverloadedError, ScoringError
@@ -25,6 +28,8 @@ from service.errors import OverloadedError, ScoringError
 CPU = torch.device("cpu")
 POISON = 666.0
 OPTIONS = ScoreOptions(gradients=True)
+QUEUES = weakref.WeakKeyDictionary()
+"""The engine with the device, of each that has none."""
 make_worker = None
 """Set for each test by ``worker_of``."""
 
@@ -56,8 +61,25 @@ def overlapping(kernel):
     return DeviceWorker(CPU, fake.kernel(kernel), lambda _: Staging(fake))
 
 
-@pytest.fixture(autouse=True, params=[at_once, overlapping])
+def remote(kernel):
+    return DeviceWorker(CPU, kernel)
+
+
+NOT_REMOTE = (
+    "broken",  # a worker that cannot start is the supervisor's to see
+    "worker_dies",  # test_suspects.py
+    "full_queue",  # here it counts what is on the device, too
+    "starts_once",
+    "small_request",
+    "memory",
+    "as_core_does",
+)
+
+
+@pytest.fixture(autouse=True, params=[at_once, overlapping, remote])
 def worker_of(request, monkeypatch):
+    if request.param is remote and any(word in request.node.name for word in NOT_REMOTE):
+        pytest.skip("not a matter of where the engine is")
     monkeypatch.setitem(globals(), "make_worker", request.param)
     return request.param
 
@@ -72,18 +94,38 @@ def zeros_like(prediction):
 
 @contextlib.asynccontextmanager
 async def running(kernel=None, *, batch=10**6, queue=10**6, on_batch=lambda *_: None, inline=0):
-    policy = BatchPolicy(batch_elements=batch, max_queued_elements=queue)
-    engine = Engine(
-        make_worker(kernel or Kernel()), policy, on_batch, Limits(inline_elements=inline)
-    )
+    worker = make_worker(kernel or Kernel())
+    async with contextlib.AsyncExitStack() as stack:
+        if make_worker is remote:
+            engine = await stack.enter_async_context(connected(worker, batch, queue, on_batch))
+        else:
+            policy = BatchPolicy(batch_elements=batch, max_queued_elements=queue)
+            engine = Engine(worker, policy, on_batch, Limits(inline_elements=inline))
+            await engine.start()
+        if kernel is not None:
+            kernel.calls.clear()
+            kernel.entered.clear()
+        try:
+            yield engine
+        finally:
+            await engine.stop()
+
+
+@contextlib.asynccontextmanager
+async def connected(worker, batch, queue, on_batch):
+    """Yield a front end's engine, with a worker's engine at the other end of its channel."""
+    host = Host(worker, batch, lambda: pytest.fail("the engine is lost"))
+    await host.engine.start()
+    engine = RemoteEngine(SharedMemory(), queue, on_batch)
     await engine.start()
-    if kernel is not None:
-        kernel.calls.clear()
-        kernel.entered.clear()
-    try:
-        yield engine
-    finally:
-        await engine.stop()
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    host.connect(one)
+    engine.connect(other, Ending.NONE)
+    QUEUES[engine] = host.engine
+    yield engine
+    host.close()
+    await host.engine.stop()
+    assert host.engine._jobs == {}
 
 
 def submit(engine, prediction, options=OPTIONS):
@@ -97,6 +139,13 @@ def score_at_once(engine, prediction):
 async def entered(kernel):
     await asyncio.get_running_loop().run_in_executor(None, kernel.entered.wait, 10)
     kernel.entered.clear()
+
+
+async def queued(engine, elements):
+    """Wait until so many elements wait for the device."""
+    async with asyncio.timeout(5):
+        while QUEUES.get(engine, engine).queued_elements != elements:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0)
 
 
 def assert_same(got: Scores, want: Scores):
@@ -117,7 +166,7 @@ def test_requests_that_wait_share_one_batch():
             first = submit(engine, ragged([1.0]))
             await entered(kernel)
             others = [submit(engine, ragged([float(n)])) for n in range(2, 7)]
-            assert engine.queued_elements == 5
+            await queued(engine, 5)
             kernel.gate.set()
             answers = await asyncio.gather(first, *others)
         assert kernel.calls == [[1.0], [2.0, 3.0, 4.0, 5.0, 6.0]]
@@ -174,13 +223,12 @@ def test_a_cancelled_request_is_never_computed():
             await entered(kernel)
             gone, stays = submit(engine, ragged([2.0])), submit(engine, ragged([3.0]))
             gone.cancel()
-            await asyncio.sleep(0)
-            assert engine.queued_elements == 1
+            await queued(engine, 1)
             first.cancel()  # it is on the device already; its answer is dropped
             kernel.gate.set()
             assert (await stays).scores.values["mae"].item() == 3
         assert kernel.calls == [[1.0], [3.0]]
-        assert engine._jobs == {}
+        assert all(job.future.done() for job in engine._jobs.values())
 
     asyncio.run(main())
 
@@ -193,7 +241,7 @@ def test_a_cut_request_that_is_cancelled_stops_halfway(worker_of):
             future = submit(engine, ragged(*[[float(n)] for n in range(50)]))
             await entered(kernel)
             future.cancel()
-            await asyncio.sleep(0)
+            await queued(engine, 0)
             kernel.gate.set()
             await submit(engine, ragged([99.0]))
         begun = [[1.0]] if worker_of is overlapping else []

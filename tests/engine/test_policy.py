@@ -32,6 +32,7 @@ class PolicyMachine(RuleBasedStateMachine):
         self.waiting = {}
         self.line = []
         self.deadlines = {}
+        self.loners = set()
 
     def queued(self):
         return sum(sum(lengths) for lengths, _, _ in self.waiting.values())
@@ -39,17 +40,22 @@ class PolicyMachine(RuleBasedStateMachine):
     @rule(
         lengths=st.lists(st.integers(1, 6), min_size=1, max_size=8),
         patience=st.one_of(st.floats(0, 20), st.just(math.inf)),
+        alone=st.sampled_from([False, False, False, True]),
     )
-    def admit(self, lengths, patience):
+    def admit(self, lengths, patience, alone):
         number = next(self.numbers)
         fits = self.queued() + sum(lengths) <= ROOM
         deadline = self.now + patience
-        admitted = self.policy.admit(number, offsets_of(lengths), now=self.now, deadline=deadline)
+        admitted = self.policy.admit(
+            number, offsets_of(lengths), now=self.now, deadline=deadline, alone=alone
+        )
         assert admitted == fits
         if fits:
             self.waiting[number] = (lengths, 0, self.now)
             self.line.append(number)
             self.deadlines[number] = deadline
+            if alone:
+                self.loners.add(number)
 
     @rule()
     def expire(self):
@@ -77,14 +83,19 @@ class PolicyMachine(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.now += seconds
 
-    @rule()
-    def next_batch(self):
-        batch = self.policy.next_batch(now=self.now)
+    @rule(idle=st.booleans())
+    def next_batch(self, idle):
+        batch = self.policy.next_batch(now=self.now, idle=idle)
+        if not idle and self.line and self.line[0] in self.loners:
+            assert batch == [], "it waits for the device to be idle, and others wait behind it"
+            return
         assert bool(batch) == bool(self.waiting), "no timer: what waits is served at once"
         assert len({span.request for span in batch}) == len(batch)
         size = sum(span.elements for span in batch)
         alone = len(batch) == 1 and batch[0].stop - batch[0].start == 1
         assert size <= BUDGET or alone
+        assert len(batch) == 1 or not any(span.request in self.loners for span in batch)
+        assert all(span.alone == (span.request in self.loners) for span in batch)
         for span in batch:
             lengths, done, since = self.waiting.pop(span.request)
             assert span.start == done, "series are served in order, each once"
@@ -102,7 +113,8 @@ class PolicyMachine(RuleBasedStateMachine):
         self.line = [number for number in self.line if number in self.waiting]
         if self.line:
             next_series = self.waiting[self.line[0]][0][0]
-            assert size + next_series > BUDGET
+            between = not self.loners.isdisjoint([served[-1], self.line[0]]) if served else False
+            assert size + next_series > BUDGET or between
             if served == self.line[:1]:  # it had the batch to itself, and is cut
                 self.line.append(self.line.pop(0))
 

@@ -1,0 +1,109 @@
+"""The device worker's process: ``python -m service.cli.worker PARENT CONTROL``.
+
+A supervisor starts it; nobody else needs to. What it starts is a nursery: it imports all that is
+slow to import, compiles the kernels of the CPU, and forks the worker, so that the next one is there
+in a twentieth of a second when one dies. The nursery must not touch CUDA, which does not survive a
+fork; the worker opens the device itself.
+"""
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+import uvloop
+
+from service.app import choose_device
+from service.cli.child import become_child
+from service.engine.remote import Channel, Host
+from service.engine.worker import DeviceWorker
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_CANNOT_START, _LOST = 3, 70
+_BEAT_S = 0.5
+_SOUND_S = 1
+"""Who lived so long is replaced without delay."""
+_LONGEST_DELAY_S = 1
+
+
+def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
+    """Run workers, one after another, on the device that the settings name.
+
+    Args:
+        make: Makes the owner of the device.
+    """
+    parent, number = map(int, sys.argv[-2:])
+    control = become_child(parent, number)
+    settings = Settings.from_environment()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s worker: %(message)s"
+    )
+    no_cuda = settings.device == "auto" and not Path("/dev/nvidiactl").exists()
+    if settings.device == "cpu" or no_cuda:
+        make(torch.device("cpu")).warm_up()
+    gc.collect()
+    gc.freeze()  # shared with the workers, as long as nobody writes to it
+    early = 0
+    while True:
+        started = time.monotonic()
+        nursery, worker = os.getpid(), os.fork()
+        if not worker:
+            _run(settings, make, become_child(nursery, control.detach()))
+        _, status = os.waitpid(worker, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code == _CANNOT_START:
+            sys.exit(code)
+        early = early + 1 if time.monotonic() - started < _SOUND_S else 0
+        with suppress(OSError):
+            control.send(json.dumps({"ended": code}).encode())
+        time.sleep(min(0.05 * 2 ** (early - 4), _LONGEST_DELAY_S) if early > 3 else 0)
+
+
+def _run(
+    settings: Settings, make: Callable[[torch.device], DeviceWorker], control: socket.socket
+) -> None:
+    """Serve front ends until the process is ended; never returns."""
+    try:
+        uvloop.run(_serve(settings, make(choose_device(settings.device)), control))
+    except Exception:
+        log.exception("the worker cannot start")
+    os._exit(_CANNOT_START)
+
+
+async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socket) -> None:
+    host = Host(worker, settings.batch_elements, _die, settings.hung_s)
+    await host.engine.start()
+
+    def meet(worker: int, descriptors: list[int]) -> None:
+        end = socket.socket(fileno=descriptors[0])
+        if worker == os.getpid():
+            host.connect(end)
+        else:  # it was meant for one that has died
+            end.close()
+
+    channel = Channel(control, meet, _die)
+    channel.open()
+    channel.send({"ready": os.getpid()})
+    while not host.engine.lost:
+        await asyncio.sleep(_BEAT_S)
+        channel.send({})
+    _die()
+
+
+def _die() -> None:
+    """End at once: threads may be stuck on the device, and cleaning up needs it."""
+    os._exit(_LOST)
+
+
+if __name__ == "__main__":
+    main()

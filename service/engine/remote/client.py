@@ -1,0 +1,362 @@
+"""The front end's side: an engine that lets another process score.
+
+A request is kept until it is answered or nobody waits for it, so that it can be sent again to the
+next worker when one dies. Its memory is kept until the worker has let go of it, too: what is given
+back early would be written to while it belongs to somebody else.
+"""
+
+import asyncio
+import itertools
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import Ragged, ScoreOptions, Scores
+from core.buffers import SMALLEST, BufferPool
+from service.engine.drain import DrainRate
+from service.engine.policy import Span
+from service.engine.remote.channel import MOST_DESCRIPTORS, Channel
+from service.engine.remote.memory import Place, SharedMemory
+from service.engine.remote.suspects import Ending, Suspicion
+from service.engine.remote.wire import (
+    Box,
+    Layout,
+    Row,
+    aligned,
+    dtype_name,
+    pack_deadline,
+    pack_options,
+)
+from service.engine.scorer import Answer, Scorer
+from service.errors import DeadlineError, OverloadedError, ScoringError
+
+log = logging.getLogger(__name__)
+
+_RETAINED = 256 << 20
+_COPIED_AT_ONCE = 1 << 22
+_LOOKED_UP = 1 << 16
+"""Bytes of a side below which it is copied, wherever it lies."""
+_TOGETHER = 128
+"""Requests in one message."""
+
+
+@dataclass(eq=False)
+class _Job:
+    number: int
+    prediction: Ragged
+    target: Ragged
+    options: ScoreOptions
+    deadline: float
+    future: asyncio.Future[Answer]
+    layout: Layout
+    submitted: float
+    suspicion: Suspicion
+    block: NDArray[np.uint8] | None = None
+    places: tuple[Place, Place, Place, Place] | None = None
+    sent: bool = False
+
+    @property
+    def elements(self) -> int:
+        return self.prediction.elements
+
+
+class RemoteEngine:
+    """Has the interface of ``Engine``; see there.
+
+    Args:
+        memory: Shared with the worker; bodies that lie in it are not copied.
+        max_queued_elements: How much may be unanswered; beyond it requests are refused.
+        on_batch: Called with batches of the worker, each told to one front end.
+        at_once: Scores small requests in this process. None sends all to the worker.
+    """
+
+    def __init__(
+        self,
+        memory: SharedMemory,
+        max_queued_elements: int,
+        on_batch: Callable[[Sequence[Span], float], None] = lambda _batch, _seconds: None,
+        at_once: Scorer | None = None,
+    ) -> None:
+        self._memory = memory
+        self._pool = BufferPool(_RETAINED, memory.allocate)
+        self._cells = memory.allocate(8 * Box.CELLS)
+        self._box = Box(self._cells.view(np.uint64))
+        self._max_queued_elements = max_queued_elements
+        self._on_batch = on_batch
+        self._at_once = at_once
+        self._drain = DrainRate()
+        self._numbers = itertools.count(1)
+        self._jobs: dict[int, _Job] = {}
+        self._queued_elements = 0
+        self._unsent: list[int] = []
+        self._withdrawn: list[int] = []
+        self._known: set[int] = set()
+        self._flushing = False
+        self._channel: Channel | None = None
+        self._connected = False
+        self._running = False
+        self._changed = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a worker, which then has scored a batch."""
+        return self._running and self._connected
+
+    @property
+    def lost(self) -> bool:
+        """Always False: the supervisor sees to the worker."""
+        return False
+
+    @property
+    def queued_elements(self) -> int:
+        """How many elements are unanswered, or not yet let go of by the worker."""
+        return self._queued_elements
+
+    async def start(self) -> None:
+        """Begin to take requests; they wait for a worker."""
+        if self._at_once is not None:
+            await self._at_once.start()
+        self._running = True
+
+    async def stop(self) -> None:
+        """Refuse new requests, finish the admitted ones and let go of the worker."""
+        self._running = False
+        if self._at_once is not None:
+            await self._at_once.stop()
+        while not all(job.future.done() for job in self._jobs.values()):
+            self._changed.clear()
+            await self._changed.wait()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel, self._connected = None, False
+
+    def score_at_once(
+        self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
+    ) -> Answer | None:
+        """Score a small request in this process; None if it is one to ``submit``."""
+        if self._at_once is None:
+            return None
+        return self._at_once.score_at_once(prediction, target, options, idle=idle)
+
+    def submit(
+        self,
+        prediction: Ragged,
+        target: Ragged,
+        options: ScoreOptions,
+        *,
+        deadline: float = math.inf,
+    ) -> asyncio.Future[Answer]:
+        """Queue a request and return the future of its answer; see ``Engine.submit``."""
+        if not self._running:
+            raise OverloadedError("the service is starting or stopping", retry_after_s=5)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        series, elements = len(prediction), prediction.elements
+        if series == 0:
+            future.set_result(Answer(Scores.empty(options, prediction.dtype)))
+            return future
+        now = time.monotonic()
+        if self._queued_elements + elements > self._max_queued_elements:
+            after = self._drain.seconds_for(self._queued_elements, now=now)
+            raise OverloadedError("the queue is full; try again later", after)
+        layout = Layout(options, prediction.dtype, series, elements)
+        job = _Job(
+            next(self._numbers),
+            prediction,
+            target,
+            options,
+            deadline,
+            future,
+            layout,
+            now,
+            Suspicion(),
+        )
+        self._jobs[job.number] = job
+        self._queued_elements += elements
+        future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
+        if 2 * elements * prediction.dtype.itemsize <= _COPIED_AT_ONCE:
+            self._place(job)
+            self._send_soon(job)
+        else:
+            placed = loop.run_in_executor(None, self._place, job)
+            placed.add_done_callback(lambda _: self._send_soon(job))
+        return future
+
+    def _place(self, job: _Job) -> None:
+        """Find out where the numbers lie, and copy those the worker cannot see."""
+        sides = job.prediction.array, job.target.array
+        found = [
+            self._memory.find(side.ctypes.data, side.nbytes) if side.nbytes > _LOOKED_UP else None
+            for side in sides
+        ]
+        copied: list[NDArray[Any]] = [job.prediction.edges]
+        copied += [side for side, place in zip(sides, found, strict=True) if place is None]
+        size = job.layout.size + sum(aligned(part.nbytes) for part in copied)
+        block = self._pool.empty(max(size, SMALLEST), np.uint8)
+        base = self._memory.find(block.ctypes.data, size)
+        if base is None:  # the pool has lent all it may keep
+            block = self._memory.allocate(size)
+            base = self._memory.find(block.ctypes.data, size)
+        if base is None:
+            return
+        start, places = job.layout.size, []
+        for part in copied:
+            block[start : start + part.nbytes] = part.view(np.uint8)
+            places.append(Place(base.segment, base.start + start))
+            start += aligned(part.nbytes)
+        offsets, *rest = places
+        prediction, target = (place or rest.pop(0) for place in found)
+        job.block = block[: job.layout.size]
+        job.places = offsets, prediction, target, base
+
+    def _send_soon(self, job: _Job) -> None:
+        if job.future.done():
+            self._forget(job)
+            return
+        if job.places is None:
+            self._forget(job)
+            job.future.set_exception(OverloadedError("there is no memory to share"))
+            return
+        self._unsent.append(job.number)
+        self._flush_soon()
+
+    def _withdraw(self, job: _Job) -> None:
+        self._changed.set()
+        if job.sent:
+            self._withdrawn.append(job.number)
+            self._flush_soon()
+        elif job.places is not None:  # else it is being copied, and comes by again
+            self._forget(job)
+
+    def _forget(self, job: _Job) -> None:
+        if self._jobs.pop(job.number, None) is not None:
+            self._queued_elements -= job.elements
+            self._drain.drained(job.elements, now=time.monotonic())
+            self._changed.set()
+
+    def connect(self, end: socket.socket, ending: Ending) -> None:
+        """Go on with a new worker, which is ready.
+
+        Args:
+            end: Leads to it.
+            ending: How the worker before it ended.
+        """
+        if self._channel is not None:
+            self._channel.read()  # its last words
+            self._channel.close()
+        self._judge(ending)
+        self._box.clear()
+        self._known.clear()
+        self._withdrawn.clear()
+        self._unsent = [n for n, job in self._jobs.items() if job.places is not None]
+        self._channel = channel = Channel(end, self._hear, self._disconnected)
+        self._connected = True
+        channel.open()
+        box = self._memory.find(self._cells.ctypes.data, self._cells.nbytes)
+        if box is not None:
+            self._tell({"box": box}, {box.segment})
+        self._flush()
+
+    def _disconnected(self) -> None:
+        self._connected = False
+
+    def _judge(self, ending: Ending) -> None:
+        for job in [job for job in self._jobs.values() if job.sent]:
+            job.sent = False
+            if job.future.done():
+                self._forget(job)
+            elif self._box.holds(job.number) and job.suspicion.convicts(ending):
+                self._forget(job)
+                job.future.set_exception(
+                    ScoringError("the device worker died each time it scored this request alone")
+                )
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Tell the worker all there is to tell, in as few messages as may be."""
+        self._flushing = False
+        if not self._connected:
+            return
+        while self._unsent or self._withdrawn:
+            rows: list[Row] = []
+            segments: set[int] = set()
+            while self._unsent and len(rows) < _TOGETHER and len(segments) < MOST_DESCRIPTORS - 4:
+                job = self._jobs.get(self._unsent.pop(0))
+                if job is None or job.places is None or job.sent or job.future.done():
+                    continue
+                job.sent = True
+                rows.append(_row(job, job.places))
+                segments |= {place.segment for place in job.places} - self._known
+            message: dict[str, Any] = {"submit": rows, "withdraw": self._withdrawn[:_TOGETHER]}
+            del self._withdrawn[:_TOGETHER]
+            self._tell(message, segments)
+
+    def _tell(self, message: dict[str, Any], segments: set[int]) -> None:
+        assert self._channel is not None  # noqa: S101 - it is connected
+        dropped = self._memory.dropped
+        gone = [dropped.popleft() for _ in range(min(len(dropped), _TOGETHER))]
+        new = [self._memory.segments[number] for number in segments]
+        self._known |= segments
+        self._known.difference_update(gone)
+        self._channel.send(
+            {**message, "segments": [one.number for one in new], "drop": gone},
+            [one.descriptor for one in new],
+            keep=[one.mapping() for one in new],
+        )
+
+    def _hear(self, message: dict[str, Any], _descriptors: list[int]) -> None:
+        for number, queue_s, compute_s in message.get("done", ()):
+            job = self._jobs.get(number)
+            if job is not None:
+                self._forget(job)
+                if not job.future.done():
+                    job.future.set_result(_answer(job, queue_s, compute_s))
+        for number, kind, detail, retry_after_s in message.get("failed", ()):
+            job = self._jobs.get(number)
+            if job is not None:
+                self._forget(job)
+                if not job.future.done():
+                    job.future.set_exception(_error(kind, detail, retry_after_s))
+        for number in message.get("gone", ()):
+            job = self._jobs.get(number)
+            if job is not None:
+                self._forget(job)
+        for elements, requests, seconds in message.get("batches", ()):
+            first = Span(-1, 0, 0, elements, 0.0)
+            rest = [Span(-1, 0, 0, 0, 0.0)] * (requests - 1)
+            self._on_batch([first, *rest], seconds)
+
+
+def _row(job: _Job, places: tuple[Place, Place, Place, Place]) -> Row:
+    return Row(
+        job.number,
+        pack_options(job.options),
+        dtype_name(job.prediction.dtype),
+        len(job.prediction),
+        job.elements,
+        pack_deadline(job.deadline),
+        job.suspicion.alone,
+        *places,
+    )
+
+
+def _answer(job: _Job, queue_s: float, compute_s: float) -> Answer:
+    assert job.block is not None  # noqa: S101 - it was sent
+    return Answer(job.layout.scores(job.block), queue_s, compute_s)
+
+
+def _error(kind: str, detail: str, retry_after_s: int | None) -> Exception:
+    if kind == OverloadedError.__name__:
+        return OverloadedError(detail, retry_after_s or 1)
+    return DeadlineError(detail) if kind == DeadlineError.__name__ else ScoringError(detail)

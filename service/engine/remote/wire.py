@@ -1,0 +1,154 @@
+"""What a front end and the device worker say to each other, and how an answer lies in memory.
+
+A front end sends ``{"segments": [number], "box": place, "submit": [row], "withdraw":
+[number], "drop": [segment]}``, the descriptors of new segments beside it; all parts may be absent.
+The worker answers ``{"done": [[number, queue_s, compute_s]], "failed": [[number, kind, detail,
+retry_after_s]], "gone": [number], "batches": [[elements, requests, seconds]]}``. Once a request is
+done, failed or gone, the worker writes none of its memory any more.
+"""
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import orjson
+import torch
+from numpy.typing import NDArray
+
+from core import LOSSES, LossSpec, ScoreOptions, Scores
+from service.engine.remote.memory import Place
+
+_LINE = 64
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def aligned(size: int) -> int:
+    """Round up to whole cache lines."""
+    return -(-size // _LINE) * _LINE
+
+
+class Row(NamedTuple):
+    """One request: what to compute, and where its numbers lie.
+
+    Attributes:
+        number: The front end's, never used again.
+        options: As ``pack_options`` returns them.
+        dtype: A key of ``DTYPES``.
+        series: How many.
+        elements: How many.
+        deadline: On the monotonic clock, which is the same in all processes; None if never.
+        alone: Whether nothing else may be on the device beside it.
+        offsets: The first of ``series + 1`` int64.
+        prediction: The first element.
+        target: Likewise.
+        answer: Where the scores go.
+    """
+
+    number: int
+    options: str
+    dtype: str
+    series: int
+    elements: int
+    deadline: float | None
+    alone: bool
+    offsets: Place
+    prediction: Place
+    target: Place
+    answer: Place
+
+    @classmethod
+    def of(cls, parts: list[Any]) -> Self:
+        """Read what JSON made of a row."""
+        *plain, offsets, prediction, target, answer = parts
+        places = (Place(*place) for place in (offsets, prediction, target, answer))
+        return cls(*plain, *places)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the key of a type in ``DTYPES``."""
+    return _NAMES[dtype]
+
+
+@lru_cache(maxsize=256)
+def pack_options(options: ScoreOptions) -> str:
+    """Write options as text."""
+    losses = [[spec.name, spec.block_denom_grad] for spec in options.losses]
+    packed = [losses, options.gradients, options.missing, options.zero_division]
+    return orjson.dumps(packed).decode()
+
+
+@lru_cache(maxsize=256)
+def unpack_options(text: str) -> ScoreOptions:
+    """Read what ``pack_options`` wrote."""
+    losses, gradients, missing, zero_division = orjson.loads(text)
+    return ScoreOptions(
+        tuple(LossSpec(*spec) for spec in losses), gradients, missing, zero_division
+    )
+
+
+class Layout:
+    """Where the columns of an answer lie, one after another, each on cache lines of its own."""
+
+    def __init__(
+        self, options: ScoreOptions, dtype: torch.dtype, series: int, elements: int
+    ) -> None:
+        names = [spec.name for spec in options.losses]
+        quotients = [name for name in names if LOSSES[name].has_quotient]
+        self._groups = (
+            (names, series, np.dtype(np.float64)),
+            (quotients, series, np.dtype(np.int64)),
+            (names if options.gradients else [], elements, np.dtype(_NAMES[dtype])),
+        )
+        self.size = sum(
+            len(group) * aligned(length * kind.itemsize) for group, length, kind in self._groups
+        )
+
+    def scores(self, block: NDArray[np.uint8]) -> Scores:
+        """Return the scores in a block of ``size`` bytes, as views."""
+        columns: list[dict[str, NDArray[Any]]] = []
+        start = 0
+        for group, length, kind in self._groups:
+            columns.append({})
+            size = length * kind.itemsize
+            for name in group:
+                columns[-1][name] = block[start : start + size].view(kind)
+                start += aligned(size)
+        return Scores(*columns)
+
+    def write(self, block: NDArray[np.uint8], scores: Scores) -> None:
+        """Copy scores into a block."""
+        for here, there in zip(self.scores(block).arrays(), scores.arrays(), strict=True):
+            for name, column in here.items():
+                column[:] = there[name]
+
+
+class Box:
+    """Which requests are on the device, in memory that outlives the worker.
+
+    Args:
+        cells: uint64; a request's number stands in the cell of that number modulo their count.
+    """
+
+    CELLS = 1 << 15
+
+    def __init__(self, cells: NDArray[np.uint64]) -> None:
+        self._cells = memoryview(cells)  # type: ignore[arg-type]
+
+    def put(self, number: int, *, on_device: bool) -> None:
+        """Note that a request comes to the device, or leaves it."""
+        self._cells[number % self.CELLS] = number if on_device else 0
+
+    def holds(self, number: int) -> bool:
+        """Tell whether a request is on the device."""
+        return self._cells[number % self.CELLS] == number
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._cells[:] = memoryview(np.zeros(self.CELLS, np.uint64))  # type: ignore[arg-type]
+
+
+def pack_deadline(deadline: float) -> float | None:
+    """Return a deadline that JSON can say."""
+    return None if math.isinf(deadline) else deadline

@@ -1,0 +1,60 @@
+"""What scores: an engine in this process, or one that stands for a worker in another."""
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from core import Ragged, ScoreOptions, Scores
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The scores of a request and what they cost.
+
+    Attributes:
+        scores: One row a series, in the request's order.
+        queue_s: Seconds from admission to the first batch.
+        compute_s: Seconds in batches, neighbours included; where two overlap, both count.
+    """
+
+    scores: Scores
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+
+
+class Scorer(Protocol):
+    """The engine as routes see it; ``Engine`` says what each part does."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch was scored on the device and requests are admitted."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether only a new process can help."""
+
+    @property
+    def queued_elements(self) -> int:
+        """How many elements wait."""
+
+    async def start(self) -> None:
+        """Begin to take requests."""
+
+    async def stop(self) -> None:
+        """Refuse new requests and finish the admitted ones."""
+
+    def score_at_once(
+        self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
+    ) -> Answer | None:
+        """Score a small request here and now; None if it is one to ``submit``."""
+
+    def submit(
+        self,
+        prediction: Ragged,
+        target: Ragged,
+        options: ScoreOptions,
+        *,
+        deadline: float = math.inf,
+    ) -> asyncio.Future[Answer]:
+        """Queue a request; cancelling the future withdraws it."""

@@ -1,0 +1,269 @@
+"""Keeps N front ends and one device worker running: ``python -m service.supervisor``.
+
+It owns the listening socket, so that connections wait while a front end is replaced, and hands a
+front end and the worker the two ends of a socket whenever one of them is new. It imports nothing
+large and touches no request: there is little that could end it. Its children end when it does
+(``service.cli.child``).
+"""
+
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from service.settings import Settings
+
+log = logging.getLogger("service.supervisor")
+
+_STARTING_S = 300
+"""The first start compiles the kernels."""
+_SOUND_S = 10
+"""A child that lived so long is replaced without delay."""
+_TICK_S = 0.5
+_GRACE_S = 2
+_FAILED, _CUT_OFF = 3, 1
+
+
+class Child:
+    """One process and what becomes of it.
+
+    Args:
+        name: For the log.
+        command: Gets the supervisor's id, its end of the control socket and ``listening`` added.
+        listening: Descriptors to inherit.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], listening: Sequence[int] = ()) -> None:
+        self.name = name
+        self._command = command
+        self._listening = listening
+        self._failures = 0
+        self.ever_ready = False
+        self._start()
+
+    def _start(self) -> None:
+        self.ready = self.hung = False
+        self.due: float | None = None
+        self._started = self._heard = time.monotonic()
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(0)
+        inherited = (theirs.fileno(), *self._listening)
+        with theirs:
+            self.running = subprocess.Popen(  # noqa: S603 - our own commands
+                [*self._command, *map(str, (os.getpid(), *inherited))],
+                pass_fds=inherited,
+                start_new_session=True,  # Ctrl-C is for the supervisor
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs and has not been reaped."""
+        return self.running.returncode is None
+
+    @property
+    def serving(self) -> bool:
+        """Whether it runs and is ready."""
+        return self.alive and self.ready
+
+    def hear(self) -> list[dict[str, int]]:
+        """Take its messages."""
+        messages = []
+        with suppress(OSError):
+            while raw := self.control.recv(256):
+                messages.append(json.loads(raw))
+                self._heard = time.monotonic()
+        return messages
+
+    def became_ready(self) -> None:
+        """Note that it is."""
+        self.ready = self.ever_ready = True
+
+    def silent_s(self) -> float:
+        """Return the seconds since it was last heard of."""
+        return time.monotonic() - self._heard
+
+    def send(self, message: str | int, descriptor: int) -> None:
+        """Send a message and a descriptor; one that does not listen is not waited for."""
+        with suppress(OSError):
+            socket.send_fds(self.control, [json.dumps(message).encode()], [descriptor])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal if it runs."""
+        if self.alive:
+            self.running.send_signal(number)
+
+    def ended(self) -> bool:
+        """Tell whether it has ended since, and if so plan its return."""
+        if self.due is not None or self.running.poll() is None:
+            return False
+        self.control.close()
+        now = time.monotonic()
+        self._failures = 0 if now - self._started > _SOUND_S else self._failures + 1
+        self.due = now + (0.05 * 2 ** min(self._failures, 7) if self._failures > 1 else 0)
+        log.warning("%s %d ended with %s", self.name, self.running.pid, self.running.returncode)
+        return True
+
+    def restart_if_due(self) -> bool:
+        """Start it again if it is time to."""
+        if self.due is None or time.monotonic() < self.due:
+            return False
+        self._start()
+        return True
+
+
+class Supervisor:
+    """Runs the service in several processes.
+
+    Args:
+        settings: Those of the service; children read theirs from the same environment.
+        worker: The command of the device worker.
+        frontend: The command of a front end.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: Sequence[str] = (sys.executable, "-P", "-m", "service.cli.worker"),
+        frontend: Sequence[str] = (sys.executable, "-P", "-m", "service.cli.frontend"),
+    ) -> None:
+        self._settings = settings
+        self._commands = worker, frontend
+        self._stops = 0
+        self._signals, writes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, self._count_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _count_stop(self, *_: object) -> None:
+        self._stops += 1
+
+    def run(self) -> int:
+        """Serve until a signal; return the exit status."""
+        settings = self._settings
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listening = socket.create_server(
+            (settings.host, settings.port), family=family, backlog=2048
+        )
+        log.info("listening on http://%s:%d", *listening.getsockname()[:2])
+        worker, frontend = self._commands
+        self._worker = Child("worker", worker)
+        self._frontends = [
+            Child("front end", frontend, [listening.fileno()]) for _ in range(settings.frontends)
+        ]
+        self._children = [self._worker, *self._frontends]
+        self._ending = "none"
+        self._worker_id = 0
+        try:
+            while not self._stops:
+                self._wait()
+                if not self._keep_running():
+                    return _FAILED
+            listening.close()
+            return self._drain()
+        finally:
+            self._kill_all()
+
+    def _wait(self) -> None:
+        """Sleep until a signal, a message or the next tick."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._signals, selectors.EVENT_READ)
+            for child in self._children:
+                if child.alive:
+                    selector.register(child.control, selectors.EVENT_READ)
+            selector.select(_TICK_S)
+        with suppress(BlockingIOError):
+            os.read(self._signals, 4096)
+
+    def _keep_running(self) -> bool:
+        """Replace who has ended, bring together who is new; False if one can never start."""
+        self._see_to_worker()
+        for child in self._frontends:
+            child.ended()
+            child.restart_if_due()
+            if child.alive and child.hear():
+                child.became_ready()
+                if self._worker.serving:
+                    self._introduce(child)
+        return not any(map(_hopeless, self._children))
+
+    def _see_to_worker(self) -> None:
+        nursery = self._worker
+        if nursery.alive:
+            for message in nursery.hear():
+                if "ready" in message:
+                    nursery.became_ready()
+                    self._worker_id = message["ready"]
+                    for child in self._frontends:
+                        if child.serving:
+                            self._introduce(child)
+                elif "ended" in message and nursery.ready:
+                    self._worker_ended(message["ended"])
+            if nursery.silent_s() > (self._settings.hung_s if nursery.ready else _STARTING_S):
+                log.error("the worker does not answer")
+                nursery.hung = True
+                nursery.signal(signal.SIGKILL)  # the worker dies with it
+                nursery.running.wait()
+        if nursery.ended() and nursery.ready:
+            self._worker_ended(0 if not nursery.hung else 1)
+        nursery.restart_if_due()
+
+    def _worker_ended(self, code: int) -> None:
+        log.warning("the worker ended with %d", code)
+        self._worker.ready = False
+        killed = code in (0, -signal.SIGKILL, -signal.SIGTERM)
+        self._ending = "killed" if killed else "crashed"
+
+    def _introduce(self, child: Child) -> None:
+        """Give a front end and the worker the ends of a socket."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with one, other:
+            self._worker.send(self._worker_id, one.fileno())
+            child.send(self._ending, other.fileno())
+
+    def _drain(self) -> int:
+        """Let the front ends finish what they accepted, then end the worker."""
+        until = time.monotonic() + self._settings.shutdown_s + _GRACE_S
+        for child in self._frontends:
+            child.signal(signal.SIGTERM)
+        while self._stops == 1 and time.monotonic() < until:
+            if not any(child.alive for child in self._frontends):
+                sound = not any(child.running.returncode for child in self._frontends)
+                return 0 if sound else _CUT_OFF
+            self._wait()
+            self._see_to_worker()  # what is being finished may need another one
+            for child in self._frontends:
+                child.ended()
+        log.warning("ending with requests in progress")
+        return _CUT_OFF
+
+    def _kill_all(self) -> None:
+        for child in self._children:
+            child.signal(signal.SIGKILL)
+        for child in self._children:
+            child.running.wait()
+
+
+def _hopeless(child: Child) -> bool:
+    """Tell whether a child refused to start, and ever did: no other start will go better."""
+    return not child.ever_ready and (child.running.returncode or 0) > 0
+
+
+def main() -> None:
+    """Supervise the service that the environment describes."""
+    settings = Settings.from_environment()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s supervisor: %(message)s"
+    )
+    sys.exit(Supervisor(settings).run())
+
+
+if __name__ == "__main__":
+    main()

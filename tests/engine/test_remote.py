@@ -1,0 +1,340 @@
+"""What lies between a front end and the worker: memory, messages, suspicion. No processes."""
+
+import asyncio
+import contextlib
+import os
+import socket
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import ALL_LOSSES, LossSpec, Ragged, ScoreOptions, score
+from core.buffers import BufferPool
+from core.kernels import kernel_for
+from service.engine.remote import Channel, Ending, Host, RemoteEngine, SharedMemory
+from service.engine.remote.memory import Mappings, Place
+from service.engine.remote.suspects import Suspicion
+from service.engine.remote.wire import Layout, pack_options, unpack_options
+from service.engine.worker import DeviceWorker
+from service.errors import OverloadedError, ScoringError
+
+CPU = torch.device("cpu")
+OPTIONS = ScoreOptions(gradients=True)
+MEBI = 1 << 20
+
+
+def ragged(*series):
+    return Ragged.from_series([torch.tensor(one, dtype=torch.float64) for one in series])
+
+
+def submit(engine, prediction, **options):
+    zeros = prediction.like(torch.zeros_like(prediction.values))
+    return engine.submit(prediction, zeros, OPTIONS, **options)
+
+
+def pair():
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - read at once
+
+
+class Workers:
+    """Workers in this process, one at a time, that die when told to."""
+
+    def __init__(self, engine, kernel=None):
+        self.engine = engine
+        self.kernel = kernel or kernel_for(CPU)
+        self.lost = 0
+
+    async def start(self, ending=Ending.NONE):
+        self.host = Host(DeviceWorker(CPU, self.kernel), 10**6, self._lost)
+        await self.host.engine.start()
+        one, other = pair()
+        self.host.connect(one)
+        self.engine.connect(other, ending)
+
+    def _lost(self):
+        self.lost += 1
+
+    async def die(self):
+        self.host.close()
+
+
+@contextlib.asynccontextmanager
+async def front_end(queue=10**7):
+    engine = RemoteEngine(SharedMemory(), queue)
+    await engine.start()
+    yield engine
+
+
+def test_blocks_are_found_by_the_address_of_any_slice_and_go_when_unused():
+    memory, before = SharedMemory(), descriptors()
+    pool = BufferPool(64 * MEBI, memory.allocate)
+    arrays = [pool.empty(size, np.uint8) for size in (300_000, 3 * MEBI, 400_000, 9 * MEBI)]
+    for array in arrays:
+        array[:] = 1
+        slice_ = torch.from_numpy(array)[1000:2000]
+        place = memory.find(slice_.data_ptr(), 1000)
+        assert place.start == slice_.data_ptr() - memory.segments[place.segment].address
+    assert memory.find(np.empty(10).ctypes.data, 80) is None
+    assert len(memory.segments) == 3, "small blocks share one"
+    again = arrays[1].ctypes.data
+    kept = arrays[1][5:10]
+    arrays.clear()
+    assert pool.empty(3 * MEBI, np.uint8).ctypes.data != again, "a slice of it is in use"
+    del array, slice_
+    assert pool.empty(9 * MEBI, np.uint8).nbytes == 9 * MEBI
+    del pool
+    assert len(memory.segments) == 2, "the slice's and the slab that is cut up next"
+    del kept
+    memory._slab = memoryview(b"")
+    assert memory.segments == {}
+    assert sorted(memory.dropped) == [1, 2, 3, 4]
+    assert descriptors() == before
+
+
+def test_a_mapping_believes_nothing():
+    memory, mappings = SharedMemory(), Mappings()
+    block = memory.allocate(2 * MEBI)
+    block[:] = 7
+    segment = memory.segments[1]
+    with pytest.raises(PermissionError):
+        os.ftruncate(segment.descriptor, 100)
+    mappings.add(1, os.dup(segment.descriptor))
+    assert mappings.view(Place(1, 8), 3, np.uint8).tolist() == [7, 7, 7]
+    for place, length, dtype in [
+        (Place(1, -8), 1, np.float64),
+        (Place(1, 0), -1, np.float64),
+        (Place(1, 2 * MEBI - 7), 1, np.float64),
+        (Place(1, 0), 2 * MEBI, np.float64),
+        (Place(1, 0), 1 << 70, np.uint8),
+        (Place(2, 0), 1, np.uint8),
+    ]:
+        with pytest.raises(ValueError, match="segment"):
+            mappings.view(place, length, dtype)
+    unsealed = os.memfd_create("unsealed", os.MFD_ALLOW_SEALING)
+    with pytest.raises(ValueError, match="sealed"):
+        mappings.add(2, unsealed)
+    mappings.drop(1)
+    mappings.drop(1)
+    assert len(mappings) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("losses", [ALL_LOSSES, (LossSpec("smape", block_denom_grad=False),)])
+def test_an_answer_survives_memory_to_the_bit(dtype, losses):
+    options = ScoreOptions(losses, gradients=True, missing="skip", zero_division="skip")
+    assert unpack_options(pack_options(options)) == options
+    p = Ragged.from_lengths(torch.randn(60, dtype=dtype), [10, 20, 30])
+    kernel = kernel_for(CPU)
+    want = kernel(p.values, p.values.flip(0).contiguous(), p.offsets, options)
+    layout = Layout(options, dtype, 3, 60)
+    block = np.empty(layout.size, np.uint8)
+    layout.write(block, want)
+    got = layout.scores(block)
+    for mine, theirs in zip(got.arrays(), want.arrays(), strict=True):
+        assert list(mine) == list(theirs)
+        assert all(mine[name].tobytes() == theirs[name].tobytes() for name in mine)
+
+
+def test_what_makes_no_sense_is_refused_and_hurts_nobody(caplog):
+    async def main():
+        memory, answers = SharedMemory(), []
+        host = Host(DeviceWorker(CPU, kernel_for(CPU)), 10**6, lambda: None)
+        await host.engine.start()
+        one, other = pair()
+        host.connect(one)
+        channel = Channel(other, lambda message, _: answers.append(message))
+        channel.open()
+        block = memory.allocate(1 << 16)
+        block[:] = 0
+        block[: 8 * 3] = np.array([0, 1, 2]).view(np.uint8)
+        block[64 : 64 + 8 * 3] = np.array([0, 1 << 40, 2]).view(np.uint8)
+        number, start = memory.find(block.ctypes.data, 1)
+        good = [1, pack_options(OPTIONS), "float64", 2, 2, None, False]
+        at = lambda byte: [number, start + byte]  # noqa: E731
+        sides = [at(0), at(1024), at(2048), at(4096)]
+        wrong = [
+            [2, *good[1:], at(64), *sides[1:]],  # offsets that leave the values
+            [3, *good[1:], *sides[:3], [number, (1 << 24) - 8]],  # an answer out of the segment
+            [4, *good[1:], *sides[:2], [99, 0], sides[3]],
+            [5, "[]", *good[2:], *sides],
+            [6, good[1], "int8", *good[3:], *sides],
+            [7, *good[1:3], 2, 1 << 60, None, False, *sides],
+            [8, *good[1:3], -2, 2, None, False, *sides],
+            [9, *good[1:], *sides[:3], None],
+            [10],
+        ]
+        segment = memory.segments[number]
+        message = {"segments": [number], "submit": [*wrong, [*good, *sides]], "withdraw": [77]}
+        channel.send(message, [segment.descriptor], keep=segment.mapping())
+        async with asyncio.timeout(10):
+            while sum(len(a.get("done", ())) for a in answers) < 1:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.001)
+        failed = [one[0] for answer in answers for one in answer.get("failed", ())]
+        assert failed == list(range(2, 11))
+        channel.close()
+        await host.engine.stop()
+
+    with caplog.at_level("CRITICAL"):
+        asyncio.run(main())
+
+
+def test_channels_keep_order_when_the_other_end_is_slow():
+    async def main():
+        one, other = pair()
+        seen, ended = [], asyncio.Event()
+        sender = Channel(one, lambda *_: None)
+        sender.open()
+        for number in range(2000):
+            sender.send([number, "x" * 1000])
+        receiver = Channel(other, lambda message, _: seen.append(message[0]), ended.set)
+        receiver.open()
+        async with asyncio.timeout(10):
+            while len(seen) < 2000:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.001)
+            assert seen == list(range(2000))
+            sender.close()
+            await ended.wait()
+        receiver.close()
+
+    asyncio.run(main())
+
+
+def test_requests_wait_for_a_worker_and_survive_the_next_ones():
+    async def main():
+        async with front_end() as engine:
+            workers = Workers(engine)
+            early = submit(engine, ragged([1.0]))
+            gone = submit(engine, ragged([9.0]))
+            gone.cancel()
+            await asyncio.sleep(0)
+            assert not engine.ready
+            assert engine.queued_elements == 1
+            await workers.start()
+            assert engine.ready
+            assert (await early).scores.values["mae"].tolist() == [1]
+            later = []
+            for n in range(5):
+                later.append(submit(engine, ragged([float(n)])))
+                await asyncio.sleep(0)  # it is sent, and perhaps never read
+                await workers.die()
+                await workers.start(Ending.KILLED)
+            answers = await asyncio.gather(*later)
+            assert [a.scores.values["mae"].item() for a in answers] == [0, 1, 2, 3, 4]
+            assert engine.queued_elements == 0
+            await engine.stop()
+            with pytest.raises(OverloadedError):
+                submit(engine, ragged([1.0]))
+
+    asyncio.run(main())
+
+
+def test_large_requests_in_shared_memory_or_not_score_to_the_bit():
+    async def main():
+        async with front_end() as engine:
+            await Workers(engine).start()
+            make = torch.Generator().manual_seed(0)
+            for elements in (1000, 100_000, 400_000):
+                p = Ragged.from_lengths(
+                    torch.randn(elements, generator=make, dtype=torch.float64),
+                    [10] * (elements // 10),
+                )
+                shared = torch.from_numpy(engine._memory.allocate(8 * elements).view(np.float64))
+                shared.copy_(p.values)
+                want = score(p, p.like(torch.zeros_like(p.values)), gradients=True)
+                for prediction in (p, p.like(shared)):
+                    got = (await submit(engine, prediction)).scores
+                    for mine, theirs in zip(got.arrays(), want.arrays(), strict=True):
+                        assert all(
+                            mine[name].tobytes() == theirs[name].tobytes() for name in theirs
+                        )
+            await engine.stop()
+
+    asyncio.run(main())
+
+
+def test_a_full_queue_refuses_and_counts_until_memory_is_free():
+    async def main():
+        async with front_end(queue=10) as engine:
+            first = submit(engine, ragged([1.0] * 10))
+            with pytest.raises(OverloadedError, match="full") as caught:
+                submit(engine, ragged([1.0]))
+            assert 1 <= caught.value.retry_after_s <= 30
+            await Workers(engine).start()
+            await first
+            assert (await submit(engine, ragged([2.0]))).scores.values["mae"].tolist() == [2]
+            await engine.stop()
+
+    asyncio.run(main())
+
+
+def test_a_lost_engine_answers_nothing_and_ends_its_process(caplog):
+    async def main():
+        async with front_end() as engine:
+            calls = []
+
+            def kernel(*arguments):
+                calls.append(1)
+                if len(calls) > 2:
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+                return kernel_for(CPU)(*arguments)
+
+            workers = Workers(engine, kernel)
+            await workers.start()
+            future = submit(engine, ragged([3.0]))
+            async with asyncio.timeout(10):
+                while not workers.lost:  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.001)
+            assert not future.done()
+            await workers.die()
+            workers.kernel = kernel_for(CPU)
+            await workers.start(Ending.CRASHED)
+            assert (await future).scores.values["mae"].tolist() == [3]
+            await engine.stop()
+
+    with caplog.at_level("CRITICAL"):
+        asyncio.run(main())
+
+
+def test_who_was_alone_at_a_second_crash_is_convicted():
+    async def main():
+        async with front_end() as engine:
+            workers = Workers(engine)
+            await workers.start()
+            workers.host.engine._running = False  # nothing is read any more
+            future = submit(engine, ragged([3.0]))
+            await asyncio.sleep(0)
+            for crash in range(2):
+                assert not future.done(), crash
+                for number in engine._jobs:
+                    engine._box.put(number, on_device=True)
+                await workers.die()
+                await workers.start(Ending.CRASHED)
+                workers.host.engine._running = False
+                await asyncio.sleep(0)
+            with pytest.raises(ScoringError, match="alone"):
+                await future
+            assert engine.queued_elements == 0
+
+    asyncio.run(main())
+
+
+@given(st.lists(st.sampled_from(Ending), max_size=12))
+def test_one_crash_or_three_kills_convict_nobody(endings):
+    suspicion, guilty = Suspicion(), False
+    for ending in endings:
+        guilty = guilty or suspicion.convicts(ending)
+    crashes, kills = endings.count(Ending.CRASHED), endings.count(Ending.KILLED)
+    if crashes == 0:
+        assert guilty == (kills > 4)
+    elif crashes == 1 and kills == 0:
+        assert not guilty
+    elif crashes >= 2:
+        assert guilty
+    assert suspicion.alone == (crashes + kills > 0)
