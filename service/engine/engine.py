@@ -16,54 +16,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from core import Ragged, ScoreOptions, Scores
 from service.engine.drain import DrainRate
+from service.engine.job import Job, deliver, failure
 from service.engine.policy import BatchPolicy, Span
-from service.engine.scorer import Answer
+from service.engine.scorer import Answer, Limits
 from service.engine.worker import DeviceLostError, DeviceWorker, Pending, Piece
 from service.errors import DeadlineError, OverloadedError, ScoringError
 
 log = logging.getLogger(__name__)
 
+_DEFAULTS = Limits()
 _TOO_LATE = "the request still waited for the device"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What an engine goes by.
-
-    Attributes:
-        inline_elements: The largest request that ``score_at_once`` takes. On a CPU that is quicker
-            than to wake a thread, which then contends for the interpreter; on another device it
-            must be 0.
-        idle_inline_elements: The same where no other request is under way, so that nobody waits
-            for the event loop.
-        hung_s: A batch that takes longer means that the device hangs.
-    """
-
-    inline_elements: int = 0
-    idle_inline_elements: int = 0
-    hung_s: float = math.inf
-
-
-@dataclass(eq=False)
-class _Job:
-    prediction: Ragged
-    target: Ragged
-    options: ScoreOptions
-    future: asyncio.Future[Answer]
-    unscored: int
-    parts: list[Scores] = field(default_factory=list)
-    queue_s: float = 0.0
-    compute_s: float = 0.0
-    watch: Callable[[bool], None] | None = None
-
-
-_Flight = tuple[list[tuple[Span, _Job]], Pending, float]
+_Flight = tuple[list[tuple[Span, Job]], Pending, float]
 """What is scored, on its way, and when it began."""
-_Settled = tuple[int, _Job, Answer | Exception]
+_Settled = tuple[int, Job, Answer | Exception]
 
 
 class Engine:
@@ -82,7 +52,7 @@ class Engine:
         worker: DeviceWorker,
         policy: BatchPolicy,
         on_batch: Callable[[Sequence[Span], float], None] = lambda _batch, _seconds: None,
-        limits: Limits = Limits(),
+        limits: Limits = _DEFAULTS,
     ) -> None:
         self._worker = worker
         self._policy = policy
@@ -91,7 +61,7 @@ class Engine:
         self._busy_since = math.inf
         self._drain = DrainRate()
         self._work = threading.Condition()  # on a lock that its holder may take again
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._numbers = itertools.count()
         self._running = False
         self._lost = False
@@ -160,11 +130,11 @@ class Engine:
             result = self._worker.score_one(Piece(prediction, target, options))
         except DeviceLostError as error:
             self._lost, self._running = True, False
-            raise _failure(error) from error
+            raise failure(error) from error
         seconds = time.monotonic() - started
         self._on_batch([Span(-1, 0, len(prediction), elements, waited=0.0)], seconds)
         if isinstance(result, Exception):
-            raise _failure(result)
+            raise failure(result)
         return Answer(result, compute_s=seconds)
 
     def _check_ready(self) -> None:
@@ -206,7 +176,7 @@ class Engine:
         if len(prediction) == 0:
             future.set_result(Answer(Scores.empty(options, prediction.dtype)))
             return future
-        job = _Job(prediction, target, options, future, unscored=len(prediction), watch=watch)
+        job = Job(prediction, target, options, future, unscored=len(prediction), watch=watch)
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
         offsets = memoryview(prediction.edges)  # type: ignore[arg-type]
@@ -257,9 +227,8 @@ class Engine:
         if not live:
             return []
         for _, job in live:
-            if job.watch is not None:
-                job.watch(True)  # noqa: FBT003 - the one thing it says
-        pending = self._worker.begin([_piece(span, job) for span, job in live])
+            job.tell(on_device=True)
+        pending = self._worker.begin([job.piece(span) for span, job in live])
         return [(live, pending, started)]
 
     def _finish(self, flight: _Flight) -> list[_Settled]:
@@ -268,8 +237,7 @@ class Engine:
         exhausted = self._worker.exhausted
         results = pending.finish()
         for _, job in scored:
-            if job.watch is not None:
-                job.watch(False)  # noqa: FBT003 - the one thing it says
+            job.tell(on_device=False)
         now = time.monotonic()
         seconds = now - started
         with self._work:
@@ -280,7 +248,7 @@ class Engine:
                 self._policy.recover()
         self._on_batch([span for span, _ in scored], seconds)
         collected = [
-            (span.request, job, _collect(span, job, result, seconds))
+            (span.request, job, job.collect(span, result, seconds))
             for (span, job), result in zip(scored, results, strict=True)
         ]
         return [(n, job, answer) for n, job, answer in collected if answer is not None]
@@ -289,7 +257,7 @@ class Engine:
         """Hand answers to the event loop, then forget the requests: in this order none is lost."""
         if settled and self._loop is not None:
             self._loop.call_soon_threadsafe(
-                _deliver, [(job.future, answer) for _, job, answer in settled]
+                deliver, [(job.future, answer) for _, job, answer in settled]
             )
         for number, *_ in settled:
             self._withdraw(number)
@@ -309,41 +277,3 @@ class Engine:
                 if batch or flying or not self._running:
                     return batch
                 self._work.wait()
-
-
-def _failure(error: Exception) -> ScoringError:
-    return ScoringError(f"the device could not score it: {type(error).__name__}")
-
-
-def _collect(
-    span: Span, job: _Job, result: Scores | Exception, seconds: float
-) -> Answer | Exception | None:
-    """Add a result to its job; return the answer once it is whole."""
-    if isinstance(result, Exception):
-        return _failure(result)
-    if not job.parts:
-        job.queue_s = span.waited
-    job.compute_s += seconds
-    job.parts.append(result)
-    job.unscored -= span.stop - span.start
-    if job.unscored:
-        return None
-    return Answer(Scores.cat(job.parts), job.queue_s, job.compute_s)
-
-
-def _piece(span: Span, job: _Job) -> Piece:
-    return Piece(
-        job.prediction.slice(span.start, span.stop),
-        job.target.slice(span.start, span.stop),
-        job.options,
-    )
-
-
-def _deliver(answers: Sequence[tuple[asyncio.Future[Answer], Answer | Exception]]) -> None:
-    for future, answer in answers:
-        if future.done():
-            continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)

@@ -23,6 +23,24 @@ class Answer:
     compute_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What an engine goes by.
+
+    Attributes:
+        inline_elements: The largest request that ``score_at_once`` takes. On a CPU that is quicker
+            than to wake a thread, which then contends for the interpreter; on another device it
+            must be 0.
+        idle_inline_elements: The same where no other request is under way, so that nobody waits
+            for the event loop.
+        hung_s: A batch that takes longer means that the device hangs.
+    """
+
+    inline_elements: int = 0
+    idle_inline_elements: int = 0
+    hung_s: float = math.inf
+
+
 class Scorer(Protocol):
     """The engine as routes see it; ``Engine`` says what each part does."""
 

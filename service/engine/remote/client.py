@@ -12,7 +12,6 @@ import math
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from core.buffers import SMALLEST, BufferPool
 from service.engine.drain import DrainRate
 from service.engine.policy import Span
 from service.engine.remote.channel import MOST_DESCRIPTORS, Channel
+from service.engine.remote.job import RemoteJob, error_of
 from service.engine.remote.memory import Place, SharedMemory
 from service.engine.remote.suspects import Ending, Suspicion
 from service.engine.remote.wire import (
@@ -30,12 +30,9 @@ from service.engine.remote.wire import (
     Layout,
     Row,
     aligned,
-    dtype_name,
-    pack_deadline,
-    pack_options,
 )
 from service.engine.scorer import Answer, Scorer
-from service.errors import DeadlineError, OverloadedError, ScoringError
+from service.errors import OverloadedError, ScoringError
 
 log = logging.getLogger(__name__)
 
@@ -45,26 +42,6 @@ _LOOKED_UP = 1 << 16
 """Bytes of a side below which it is copied, wherever it lies."""
 _TOGETHER = 128
 """Requests in one message."""
-
-
-@dataclass(eq=False)
-class _Job:
-    number: int
-    prediction: Ragged
-    target: Ragged
-    options: ScoreOptions
-    deadline: float
-    future: asyncio.Future[Answer]
-    layout: Layout
-    submitted: float
-    suspicion: Suspicion
-    block: NDArray[np.uint8] | None = None
-    places: tuple[Place, Place, Place, Place] | None = None
-    sent: bool = False
-
-    @property
-    def elements(self) -> int:
-        return self.prediction.elements
 
 
 class RemoteEngine:
@@ -93,7 +70,7 @@ class RemoteEngine:
         self._at_once = at_once
         self._drain = DrainRate()
         self._numbers = itertools.count(1)
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, RemoteJob] = {}
         self._queued_elements = 0
         self._unsent: list[int] = []
         self._withdrawn: list[int] = []
@@ -167,7 +144,7 @@ class RemoteEngine:
             after = self._drain.seconds_for(self._queued_elements, now=now)
             raise OverloadedError("the queue is full; try again later", after)
         layout = Layout(options, prediction.dtype, series, elements)
-        job = _Job(
+        job = RemoteJob(
             next(self._numbers),
             prediction,
             target,
@@ -189,7 +166,7 @@ class RemoteEngine:
             placed.add_done_callback(lambda _: self._send_soon(job))
         return future
 
-    def _place(self, job: _Job) -> None:
+    def _place(self, job: RemoteJob) -> None:
         """Find out where the numbers lie, and copy those the worker cannot see."""
         sides = job.prediction.array, job.target.array
         found = [
@@ -216,7 +193,7 @@ class RemoteEngine:
         job.block = block[: job.layout.size]
         job.places = offsets, prediction, target, base
 
-    def _send_soon(self, job: _Job) -> None:
+    def _send_soon(self, job: RemoteJob) -> None:
         if job.future.done():
             self._forget(job)
             return
@@ -227,7 +204,7 @@ class RemoteEngine:
         self._unsent.append(job.number)
         self._flush_soon()
 
-    def _withdraw(self, job: _Job) -> None:
+    def _withdraw(self, job: RemoteJob) -> None:
         self._changed.set()
         if job.sent:
             self._withdrawn.append(job.number)
@@ -235,7 +212,7 @@ class RemoteEngine:
         elif job.places is not None:  # else it is being copied, and comes by again
             self._forget(job)
 
-    def _forget(self, job: _Job) -> None:
+    def _forget(self, job: RemoteJob) -> None:
         if self._jobs.pop(job.number, None) is not None:
             self._queued_elements -= job.elements
             self._drain.drained(job.elements, now=time.monotonic())
@@ -296,7 +273,7 @@ class RemoteEngine:
                 if job is None or job.places is None or job.sent or job.future.done():
                     continue
                 job.sent = True
-                rows.append(_row(job, job.places))
+                rows.append(job.row())
                 segments |= {place.segment for place in job.places} - self._known
             message: dict[str, Any] = {"submit": rows, "withdraw": self._withdrawn[:_TOGETHER]}
             del self._withdrawn[:_TOGETHER]
@@ -321,13 +298,13 @@ class RemoteEngine:
             if job is not None:
                 self._forget(job)
                 if not job.future.done():
-                    job.future.set_result(_answer(job, queue_s, compute_s))
+                    job.future.set_result(job.answer(queue_s, compute_s))
         for number, kind, detail, retry_after_s in message.get("failed", ()):
             job = self._jobs.get(number)
             if job is not None:
                 self._forget(job)
                 if not job.future.done():
-                    job.future.set_exception(_error(kind, detail, retry_after_s))
+                    job.future.set_exception(error_of(kind, detail, retry_after_s))
         for number in message.get("gone", ()):
             job = self._jobs.get(number)
             if job is not None:
@@ -336,27 +313,3 @@ class RemoteEngine:
             first = Span(-1, 0, 0, elements, 0.0)
             rest = [Span(-1, 0, 0, 0, 0.0)] * (requests - 1)
             self._on_batch([first, *rest], seconds)
-
-
-def _row(job: _Job, places: tuple[Place, Place, Place, Place]) -> Row:
-    return Row(
-        job.number,
-        pack_options(job.options),
-        dtype_name(job.prediction.dtype),
-        len(job.prediction),
-        job.elements,
-        pack_deadline(job.deadline),
-        job.suspicion.alone,
-        *places,
-    )
-
-
-def _answer(job: _Job, queue_s: float, compute_s: float) -> Answer:
-    assert job.block is not None  # noqa: S101 - it was sent
-    return Answer(job.layout.scores(job.block), queue_s, compute_s)
-
-
-def _error(kind: str, detail: str, retry_after_s: int | None) -> Exception:
-    if kind == OverloadedError.__name__:
-        return OverloadedError(detail, retry_after_s or 1)
-    return DeadlineError(detail) if kind == DeadlineError.__name__ else ScoringError(detail)

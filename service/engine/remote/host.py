@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import Ragged
-from service.engine.engine import Engine, Limits
+from service.engine.engine import Engine
 from service.engine.policy import BatchPolicy, Span
 from service.engine.remote.channel import Channel
 from service.engine.remote.memory import Mappings, Place
 from service.engine.remote.wire import DTYPES, Box, Layout, Row, unpack_options
-from service.engine.scorer import Answer
+from service.engine.scorer import Answer, Limits
 from service.engine.worker import DeviceWorker
 from service.errors import OverloadedError, ScoringError, ServiceError
 

@@ -1,0 +1,79 @@
+"""A request on its way through the engine, until its answer is whole."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from core import Ragged, ScoreOptions, Scores
+from service.engine.policy import Span
+from service.engine.scorer import Answer
+from service.engine.worker import Piece
+from service.errors import ScoringError
+
+
+@dataclass(eq=False)
+class Job:
+    """One request.
+
+    Attributes:
+        prediction: One side.
+        target: The other.
+        options: What to compute.
+        future: Of the answer.
+        unscored: How many series are.
+        parts: The scores of consecutive series so far.
+        queue_s: Seconds from admission to the first batch.
+        compute_s: Seconds in batches.
+        watch: Told whether the request is on the device.
+    """
+
+    prediction: Ragged
+    target: Ragged
+    options: ScoreOptions
+    future: asyncio.Future[Answer]
+    unscored: int
+    parts: list[Scores] = field(default_factory=list)
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    watch: Callable[[bool], None] | None = None
+
+    def piece(self, span: Span) -> Piece:
+        """Return some of its series, for the device."""
+        cut = span.start, span.stop
+        return Piece(self.prediction.slice(*cut), self.target.slice(*cut), self.options)
+
+    def tell(self, *, on_device: bool) -> None:
+        """Tell whoever watches whether it is on the device."""
+        if self.watch is not None:
+            self.watch(on_device)
+
+    def collect(
+        self, span: Span, result: Scores | Exception, seconds: float
+    ) -> Answer | Exception | None:
+        """Add a result; return the answer once it is whole."""
+        if isinstance(result, Exception):
+            return failure(result)
+        if not self.parts:
+            self.queue_s = span.waited
+        self.compute_s += seconds
+        self.parts.append(result)
+        self.unscored -= span.stop - span.start
+        if self.unscored:
+            return None
+        return Answer(Scores.cat(self.parts), self.queue_s, self.compute_s)
+
+
+def failure(error: Exception) -> ScoringError:
+    """Return what a client is told of an error of the device."""
+    return ScoringError(f"the device could not score it: {type(error).__name__}")
+
+
+def deliver(answers: Sequence[tuple[asyncio.Future[Answer], Answer | Exception]]) -> None:
+    """Resolve futures, on the event loop; whoever does not wait any more gets nothing."""
+    for future, answer in answers:
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

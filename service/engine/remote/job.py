@@ -1,0 +1,78 @@
+"""A request as the front end keeps it, until the worker has let go of its memory."""
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import Ragged, ScoreOptions
+from service.engine.remote.memory import Place
+from service.engine.remote.suspects import Suspicion
+from service.engine.remote.wire import Layout, Row, dtype_name, pack_deadline, pack_options
+from service.engine.scorer import Answer
+from service.errors import DeadlineError, OverloadedError, ScoringError
+
+
+@dataclass(eq=False)
+class RemoteJob:
+    """One request.
+
+    Attributes:
+        number: Never used again.
+        prediction: One side.
+        target: The other.
+        options: What to compute.
+        deadline: On the monotonic clock.
+        future: Of the answer.
+        layout: How the answer lies in memory.
+        submitted: On the monotonic clock.
+        suspicion: Whether it may have killed a worker.
+        block: Where the answer goes.
+        places: Of offsets, prediction, target and answer, once all lie where the worker sees them.
+        sent: Whether the worker knows of it.
+    """
+
+    number: int
+    prediction: Ragged
+    target: Ragged
+    options: ScoreOptions
+    deadline: float
+    future: asyncio.Future[Answer]
+    layout: Layout
+    submitted: float
+    suspicion: Suspicion
+    block: NDArray[np.uint8] | None = None
+    places: tuple[Place, Place, Place, Place] | None = None
+    sent: bool = False
+
+    @property
+    def elements(self) -> int:
+        """How many it has."""
+        return self.prediction.elements
+
+    def row(self) -> Row:
+        """Return what the worker is told."""
+        assert self.places is not None  # noqa: S101 - else it is not sent
+        return Row(
+            self.number,
+            pack_options(self.options),
+            dtype_name(self.prediction.dtype),
+            len(self.prediction),
+            self.elements,
+            pack_deadline(self.deadline),
+            self.suspicion.alone,
+            *self.places,
+        )
+
+    def answer(self, queue_s: float, compute_s: float) -> Answer:
+        """Return what the worker has written."""
+        assert self.block is not None  # noqa: S101 - it was sent
+        return Answer(self.layout.scores(self.block), queue_s, compute_s)
+
+
+def error_of(kind: str, detail: str, retry_after_s: int | None) -> Exception:
+    """Return the error that the worker names."""
+    if kind == OverloadedError.__name__:
+        return OverloadedError(detail, retry_after_s or 1)
+    return DeadlineError(detail) if kind == DeadlineError.__name__ else ScoringError(detail)
