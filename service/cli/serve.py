@@ -3,6 +3,7 @@
 import gc
 import signal
 import sys
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,15 @@ from service.app import create_app
 from service.settings import Settings
 
 _FIELDS = Settings.model_fields
+
+
+class _Server(uvicorn.Server):
+    """Ends at once on a second signal; uvicorn does so for SIGINT only."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note a signal."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
 
 
 def _option(name: str, *flags: str) -> Any:
@@ -62,7 +72,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
         proxy_headers=False,  # nothing here asks for the client's address
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     # uvicorn raises the signal again once it has drained; a drained server has done its work
     # and exits 0.
     for stop in (signal.SIGTERM, signal.SIGINT):
