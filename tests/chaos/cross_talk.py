@@ -81,5 +81,5 @@ def run(requests: int = 10_000, concurrency: int = 64, command=SERVE) -> list[Fi
         at_most(f"wrong answers in {requests:,} tagged requests", seen["wrong"], 0),
         at_most("requests of patient clients without an answer", seen["missing"] + (not alive), 0),
         at_least("of them cancelled under way", seen["cancelled"] / requests * 100, 25, "%"),
-        at_least("of them answered and compared", seen["right"] / requests * 100, 60, "%"),
+        at_least("of them answered and compared", seen["right"] / requests * 100, 50, "%"),
     ]

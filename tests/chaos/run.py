@@ -29,6 +29,7 @@ SCENARIOS = {
     "chaos/deadlines": "Deadlines are kept",
     "chaos/overload_device": "Overload, the device being the limit",
     "chaos/overload": "Overload, the processor being the limit",
+    "chaos/newcomers": "New connections beside busy ones",
     "chaos/open_bodies": "Memory is bounded",
     "chaos/beside_huge": "Small clients beside a huge one",
     "chaos/failing_device": "A failing device",
