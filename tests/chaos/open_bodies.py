@@ -24,7 +24,7 @@ def largest(kind: str, size: int) -> bytes:
     """A good body of nearly ``size`` bytes."""
     if kind == JSON:
         count = size // 17
-        row = b"[" + b"1.5," * 0 + b",".join([b"1234.25"] * count) + b"]"
+        row = b"[" + b",".join([b"1234.25"] * count) + b"]"
         return b'{"series":[{"prediction":' + row + b',"target":' + row + b"}]}"
     values = np.ones((size - 4096) // 8, np.float32)
     column = pa.ListArray.from_arrays([0, len(values)], pa.array(values))

@@ -1,7 +1,6 @@
 """Sends bodies over keep-alive connections and judges every answer."""
 
 import asyncio
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -74,7 +73,3 @@ class Barrage:
         if len(self.worst) < 5:
             self.worst.append((f"{what}: {why}", body))
             print(f"{what}: {why[:500]}\n  {body[:400]!r}")
-
-
-def in_turn(*parts: Iterable[bytes]) -> Iterable[bytes]:
-    return itertools.chain(*parts)
