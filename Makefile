@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
+SOAK_S ?= 1200
 
-.PHONY: help run stop test lint format lock bench bench-peers test-darts test-gpu clean
+.PHONY: help run stop test lint format lock bench bench-peers test-darts test-gpu chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,15 @@ bench: $(VENV)/.installed ## measure everything against its limit (about 8 minut
 
 bench-peers: $(VENV)/.installed ## the same loads against other serving frameworks (about 10 minutes), rewrite bench/peers.md
 	$(BIN)/python bench/peers.py
+
+.venv-schemathesis/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-schemathesis
+	.venv-schemathesis/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-schemathesis/bin/pip install --quiet --group chaos
+	@touch $@
+
+chaos: $(VENV)/.installed .venv-schemathesis/.installed ## break it in every way we know (about 10 minutes and SOAK_S=1200 seconds), rewrite docs/reliability.md
+	$(BIN)/python tests/chaos/run.py --soak-s $(SOAK_S)
 
 test-darts: ## compare with the real darts.utils.losses, in an environment of its own
 	$(PYTHON) -m venv .venv-darts

@@ -85,22 +85,22 @@ class ScoreEndpoint:
         self, scope: Scope, receive: Receive, context: Context, hold: Hold, deadline: float
     ) -> tuple[str, list[memoryview]]:
         formats = negotiate(context.headers)
-        context.format = formats.request
+        context.format = hold.kind = formats.request
         is_json = formats.request == "json"
         settings = self._settings
         limit = settings.max_json_bytes if is_json else settings.max_body_bytes
         limit = min(limit, settings.max_body_bytes)
-        body = await receive_body(context.headers, receive, limit, self._pace, hold.take)
+        body = await receive_body(context.headers, receive, limit, self._pace, hold.receive)
         started = time.perf_counter()
         if formats.coding != "identity":
-            body = await _decompress(body, formats.coding, limit, hold.take)
+            body = await _decompress(body, formats.coding, limit, hold.receive)
         here = len(body) <= _INLINE_BYTES if is_json else arrow.is_quick(body)
         try:
             request = await _run(self._decode, body, scope["query_string"], is_json, here=here)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
         encoded = _encoded_bytes(request, formats.answer)
-        hold.take(_added_bytes(request, encoded, is_json=is_json))
+        hold.settle(_added_bytes(request, encoded, is_json=is_json))
         answer = self._engine.score_at_once(
             request.prediction, request.target, request.options, idle=self._open == 1
         )

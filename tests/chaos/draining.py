@@ -1,0 +1,111 @@
+"""SIGTERM loses nothing that was accepted, and does not wait for those who never finish.
+
+Accepted is what was in the queue when the signal came (the device is held, the metrics tell). A
+half-sent body is open meanwhile; without a limit it would hold the process for ever. Under plain
+load a connection may be closed without an answer, never amid one. The second signal means now.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import orjson
+from finding import Finding, at_least, at_most
+from instance import FAULTY, MEBI, Instance, instance
+from traffic import Connection, eventually, head, play, post, tagged
+
+SHUTDOWN_S = 3
+
+
+async def _accepted(
+    running: Instance, folder: Path, requests: int
+) -> tuple[Counter[str], float, float]:
+    stuck = await Connection.open(running)
+    never = stuck.begin(head(MEBI) + b'{"series":')
+    blocker = await Connection.open(running)
+    first = blocker.begin(post(tagged(777.0)))
+    await eventually((folder / "blocked").exists)
+    connections = [await Connection.open(running) for _ in range(requests)]
+    waiting = [c.begin(post(tagged(float(n), 10))) for n, c in enumerate(connections)]
+    await eventually(lambda: running.metric("loss_scoring_queued_elements") == 10 * requests)
+    running.signal()
+    started = time.perf_counter()
+    await asyncio.sleep(0.3)
+    (folder / "gate").unlink()
+    await first
+    seen: Counter[str] = Counter()
+    for n, result in enumerate(await asyncio.gather(*waiting, return_exceptions=True)):
+        right = (
+            not isinstance(result, BaseException)
+            and result.status == 200
+            and orjson.loads(result.body)["losses"]["mae"] == [float(n)]
+        )
+        seen["right" if right else "lost"] += 1
+    code = await asyncio.to_thread(running.exit_code, SHUTDOWN_S + 10)
+    never.cancel()
+    return seen, code, time.perf_counter() - started
+
+
+async def _under_load(running: Instance, clients: int) -> tuple[Counter[str], float]:
+    seen: Counter[str] = Counter()
+
+    async def client(n: int) -> None:
+        tag = float(n + 1)
+        connection = await Connection.open(running)
+        try:
+            while True:
+                answer = await connection.ask(post(tagged(tag, 1000)))
+                if answer.status == 200:
+                    right = orjson.loads(answer.body)["losses"]["mae"] == [tag]
+                    seen["right" if right else "wrong"] += 1
+                else:
+                    seen["refused" if answer.status == 503 else "odd"] += 1
+        except OSError:
+            seen["cut" if connection.part_of_an_answer else "closed"] += 1
+
+    clients_ = [asyncio.create_task(client(n)) for n in range(clients)]
+    await asyncio.sleep(1)
+    running.signal()
+    await asyncio.wait_for(asyncio.gather(*clients_), 30)
+    return seen, await asyncio.to_thread(running.exit_code, SHUTDOWN_S + 10)
+
+
+async def _twice(running: Instance) -> float:
+    connection = await Connection.open(running)
+    never = connection.begin(head(MEBI) + b'{"series":')
+    await asyncio.sleep(0.3)
+    running.signal()
+    await asyncio.sleep(0.5)
+    started = time.perf_counter()
+    alive = running.alive  # else the second signal proves nothing
+    running.signal()
+    await asyncio.to_thread(running.exit_code, SHUTDOWN_S + 10)
+    never.cancel()
+    return time.perf_counter() - started if alive else float("nan")
+
+
+def run(requests: int = 32, clients: int = 32) -> list[Finding]:
+    settings = {"shutdown_s": SHUTDOWN_S, "inline_elements": 0, "idle_inline_elements": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "gate").touch()
+        slow = {"CHAOS_DIR": folder, "CHAOS_BATCH_S": "0.02"}
+        with instance(FAULTY, environment=slow, batch_elements=10, **settings) as running:
+            accepted, code, seconds = play(_accepted(running, Path(folder), requests))
+    loaded, loaded_code = Counter[str](), 0.0
+    if clients:
+        with instance(shutdown_s=SHUTDOWN_S) as running:
+            loaded, loaded_code = play(_under_load(running, clients))
+    with instance(shutdown_s=30) as running:
+        second_s = play(_twice(running))
+    print(dict(loaded))
+    return [
+        at_most(f"accepted requests lost on SIGTERM, of {requests}", accepted["lost"], 0),
+        at_most("exit code, with a half-sent body open", abs(code), 0),
+        at_most(f"time to exit, shutdown_s={SHUTDOWN_S}", seconds, SHUTDOWN_S + 2, "s"),
+        at_most("answers cut or wrong on SIGTERM under load",
+                loaded["cut"] + loaded["wrong"] + loaded["odd"] + abs(loaded_code), 0),
+        at_least("answers before it", loaded["right"], clients),
+        at_most("time from a second SIGTERM to the exit, shutdown_s=30", second_s, 1, "s"),
+    ]  # fmt: skip

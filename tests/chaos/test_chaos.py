@@ -1,0 +1,66 @@
+"""A short selection of the chaos scenarios; `make chaos` runs them whole (docs/reliability.md).
+
+Each is the same code with smaller numbers. Figures that depend on what else the machine does are
+judged in the long run only.
+"""
+
+import abandoned
+import cross_talk
+import deadlines
+import draining
+import failing_device
+import numpy as np
+import open_bodies
+import overload_device
+import pytest
+import soak
+from finding import at_least, at_most, check, quantile
+from instance import MEBI
+
+
+def test_cross_talk():
+    check(cross_talk.run(requests=1500))
+
+
+def test_abandoned():
+    check(abandoned.run(each=30))
+
+
+def test_deadlines():
+    check(deadlines.run(requests=48))
+
+
+def test_overload():
+    check(overload_device.run(seconds=2))
+
+
+def test_open_bodies():
+    check(open_bodies.run(size=8 * MEBI, room=64 * MEBI))
+
+
+def test_failing_device():
+    check(failing_device.run())
+
+
+def test_draining():
+    check(draining.run(requests=16, clients=0))
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.5])
+def test_the_soak_tells_a_leak_from_noise(leak):
+    seconds = np.arange(0, 180, 0.6)
+    memory = 400 + np.random.default_rng(1).normal(0, 3, len(seconds)) + leak * seconds
+    flat = np.full(len(seconds), 9.0)
+    samples = np.column_stack([seconds, memory, flat, flat])
+    grown = soak.growths(samples)[0]
+    assert (grown > soak.GROWTH["memory"][0]) == bool(leak)
+
+
+def test_a_finding_without_a_measurement_fails():
+    missing = quantile([], 0.99)
+    assert not at_most("", missing, 1).passed
+    assert not at_least("", missing, 0).passed
+    with pytest.raises(AssertionError, match="proves nothing"):
+        check([])
+    with pytest.raises(AssertionError, match="lost: 1"):
+        check([at_most("lost", 1, 0)])

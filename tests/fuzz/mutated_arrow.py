@@ -1,0 +1,97 @@
+"""20,000 damaged Arrow streams: no crash, no 5xx, bounded memory, and 200 only with a sound answer.
+
+Bit flips, extreme numbers in the metadata, truncation, splices, forged offsets, and zstd and lz4
+bombs. A crash of the process shows as lost connections and a dead process; without
+``validate(full=True)`` the forged offsets crash it, without the sum of decompressed sizes the
+bombs take gigabytes.
+"""
+
+import numpy as np
+import pyarrow as pa
+from barrage import Barrage
+from finding import Finding, at_least, at_most
+from instance import MEBI, instance
+from mutants import EXTREMES, mutants
+from traffic import ARROW, play
+from wire import stream
+
+ROOM = 64 * MEBI
+
+
+def table(column: pa.Array, **more: pa.Array) -> pa.Table:
+    return pa.table({**more, "prediction": column, "target": column})
+
+
+def originals() -> list[bytes]:
+    lists = pa.array([[1.0, 2.0], [3.0], [4.0, None, 6.0]], pa.list_(pa.float64()))
+    rows = pa.array([[[1, 2]], [[3, 4], [5, 6]]], pa.large_list(pa.list_(pa.float32(), 2)))
+    fixed = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))
+    text = pa.array(["a", "b", "a longer name than fits in a view"])
+    return [
+        stream(table(lists, id=text)),
+        stream(table(lists, id=text.dictionary_encode())),
+        stream(table(lists, id=text.dictionary_encode()), compression="zstd"),
+        stream(table(lists, id=text.cast(pa.string_view())), compression="lz4"),
+        stream(table(rows, id=pa.array([1, 2]))),
+        stream(pa.concat_tables([table(fixed), table(fixed)])),
+    ]
+
+
+def forged(count: int) -> list[bytes]:
+    """Whole streams whose offsets lie."""
+    rng = np.random.default_rng(7)
+    values = pa.array(np.ones(64))
+    made = []
+    for n in range(count):
+        kind, array = [(np.int32, pa.ListArray), (np.int64, pa.LargeListArray)][n % 2]
+        offsets = np.sort(rng.choice(65, 9, replace=False)).astype(kind)
+        offsets[0], offsets[-1] = 0, 64
+        whole = stream(table(array.from_arrays(pa.array(offsets), values)))
+        limit = np.iinfo(kind)
+        lies = offsets.copy()
+        for _ in range(rng.integers(1, 4)):
+            lie = np.clip(EXTREMES[rng.integers(len(EXTREMES))], limit.min, limit.max)
+            lies[rng.integers(9)] = lie
+        made.append(whole.replace(offsets.tobytes(), lies.tobytes(), rng.integers(1, 3)))
+    return made
+
+
+def bombs() -> list[bytes]:
+    made = []
+    for compression in ("zstd", "lz4"):
+        for elements in (1 << 21, 1 << 24, 1 << 26):  # 16 to 512 MiB a side
+            zeros = pa.array(np.zeros(elements))
+            column = pa.ListArray.from_arrays([0, elements], zeros)
+            made.append(stream(table(column), compression=compression))
+    return made
+
+
+def sound(_body: bytes, answer) -> bool:
+    read = pa.ipc.open_stream(answer.body).read_all()
+    read.validate(full=True)
+    return {"id", "length", "mae", "mae_gradient"} <= set(read.column_names)
+
+
+def run(count: int = 20_000) -> list[Finding]:
+    barrage = Barrage(ARROW, "losses=mae&gradients=true&missing=skip", sound)
+    with instance(max_body_bytes=ROOM // 2, max_open_bytes=ROOM) as running:
+        play(barrage(running, originals() * 10))
+        good = barrage.seen["read"]
+        running.reset_peak()
+        before = running.resident_bytes
+        play(barrage(running, mutants(originals(), count - count // 10, 11)))
+        play(barrage(running, forged(count // 10)))
+        play(barrage(running, bombs() * 4, 2))
+        grown = (running.peak_bytes - before) / MEBI if running.alive else float("nan")
+        alive, log = running.alive, running.log_text()
+    seen = barrage.seen
+    print(dict(seen))
+    return [
+        at_most(f"crashes or lost answers in {count:,} damaged Arrow streams",
+                seen["lost"] + (not alive), 0),
+        at_most("of them answered 5xx", seen["5xx"] + log.count("unexpected error"), 0),
+        at_most("answers that are no problem and no sound table", seen["odd"] + seen["unsound"], 0),
+        at_most("growth of the peak, bombs included", grown, 2 * ROOM / MEBI, "MiB"),
+        at_least("refused, which shows that they were damaged", seen["refused"], count // 3),
+        at_least("whole ones read, which shows that the rest is like them", good, 60),
+    ]  # fmt: skip

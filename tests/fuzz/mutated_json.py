@@ -1,0 +1,100 @@
+"""20,000 damaged JSON bodies: no crash, no 5xx, bounded memory, and no other reading than json's.
+
+The standard library is the oracle: what it refuses, or reads NaN in, must not be answered 200, and
+an answer must be what its reading gives. It fails when the fast loop takes what is not JSON, reads
+a number otherwise, or lets a fault through as an exception.
+"""
+
+import json
+import math
+import random
+
+import orjson
+from barrage import Barrage
+from finding import Finding, at_least, at_most
+from instance import MEBI, instance
+from mutants import mutants
+from traffic import JSON, play
+
+TOKENS = [
+    b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-0", b"01", b"1.", b".5", b"+1", b"1e", b"0x10",
+    b"null", b"true", b'"1"', b"[]", b"{}", b"[", b"]", b"{", b"}", b",", b",,", b":", b'"', b"\\",
+    b'"\\ud800"', b"\\u0000", b"\xff", b"\xef\xbb\xbf", b"\x00", b"/*x*/", b"'a'", b" " * 100,
+    b"9" * 400, b"1" * 20, b"1e-400", b"9007199254740993", b'"series":[],', b'"id":null,', b"\n",
+    b'"prediction":[1],', b"[" * 2000, b'{"a":' * 500,
+]  # fmt: skip
+
+
+def token(body: bytearray, rng: random.Random) -> None:
+    place = rng.randrange(len(body))
+    body[place : place + rng.choice((0, 0, 1, 3))] = rng.choice(TOKENS)
+
+
+def at_a_mark(body: bytearray, rng: random.Random) -> None:
+    """A token where the grammar has a seam."""
+    marks = [i for i, byte in enumerate(body) if byte in b"[]{},:"]
+    if marks:
+        place = rng.choice(marks) + rng.choice((0, 1))
+        body[place:place] = rng.choice(TOKENS)
+
+
+def originals() -> list[bytes]:
+    plain = [{"prediction": [1.5, 2, 3e3], "target": [1, 2.25, -3]} for _ in range(3)]
+    named = [{"id": f"s\u00e9-{n}", **one} for n, one in enumerate(plain)]
+    rows = [{"prediction": [[1, 2], [3, 4]], "target": [[1, 1], [0, 4]]}]
+    options = {"losses": ["mae"], "missing": "error", "dtype": "float64"}
+    mape = ["mae", {"name": "smape", "block_denom_grad": False}]
+    return [
+        orjson.dumps({"losses": ["mae"], "series": plain}),
+        orjson.dumps({**options, "series": named}),
+        orjson.dumps({"series": rows, "losses": ["mae"], "gradients": True}),
+        json.dumps({"series": named, "losses": mape}, indent=1).encode(),
+        orjson.dumps({"losses": ["mae"], "series": [*plain, {"id": 7, **plain[0]}]}),
+    ]
+
+
+def _flat(values: list) -> list[float]:
+    return [x for v in values for x in (_flat(v) if isinstance(v, list) else [float(v)])]
+
+
+def _no(constant: str) -> float:
+    raise ValueError(constant)
+
+
+def sound(body: bytes, answer) -> bool:
+    """Whether the answer is what the standard library's reading of the body gives."""
+    request = json.loads(body.decode(), parse_constant=_no)
+    losses = orjson.loads(answer.body)["losses"]
+    if request.get("dtype") == "float32" or request.get("missing", "error") != "error":
+        return True
+    for series, got in zip(request["series"], losses.get("mae", []), strict="mae" in losses):
+        pairs = list(zip(_flat(series["prediction"]), _flat(series["target"]), strict=True))
+        want = math.fsum(abs(p - y) for p, y in pairs) / len(pairs)
+        if not (got is None and math.isinf(want)) and not math.isclose(got, want, rel_tol=1e-12):
+            return False
+    return True
+
+
+def run(count: int = 20_000) -> list[Finding]:
+    barrage = Barrage(JSON, "", sound)
+    with instance(max_body_bytes=MEBI, max_json_bytes=MEBI, max_open_bytes=16 * MEBI) as running:
+        play(barrage(running, originals() * 10))
+        good = barrage.seen["read"]
+        running.reset_peak()
+        before = running.resident_bytes
+        wounds = [token, token, token, at_a_mark, at_a_mark, at_a_mark]
+        play(barrage(running, mutants(originals(), count, 12, wounds)))
+        grown = (running.peak_bytes - before) / MEBI if running.alive else float("nan")
+        alive, log = running.alive, running.log_text()
+    seen = barrage.seen
+    print(dict(seen))
+    return [
+        at_most(f"crashes or lost answers in {count:,} damaged JSON bodies",
+                seen["lost"] + (not alive), 0),
+        at_most("of them answered 5xx", seen["5xx"] + log.count("unexpected error"), 0),
+        at_most("answers other than the standard library's reading",
+                seen["odd"] + seen["unsound"], 0),
+        at_most("growth of the peak", grown, 64, "MiB"),
+        at_least("refused, which shows that they were damaged", seen["refused"], count // 3),
+        at_least("whole ones read, which shows that the rest is like them", good, 50),
+    ]  # fmt: skip

@@ -1,0 +1,36 @@
+"""A short selection of the fuzzing; `make chaos` runs it whole (docs/reliability.md)."""
+
+import hostile_http
+import mutated_arrow
+import mutated_json
+import pytest
+from finding import check
+from mutants import mutants
+
+
+def test_mutated_arrow():
+    check(mutated_arrow.run(count=2000))
+
+
+def test_mutated_json():
+    check(mutated_json.run(count=2000))
+
+
+def test_hostile_http():
+    check(hostile_http.run(rounds=1))
+
+
+def test_mutants_are_the_same_in_every_run():
+    first = list(mutants([b"0123456789" * 3] * 2, 50, seed=5))
+    assert first == list(mutants([b"0123456789" * 3] * 2, 50, seed=5))
+    assert len(set(first)) > 40
+
+
+def test_the_oracle_of_json_is_not_blind():
+    class Lie:
+        body = b'{"losses": {"mae": [2.0]}}'
+
+    series = b'{"losses": ["mae"], "series": [{"prediction": [2], "target": [1]}]}'
+    assert not mutated_json.sound(series, Lie)
+    with pytest.raises(ValueError, match="NaN"):
+        mutated_json.sound(series.replace(b"[1]", b"[NaN]"), Lie)

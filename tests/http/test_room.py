@@ -1,0 +1,55 @@
+"""Memory is taken at the head of a request, settled once it is known, and always given back."""
+
+import pytest
+
+from service.errors import OverloadedError, OverShareError
+from service.http.room import Room
+
+
+def test_what_is_likely_is_learned_settled_and_given_back():
+    room = Room(10_000)
+    for _ in range(60):
+        with room.hold("a") as hold:
+            hold.kind = "json"
+            hold.receive(100)
+            hold.settle(300)
+            assert room.held_bytes == 400
+    assert room.held_bytes == 0
+    with room.hold("a") as hold:
+        hold.kind = "json"
+        hold.receive(100)
+        assert 390 <= room.held_bytes <= 400, "it is taken before the body is there"
+        hold.settle(0)
+        assert room.held_bytes == 100
+    with room.hold("a") as other:
+        other.kind = "arrow"
+        other.receive(100)
+        assert room.held_bytes == 100, "kinds are not alike"
+    assert room.held_bytes == 0
+
+
+def test_a_body_that_fits_is_not_refused_for_what_is_only_likely():
+    room = Room(1000)
+    for _ in range(60):
+        with room.hold("a") as hold:
+            hold.receive(10)
+            hold.settle(90)
+    with room.hold("a") as hold:
+        hold.receive(500)  # ten times as much would never fit
+        hold.settle(0)
+        assert room.held_bytes == 500
+
+
+def test_refusals_hold_nothing():
+    room = Room(1000)
+    with room.hold("a") as first:
+        first.receive(700)
+        with pytest.raises(OverShareError), room.hold("a") as second:
+            second.receive(200)
+        with pytest.raises(OverloadedError), room.hold("b") as third:
+            third.receive(400)
+        assert room.held_bytes == 700
+        with pytest.raises(OverShareError):
+            first.settle(200)
+        assert room.held_bytes == 700
+    assert room.held_bytes == 0
