@@ -55,8 +55,8 @@ belong here as soon as there is one.
 """
 
 WHY = {
-    "chaos/overload": "the load generator takes its part of the same processors, and reading the "
-    "head of each refused request costs the service a fifth of what answering one does.",
+    "chaos/overload": "the load generator takes its part of the same processors, and so does reading "
+    "the head of each refused request.",
 }
 """What is known of a scenario that fails; printed below the table while it does."""
 
