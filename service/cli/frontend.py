@@ -49,12 +49,13 @@ def main() -> None:
     metrics, memory = Metrics(), SharedMemory()
     for pool in (body.BODIES, json_ordinary.SCRATCH):
         pool.allocate_with(memory.allocate)  # so that values lie where the worker sees them
-    on_cpu = choose_device(settings.device).type == "cpu"
+    may_score = settings.inline_elements or settings.idle_inline_elements
+    scores = may_score and choose_device(settings.device).type == "cpu"
     engine = _SupervisedEngine(
         memory,
         settings.max_queued_elements + settings.batch_elements,  # with what is on the device
         metrics.observe_batch,
-        build_engine(settings, metrics, None) if on_cpu else None,
+        build_engine(settings, metrics, None) if scores else None,
     )
     engine.control = supervisor
     run_server(assemble(settings, engine, metrics), settings, [socket.socket(fileno=listening)])

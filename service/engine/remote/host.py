@@ -96,12 +96,13 @@ class _Peer:
         self._on_end(self)
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        # What cannot be mapped is missed by the requests that lie in it.
-        for number, descriptor in zip(message.get("segments", ()), descriptors, strict=False):
-            try:
+        try:
+            for number, descriptor in zip(message.get("segments", ()), descriptors, strict=True):
                 self._mappings.add(number, descriptor)
-            except (OSError, ValueError):
-                log.exception("a front end's memory cannot be mapped")
+        except (OSError, ValueError):  # out of descriptors or mappings; a fresh worker has them
+            log.exception("a front end's memory cannot be mapped")
+            self._host.on_lost()
+            return
         if "box" in message:
             self._box = Box(self._mappings.view(Place(*message["box"]), Box.CELLS, np.uint64))
         for parts in message.get("submit", ()):
