@@ -97,12 +97,14 @@ class _Peer:
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         try:
-            for number, descriptor in zip(message.get("segments", ()), descriptors, strict=True):
-                self._mappings.add(number, descriptor)
-        except (OSError, ValueError):  # out of descriptors or mappings; a fresh worker has them
-            log.exception("a front end's memory cannot be mapped")
+            self._attend(message, descriptors)
+        except Exception:  # such as no more descriptors or mappings; a fresh worker has them
+            log.exception("a message of a front end cannot be followed")
             self._host.on_lost()
-            return
+
+    def _attend(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        for number, descriptor in zip(message.get("segments", ()), descriptors, strict=True):
+            self._mappings.add(number, descriptor)
         if "box" in message:
             self._box = Box(self._mappings.view(Place(*message["box"]), Box.CELLS, np.uint64))
         for parts in message.get("submit", ()):
