@@ -59,7 +59,7 @@ class Child:
             self.running = subprocess.Popen(  # noqa: S603 - our own commands
                 [*self._command, *map(str, (os.getpid(), *inherited))],
                 pass_fds=inherited,
-                start_new_session=True,  # Ctrl-C is for the supervisor
+                process_group=0,  # Ctrl-C is for the supervisor
             )
 
     @property
@@ -149,9 +149,12 @@ class Supervisor:
         """Serve until a signal; return the exit status."""
         settings = self._settings
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listening = socket.create_server(
-            (settings.host, settings.port), family=family, backlog=2048
-        )
+        try:
+            where = settings.host, settings.port
+            listening = socket.create_server(where, family=family, backlog=2048)
+        except OSError as error:
+            log.error("cannot listen: %s", error)  # noqa: TRY400 - that is all there is to know
+            return _FAILED
         log.info("listening on http://%s:%d", *listening.getsockname()[:2])
         worker, frontend = self._commands
         self._worker = Child("worker", worker)

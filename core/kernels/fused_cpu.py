@@ -232,9 +232,9 @@ class FusedCpuKernel:
 
 
 def _ordinary(side: Buffer) -> NDArray[Any]:
-    """View a buffer; copy what is unaligned (an odd offset in an Arrow body): another type."""
+    """View a buffer; copy what would be another type: unaligned, or read-only."""
     array = as_array(side)
-    return array if array.flags.carray else np.require(array, None, ("C", "A"))
+    return array if array.flags.carray else np.require(array, None, ("C", "A", "W"))
 
 
 def _pieces(offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:

@@ -37,7 +37,7 @@ def _share(settings: Settings) -> Settings:
     """Return this front end's part of what all may use together, at least one large request's."""
     count = settings.frontends
     queued = max(settings.max_queued_elements // count, settings.max_elements)
-    open_ = max(settings.max_open_bytes // count, 2 * settings.max_body_bytes)
+    open_ = max(settings.max_open_bytes // count, 4 * settings.max_body_bytes)
     return settings.model_copy(update={"max_queued_elements": queued, "max_open_bytes": open_})
 
 
@@ -49,12 +49,13 @@ def main() -> None:
     metrics, memory = Metrics(), SharedMemory()
     for pool in (body.BODIES, json_ordinary.SCRATCH):
         pool.allocate_with(memory.allocate)  # so that values lie where the worker sees them
-    on_cpu = choose_device(settings.device).type == "cpu"
+    may_score = settings.inline_elements or settings.idle_inline_elements
+    scores = may_score and choose_device(settings.device).type == "cpu"
     engine = _SupervisedEngine(
         memory,
         settings.max_queued_elements + settings.batch_elements,  # with what is on the device
         metrics.observe_batch,
-        build_engine(settings, metrics, None) if on_cpu else None,
+        build_engine(settings, metrics, None) if scores else None,
     )
     engine.control = supervisor
     run_server(assemble(settings, engine, metrics), settings, [socket.socket(fileno=listening)])

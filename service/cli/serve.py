@@ -74,6 +74,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     try:
         settings = Settings(**given)
         choose_device(settings.device)
+        app = None if settings.frontends else create_app(settings)
     except ValidationError as error:
         for fault in error.errors():
             where = "_".join(map(str, fault["loc"])) or "settings"
@@ -82,11 +83,11 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
-    if settings.frontends:
+    if app is None:
         # In place of this process: the supervisor needs no torch, and its memory.
         os.environ |= {f"LOSS_SCORING_{name.upper()}": str(given[name]) for name in given}
         os.execv(sys.executable, [sys.executable, "-P", "-m", "service.supervisor"])  # noqa: S606
-    run_server(create_app(settings), settings)
+    run_server(app, settings)
 
 
 def run_server(

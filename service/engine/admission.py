@@ -47,6 +47,10 @@ class Admission:
         self._held: dict[str, int] = defaultdict(int)
         self._total = 0
 
+    def held_by(self, client: str) -> int:
+        """Return how much a client holds."""
+        return self._held.get(client, 0)
+
     @property
     def held(self) -> int:
         """How much is held by all clients together."""
@@ -54,6 +58,8 @@ class Admission:
 
     def take(self, client: str, amount: int) -> Verdict:
         """Take an amount if there is room for it and the client's share allows it."""
+        if amount == 0:
+            return Verdict.TAKEN  # and leave no trace
         held = self._held.get(client, 0)
         left_by_others = self._capacity - self._total + held
         if held + amount > ALONE * left_by_others:

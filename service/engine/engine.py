@@ -59,6 +59,7 @@ class Engine:
         self._on_batch = on_batch
         self._limits = limits
         self._busy_since = math.inf
+        self._exhausted = 0
         self._drain = DrainRate()
         self._work = threading.Condition()  # on a lock that its holder may take again
         self._jobs: dict[int, Job] = {}
@@ -210,11 +211,13 @@ class Engine:
     def _serve(self) -> None:
         flying: deque[_Flight] = deque()
         while (spans := self._next_batch(flying)) or flying:
-            self._busy_since = flying[0][2] if flying else time.monotonic()
+            if not flying:
+                self._busy_since = time.monotonic()
             flying.extend(self._begin(spans))
             while flying and (len(flying) > 1 or not spans or flying[0][1].done):
                 settled = self._finish(flying.popleft())
-                self._busy_since = flying[0][2] if flying else math.inf
+                # What is next in flight has had the device since now.
+                self._busy_since = time.monotonic() if flying else math.inf
                 self._settle(settled)
             if not flying:
                 self._busy_since = math.inf
@@ -234,7 +237,6 @@ class Engine:
     def _finish(self, flight: _Flight) -> list[_Settled]:
         """Finish a batch; return the requests that it completed or failed."""
         scored, pending, started = flight
-        exhausted = self._worker.exhausted
         results = pending.finish()
         for _, job in scored:
             job.tell(on_device=False)
@@ -242,10 +244,11 @@ class Engine:
         seconds = now - started
         with self._work:
             self._drain.drained(sum(span.elements for span, _ in scored), now=now)
-            if self._worker.exhausted > exhausted:
+            if self._worker.exhausted > self._exhausted:  # at the begin or since
                 self._policy.shrink()
             else:
                 self._policy.recover()
+            self._exhausted = self._worker.exhausted
         self._on_batch([span for span, _ in scored], seconds)
         collected = [
             (span.request, job, job.collect(span, result, seconds))

@@ -12,7 +12,10 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+
+_KEPT = 1024
+"""Deadlines of answered requests that may lie about."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,9 @@ class BatchPolicy:
         self._queued_elements += waiting.elements
         if deadline < math.inf:
             heappush(self._deadlines, (deadline, request))
+            if len(self._deadlines) > 2 * len(self._queue) + _KEPT:  # most are answered
+                self._deadlines = [one for one in self._deadlines if one[1] in self._queue]
+                heapify(self._deadlines)
         return True
 
     def withdraw(self, request: int) -> None:

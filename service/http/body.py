@@ -96,16 +96,15 @@ async def _receive_chunked(
     receive: Receive, limit: int, pace: Pace, reserve: Callable[[int], None]
 ) -> memoryview:
     started = time.monotonic()
-    chunks, size, more = [], 0, True
+    body, more = bytearray(), True
     while more:
-        pace.check(started, size)
+        pace.check(started, len(body))
         chunk, more = await _next_chunk(receive)
-        size += len(chunk)
-        if size > limit:
+        if len(body) + len(chunk) > limit:
             raise TooLargeError(f"the body is over the {limit} bytes that this server takes")
         reserve(len(chunk))
-        chunks.append(chunk)
-    return memoryview(b"".join(chunks))
+        body += chunk
+    return memoryview(body)
 
 
 async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:

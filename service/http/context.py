@@ -90,6 +90,9 @@ class ContextMiddleware:
                     (b"server-timing", context.server_timing().encode()),
                 )
                 message["headers"] = [*message["headers"], *own]
+                if status >= 400 and b"expect" in headers:
+                    # Whether the body that waits for a go-ahead still comes, nobody knows.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

@@ -6,6 +6,7 @@ as fast as they are asked for: reading pauses while more than a little waits.
 """
 
 from collections import deque
+from typing import cast
 
 from uvicorn._types import HTTPDisconnectEvent, HTTPRequestEvent
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -25,13 +26,19 @@ class Intake:
     def __init__(self, cycle: RequestResponseCycle, flow: FlowControl) -> None:
         self._cycle = cycle
         self._flow = flow
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes | bytearray] = deque()
         self._waiting_bytes = 0
         self._ended = False
 
     def add(self, chunk: bytes) -> None:
         """Take a chunk from the parser."""
-        self._chunks.append(chunk)
+        last = self._chunks[-1] if self._chunks else None
+        if last is None or len(last) + len(chunk) > HIGH_WATER_LIMIT:
+            self._chunks.append(chunk)
+        elif isinstance(last, bytearray):
+            last += chunk
+        else:  # small ones are merged: an object each may cost more than what is in it
+            self._chunks[-1] = bytearray(last) + chunk
         self._waiting_bytes += len(chunk)
         if self._waiting_bytes > HIGH_WATER_LIMIT:
             self._flow.pause_reading()
@@ -54,4 +61,5 @@ class Intake:
         self._waiting_bytes -= len(chunk)
         more = bool(self._chunks) or cycle.more_body
         self._ended = not more
-        return {"type": "http.request", "body": chunk, "more_body": more}
+        body = cast("bytes", chunk)  # a bytearray does as well
+        return {"type": "http.request", "body": body, "more_body": more}

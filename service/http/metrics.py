@@ -60,7 +60,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._answered: deque[tuple[tuple[str, str, int], Mapping[str, float]]] = deque()
         self._batches: deque[tuple[int, int, float]] = deque()
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()
         self._requests = Counter(
             "loss_scoring_requests",
             "Requests answered.",
@@ -128,5 +128,6 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the Prometheus text exposition."""
-        self._count()
-        return generate_latest(self.registry)
+        with self._counting:
+            self._count()
+            return generate_latest(self.registry)

@@ -122,6 +122,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._kept = self._foreign = 0
         self._state = "body"
         before, self._intake = self.cycle, None
+        if self.parser.should_upgrade() and self._announces_a_body():
+            # The parser takes what follows for another protocol, which it is not.
+            self._fault = MalformedError("a request with a body cannot ask for an Upgrade")
+            raise self._fault
         super().on_headers_complete()
         if self.cycle is before:  # another protocol was asked for, and takes over
             return
@@ -131,6 +135,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.scope["method"] == "POST":  # whose answer always has a body, if an empty one
             holder: Any = HeadHolder(self.transport)
             self.cycle.transport = holder
+
+    def _announces_a_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in self.headers
+        )
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of the body."""

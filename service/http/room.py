@@ -5,14 +5,15 @@ decoded, the rest is given back or taken. To refuse it only then would waste the
 under overload was half of the processor's time.
 """
 
+import asyncio
 import time
 from collections import defaultdict
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from service.engine.admission import ALONE, Admission, Verdict
 from service.engine.drain import DrainRate
-from service.errors import OverloadedError, OverShareError
+from service.errors import OverloadedError, OverShareError, TooLargeError
 
 
 class Room:
@@ -37,18 +38,25 @@ class Room:
         """Return what one request of a client holds, nothing as yet."""
         return Hold(self, client)
 
-    def take(self, client: str, size: int) -> None:
-        """Take bytes.
+    def take(self, client: str, size: int, held: int) -> None:
+        """Take bytes for a request that holds some already.
 
         Raises:
+            TooLargeError: If there would never be room.
             OverShareError: If the client holds so much that others need what is left.
             OverloadedError: If there is no room.
         """
+        if held + size > 2 * self._likely_most:
+            raise TooLargeError(
+                f"body and answer need some {(held + size) >> 20} MiB, this server gives a request "
+                f"{2 * self._likely_most >> 20}; split it by series, or ask for Arrow or for fewer "
+                f"gradients"
+            )
         verdict = self._admission.take(client, size)
         if verdict is Verdict.TAKEN:
             return
         after = self._drain.seconds_for(size, now=time.monotonic())
-        if verdict is Verdict.OVER_SHARE:
+        if verdict is Verdict.OVER_SHARE and self._admission.held_by(client) > held:
             raise OverShareError(
                 "your other requests hold most of the server's memory; await their answers", after
             )
@@ -75,14 +83,15 @@ class Room:
 
 
 class Hold:
-    """The bytes of one request; given back at the end of the ``with``."""
+    """The bytes of one request; given back at the end of the ``with``, or of work that goes on."""
 
-    __slots__ = ("_client", "_received", "_room", "_size", "kind")
+    __slots__ = ("_client", "_received", "_room", "_size", "_works", "kind")
 
     def __init__(self, room: Room, client: str) -> None:
         self._room = room
         self._client = client
         self._size = self._received = 0
+        self._works: asyncio.Future[Any] | None = None
         self.kind = ""
         """What kind of request it is, once that is known."""
 
@@ -101,8 +110,12 @@ class Hold:
             self._room.give_back(self._client, self._size - needed)
             self._size = needed
 
+    def until(self, work: asyncio.Future[Any]) -> None:
+        """Keep the bytes until some work has ended that cannot be called off."""
+        self._works = work
+
     def _take(self, size: int) -> None:
-        self._room.take(self._client, size)
+        self._room.take(self._client, size, self._size)
         self._size += size
 
     def __enter__(self) -> Self:
@@ -116,5 +129,11 @@ class Hold:
         _traceback: TracebackType | None,
     ) -> None:
         """Give all of them back."""
+        if self._works is not None and not self._works.done():
+            self._works.add_done_callback(lambda _: self._give_back())
+        else:
+            self._give_back()
+
+    def _give_back(self) -> None:
         if self._size:
             self._room.give_back(self._client, self._size)

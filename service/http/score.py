@@ -6,8 +6,7 @@ Python object of every number.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect
@@ -25,9 +24,8 @@ from service.http.context import Context, context_of
 from service.http.negotiation import FORMATS, negotiate
 from service.http.problems import problem_of
 from service.http.room import Hold, Room
+from service.http.threads import Threads
 from service.settings import Settings
-
-_T = TypeVar("_T")
 
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _INLINE_BYTES = 1 << 16
@@ -46,6 +44,7 @@ class ScoreEndpoint:
         self._settings = settings
         self._pace = Pace(settings.body_timeout_s, settings.min_body_bytes_per_s)
         self._open = 0
+        self._threads = Threads()
         self.room = Room(settings.max_open_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,10 +92,12 @@ class ScoreEndpoint:
         body = await receive_body(context.headers, receive, limit, self._pace, hold.receive)
         started = time.perf_counter()
         if formats.coding != "identity":
-            body = await _decompress(body, formats.coding, limit, hold.receive)
+            body = await self._decompress(body, formats.coding, limit, hold)
         here = len(body) <= _INLINE_BYTES if is_json else arrow.is_quick(body)
         try:
-            request = await _run(self._decode, body, scope["query_string"], is_json, here=here)
+            request = await self._threads.run(
+                hold, self._decode, body, scope["query_string"], is_json, here=here
+            )
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
         encoded = _encoded_bytes(request, formats.answer)
@@ -109,11 +110,29 @@ class ScoreEndpoint:
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
         started = time.perf_counter()
         if not is_json and arrow.may_be_missing(request, answer.scores):
-            await _run(arrow.check_missing, request, here=request.elements <= _INLINE_BYTES)
+            await self._threads.run(
+                hold, arrow.check_missing, request, here=request.elements <= _INLINE_BYTES
+            )
         here = encoded <= _INLINE_BYTES * (1 if formats.answer == "json" else _ARROW_IS_CHEAPER)
-        chunks = await _run(_encode, request, answer.scores, formats.answer, here=here)
+        chunks = await self._threads.run(
+            *(hold, _encode, request, answer.scores, formats.answer), here=here
+        )
         context.stages["encode"] = time.perf_counter() - started
         return formats.answer, chunks
+
+    async def _decompress(
+        self, body: memoryview, coding: str, limit: int, hold: Hold
+    ) -> memoryview:
+        """Return what a body says, its memory taken step by step: few bytes may become many."""
+        stream = Decompression(body, coding, limit)
+        size, done = 0, False
+        while not done:
+            step = min(max(size, _INLINE_BYTES), limit - size)
+            hold.receive(step)
+            size += step
+            here = len(body) <= _INLINE_BYTES and size <= _INLINE_BYTES
+            done = await self._threads.run(hold, stream.advance, size, here=here)
+        return stream.output
 
     def _decode(self, body: memoryview, query: bytes, is_json: bool) -> ScoreRequest:  # noqa: FBT001
         faults = Faults()
@@ -157,37 +176,20 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _decompress(
-    body: memoryview, coding: str, limit: int, reserve: Callable[[int], None]
-) -> memoryview:
-    """Return what a body says, its memory reserved step by step: few bytes may become many."""
-    stream = Decompression(body, coding, limit)
-    size, done = 0, False
-    while not done:
-        step = min(max(size, _INLINE_BYTES), limit - size)
-        reserve(step)
-        size += step
-        here = len(body) <= _INLINE_BYTES and size <= _INLINE_BYTES
-        done = await _run(stream.advance, size, here=here)
-    return stream.output
-
-
-async def _run(work: Callable[..., _T], *arguments: object, here: bool) -> _T:
-    """Run work here, on the event loop, or on a thread."""
-    if here:
-        return work(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
-
-
 def _parts(chunks: Sequence[memoryview]) -> Sequence[memoryview]:
-    """Cut what is too large for one write."""
-    if len(chunks) == 1 and len(chunks[0]) <= _SENT_AT_ONCE:
+    """Cut what is too large for one write.
+
+    An empty part ends it: a part is sent when the one before it has left, so that the request, and
+    what it holds, does not end before its answer does.
+    """
+    if len(chunks) == 1 and len(chunks[0]) <= _INLINE_BYTES:
         return chunks
-    return [
+    cut = [
         chunk[start : start + _SENT_AT_ONCE]
         for chunk in chunks
         for start in range(0, len(chunk), _SENT_AT_ONCE)
     ]
+    return [*cut, memoryview(b"")]
 
 
 def _timeout_ms(context: Context, settings: Settings) -> int:

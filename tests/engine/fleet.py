@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -106,6 +107,17 @@ class Fleet:
             return len(seen) >= self._frontends
 
         wait_until(all_ready, 100)
+
+    async def unanswered(self, elements):
+        """Wait until the front ends together have so many elements that are not answered."""
+        seen = {}
+        async with asyncio.timeout(30):
+            while sum(seen.values()) != elements:
+                async with httpx.AsyncClient() as client:  # its connection leads to any of them
+                    answer = await client.get(f"{self.url}/metrics")
+                gauge = re.search(r"^loss_scoring_queued_elements (\S+)", answer.text, re.MULTILINE)
+                seen[frontend_of(answer)] = float(gauge[1])
+        await asyncio.sleep(0.2)  # on their way to the worker
 
     def client(self):
         return httpx.Client(base_url=self.url, timeout=60)

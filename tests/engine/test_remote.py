@@ -185,6 +185,24 @@ def test_what_makes_no_sense_is_refused_and_hurts_nobody(caplog):
         asyncio.run(main())
 
 
+def test_a_worker_that_cannot_map_memory_makes_way_for_a_fresh_one(caplog):
+    async def main():
+        lost = asyncio.Event()
+        host = Host(DeviceWorker(CPU, kernel_for(CPU)), 10**6, lost.set)
+        one, other = pair()
+        host.connect(one)
+        channel = Channel(other, lambda *_: None)
+        channel.open()
+        channel.send({"segments": [1]})  # and no descriptor: it had no room for one
+        async with asyncio.timeout(10):
+            await lost.wait()
+        channel.close()
+        host.close()
+
+    with caplog.at_level("CRITICAL"):
+        asyncio.run(main())
+
+
 def test_channels_keep_order_when_the_other_end_is_slow():
     async def main():
         one, other = pair()

@@ -5,6 +5,7 @@ arrive. Messages are small: numbers lie in shared memory.
 """
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,7 +13,10 @@ from typing import Any
 
 import orjson
 
+log = logging.getLogger(__name__)
+
 _LARGEST = 1 << 18
+_PAUSE_S = 0.01
 MOST_DESCRIPTORS = 128
 """In one message; Linux takes 253."""
 
@@ -93,9 +97,14 @@ class Channel:
                 if self._loop is not None:
                     self._loop.add_writer(self._end, self._write)
                 return
-            except OSError:  # the other end has died, which reading will tell
+            except (BrokenPipeError, ConnectionError):  # it has died, which reading will tell
                 self._outbox.clear()
                 break
+            except OSError as error:  # as too many descriptors on their way, or no memory
+                log.warning("a message to the other process has to wait: %s", error)
+                if self._loop is not None:
+                    self._loop.call_later(_PAUSE_S, self._write)
+                return
             self._outbox.popleft()
         if self._loop is not None:
             self._loop.remove_writer(self._end)

@@ -159,11 +159,15 @@ class RemoteEngine:
         self._queued_elements += elements
         future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
         if 2 * elements * prediction.dtype.itemsize <= _COPIED_AT_ONCE:
-            self._place(job)
+            try:
+                self._place(job)
+            except BaseException:
+                self._forget(job)
+                raise
             self._send_soon(job)
         else:
             placed = loop.run_in_executor(None, self._place, job)
-            placed.add_done_callback(lambda _: self._send_soon(job))
+            placed.add_done_callback(lambda done: self._placed(job, done.exception()))
         return future
 
     def _place(self, job: RemoteJob) -> None:
@@ -192,6 +196,11 @@ class RemoteEngine:
         prediction, target = (place or rest.pop(0) for place in found)
         job.block = block[: job.layout.size]
         job.places = offsets, prediction, target, base
+
+    def _placed(self, job: RemoteJob, error: BaseException | None) -> None:
+        if error is not None:
+            log.error("a request could not be laid into shared memory", exc_info=error)
+        self._send_soon(job)  # it has no places then, and fails of that
 
     def _send_soon(self, job: RemoteJob) -> None:
         if job.future.done():

@@ -95,12 +95,15 @@ class _Peer:
         self._on_end(self)
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        # What cannot be mapped is missed by the requests that lie in it.
-        for number, descriptor in zip(message.get("segments", ()), descriptors, strict=False):
-            try:
-                self._mappings.add(number, descriptor)
-            except (OSError, ValueError):
-                log.exception("a front end's memory cannot be mapped")
+        try:
+            self._attend(message, descriptors)
+        except Exception:  # such as no more descriptors or mappings; a fresh worker has them
+            log.exception("a message of a front end cannot be followed")
+            self._host.on_lost()
+
+    def _attend(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        for number, descriptor in zip(message.get("segments", ()), descriptors, strict=True):
+            self._mappings.add(number, descriptor)
         if "box" in message:
             self._box = Box(self._mappings.view(Place(*message["box"]), Box.CELLS, np.uint64))
         for parts in message.get("submit", ()):
@@ -168,16 +171,26 @@ class _Peer:
             self._fail(number, error)
             return
         answer = done.result()
+        copied: asyncio.Future[None]
         if layout.size <= _COPIED_AT_ONCE:
-            layout.write(block, answer.scores)
-            self._done(number, answer)
+            copied = self._loop.create_future()
+            try:
+                layout.write(block, answer.scores)
+                copied.set_result(None)
+            except Exception as failed:  # noqa: BLE001 - whatever it is, the front end must know
+                copied.set_exception(failed)
+            self._done(number, answer, copied)
             return
         copied = self._loop.run_in_executor(None, layout.write, block, answer.scores)
-        copied.add_done_callback(lambda _: self._done(number, answer))
+        copied.add_done_callback(lambda copied: self._done(number, answer, copied))
 
-    def _done(self, number: int, answer: Answer) -> None:
+    def _done(self, number: int, answer: Answer, copied: asyncio.Future[None]) -> None:
         self._futures.pop(number, None)
-        self._tell("done", [number, answer.queue_s, answer.compute_s])
+        error = copied.exception()
+        if error is None:
+            self._tell("done", [number, answer.queue_s, answer.compute_s])
+        else:
+            self._fail(number, ScoringError(f"the answer could not be written: {error}"))
 
     def _fail(self, number: int, error: BaseException) -> None:
         after = error.retry_after_s if isinstance(error, OverloadedError) else None
