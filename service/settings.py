@@ -118,8 +118,8 @@ class Settings(BaseSettings):
     def _limits_agree(self) -> Self:
         if self.max_queued_elements < self.max_elements:
             raise ValueError("max_queued_elements must be at least max_elements")
-        if self.max_open_bytes < 4 * self.max_body_bytes:
-            raise ValueError("max_open_bytes must be at least four times max_body_bytes")
+        if self.max_open_bytes < 2 * self.max_body_bytes:
+            raise ValueError("max_open_bytes must be at least twice max_body_bytes")
         if self.max_timeout_ms < self.default_timeout_ms:
             raise ValueError("max_timeout_ms must be at least default_timeout_ms")
         return self

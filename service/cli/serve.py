@@ -120,6 +120,7 @@ def run_server(
     gc.collect()
     gc.freeze()
     sockets = [config.bind_socket()] if listening is None else listening
-    server.run([one.dup() for one in sockets for _ in range(_ACCEPTED_A_TURN)])
+    more = [one.dup() for one in sockets for _ in range(_ACCEPTED_A_TURN - 1)]
+    server.run([*sockets, *more])  # it closes them all when it stops
     if not server.started:
         sys.exit(3)

@@ -47,7 +47,7 @@ def end(cycle):
 def test_chunks_come_in_order_and_uncopied():
     async def main():
         intake, cycle, _ = made()
-        chunks = [b"x" * n for n in (5, 3, 8)]
+        chunks = [b"x" * (HIGH_WATER_LIMIT - n) for n in (5, 3, 8)]
         for chunk in chunks:
             intake.add(chunk)
         got = [await intake.receive() for _ in range(2)]
@@ -55,6 +55,22 @@ def test_chunks_come_in_order_and_uncopied():
         got.append(await intake.receive())
         assert all(one["body"] is chunk for one, chunk in zip(got, chunks, strict=True))
         assert [one["more_body"] for one in got] == [True, True, False]
+
+    asyncio.run(main())
+
+
+def test_tiny_chunks_are_merged_up_to_a_limit():
+    async def main():
+        intake, cycle, _ = made()
+        for i in range(2 * HIGH_WATER_LIMIT):
+            intake.add(b"%d" % (i % 10))
+        end(cycle)
+        got = []
+        while not got or got[-1]["more_body"]:
+            got.append(await intake.receive())
+        assert len(got) == 2
+        body = b"".join(one["body"] for one in got)
+        assert body == b"0123456789" * (HIGH_WATER_LIMIT // 5) + b"01"[: 2 * HIGH_WATER_LIMIT % 10]
 
     asyncio.run(main())
 

@@ -1,8 +1,10 @@
 """Memory is taken at the head of a request, settled once it is known, and always given back."""
 
+import asyncio
+
 import pytest
 
-from service.errors import OverloadedError, OverShareError
+from service.errors import OverloadedError, OverShareError, TooLargeError
 from service.http.room import Room
 
 
@@ -49,7 +51,30 @@ def test_refusals_hold_nothing():
         with pytest.raises(OverloadedError), room.hold("b") as third:
             third.receive(400)
         assert room.held_bytes == 700
-        with pytest.raises(OverShareError):
+        with pytest.raises(TooLargeError, match="MiB"):
             first.settle(200)
         assert room.held_bytes == 700
     assert room.held_bytes == 0
+
+
+def test_who_holds_nothing_else_is_not_told_off_for_it():
+    room = Room(1000)
+    with room.hold("a") as first, room.hold("b") as second:
+        first.receive(500)
+        second.receive(350)
+        with pytest.raises(OverloadedError):
+            second.settle(100)
+
+
+def test_bytes_are_held_until_work_that_cannot_be_called_off_has_ended():
+    async def main():
+        room, work = Room(1000), asyncio.get_running_loop().create_future()
+        with room.hold("a") as hold:
+            hold.receive(500)
+            hold.until(work)
+        assert room.held_bytes == 500
+        work.set_result(None)
+        await asyncio.sleep(0)
+        assert room.held_bytes == 0
+
+    asyncio.run(main())
