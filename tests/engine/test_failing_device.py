@@ -119,9 +119,10 @@ def test_a_series_that_is_too_large_alone_fails_alone(caplog):
     assert isinstance(mixed, torch.OutOfMemoryError)
 
 
-def test_the_budget_shrinks_and_comes_back_slowly(caplog):
+@pytest.mark.parametrize("memory", [100, 400], ids=["halves fail too", "halves fit"])
+def test_the_budget_shrinks_and_comes_back_slowly(caplog, memory):
     async def main():
-        kernel = FaultyKernel(memory=100)
+        kernel = FaultyKernel(memory)
         async with running(kernel, batch=640) as (engine, policy):
             answer = await submit(engine, ragged(*([[1.0]] * 600)))
             assert answer.scores.values["mae"].tolist() == [1.0] * 600

@@ -185,3 +185,13 @@ def test_a_withdrawn_request_is_never_handed_out():
 def test_limits_are_positive(limits):
     with pytest.raises(ValueError, match="positive"):
         BatchPolicy(batch_elements=limits[0], max_queued_elements=limits[1])
+
+
+def test_deadlines_of_the_answered_do_not_pile_up():
+    policy = policy_with()
+    for number in range(10_000):
+        assert policy.admit(number, [0, 1], now=0, deadline=600)
+        policy.next_batch(now=0)
+    assert len(policy._deadlines) < 2000
+    assert policy.admit(10_000, [0, 1], now=0, deadline=600)
+    assert policy.expire(now=600) == [10_000]
