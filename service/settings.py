@@ -79,7 +79,10 @@ class Settings(BaseSettings):
         10, gt=0, description="Seconds from the first byte of a request to complete headers."
     )
     keep_alive_s: int = Field(
-        5, gt=0, description="Seconds that a connection may stay open without a request."
+        75,
+        gt=0,
+        description="Seconds that a connection may stay open without a request; longer than load "
+        "balancers (60 as a rule) and clients (5 to 15) keep it, or their next request is cut off.",
     )
     body_timeout_s: float = Field(
         30, gt=0, description="Seconds for a body, beside what min_body_bytes_per_s adds."

@@ -11,7 +11,6 @@ import draining
 import failing_device
 import numpy as np
 import open_bodies
-import overload_device
 import pytest
 import soak
 from finding import at_least, at_most, check, quantile
@@ -28,10 +27,6 @@ def test_abandoned():
 
 def test_deadlines():
     check(deadlines.run(requests=48))
-
-
-def test_overload():
-    check(overload_device.run(seconds=2))
 
 
 def test_open_bodies():
