@@ -50,8 +50,9 @@ HEAD = """\
 What the service promises when things go wrong, and the test that keeps each promise. `make chaos`
 runs them against a real `loss-scoring serve` over sockets on 127.0.0.1 and rewrites this file;
 `make test` runs a short selection (`tests/chaos/test_chaos.py`, `tests/fuzz/test_fuzz.py`). Each
-test says in its docstring what would make it fail. Scenarios that kill or stop a worker process
-belong here as soon as there is one.
+test says in its docstring what would make it fail. Workers, front ends and supervisors are killed, stopped and
+drained under load in `tests/engine/test_frontends.py`, which all of `make test` runs: no request is
+lost or wrong, a request that kills its worker twice gets 500 alone, and nothing is left behind.
 """
 
 WHY = {
