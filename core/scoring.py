@@ -46,10 +46,11 @@ def may_be_missing(scores: Scores) -> bool:
     masked. So the kernel has looked for missing elements already, at no cost; only a trace is
     worth another look, since a sum may overflow and a target be 0.
     """
+    masked = scores.masked  # made anew at each look
     for name, values in scores.values.items():
-        if name not in scores.masked:
+        if name not in masked:
             return not bool(values.isfinite().all())
-    return any(bool(counts.any()) for counts in scores.masked.values())
+    return any(bool(counts.any()) for counts in masked.values())
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
 """The body of a request on its way from the parser to the application, chunk by chunk.
 
-uvicorn gathers a body in a bytearray and copies it out of it again, which is half the time that it
-takes to receive one. Here the application gets the very chunks that the parser made. It reads only
-as fast as they are asked for: reading pauses while more than a little waits.
+uvicorn gathers a body in a bytearray and copies it out of it again. Here the application gets the
+chunks that the parser made, small ones merged. It reads only as fast as they are asked for: reading
+pauses while more than a little waits.
 """
 
 from collections import deque

@@ -24,13 +24,8 @@ from service.engine.policy import Span
 from service.engine.remote.channel import MOST_DESCRIPTORS, Channel
 from service.engine.remote.job import RemoteJob, error_of
 from service.engine.remote.memory import Place, SharedMemory
-from service.engine.remote.suspects import Ending, Suspicion
-from service.engine.remote.wire import (
-    Box,
-    Layout,
-    Row,
-    aligned,
-)
+from service.engine.remote.suspects import Ending
+from service.engine.remote.wire import Box, Layout, Row, aligned
 from service.engine.scorer import Answer, Scorer
 from service.errors import OverloadedError, ScoringError
 
@@ -144,17 +139,8 @@ class RemoteEngine:
             after = self._drain.seconds_for(self._queued_elements, now=now)
             raise OverloadedError("the queue is full; try again later", after)
         layout = Layout(options, prediction.dtype, series, elements)
-        job = RemoteJob(
-            next(self._numbers),
-            prediction,
-            target,
-            options,
-            deadline,
-            future,
-            layout,
-            now,
-            Suspicion(),
-        )
+        number = next(self._numbers)
+        job = RemoteJob(number, prediction, target, options, deadline, future, layout)
         self._jobs[job.number] = job
         self._queued_elements += elements
         future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
@@ -226,6 +212,14 @@ class RemoteEngine:
             self._queued_elements -= job.elements
             self._drain.drained(job.elements, now=time.monotonic())
             self._changed.set()
+
+    def _let_go(self, number: int) -> RemoteJob | None:
+        """Forget a request that the worker is done with; return it if somebody waits for it."""
+        job = self._jobs.get(number)
+        if job is None:
+            return None
+        self._forget(job)
+        return None if job.future.done() else job
 
     def connect(self, end: socket.socket, ending: Ending) -> None:
         """Go on with a new worker, which is ready.
@@ -303,21 +297,13 @@ class RemoteEngine:
 
     def _hear(self, message: dict[str, Any], _descriptors: list[int]) -> None:
         for number, queue_s, compute_s in message.get("done", ()):
-            job = self._jobs.get(number)
-            if job is not None:
-                self._forget(job)
-                if not job.future.done():
-                    job.future.set_result(job.answer(queue_s, compute_s))
+            if job := self._let_go(number):
+                job.future.set_result(job.answer(queue_s, compute_s))
         for number, kind, detail, retry_after_s in message.get("failed", ()):
-            job = self._jobs.get(number)
-            if job is not None:
-                self._forget(job)
-                if not job.future.done():
-                    job.future.set_exception(error_of(kind, detail, retry_after_s))
+            if job := self._let_go(number):
+                job.future.set_exception(error_of(kind, detail, retry_after_s))
         for number in message.get("gone", ()):
-            job = self._jobs.get(number)
-            if job is not None:
-                self._forget(job)
+            self._let_go(number)
         for elements, requests, seconds in message.get("batches", ()):
             first = Span(-1, 0, 0, elements, 0.0)
             rest = [Span(-1, 0, 0, 0, 0.0)] * (requests - 1)

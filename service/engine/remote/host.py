@@ -171,22 +171,19 @@ class _Peer:
             self._fail(number, error)
             return
         answer = done.result()
-        copied: asyncio.Future[None]
-        if layout.size <= _COPIED_AT_ONCE:
-            copied = self._loop.create_future()
-            try:
-                layout.write(block, answer.scores)
-                copied.set_result(None)
-            except Exception as failed:  # noqa: BLE001 - whatever it is, the front end must know
-                copied.set_exception(failed)
-            self._done(number, answer, copied)
+        if layout.size > _COPIED_AT_ONCE:
+            copied = self._loop.run_in_executor(None, layout.write, block, answer.scores)
+            copied.add_done_callback(lambda copied: self._done(number, answer, copied.exception()))
             return
-        copied = self._loop.run_in_executor(None, layout.write, block, answer.scores)
-        copied.add_done_callback(lambda copied: self._done(number, answer, copied))
+        try:
+            layout.write(block, answer.scores)
+        except Exception as failed:  # noqa: BLE001 - whatever it is, the front end must know
+            self._done(number, answer, failed)
+        else:
+            self._done(number, answer, None)
 
-    def _done(self, number: int, answer: Answer, copied: asyncio.Future[None]) -> None:
+    def _done(self, number: int, answer: Answer, error: BaseException | None) -> None:
         self._futures.pop(number, None)
-        error = copied.exception()
         if error is None:
             self._tell("done", [number, answer.queue_s, answer.compute_s])
         else:

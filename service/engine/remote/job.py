@@ -1,7 +1,7 @@
 """A request as the front end keeps it, until the worker has let go of its memory."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ class RemoteJob:
         deadline: On the monotonic clock.
         future: Of the answer.
         layout: How the answer lies in memory.
-        submitted: On the monotonic clock.
         suspicion: Whether it may have killed a worker.
         block: Where the answer goes.
         places: Of offsets, prediction, target and answer, once all lie where the worker sees them.
@@ -40,8 +39,7 @@ class RemoteJob:
     deadline: float
     future: asyncio.Future[Answer]
     layout: Layout
-    submitted: float
-    suspicion: Suspicion
+    suspicion: Suspicion = field(default_factory=Suspicion)
     block: NDArray[np.uint8] | None = None
     places: tuple[Place, Place, Place, Place] | None = None
     sent: bool = False
