@@ -17,6 +17,11 @@ from traffic import ARROW, Answer, Connection, play, post
 from wire import stream
 
 
+# Three in four of these do so before any answer can have come (half a request, or no wait at all),
+# so that however fast the machine is, 30 % of the requests are cancelled under way.
+HANG_UP = 0.45
+
+
 def request_of(tag: int, rng: random.Random) -> tuple[bytes, list]:
     """A request, and its ids, losses and gradients."""
     rows = [(f"{tag}/{k}", tag + k / 64, rng.randint(1, 50)) for k in range(rng.randint(1, 20))]
@@ -45,7 +50,7 @@ async def _client(running: Instance, tags, seen: Counter[str]) -> None:
     for tag in tags:
         rng = random.Random(tag)
         request, want = request_of(tag, rng)
-        hangs_up = rng.random() < 0.4
+        hangs_up = rng.random() < HANG_UP
         if hangs_up and rng.random() < 0.3:
             connection.begin(request[: rng.randrange(len(request))])
             connection.hang_up()
@@ -53,7 +58,8 @@ async def _client(running: Instance, tags, seen: Counter[str]) -> None:
             connection = await Connection.open(running)
             continue
         waiting = connection.begin(request)
-        done, _ = await asyncio.wait([waiting], timeout=rng.random() * 0.005 if hangs_up else 60)
+        patience = rng.choice((0, 0, 0.005)) if hangs_up else 60
+        done, _ = await asyncio.wait([waiting], timeout=patience)
         if done:
             answer = waiting.result()
             right = answer.status == 200 and read(answer) == want
