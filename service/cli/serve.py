@@ -120,6 +120,10 @@ def run_server(
     gc.collect()
     gc.freeze()
     sockets = [config.bind_socket()] if listening is None else listening
+    for one in sockets:
+        # Whoever shares it, another front end, would be stuck in `accept` if this duplicate made it
+        # a blocking one, if only for a moment.
+        one.setblocking(False)
     more = [one.dup() for one in sockets for _ in range(_ACCEPTED_A_TURN - 1)]
     server.run([*sockets, *more])  # it closes them all when it stops
     if not server.started:
