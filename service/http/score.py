@@ -51,17 +51,17 @@ class ScoreEndpoint:
         """Answer one request."""
         context = context_of(scope)
         context.route = "/score"
-        self._open += 1
-        try:
-            with self.room.hold(context.client) as hold:
-                try:
-                    format_, chunks = await self._in_time(scope, receive, context, hold)
-                except ServiceError as error:
-                    await problem_of(error, context.request_id)(scope, receive, send)
-                else:
-                    await _send(send, format_, chunks)
-        finally:
-            self._open -= 1
+        with self.room.hold(context.client) as hold:
+            self._open += 1
+            try:
+                format_, chunks = await self._in_time(scope, receive, context, hold)
+            except ServiceError as error:
+                answer = problem_of(error, context.request_id)(scope, receive, send)
+            else:
+                answer = _send(send, format_, chunks)
+            finally:
+                self._open -= 1
+            await answer
 
     async def _in_time(
         self, scope: Scope, receive: Receive, context: Context, hold: Hold
