@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from core import Scores
 from service.codecs import arrow, json
 from service.codecs.compression import Decompression
+from service.codecs.ipc import StreamCheck
 from service.codecs.options import options_from_query
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Scorer
@@ -93,10 +94,11 @@ class ScoreEndpoint:
         started = time.perf_counter()
         if formats.coding != "identity":
             body = await self._decompress(body, formats.coding, limit, hold)
-        here = len(body) <= _INLINE_BYTES if is_json else arrow.is_quick(body)
+        check = None if is_json else arrow.check_of(body, settings.max_body_bytes)
+        here = arrow.is_quick(body, check) if check else len(body) <= _INLINE_BYTES
         try:
             request = await self._threads.run(
-                hold, self._decode, body, scope["query_string"], is_json, here=here
+                hold, self._decode, body, scope["query_string"], check, here=here
             )
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
@@ -134,12 +136,13 @@ class ScoreEndpoint:
             done = await self._threads.run(hold, stream.advance, size, here=here)
         return stream.output
 
-    def _decode(self, body: memoryview, query: bytes, is_json: bool) -> ScoreRequest:  # noqa: FBT001
+    def _decode(self, body: memoryview, query: bytes, check: StreamCheck | None) -> ScoreRequest:
+        """Read a body: Arrow if there is a check of it."""
         faults = Faults()
         settings = self._settings
         text = query.decode("ascii", "replace")
         parameters = parse_qsl(text, keep_blank_values=True) if text else []
-        if is_json:
+        if check is None:
             for name, _ in parameters:
                 faults.add(f"?{name}", "the options of a JSON request stand in its body")
             faults.check()
@@ -151,6 +154,7 @@ class ScoreEndpoint:
             options,
             max_bytes=settings.max_body_bytes,
             max_elements=settings.max_elements,
+            check=check,
         )
 
     async def _score(self, request: ScoreRequest, receive: Receive, deadline: float) -> Answer:
