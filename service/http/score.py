@@ -103,7 +103,15 @@ class ScoreEndpoint:
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
         encoded = _encoded_bytes(request, formats.answer)
-        hold.settle(_added_bytes(request, encoded, is_json=is_json))
+        hold.settle(
+            _added_bytes(
+                request,
+                encoded,
+                is_json=is_json,
+                answers_json=formats.answer == "json",
+                is_cut=request.elements > settings.batch_elements,
+            )
+        )
         answer = self._engine.score_at_once(
             request.prediction, request.target, request.options, idle=self._open == 1
         )
@@ -213,10 +221,17 @@ def _encoded_bytes(request: ScoreRequest, format_: str) -> int:
     return 64 * len(request) + element * request.elements * gradients
 
 
-def _added_bytes(request: ScoreRequest, encoded: int, *, is_json: bool) -> int:
-    """Estimate what a request takes beside its body; Arrow is read in place."""
-    sides = 2 * request.elements * request.prediction.dtype.itemsize
-    return encoded + (sides if is_json else 0)
+def _added_bytes(
+    request: ScoreRequest, encoded: int, *, is_json: bool, answers_json: bool, is_cut: bool
+) -> int:
+    """Estimate what a request takes beside its body.
+
+    Arrow is read in place, and gradients are written in place; text stands beside the numbers, and
+    gradients of a request that was cut stand there in parts and joined.
+    """
+    side = request.elements * request.prediction.dtype.itemsize
+    gradients = side * len(request.options.losses) if request.options.gradients else 0
+    return encoded + 2 * side * is_json + gradients * (answers_json + is_cut)
 
 
 async def _send(send: Send, format_: str, chunks: Sequence[memoryview]) -> None:
