@@ -7,10 +7,9 @@ would be up to 400 ms.
 
 import asyncio
 import random
-import tempfile
 
 from finding import Finding, at_least, at_most, quantile
-from instance import FAULTY, Instance, instance
+from instance import QUEUED, Instance, faulty, instance
 from traffic import Connection, play, post, tagged
 
 
@@ -33,16 +32,8 @@ async def _crowd(running: Instance, requests: int) -> tuple[list[float], int]:
 
 
 def run(requests: int = 256) -> list[Finding]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        instance(
-            FAULTY,
-            environment={"CHAOS_DIR": folder, "CHAOS_BATCH_S": "0.4"},
-            inline_elements=0,
-            idle_inline_elements=0,
-            batch_elements=10,
-        ) as running,
-    ):
+    slow = {"CHAOS_BATCH_S": "0.4"}
+    with instance(faulty(), environment=slow, batch_elements=10, **QUEUED) as running:
         overshoots, late = play(_crowd(running, requests))
     return [
         at_most("p99 of the deadline's overshoot", quantile(overshoots, 0.99), 100, "ms"),
