@@ -41,12 +41,12 @@ async def _crowd(running: Instance, each: int) -> list[int]:
     return statuses
 
 
-def run(each: int = 100, frontends: int = 0) -> list[Finding]:
-    with instance(faulty(frontends), frontends=frontends, batch_elements=50, **QUEUED) as running:
-        statuses = play(_crowd(running, each))
-        computed: dict[int, int] = defaultdict(int)
-        for first, length in itertools.chain.from_iterable(running.ledger()):
-            computed[int(first) // 1000] += length
+def findings(running: Instance, each: int) -> list[Finding]:
+    """Judge a running service with a faulty device."""
+    statuses = play(_crowd(running, each))
+    computed: dict[int, int] = defaultdict(int)
+    for first, length in itertools.chain.from_iterable(running.ledger()):
+        computed[int(first) // 1000] += length
     return [
         at_most(f"elements computed for {each} cancelled requests", computed[2], 0),
         at_most(f"elements computed for {each} expired requests", computed[3], 0),
@@ -55,3 +55,8 @@ def run(each: int = 100, frontends: int = 0) -> list[Finding]:
             "elements of patient requests missing from the ledger", each * ELEMENTS - computed[1], 0
         ),
     ]
+
+
+def run(each: int = 100, frontends: int = 0) -> list[Finding]:
+    with instance(faulty(frontends), frontends=frontends, batch_elements=50, **QUEUED) as running:
+        return findings(running, each)

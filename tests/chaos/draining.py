@@ -80,28 +80,36 @@ async def _twice(running: Instance) -> float:
     return time.perf_counter() - started if alive else float("nan")
 
 
-def run(requests: int = 32, clients: int = 32) -> list[Finding]:
-    with instance(
-        faulty(),
-        environment={"CHAOS_BATCH_S": "0.02"},
-        batch_elements=10,
-        shutdown_s=SHUTDOWN_S,
-        **QUEUED,
-    ) as running:
-        accepted, code, seconds = play(_accepted(running, requests))
-    loaded, loaded_code = Counter[str](), 0.0
-    if clients:
-        with instance(shutdown_s=SHUTDOWN_S) as running:
-            loaded, loaded_code = play(_under_load(running, clients))
-    with instance(shutdown_s=30) as running:
-        second_s = play(_twice(running))
-    print(dict(loaded))
+def accepted(running: Instance, requests: int) -> list[Finding]:
+    """Judge a service with a slow faulty device and ``shutdown_s=SHUTDOWN_S``; it ends."""
+    seen, code, seconds = play(_accepted(running, requests))
     return [
-        at_most(f"accepted requests lost on SIGTERM, of {requests}", accepted["lost"], 0),
+        at_most(f"accepted requests lost on SIGTERM, of {requests}", seen["lost"], 0),
         at_most("exit code, with a half-sent body open", abs(code), 0),
         at_most(f"time to exit, shutdown_s={SHUTDOWN_S}", seconds, SHUTDOWN_S + 2, "s"),
+    ]
+
+
+def twice(running: Instance) -> list[Finding]:
+    """Judge a service with a long ``shutdown_s``; it ends."""
+    return [at_most("time from a second SIGTERM to the exit", play(_twice(running)), 1, "s")]
+
+
+def run(requests: int = 32, clients: int = 32) -> list[Finding]:
+    slow = {"CHAOS_BATCH_S": "0.02"}
+    with instance(
+        faulty(), environment=slow, batch_elements=10, shutdown_s=SHUTDOWN_S, **QUEUED
+    ) as running:
+        held = accepted(running, requests)
+    with instance(shutdown_s=SHUTDOWN_S) as running:
+        loaded, code = play(_under_load(running, clients))
+    print(dict(loaded))
+    with instance(shutdown_s=30) as running:
+        at_once = twice(running)
+    return [
+        *held,
         at_most("answers cut or wrong on SIGTERM under load",
-                loaded["cut"] + loaded["wrong"] + loaded["odd"] + abs(loaded_code), 0),
+                loaded["cut"] + loaded["wrong"] + loaded["odd"] + abs(code), 0),
         at_least("answers before it", loaded["right"], clients),
-        at_most("time from a second SIGTERM to the exit, shutdown_s=30", second_s, 1, "s"),
+        *at_once,
     ]  # fmt: skip

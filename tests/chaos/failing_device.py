@@ -43,16 +43,18 @@ def tally(tags: Sequence[float], answers: Sequence[Answer]) -> Counter[str]:
     return seen
 
 
-def run(requests: int = 32, frontends: int = 0) -> list[Finding]:
+LITTLE = {"CHAOS_MEMORY": "100"}
+
+
+def findings(running: Instance, requests: int = 32) -> list[Finding]:
+    """Judge a running service with a faulty device of LITTLE memory."""
     tags = [float(n) for n in range(1, requests + 1)]
     poisoned = [POISON if n == 13 else tag for n, tag in enumerate(tags)]
-    little = {"CHAOS_MEMORY": "100"}
-    with instance(faulty(frontends), environment=little, frontends=frontends, **QUEUED) as running:
-        worker = running.worker if frontends else 0
-        memory = tally(tags, play(together(running, tags, 40)))
-        poison = tally(poisoned, play(together(running, poisoned, 2)))
-        ready = httpx.get(f"{running.url}/readyz", timeout=30).is_success
-        replaced = frontends and running.worker != worker
+    worker = running.worker if running.fronts else 0
+    memory = tally(tags, play(together(running, tags, 40)))
+    poison = tally(poisoned, play(together(running, poisoned, 2)))
+    ready = httpx.get(f"{running.url}/readyz", timeout=30).is_success
+    lost = [at_most("workers lost", running.worker != worker, 0)] if running.fronts else []
     return [
         at_least(f"right answers of {requests}, 13 times the device's memory together",
                  memory["right"], requests),
@@ -60,5 +62,10 @@ def run(requests: int = 32, frontends: int = 0) -> list[Finding]:
         at_least("poisoned requests answered 500", poison["500"], 1),
         at_most("wrong answers", memory["wrong"] + poison["wrong"], 0),
         at_least("ready afterwards", ready, 1),
-        *([at_most("workers lost", replaced, 0)] if frontends else []),
+        *lost,
     ]  # fmt: skip
+
+
+def run(frontends: int = 0) -> list[Finding]:
+    with instance(faulty(frontends), environment=LITTLE, frontends=frontends, **QUEUED) as running:
+        return findings(running)

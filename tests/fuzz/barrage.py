@@ -1,6 +1,6 @@
 """Sends bodies over keep-alive connections and judges every answer.
 
-``run`` is what the fuzzers of all formats have in common: whole bodies first, then damaged ones.
+``findings`` is what the fuzzers of all formats have in common: whole bodies first, then damaged ones.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import orjson
 from finding import Finding, at_least, at_most
-from instance import MEBI, Instance, instance
+from instance import MEBI, Instance
 from traffic import Answer, Connection, play, post
 
 REFUSED = {400, 413, 415, 422, 429, 503}
@@ -79,7 +79,8 @@ class Barrage:
             print(f"{what}: {why[:500]}\n  {body[:400]!r}")
 
 
-def run(
+def findings(
+    running: Instance,
     barrage: Barrage,
     whole: Sequence[bytes],
     damaged: Sequence[tuple[Iterable[bytes], int]],
@@ -87,29 +88,27 @@ def run(
     what: str,
     unsound: str,
     most_mebi: float,
-    **settings: int,
 ) -> list[Finding]:
     """Judge a service under damaged bodies.
 
     Args:
+        running: The service.
         barrage: Knows the format.
         whole: Bodies that must be read, so that the rest is known to be like them.
         damaged: Bodies, and over how many connections they are sent.
         what: Names them, with their number.
         unsound: Names answers that are wrong.
         most_mebi: What the peak of memory may grow by.
-        settings: Of the service.
     """
     seen = barrage.seen
-    with instance(**settings) as running:
-        play(barrage(running, whole))
-        good = seen["read"]
-        running.reset_peak()
-        before, sent = running.resident_bytes, seen.total()
-        for bodies, connections in damaged:
-            play(barrage(running, bodies, connections))
-        alive, log = running.alive, running.log_text()
-        grown = (running.peak_bytes - before) / MEBI if alive else float("nan")
+    play(barrage(running, whole))
+    good = seen["read"]
+    running.reset_peak()
+    before, sent = running.resident_bytes, seen.total()
+    for bodies, connections in damaged:
+        play(barrage(running, bodies, connections))
+    alive, log = running.alive, running.log_text()
+    grown = (running.peak_bytes - before) / MEBI if alive else float("nan")
     print(dict(seen))
     return [
         at_most(f"crashes or lost answers in {what}", seen["lost"] + (not alive), 0),

@@ -10,12 +10,13 @@ import barrage
 import numpy as np
 import pyarrow as pa
 from finding import Finding
-from instance import MEBI
+from instance import MEBI, Instance, instance
 from mutants import EXTREMES, mutants
 from traffic import ARROW
 from wire import stream
 
 ROOM = 64 * MEBI
+LIMITS = {"max_body_bytes": ROOM // 2, "max_open_bytes": ROOM}
 
 
 def table(column: pa.Array, **more: pa.Array) -> pa.Table:
@@ -72,8 +73,10 @@ def sound(_body: bytes, answer) -> bool:
     return {"id", "length", "mae", "mae_gradient"} <= set(read.column_names)
 
 
-def run(count: int = 20_000) -> list[Finding]:
-    return barrage.run(
+def findings(running: Instance, count: int) -> list[Finding]:
+    """Judge a service that runs with LIMITS."""
+    return barrage.findings(
+        running,
         barrage.Barrage(ARROW, "losses=mae&gradients=true&missing=skip", sound),
         originals() * 10,
         [
@@ -84,6 +87,9 @@ def run(count: int = 20_000) -> list[Finding]:
         what=f"{count:,} damaged Arrow streams, bombs included",
         unsound="answers that are no problem and no sound table",
         most_mebi=2 * ROOM / MEBI,
-        max_body_bytes=ROOM // 2,
-        max_open_bytes=ROOM,
     )
+
+
+def run(count: int = 20_000) -> list[Finding]:
+    with instance(**LIMITS) as running:
+        return findings(running, count)

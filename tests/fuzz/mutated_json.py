@@ -12,7 +12,7 @@ import random
 import barrage
 import orjson
 from finding import Finding
-from instance import MEBI
+from instance import MEBI, Instance, instance
 from mutants import mutants
 from traffic import JSON
 
@@ -75,16 +75,21 @@ def sound(body: bytes, answer) -> bool:
     return True
 
 
-def run(count: int = 20_000) -> list[Finding]:
+def findings(running: Instance, count: int) -> list[Finding]:
+    """Judge a running service."""
     wounds = [token, token, token, at_a_mark, at_a_mark, at_a_mark]
-    return barrage.run(
+    return barrage.findings(
+        running,
         barrage.Barrage(JSON, "", sound),
         originals() * 10,
         [(mutants(originals(), count, 12, wounds), 8)],
         what=f"{count:,} damaged JSON bodies",
         unsound="answers other than the standard library's reading",
         most_mebi=64,
-        max_body_bytes=MEBI,
-        max_json_bytes=MEBI,
-        max_open_bytes=16 * MEBI,
     )
+
+
+def run(count: int = 20_000) -> list[Finding]:
+    limits = {"max_body_bytes": MEBI, "max_json_bytes": MEBI, "max_open_bytes": 16 * MEBI}
+    with instance(**limits) as running:
+        return findings(running, count)
