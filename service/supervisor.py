@@ -72,6 +72,11 @@ class Child:
         """Whether it runs and is ready."""
         return self.alive and self.ready
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether it refused to start, and ever did: no other start will go better."""
+        return not self.ever_ready and (self.running.returncode or 0) > 0
+
     def hear(self) -> list[dict[str, int]]:
         """Take its messages."""
         messages = []
@@ -118,7 +123,7 @@ class Child:
 
     def restart_if_due(self) -> bool:
         """Start it again if it is time to."""
-        if self.due is None or time.monotonic() < self.due:
+        if self.due is None or self.hopeless or time.monotonic() < self.due:
             return False
         self._start()
         return True
@@ -202,7 +207,7 @@ class Supervisor:
                 if self._worker.serving:
                     self._introduce(child)
             child.kill_if_silent(self._settings.hung_s)
-        return not any(map(_hopeless, self._children))
+        return not any(child.hopeless for child in self._children)
 
     def _see_to_worker(self) -> None:
         nursery = self._worker
@@ -255,11 +260,6 @@ class Supervisor:
             child.signal(signal.SIGKILL)
         for child in self._children:
             child.running.wait()
-
-
-def _hopeless(child: Child) -> bool:
-    """Tell whether a child refused to start, and ever did: no other start will go better."""
-    return not child.ever_ready and (child.running.returncode or 0) > 0
 
 
 def main() -> None:

@@ -5,22 +5,18 @@ kept. It fails when a disconnect is not noticed while queued, or a deadline only
 """
 
 import asyncio
-import tempfile
+import itertools
 from collections import defaultdict
-from pathlib import Path
 
 from finding import Finding, at_most
-from instance import FAULTY, Instance, instance
-from traffic import Connection, eventually, play, post, tagged
+from instance import QUEUED, Instance, faulty, instance
+from traffic import Connection, block, eventually, play, post, queued, tagged
 
-BLOCK = 777.0
 ELEMENTS = 3
 
 
-async def _crowd(running: Instance, folder: Path, each: int) -> list[int]:
-    blocker = await Connection.open(running)
-    first = blocker.begin(post(tagged(BLOCK)))
-    await eventually((folder / "blocked").exists)
+async def _crowd(running: Instance, each: int) -> list[int]:
+    first = await block(running)
     connections = [await Connection.open(running) for _ in range(3 * each)]
     patient, gone, late = (connections[i::3] for i in range(3))
     waiting = [
@@ -32,35 +28,25 @@ async def _crowd(running: Instance, folder: Path, each: int) -> list[int]:
         connection.begin(post(tagged(3000 + n, ELEMENTS), timeout_ms=500))
         for n, connection in enumerate(late)
     ]
-    queued = "loss_scoring_queued_elements"
-    await eventually(lambda: running.metric(queued) >= 2 * each * ELEMENTS)
+    sure = 2 * each * ELEMENTS
+    await eventually(lambda: running.metric("loss_scoring_queued_elements") >= sure)
     for connection in gone:
         connection.hang_up()
     statuses = [answer.status for answer in await asyncio.gather(*expiring)]
-    await eventually(lambda: running.metric(queued) == each * ELEMENTS)
-    (folder / "gate").unlink()
+    await queued(running, each * ELEMENTS)
+    running.gate.unlink()
     await asyncio.gather(first, *waiting)
     for connection in connections:
         connection.hang_up()
     return statuses
 
 
-def run(each: int = 100) -> list[Finding]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "gate").touch()
-        with instance(
-            FAULTY,
-            environment={"CHAOS_DIR": name},
-            inline_elements=0,
-            idle_inline_elements=0,
-            batch_elements=50,
-        ) as running:
-            statuses = play(_crowd(running, folder, each))
-        computed: dict[int, int] = defaultdict(int)
-        for line in (folder / "ledger").read_text().splitlines():
-            value, length = line.split()
-            computed[int(float(value)) // 1000] += int(length)
+def findings(running: Instance, each: int) -> list[Finding]:
+    """Judge a running service with a faulty device."""
+    statuses = play(_crowd(running, each))
+    computed: dict[int, int] = defaultdict(int)
+    for first, length in itertools.chain.from_iterable(running.ledger()):
+        computed[int(first) // 1000] += length
     return [
         at_most(f"elements computed for {each} cancelled requests", computed[2], 0),
         at_most(f"elements computed for {each} expired requests", computed[3], 0),
@@ -69,3 +55,8 @@ def run(each: int = 100) -> list[Finding]:
             "elements of patient requests missing from the ledger", each * ELEMENTS - computed[1], 0
         ),
     ]
+
+
+def run(each: int = 100, frontends: int = 0) -> list[Finding]:
+    with instance(faulty(frontends), frontends=frontends, batch_elements=50, **QUEUED) as running:
+        return findings(running, each)

@@ -7,10 +7,9 @@ would be up to 400 ms.
 
 import asyncio
 import random
-import tempfile
 
 from finding import Finding, at_least, at_most, quantile
-from instance import FAULTY, Instance, instance
+from instance import QUEUED, Instance, faulty, instance
 from traffic import Connection, play, post, tagged
 
 
@@ -32,20 +31,19 @@ async def _crowd(running: Instance, requests: int) -> tuple[list[float], int]:
     return overshoots, late
 
 
-def run(requests: int = 256) -> list[Finding]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        instance(
-            FAULTY,
-            environment={"CHAOS_DIR": folder, "CHAOS_BATCH_S": "0.4"},
-            inline_elements=0,
-            idle_inline_elements=0,
-            batch_elements=10,
-        ) as running,
-    ):
-        overshoots, late = play(_crowd(running, requests))
+SLOW = {"CHAOS_BATCH_S": "0.4"}
+
+
+def findings(running: Instance, requests: int) -> list[Finding]:
+    """Judge a running service with a SLOW faulty device and ``batch_elements=10``."""
+    overshoots, late = play(_crowd(running, requests))
     return [
         at_most("p99 of the deadline's overshoot", quantile(overshoots, 0.99), 100, "ms"),
         at_most("the largest overshoot", max(overshoots), 250, "ms"),
         at_least("requests that met their deadline in the queue", late / requests * 100, 50, "%"),
     ]
+
+
+def run(requests: int = 256) -> list[Finding]:
+    with instance(faulty(), environment=SLOW, batch_elements=10, **QUEUED) as running:
+        return findings(running, requests)

@@ -6,34 +6,28 @@ load a connection may be closed without an answer, never amid one. The second si
 """
 
 import asyncio
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 
 import orjson
 from finding import Finding, at_least, at_most
-from instance import FAULTY, MEBI, Instance, instance
-from traffic import Connection, eventually, head, play, post, tagged
+from instance import MEBI, QUEUED, Instance, faulty, instance
+from traffic import Connection, block, head, play, post, queued, tagged
 
 SHUTDOWN_S = 3
 
 
-async def _accepted(
-    running: Instance, folder: Path, requests: int
-) -> tuple[Counter[str], float, float]:
+async def _accepted(running: Instance, requests: int) -> tuple[Counter[str], float, float]:
     stuck = await Connection.open(running)
     never = stuck.begin(head(MEBI) + b'{"series":')
-    blocker = await Connection.open(running)
-    first = blocker.begin(post(tagged(777.0)))
-    await eventually((folder / "blocked").exists)
+    first = await block(running)
     connections = [await Connection.open(running) for _ in range(requests)]
     waiting = [c.begin(post(tagged(float(n), 10))) for n, c in enumerate(connections)]
-    await eventually(lambda: running.metric("loss_scoring_queued_elements") == 10 * requests)
+    await queued(running, 10 * requests)
     running.signal()
     started = time.perf_counter()
     await asyncio.sleep(0.3)
-    (folder / "gate").unlink()
+    running.gate.unlink()
     await first
     seen: Counter[str] = Counter()
     for n, result in enumerate(await asyncio.gather(*waiting, return_exceptions=True)):
@@ -86,26 +80,36 @@ async def _twice(running: Instance) -> float:
     return time.perf_counter() - started if alive else float("nan")
 
 
-def run(requests: int = 32, clients: int = 32) -> list[Finding]:
-    settings = {"shutdown_s": SHUTDOWN_S, "inline_elements": 0, "idle_inline_elements": 0}
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "gate").touch()
-        slow = {"CHAOS_DIR": folder, "CHAOS_BATCH_S": "0.02"}
-        with instance(FAULTY, environment=slow, batch_elements=10, **settings) as running:
-            accepted, code, seconds = play(_accepted(running, Path(folder), requests))
-    loaded, loaded_code = Counter[str](), 0.0
-    if clients:
-        with instance(shutdown_s=SHUTDOWN_S) as running:
-            loaded, loaded_code = play(_under_load(running, clients))
-    with instance(shutdown_s=30) as running:
-        second_s = play(_twice(running))
-    print(dict(loaded))
+def accepted(running: Instance, requests: int) -> list[Finding]:
+    """Judge a service with a slow faulty device and ``shutdown_s=SHUTDOWN_S``; it ends."""
+    seen, code, seconds = play(_accepted(running, requests))
     return [
-        at_most(f"accepted requests lost on SIGTERM, of {requests}", accepted["lost"], 0),
+        at_most(f"accepted requests lost on SIGTERM, of {requests}", seen["lost"], 0),
         at_most("exit code, with a half-sent body open", abs(code), 0),
         at_most(f"time to exit, shutdown_s={SHUTDOWN_S}", seconds, SHUTDOWN_S + 2, "s"),
+    ]
+
+
+def twice(running: Instance) -> list[Finding]:
+    """Judge a service with a long ``shutdown_s``; it ends."""
+    return [at_most("time from a second SIGTERM to the exit", play(_twice(running)), 1, "s")]
+
+
+def run(requests: int = 32, clients: int = 32) -> list[Finding]:
+    slow = {"CHAOS_BATCH_S": "0.02"}
+    with instance(
+        faulty(), environment=slow, batch_elements=10, shutdown_s=SHUTDOWN_S, **QUEUED
+    ) as running:
+        held = accepted(running, requests)
+    with instance(shutdown_s=SHUTDOWN_S) as running:
+        loaded, code = play(_under_load(running, clients))
+    print(dict(loaded))
+    with instance(shutdown_s=30) as running:
+        at_once = twice(running)
+    return [
+        *held,
         at_most("answers cut or wrong on SIGTERM under load",
-                loaded["cut"] + loaded["wrong"] + loaded["odd"] + abs(loaded_code), 0),
+                loaded["cut"] + loaded["wrong"] + loaded["odd"] + abs(code), 0),
         at_least("answers before it", loaded["right"], clients),
-        at_most("time from a second SIGTERM to the exit, shutdown_s=30", second_s, 1, "s"),
+        *at_once,
     ]  # fmt: skip

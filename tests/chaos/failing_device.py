@@ -5,38 +5,34 @@ batches. Without halving, one poisoned request or a batch too large would fail a
 """
 
 import asyncio
-import tempfile
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
 
 import httpx
 import orjson
 from finding import Finding, at_least, at_most
-from instance import FAULTY, Instance, instance
-from traffic import Connection, eventually, play, post, tagged
+from instance import QUEUED, Instance, faulty, instance
+from traffic import Answer, Connection, block, play, post, queued, tagged
 
-BLOCK, POISON = 777.0, 666.0
+POISON = 666.0
 
 
-async def _together(running: Instance, folder: Path, tags: list[float], elements: int):
-    """Answers to requests that were in the queue together."""
-    (folder / "gate").touch()
-    (folder / "blocked").unlink(missing_ok=True)
-    connections = [await Connection.open(running) for _ in range(len(tags) + 1)]
-    first = connections.pop().begin(post(tagged(BLOCK)))
-    await eventually((folder / "blocked").exists)
+async def together(running: Instance, tags: Sequence[float], elements: int) -> list[Answer]:
+    """Return the answers to requests that were in the queue together."""
+    first = await block(running)
+    connections = [await Connection.open(running) for _ in tags]
     waiting = [
         connection.begin(post(tagged(tag, elements)))
         for connection, tag in zip(connections, tags, strict=True)
     ]
-    whole = len(tags) * elements
-    await eventually(lambda: running.metric("loss_scoring_queued_elements") >= whole)
-    (folder / "gate").unlink()
-    answers = await asyncio.gather(first, *waiting)
-    return answers[1:]
+    await queued(running, len(tags) * elements)
+    running.gate.unlink()
+    _, *answers = await asyncio.gather(first, *waiting)
+    return answers
 
 
-def _tally(tags: list[float], answers) -> Counter[str]:
+def tally(tags: Sequence[float], answers: Sequence[Answer]) -> Counter[str]:
+    """Count answers that are right, wrong, and by status."""
     seen: Counter[str] = Counter()
     for tag, answer in zip(tags, answers, strict=True):
         if answer.status != 200:
@@ -47,18 +43,18 @@ def _tally(tags: list[float], answers) -> Counter[str]:
     return seen
 
 
-def run(requests: int = 32) -> list[Finding]:
+LITTLE = {"CHAOS_MEMORY": "100"}
+
+
+def findings(running: Instance, requests: int = 32) -> list[Finding]:
+    """Judge a running service with a faulty device of LITTLE memory."""
     tags = [float(n) for n in range(1, requests + 1)]
     poisoned = [POISON if n == 13 else tag for n, tag in enumerate(tags)]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        environment = {"CHAOS_DIR": name, "CHAOS_MEMORY": "100"}
-        with instance(
-            FAULTY, environment=environment, inline_elements=0, idle_inline_elements=0
-        ) as running:
-            memory = _tally(tags, play(_together(running, folder, tags, 40)))
-            poison = _tally(poisoned, play(_together(running, folder, poisoned, 2)))
-            ready = httpx.get(f"{running.url}/readyz", timeout=30).is_success
+    worker = running.worker if running.fronts else 0
+    memory = tally(tags, play(together(running, tags, 40)))
+    poison = tally(poisoned, play(together(running, poisoned, 2)))
+    ready = httpx.get(f"{running.url}/readyz", timeout=30).is_success
+    lost = [at_most("workers lost", running.worker != worker, 0)] if running.fronts else []
     return [
         at_least(f"right answers of {requests}, 13 times the device's memory together",
                  memory["right"], requests),
@@ -66,4 +62,10 @@ def run(requests: int = 32) -> list[Finding]:
         at_least("poisoned requests answered 500", poison["500"], 1),
         at_most("wrong answers", memory["wrong"] + poison["wrong"], 0),
         at_least("ready afterwards", ready, 1),
+        *lost,
     ]  # fmt: skip
+
+
+def run(frontends: int = 0) -> list[Finding]:
+    with instance(faulty(frontends), environment=LITTLE, frontends=frontends, **QUEUED) as running:
+        return findings(running)

@@ -1,9 +1,13 @@
-"""``loss-scoring`` with a planted leak of memory and descriptors; the soak must find it."""
+"""``loss-scoring`` with a planted leak of memory and descriptors; the soak must find it.
+
+``leaky.py serve`` is the service in one process, ``leaky.py PARENT CONTROL LISTENING`` a front end.
+"""
 
 import os
+import sys
 from typing import Any
 
-from service.cli import main
+from service.cli import frontend, main
 from service.http import score
 
 _kept: list[object] = []
@@ -19,4 +23,7 @@ def leak(headers: Any) -> Any:
 
 if __name__ == "__main__":
     score.negotiate = leak  # type: ignore[assignment]
-    main()
+    if sys.argv[1] == "serve":
+        main()
+    else:
+        frontend.main()

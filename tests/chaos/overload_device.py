@@ -5,10 +5,8 @@ requests. So the figures are those of queue and refusal, whatever else the machi
 refused requests reach the device, when batches form too small, or when a refusal is queued.
 """
 
-import tempfile
-
 from finding import Finding, at_least, at_most, quantile
-from instance import FAULTY, Instance, instance
+from instance import QUEUED, Instance, faulty, instance
 from overload import FACTOR, capacity, offer
 from traffic import play, post, tagged
 
@@ -23,18 +21,14 @@ async def _both(running: Instance, seconds: float):
 
 
 def run(seconds: float = 10) -> list[Finding]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        instance(
-            FAULTY,
-            environment={"CHAOS_DIR": folder, "CHAOS_BATCH_S": "0.05"},
-            inline_elements=0,
-            idle_inline_elements=0,
-            batch_elements=10 * ELEMENTS,
-            max_elements=10 * ELEMENTS,
-            max_queued_elements=50 * ELEMENTS,
-        ) as running,
-    ):
+    with instance(
+        faulty(),
+        environment={"CHAOS_BATCH_S": "0.05"},
+        batch_elements=10 * ELEMENTS,
+        max_elements=10 * ELEMENTS,
+        max_queued_elements=50 * ELEMENTS,
+        **QUEUED,
+    ) as running:
         able, seen, unsent = play(_both(running, seconds))
         alive = running.alive
     elapsed = seen[-1][0]

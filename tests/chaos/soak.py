@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from finding import Finding, at_least, at_most
-from instance import MEBI, SERVE, Instance, instance
+from instance import MEBI, SERVE, Instance, instance, supervised
 from traffic import ARROW, Connection, play, post, tagged
 from wire import stream
 
-LEAKY = (sys.executable, Path(__file__).with_name("leaky.py"), "serve")
+LEAKY = Path(__file__).with_name("leaky.py")
 GROWTH = {"memory": (24.0, "MiB"), "descriptors": (4.0, ""), "threads": (1.0, "")}
 """What the fitted line may rise by over the second half, whatever its length."""
 
@@ -92,8 +92,8 @@ def growths(samples: np.ndarray) -> list[float]:
     return [float(np.polyfit(half[:, 0], half[:, k], 1)[0] * width) for k in (1, 2, 3)]
 
 
-def _soak(command, seconds: float) -> tuple[list[Finding], dict[str, int]]:
-    with instance(command) as running:
+def _soak(command, frontends: int, seconds: float) -> tuple[list[Finding], dict[str, int]]:
+    with instance(command, frontends=frontends) as running:
         samples, seen = play(_watched(running, seconds))
         seen["odd"] += not running.alive
     minutes = f"{seconds / 60:.3g} min"
@@ -104,9 +104,10 @@ def _soak(command, seconds: float) -> tuple[list[Finding], dict[str, int]]:
     return findings, seen
 
 
-def run(seconds: float = 1200, leaky_seconds: float = 30) -> list[Finding]:
-    findings, seen = _soak(SERVE, seconds)
-    control, _ = _soak(LEAKY, leaky_seconds)
+def run(seconds: float = 1200, leaky_seconds: float = 30, frontends: int = 0) -> list[Finding]:
+    leaky = supervised("frontend", LEAKY) if frontends else (sys.executable, LEAKY, "serve")
+    findings, seen = _soak(SERVE, frontends, seconds)
+    control, _ = _soak(leaky, frontends, leaky_seconds)
     return [
         *findings,
         at_most("answers that were not as expected", seen["odd"], 0),

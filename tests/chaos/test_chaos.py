@@ -14,31 +14,50 @@ import open_bodies
 import pytest
 import soak
 from finding import at_least, at_most, check, quantile
-from instance import MEBI
+from instance import MEBI, QUEUED, faulty, instance
 
 
 def test_cross_talk():
     check(cross_talk.run(requests=1500))
 
 
-def test_abandoned():
-    check(abandoned.run(each=30))
+@pytest.fixture(scope="module")
+def little():
+    with instance(faulty(), environment=failing_device.LITTLE, **QUEUED) as running:
+        yield running
 
 
-def test_deadlines():
-    check(deadlines.run(requests=48))
+def test_abandoned(little):
+    check(abandoned.findings(little, each=30))
+
+
+@pytest.fixture(scope="module")
+def slow():
+    limits = {"batch_elements": 10, "shutdown_s": draining.SHUTDOWN_S, **QUEUED}
+    with instance(faulty(), environment=deadlines.SLOW, **limits) as running:
+        yield running
+
+
+def test_deadlines(slow):
+    check(deadlines.findings(slow, requests=32))
 
 
 def test_open_bodies():
     check(open_bodies.run(size=8 * MEBI, room=64 * MEBI))
 
 
-def test_failing_device():
-    check(failing_device.run())
+def test_failing_device(little):
+    check(failing_device.findings(little))
 
 
-def test_draining():
-    check(draining.run(requests=16, clients=0))
+def test_draining(slow):
+    """The last test of its service."""
+    check(draining.accepted(slow, requests=4))
+
+
+def test_a_second_sigterm(little):
+    """The last test of its service."""
+    check(draining.twice(little))
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.5])

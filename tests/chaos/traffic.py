@@ -158,15 +158,37 @@ async def eventually(condition, timeout: float = 20) -> None:  # noqa: ASYNC109
         await asyncio.sleep(0.01)
 
 
+BLOCK = 777.0
+
+
+async def block(running: Instance) -> "asyncio.Future[Answer]":
+    """Hold the faulty device until the gate goes, by a request of one element; its answer."""
+    running.gate.touch()
+    running.blocked.unlink(missing_ok=True)
+    connection = await Connection.open(running)
+    waiting = connection.begin(post(tagged(BLOCK)))
+    await eventually(running.blocked.exists)
+    return waiting
+
+
+async def queued(running: Instance, elements: int) -> None:
+    """Await that just so many elements wait for a held device."""
+    counted = elements + bool(running.fronts)  # there, what is on the device counts as well
+    await eventually(lambda: running.metric("loss_scoring_queued_elements") == counted)
+    await asyncio.sleep(0.2 * bool(running.fronts))  # on their way to the worker
+
+
 __all__ = [
     "ARROW",
     "JSON",
     "Answer",
     "Connection",
     "ask_once",
+    "block",
     "eventually",
     "head",
     "play",
     "post",
+    "queued",
     "tagged",
 ]

@@ -1,12 +1,16 @@
-"""Sends bodies over keep-alive connections and judges every answer."""
+"""Sends bodies over keep-alive connections and judges every answer.
+
+``findings`` is what the fuzzers of all formats have in common: whole bodies first, then damaged ones.
+"""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import orjson
-from instance import Instance
-from traffic import Answer, Connection, post
+from finding import Finding, at_least, at_most
+from instance import MEBI, Instance
+from traffic import Answer, Connection, play, post
 
 REFUSED = {400, 413, 415, 422, 429, 503}
 PROBLEM = {"type", "title", "status", "detail", "errors", "request_id", "retryable"}
@@ -73,3 +77,45 @@ class Barrage:
         if len(self.worst) < 5:
             self.worst.append((f"{what}: {why}", body))
             print(f"{what}: {why[:500]}\n  {body[:400]!r}")
+
+
+def findings(
+    running: Instance,
+    barrage: Barrage,
+    whole: Sequence[bytes],
+    damaged: Sequence[tuple[Iterable[bytes], int]],
+    *,
+    what: str,
+    unsound: str,
+    most_mebi: float,
+) -> list[Finding]:
+    """Judge a service under damaged bodies.
+
+    Args:
+        running: The service.
+        barrage: Knows the format.
+        whole: Bodies that must be read, so that the rest is known to be like them.
+        damaged: Bodies, and over how many connections they are sent.
+        what: Names them, with their number.
+        unsound: Names answers that are wrong.
+        most_mebi: What the peak of memory may grow by.
+    """
+    seen = barrage.seen
+    play(barrage(running, whole))
+    good = seen["read"]
+    running.reset_peak()
+    before, sent = running.resident_bytes, seen.total()
+    for bodies, connections in damaged:
+        play(barrage(running, bodies, connections))
+    alive, log = running.alive, running.log_text()
+    grown = (running.peak_bytes - before) / MEBI if alive else float("nan")
+    print(dict(seen))
+    return [
+        at_most(f"crashes or lost answers in {what}", seen["lost"] + (not alive), 0),
+        at_most("of them answered 5xx", seen["5xx"] + log.count("unexpected error"), 0),
+        at_most(unsound, seen["odd"] + seen["unsound"], 0),
+        at_most("growth of the peak", grown, most_mebi, "MiB"),
+        at_least("refused, which shows that they were damaged",
+                 seen["refused"], (seen.total() - sent) // 3),
+        at_least("whole ones read, which shows that the rest is like them", good, len(whole)),
+    ]  # fmt: skip

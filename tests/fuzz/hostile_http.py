@@ -105,24 +105,24 @@ def pipeline(running: Instance, count: int) -> list[int]:
     return statuses_in(received)
 
 
-def run(rounds: int = 20) -> list[Finding]:
+def findings(running: Instance, rounds: int) -> list[Finding]:
+    """Judge a running service; its deadline should be short."""
     wrong: Counter[str] = Counter()
     sent = 0
-    with instance(default_timeout_ms=5000) as running:
-        for _ in range(rounds):
-            for name, data in REFUSED.items():
-                statuses = exchange(running, data)
-                sent += 1
-                if any(not 400 <= s < 500 and s != 501 for s in statuses):
-                    wrong[f"{name}: {statuses}"] += 1
-            for name, data in SERVED.items():
-                statuses = exchange(running, data)
-                sent += 1
-                if statuses != [200]:
-                    wrong[f"{name}: {statuses}"] += 1
-        pipelined = pipeline(running, 50)
-        alive = running.alive and httpx.get(f"{running.url}/readyz", timeout=30).is_success
-        log = running.log_text()
+    for _ in range(rounds):
+        for name, data in REFUSED.items():
+            statuses = exchange(running, data)
+            sent += 1
+            if any(not 400 <= s < 500 and s != 501 for s in statuses):
+                wrong[f"{name}: {statuses}"] += 1
+        for name, data in SERVED.items():
+            statuses = exchange(running, data)
+            sent += 1
+            if statuses != [200]:
+                wrong[f"{name}: {statuses}"] += 1
+    pipelined = pipeline(running, 50)
+    alive = running.alive and httpx.get(f"{running.url}/readyz", timeout=30).is_success
+    log = running.log_text()
     for name, count in wrong.items():
         print(f"{count} x {name}")
     return [
@@ -132,3 +132,8 @@ def run(rounds: int = 20) -> list[Finding]:
         at_most("unexpected errors in the log", log.count("unexpected error"), 0),
         at_least("alive and ready afterwards", alive, 1),
     ]  # fmt: skip
+
+
+def run(rounds: int = 20) -> list[Finding]:
+    with instance(default_timeout_ms=5000) as running:
+        return findings(running, rounds)

@@ -6,16 +6,17 @@ bombs. A crash of the process shows as lost connections and a dead process; with
 bombs take gigabytes.
 """
 
+import barrage
 import numpy as np
 import pyarrow as pa
-from barrage import Barrage
-from finding import Finding, at_least, at_most
-from instance import MEBI, instance
+from finding import Finding
+from instance import MEBI, Instance, instance
 from mutants import EXTREMES, mutants
-from traffic import ARROW, play
+from traffic import ARROW
 from wire import stream
 
 ROOM = 64 * MEBI
+LIMITS = {"max_body_bytes": ROOM // 2, "max_open_bytes": ROOM}
 
 
 def table(column: pa.Array, **more: pa.Array) -> pa.Table:
@@ -72,26 +73,23 @@ def sound(_body: bytes, answer) -> bool:
     return {"id", "length", "mae", "mae_gradient"} <= set(read.column_names)
 
 
+def findings(running: Instance, count: int) -> list[Finding]:
+    """Judge a service that runs with LIMITS."""
+    return barrage.findings(
+        running,
+        barrage.Barrage(ARROW, "losses=mae&gradients=true&missing=skip", sound),
+        originals() * 10,
+        [
+            (mutants(originals(), count - count // 10, 11), 8),
+            (forged(count // 10), 8),
+            (bombs() * 4, 2),
+        ],
+        what=f"{count:,} damaged Arrow streams, bombs included",
+        unsound="answers that are no problem and no sound table",
+        most_mebi=2 * ROOM / MEBI,
+    )
+
+
 def run(count: int = 20_000) -> list[Finding]:
-    barrage = Barrage(ARROW, "losses=mae&gradients=true&missing=skip", sound)
-    with instance(max_body_bytes=ROOM // 2, max_open_bytes=ROOM) as running:
-        play(barrage(running, originals() * 10))
-        good = barrage.seen["read"]
-        running.reset_peak()
-        before = running.resident_bytes
-        play(barrage(running, mutants(originals(), count - count // 10, 11)))
-        play(barrage(running, forged(count // 10)))
-        play(barrage(running, bombs() * 4, 2))
-        grown = (running.peak_bytes - before) / MEBI if running.alive else float("nan")
-        alive, log = running.alive, running.log_text()
-    seen = barrage.seen
-    print(dict(seen))
-    return [
-        at_most(f"crashes or lost answers in {count:,} damaged Arrow streams",
-                seen["lost"] + (not alive), 0),
-        at_most("of them answered 5xx", seen["5xx"] + log.count("unexpected error"), 0),
-        at_most("answers that are no problem and no sound table", seen["odd"] + seen["unsound"], 0),
-        at_most("growth of the peak, bombs included", grown, 2 * ROOM / MEBI, "MiB"),
-        at_least("refused, which shows that they were damaged", seen["refused"], count // 3),
-        at_least("whole ones read, which shows that the rest is like them", good, 60),
-    ]  # fmt: skip
+    with instance(**LIMITS) as running:
+        return findings(running, count)

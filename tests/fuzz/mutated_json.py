@@ -9,12 +9,12 @@ import json
 import math
 import random
 
+import barrage
 import orjson
-from barrage import Barrage
-from finding import Finding, at_least, at_most
-from instance import MEBI, instance
+from finding import Finding
+from instance import MEBI, Instance, instance
 from mutants import mutants
-from traffic import JSON, play
+from traffic import JSON
 
 TOKENS = [
     b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-0", b"01", b"1.", b".5", b"+1", b"1e", b"0x10",
@@ -75,26 +75,21 @@ def sound(body: bytes, answer) -> bool:
     return True
 
 
+def findings(running: Instance, count: int) -> list[Finding]:
+    """Judge a running service."""
+    wounds = [token, token, token, at_a_mark, at_a_mark, at_a_mark]
+    return barrage.findings(
+        running,
+        barrage.Barrage(JSON, "", sound),
+        originals() * 10,
+        [(mutants(originals(), count, 12, wounds), 8)],
+        what=f"{count:,} damaged JSON bodies",
+        unsound="answers other than the standard library's reading",
+        most_mebi=64,
+    )
+
+
 def run(count: int = 20_000) -> list[Finding]:
-    barrage = Barrage(JSON, "", sound)
-    with instance(max_body_bytes=MEBI, max_json_bytes=MEBI, max_open_bytes=16 * MEBI) as running:
-        play(barrage(running, originals() * 10))
-        good = barrage.seen["read"]
-        running.reset_peak()
-        before = running.resident_bytes
-        wounds = [token, token, token, at_a_mark, at_a_mark, at_a_mark]
-        play(barrage(running, mutants(originals(), count, 12, wounds)))
-        grown = (running.peak_bytes - before) / MEBI if running.alive else float("nan")
-        alive, log = running.alive, running.log_text()
-    seen = barrage.seen
-    print(dict(seen))
-    return [
-        at_most(f"crashes or lost answers in {count:,} damaged JSON bodies",
-                seen["lost"] + (not alive), 0),
-        at_most("of them answered 5xx", seen["5xx"] + log.count("unexpected error"), 0),
-        at_most("answers other than the standard library's reading",
-                seen["odd"] + seen["unsound"], 0),
-        at_most("growth of the peak", grown, 64, "MiB"),
-        at_least("refused, which shows that they were damaged", seen["refused"], count // 3),
-        at_least("whole ones read, which shows that the rest is like them", good, 50),
-    ]  # fmt: skip
+    limits = {"max_body_bytes": MEBI, "max_json_bytes": MEBI, "max_open_bytes": 16 * MEBI}
+    with instance(**limits) as running:
+        return findings(running, count)

@@ -5,19 +5,26 @@ import mutated_arrow
 import mutated_json
 import pytest
 from finding import check
+from instance import instance
 from mutants import mutants
 
 
-def test_mutated_arrow():
-    check(mutated_arrow.run(count=2000))
+@pytest.fixture(scope="module")
+def running():
+    with instance(default_timeout_ms=5000, **mutated_arrow.LIMITS) as one:
+        yield one
 
 
-def test_mutated_json():
-    check(mutated_json.run(count=2000))
+def test_mutated_arrow(running):
+    check(mutated_arrow.findings(running, count=2000))
 
 
-def test_hostile_http():
-    check(hostile_http.run(rounds=1))
+def test_mutated_json(running):
+    check(mutated_json.findings(running, count=2000))
+
+
+def test_hostile_http(running):
+    check(hostile_http.findings(running, rounds=1))
 
 
 def test_mutants_are_the_same_in_every_run():

@@ -1,0 +1,64 @@
+"""``loss-scoring`` with a kernel that misbehaves; everything else is the real command.
+
+``faulty_device.py serve`` is the service in one process, ``faulty_device.py PARENT CONTROL`` the
+worker under a supervisor. CHAOS_DIR is a folder: while ``gate`` lies there, a prediction that
+begins with BLOCK holds the device, and says so by ``blocked``; ``ledger`` gets a line for each
+batch that was begun: the first prediction and the length of every series.
+CHAOS_MEMORY: elements that a batch may have. CHAOS_BATCH_S: seconds that each batch takes beside. A
+prediction that begins with POISON fails its batch, with DEADLY ends the process.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core import ScoreOptions, Scores, kernel_for
+from service.cli import main
+from service.cli import worker as worker_process
+from service.engine import worker
+
+POISON, BLOCK, DEADLY = 666.0, 777.0, 999.0
+_LONGEST_S = 60
+
+
+class FaultyKernel:
+    def __init__(self) -> None:
+        self.folder = Path(os.environ["CHAOS_DIR"])
+        self.memory = int(os.environ.get("CHAOS_MEMORY", "1000000000"))
+        self.batch_s = float(os.environ.get("CHAOS_BATCH_S", "0"))
+        self.real = kernel_for(torch.device("cpu"))
+
+    def __call__(
+        self, prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+    ) -> Scores:
+        firsts, lengths = prediction[offsets[:-1]].tolist(), offsets.diff().tolist()
+        if len(prediction) > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if POISON in firsts:
+            raise RuntimeError("poisoned")
+        with (self.folder / "ledger").open("a") as ledger:
+            rows = list(zip(firsts, lengths, strict=True))
+            ledger.write(json.dumps(rows) + "\n")
+        if DEADLY in firsts:
+            os.abort()
+        end = time.monotonic() + _LONGEST_S
+        while BLOCK in firsts and (self.folder / "gate").exists():
+            (self.folder / "blocked").touch()
+            assert time.monotonic() < end
+            time.sleep(0.002)
+        time.sleep(self.batch_s)
+        return self.real(prediction, target, offsets, options)
+
+
+if __name__ == "__main__":
+    faulty = FaultyKernel()
+    worker.kernel_for = lambda _device: faulty
+    if sys.argv[1] == "serve":
+        main()
+    else:
+        worker_process.main()
