@@ -300,3 +300,6 @@ def test_bodies_are_compressed_on_request(coding):
     assert error is None
     assert tables[0]["mae"].to_pylist() == [1, 1, 1, 1]
     assert posts[0].headers["Content-Encoding"] == coding
+    raw = wire.encode(FORECASTS, ALL)
+    assert len(wire.compress(memoryview(bytes(100_000)), coding)) < 1000
+    assert bytes(wire.compress(raw, coding)) == pa.compress(raw, codec=coding, asbytes=True)

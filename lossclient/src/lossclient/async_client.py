@@ -1,4 +1,4 @@
-"""The same client in tasks, on asyncio or trio."""
+"""The client in tasks."""
 
 from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType

@@ -54,7 +54,7 @@ class ServiceError(LossClientError):
         self,
         detail: str,
         *,
-        status: int,
+        status: int = 0,  # so that pickle can make one before it sets the attributes
         request_id: str | None = None,
         retryable: bool = False,
         retry_after_s: float | None = None,

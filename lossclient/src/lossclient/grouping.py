@@ -97,9 +97,7 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
     type_ = column.type
     if pa.types.is_dictionary(type_):
         column, type_ = column.cast(type_.value_type), type_.value_type
-    if pa.types.is_string_view(type_):
-        column = column.cast(pa.large_string())
+    if pa.types.is_string(type_) or pa.types.is_string_view(type_):
+        column = column.cast(pa.large_string())  # one array holds at most 2 GiB of strings
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # none or too large for one
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     return array.storage if isinstance(array, pa.ExtensionArray) else array

@@ -63,7 +63,8 @@ def encode(forecasts: Forecasts, part: Part) -> memoryview:
 
 def compress(body: memoryview, coding: str) -> memoryview:
     """Return a body in a content coding: ``zstd`` or ``gzip``."""
-    return memoryview(pa.compress(pa.py_buffer(body), codec=coding))
+    # As bytes: the memoryview of a compressed buffer is as long as that was before it shrank.
+    return memoryview(pa.compress(pa.py_buffer(body), codec=coding, asbytes=True))
 
 
 def decode(body: bytes, series: int) -> pa.Table:
