@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import io
 import threading
 import time
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from fake_service import answer, losses_of, problem
 
 from lossclient import (
     AsyncClient,
+    BadRequest,
     Client,
     DeadlineExceeded,
     InvalidInput,
@@ -342,3 +344,35 @@ def test_a_progress_bar_is_shown_when_asked_for(make, capsys):
     assert "60.0/60.0" in shown
     make(answer).call("score_series", SERIES, TARGETS, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_a_progress_bar_is_shown_on_a_terminal(make, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def slow(request):
+        time.sleep(0.06)
+        return answer(request)
+
+    for delay, shown in ((0, True), (60, False)):  # what is done at once shows none
+        monkeypatch.setattr("lossclient.progress._SHOWN_AFTER_S", delay)
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stderr", terminal)
+        make(slow, request_bytes=5000).call("score_series", SERIES, TARGETS)
+        assert ("score" in terminal.getvalue()) is shown
+
+
+def test_bodies_go_out_in_pieces():
+    seen = []
+
+    class Transport(httpx.BaseTransport):
+        def handle_request(self, request):
+            seen.extend(map(len, request.stream))
+            return problem(400)
+
+    client = Client(URL, transport=Transport())
+    with client, pytest.raises(BadRequest):
+        client.score_series(np.ones((1, 50_000)), np.ones((1, 50_000)))
+    assert sum(seen) > 800_000
+    assert max(seen) == 1 << 18

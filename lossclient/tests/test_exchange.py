@@ -211,6 +211,13 @@ def test_it_does_not_wait_for_what_comes_too_late():
     assert (len(posts), pauses) == (1, [])
 
 
+def test_an_attempt_that_outlives_the_deadline_is_the_cause():
+    _, posts, pauses, error = play([httpx.ReadTimeout("silence")], took_s=6.0, deadline=105.0)
+    assert isinstance(error, DeadlineExceeded)
+    assert isinstance(error.__cause__, TransportError)
+    assert (len(posts), pauses) == (1, [])
+
+
 def test_nothing_is_sent_after_the_deadline():
     _, posts, _, error = play([answer], deadline=100.0)
     assert isinstance(error, DeadlineExceeded)

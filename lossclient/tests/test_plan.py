@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from lossclient.forecasts import Forecasts, Key
 from lossclient.options import ScoreOptions
 from lossclient.plan import cut, halve, plan, weight_of
-from lossclient.wire import Part
+from lossclient.wire import Part, encode
 
 lengths = st.lists(st.integers(0, 50), max_size=30)
 
@@ -60,3 +60,10 @@ def test_a_part_of_the_middle_is_cut_within_itself():
     weight = weight_of(forecasts, 0, ScoreOptions())
     parts = list(cut(forecasts, Part(0, 1, 5), weight, 2 * (160 + 16)))
     assert parts == [Part(0, 1, 3), Part(0, 3, 5)]
+
+
+def test_a_body_weighs_what_the_plan_says():
+    forecasts = forecasts_of([100] * 50)
+    weight = weight_of(forecasts, 0, ScoreOptions())
+    for part in (Part(0, 0, 50), Part(0, 20, 30), Part(0, 49, 50)):
+        assert 0 <= len(encode(forecasts, part)) - weight.of(part, forecasts) < 1000

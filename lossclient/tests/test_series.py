@@ -85,6 +85,7 @@ def test_ids_are_given_back():
         ([[1], [2]], [[1]], None, "2 series, target 1"),
         ([[1, 2]], [[1]], None, r"series 0 differs in shape: prediction \[2\], target \[1\]"),
         (np.ones((2, 2)), np.ones((2, 3)), None, "differs in shape"),
+        (np.ones((1, 2, 3)), np.ones((1, 3, 2)), None, "differs in shape"),
         ([1.0, 2.0], [1.0, 2.0], None, "prediction of series 0 must hold numbers"),
         (np.ones(3), np.ones(3), None, "1 dimensions"),
         ([["1.5"]], [[1.5]], None, "must hold numbers"),

@@ -109,8 +109,11 @@ class Rules:
     surroundings: Surroundings = field(default_factory=Surroundings)
     call_id: str = field(default_factory=lambda: f"lossclient-{secrets.token_hex(8)}")
 
-    def left_s(self) -> float | None:
+    def left_s(self, last: LossClientError | None = None) -> float | None:
         """Return the time until the deadline.
+
+        Args:
+            last: What the last attempt died of.
 
         Raises:
             DeadlineExceeded: If there is none left.
@@ -119,7 +122,7 @@ class Rules:
             return None
         left = self.deadline - self.surroundings.now()
         if left <= 0:
-            raise DeadlineExceeded("the deadline has passed")
+            raise DeadlineExceeded("the deadline has passed") from last
         return left
 
 
@@ -170,10 +173,7 @@ def _attempts(
     failed = 0
     last: LossClientError | None = None
     while True:
-        try:
-            left_s = rules.left_s()
-        except DeadlineExceeded as error:
-            raise error from last
+        left_s = rules.left_s(last)
         if left_s is not None:
             headers["X-Request-Timeout-Ms"] = str(max(1, min(int(left_s * 1000), 999_999_999)))
         outcome = yield Post(rules.options.query(), dict(headers), body, left_s)
@@ -187,19 +187,13 @@ def _attempts(
             wait_s = rules.retries.wait_s(failed, result.retry_after_s, chance)
         if wait_s is None:
             return result
-        if left_s is not None and wait_s >= (left := _left(rules, last)):
+        left_s = rules.left_s(last)
+        if left_s is not None and wait_s >= left_s:
             raise DeadlineExceeded(
-                f"{left:.3g} s are left, and the next attempt would come after {wait_s:.3g} s"
+                f"{left_s:.3g} s are left, and the next attempt would come after {wait_s:.3g} s"
             ) from last
         log.info("attempt %d failed, next in %.3g s: %s", failed, wait_s, last)
         yield Pause(wait_s)
-
-
-def _left(rules: Rules, last: LossClientError) -> float:
-    try:
-        return rules.left_s() or math.inf
-    except DeadlineExceeded as error:
-        raise error from last
 
 
 def _read(
