@@ -21,7 +21,7 @@ from service.codecs.arrow_lists import (
     is_series,
     one_array,
 )
-from service.codecs.ipc import check_stream_size, has_few_plain_messages
+from service.codecs.ipc import StreamCheck
 from service.codecs.options import escape
 from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
 from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError, UnreadableError
@@ -33,9 +33,21 @@ _QUICK_BYTES = 16 << 20
 
 
 def decode(
-    body: memoryview, options: ScoreOptions, *, max_bytes: int, max_elements: int
+    body: memoryview,
+    options: ScoreOptions,
+    *,
+    max_bytes: int,
+    max_elements: int,
+    check: StreamCheck | None = None,
 ) -> ScoreRequest:
     """Read a request from a stream with the columns id (optional), prediction and target.
+
+    Args:
+        body: The stream.
+        options: What to compute.
+        max_bytes: The most bytes once decompressed.
+        max_elements: The most elements.
+        check: That of ``check_of``, which may have begun.
 
     Raises:
         UnreadableError: If the body is not a sound Arrow IPC stream.
@@ -43,7 +55,8 @@ def decode(
         TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
             once decompressed.
     """
-    table = _read(pa.py_buffer(body), max_bytes)
+    (check or check_of(body, max_bytes)).finish()
+    table = _read(pa.py_buffer(body))
     prediction = flatten("prediction", table.column("prediction"))
     target = flatten("target", table.column("target"), like=prediction)
     _check_shapes(prediction, target)
@@ -140,13 +153,17 @@ def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
     return gathered.joined()
 
 
-def is_quick(body: memoryview) -> bool:
+def check_of(body: memoryview, max_bytes: int) -> StreamCheck:
+    """Return the check of a stream's size, not begun yet."""
+    return StreamCheck(pa.py_buffer(body), max_bytes)
+
+
+def is_quick(body: memoryview, check: StreamCheck) -> bool:
     """Tell whether a stream is read in a few milliseconds: in few messages, not compressed."""
-    return len(body) <= _QUICK_BYTES and has_few_plain_messages(pa.py_buffer(body))
+    return len(body) <= _QUICK_BYTES and check.finds_few_and_plain()
 
 
-def _read(body: pa.Buffer, max_bytes: int) -> pa.Table:
-    check_stream_size(body, max_bytes)
+def _read(body: pa.Buffer) -> pa.Table:
     try:
         with pa.ipc.open_stream(body) as reader:
             _check_schema(reader.schema)

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from core import Scores
 from service.codecs import arrow, json
 from service.codecs.compression import Decompression
+from service.codecs.ipc import StreamCheck
 from service.codecs.options import options_from_query
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Scorer
@@ -51,17 +52,17 @@ class ScoreEndpoint:
         """Answer one request."""
         context = context_of(scope)
         context.route = "/score"
-        self._open += 1
-        try:
-            with self.room.hold(context.client) as hold:
-                try:
-                    format_, chunks = await self._in_time(scope, receive, context, hold)
-                except ServiceError as error:
-                    await problem_of(error, context.request_id)(scope, receive, send)
-                else:
-                    await _send(send, format_, chunks)
-        finally:
-            self._open -= 1
+        with self.room.hold(context.client) as hold:
+            self._open += 1
+            try:
+                format_, chunks = await self._in_time(scope, receive, context, hold)
+            except ServiceError as error:
+                answer = problem_of(error, context.request_id)(scope, receive, send)
+            else:
+                answer = _send(send, format_, chunks)
+            finally:
+                self._open -= 1
+            await answer
 
     async def _in_time(
         self, scope: Scope, receive: Receive, context: Context, hold: Hold
@@ -93,15 +94,24 @@ class ScoreEndpoint:
         started = time.perf_counter()
         if formats.coding != "identity":
             body = await self._decompress(body, formats.coding, limit, hold)
-        here = len(body) <= _INLINE_BYTES if is_json else arrow.is_quick(body)
+        check = None if is_json else arrow.check_of(body, settings.max_body_bytes)
+        here = arrow.is_quick(body, check) if check else len(body) <= _INLINE_BYTES
         try:
             request = await self._threads.run(
-                hold, self._decode, body, scope["query_string"], is_json, here=here
+                hold, self._decode, body, scope["query_string"], check, here=here
             )
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
         encoded = _encoded_bytes(request, formats.answer)
-        hold.settle(_added_bytes(request, encoded, is_json=is_json))
+        hold.settle(
+            _added_bytes(
+                request,
+                encoded,
+                is_json=is_json,
+                answers_json=formats.answer == "json",
+                is_cut=request.elements > settings.batch_elements,
+            )
+        )
         answer = self._engine.score_at_once(
             request.prediction, request.target, request.options, idle=self._open == 1
         )
@@ -134,12 +144,13 @@ class ScoreEndpoint:
             done = await self._threads.run(hold, stream.advance, size, here=here)
         return stream.output
 
-    def _decode(self, body: memoryview, query: bytes, is_json: bool) -> ScoreRequest:  # noqa: FBT001
+    def _decode(self, body: memoryview, query: bytes, check: StreamCheck | None) -> ScoreRequest:
+        """Read a body: Arrow if there is a check of it."""
         faults = Faults()
         settings = self._settings
         text = query.decode("ascii", "replace")
         parameters = parse_qsl(text, keep_blank_values=True) if text else []
-        if is_json:
+        if check is None:
             for name, _ in parameters:
                 faults.add(f"?{name}", "the options of a JSON request stand in its body")
             faults.check()
@@ -151,6 +162,7 @@ class ScoreEndpoint:
             options,
             max_bytes=settings.max_body_bytes,
             max_elements=settings.max_elements,
+            check=check,
         )
 
     async def _score(self, request: ScoreRequest, receive: Receive, deadline: float) -> Answer:
@@ -209,10 +221,17 @@ def _encoded_bytes(request: ScoreRequest, format_: str) -> int:
     return 64 * len(request) + element * request.elements * gradients
 
 
-def _added_bytes(request: ScoreRequest, encoded: int, *, is_json: bool) -> int:
-    """Estimate what a request takes beside its body; Arrow is read in place."""
-    sides = 2 * request.elements * request.prediction.dtype.itemsize
-    return encoded + (sides if is_json else 0)
+def _added_bytes(
+    request: ScoreRequest, encoded: int, *, is_json: bool, answers_json: bool, is_cut: bool
+) -> int:
+    """Estimate what a request takes beside its body.
+
+    Arrow is read in place, and gradients are written in place; text stands beside the numbers, and
+    gradients of a request that was cut stand there in parts and joined.
+    """
+    side = request.elements * request.prediction.dtype.itemsize
+    gradients = side * len(request.options.losses) if request.options.gradients else 0
+    return encoded + 2 * side * is_json + gradients * (answers_json + is_cut)
 
 
 async def _send(send: Send, format_: str, chunks: Sequence[memoryview]) -> None:
