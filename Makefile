@@ -10,12 +10,12 @@ SOAK_S ?= 1200
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml lossclient/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	@echo "Installing; torch is large, this takes a minute or more."
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable . --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable . --editable ./lossclient --group dev
 	@touch $@
 
 run: $(VENV)/.installed ## start the service, score a real example, leave the service running
@@ -43,7 +43,7 @@ test: lint ## lint, then all tests with branch coverage
 lock: ## pin today's newest releases into constraints.txt
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade 'pip>=25.1'
-	.venv-lock/bin/pip install --quiet --editable . --group dev
+	.venv-lock/bin/pip install --quiet --editable . --editable ./lossclient --group dev
 	.venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 	rm -rf .venv-lock
 

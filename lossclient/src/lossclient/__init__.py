@@ -1,0 +1,41 @@
+"""Client of the loss-scoring service: takes the frame of forecasts you have, gives losses back."""
+
+from lossclient.async_client import AsyncClient
+from lossclient.client import Client
+from lossclient.exceptions import (
+    BadRequest,
+    DeadlineExceeded,
+    InvalidInput,
+    InvalidValues,
+    LossClientError,
+    Overloaded,
+    ServiceError,
+    TooLarge,
+    TransportError,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+    ValueFault,
+)
+from lossclient.retries import Retries
+from lossclient.scores import Scores
+
+__all__ = [
+    "AsyncClient",
+    "BadRequest",
+    "Client",
+    "DeadlineExceeded",
+    "InvalidInput",
+    "InvalidValues",
+    "LossClientError",
+    "Overloaded",
+    "Retries",
+    "Scores",
+    "ServiceError",
+    "TooLarge",
+    "TransportError",
+    "Unauthorized",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "ValueFault",
+]

@@ -1,0 +1,176 @@
+"""The client in tasks."""
+
+from collections.abc import Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+import anyio
+import anyio.to_thread
+import httpx
+import pyarrow as pa
+
+from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
+from lossclient.exceptions import DeadlineExceeded, LossClientError
+from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
+from lossclient.forecasts import Forecasts
+from lossclient.frames import Columns, FrameT, read_frame, write_frame
+from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
+from lossclient.plan import join, plan
+from lossclient.problems import Reply
+from lossclient.progress import progress_bar
+from lossclient.retries import Retries
+from lossclient.scores import Scores, scores_of
+from lossclient.series import read_series
+from lossclient.wire import Part
+
+
+class AsyncClient:
+    """`Client`, to be awaited; it takes the same arguments and decides the same.
+
+    Frames are sorted in a thread, so that other tasks go on.
+
+    Example:
+        >>> async def main():
+        ...     async with AsyncClient("http://127.0.0.1:8000") as client:
+        ...         return await client.score_series([[102.0, 118.5]], [[100.0, 120.0]])
+        >>> anyio.run(main).losses["mae"]
+        array([1.75])
+    """
+
+    def __init__(  # noqa: PLR0913 - one argument a choice
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout = TIMEOUT_S,
+        deadline_s: float | None = None,
+        retries: int | Retries = 5,
+        concurrency: int = 4,
+        request_bytes: int = REQUEST_BYTES,
+        compression: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._configuration = Configuration(
+            base_url=base_url,
+            api_key=api_key,
+            timeout=timeout,
+            deadline_s=deadline_s,
+            retries=retries,
+            concurrency=concurrency,
+            request_bytes=request_bytes,
+            compression=compression,
+            headers=headers,
+        )
+        self._http = httpx.AsyncClient(**self._configuration.for_httpx(), transport=transport)
+        self._room = anyio.Semaphore(concurrency)
+
+    async def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
+        self,
+        df: FrameT,
+        models: Sequence[str] | None = None,
+        id_col: str = "unique_id",
+        time_col: str | None = "ds",
+        target_col: str = "y",
+        cutoff_col: str | None = "cutoff",
+        losses: Sequence[str] = ALL_LOSSES,
+        *,
+        gradients: bool = False,
+        missing: Missing = "error",
+        zero_division: ZeroDivision = "zero",
+        block_denom_grad: bool = True,
+        progress: bool | None = None,
+    ) -> FrameT:
+        """Score a frame as `Client.score` does."""
+        options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
+        rules = self._configuration.rules(options)
+        columns = Columns(id_col, time_col, target_col, cutoff_col, models)
+        reading = await anyio.to_thread.run_sync(read_frame, df, columns, losses)
+        answers = await self._answers(reading.forecasts, rules, show=progress)
+        return cast("FrameT", await anyio.to_thread.run_sync(write_frame, reading, answers))
+
+    async def score_series(  # noqa: PLR0913 - one argument a choice
+        self,
+        prediction: Any,
+        target: Any,
+        ids: Any = None,
+        losses: Sequence[str] = ALL_LOSSES,
+        *,
+        gradients: bool = False,
+        missing: Missing = "error",
+        zero_division: ZeroDivision = "zero",
+        block_denom_grad: bool = True,
+        progress: bool | None = None,
+    ) -> Scores:
+        """Score series as `Client.score_series` does."""
+        options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
+        rules = self._configuration.rules(options)
+        forecasts, names = read_series(prediction, target, ids)
+        (answer,) = await self._answers(forecasts, rules, show=progress)
+        return scores_of(answer, names)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _answers(
+        self, forecasts: Forecasts, rules: Rules, *, show: bool | None
+    ) -> list[pa.Table]:
+        """Return one table a model."""
+        answers: dict[Part, Answers] = {}
+        failures: list[LossClientError] = []
+        with progress_bar(forecasts, show) as bar:
+
+            async def score(part: Part) -> None:
+                try:
+                    async with self._room:
+                        answers[part] = await self._drive(exchange(forecasts, part, rules))
+                except LossClientError as error:
+                    failures.append(error)
+                    tasks.cancel_scope.cancel()
+                else:
+                    bar.update(part.series)
+
+            parts = plan(forecasts, rules.options, self._configuration.request_bytes)
+            with anyio.move_on_after(rules.left_s()) as time:
+                async with anyio.create_task_group() as tasks:
+                    for part in parts:
+                        tasks.start_soon(score, part)
+        if failures:
+            raise failures[0]
+        if time.cancelled_caught:
+            raise DeadlineExceeded("the deadline has passed")
+        return join(forecasts, answers)
+
+    async def _drive(self, steps: Generator[Step, Outcome, Answers]) -> Answers:
+        """Do what the steps say, until they return."""
+        outcome: Outcome = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                return cast("Answers", end.value)
+            if isinstance(step, Pause):
+                await anyio.sleep(step.seconds)
+                outcome = None
+            else:
+                outcome = await self._post(step)
+
+    async def _post(self, post: Post) -> Reply | httpx.RequestError:
+        request = self._configuration.request(self._http, post)
+        try:
+            response = await self._http.send(request)
+        except httpx.RequestError as error:
+            return error
+        return Reply(response.status_code, response.headers, response.content)

@@ -1,0 +1,255 @@
+"""The client in threads."""
+
+import threading
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from types import TracebackType
+from typing import Any, Self, cast
+
+import httpx
+import pyarrow as pa
+
+from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
+from lossclient.exceptions import DeadlineExceeded
+from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
+from lossclient.forecasts import Forecasts
+from lossclient.frames import Columns, FrameT, read_frame, write_frame
+from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
+from lossclient.plan import join, plan
+from lossclient.problems import Reply
+from lossclient.progress import progress_bar
+from lossclient.retries import Retries
+from lossclient.scores import Scores, scores_of
+from lossclient.series import read_series
+
+
+class _StoppedError(Exception):
+    """Another part of the call failed, so nobody waits for this one."""
+
+
+class Client:
+    """Scores forecasts at a service; may be used from several threads at once.
+
+    Args:
+        base_url: Where the service is, like ``http://127.0.0.1:8000``; it may have a path.
+        api_key: Sent as a bearer token.
+        timeout: Seconds for each read and write, and at most 10 for connecting; or an
+            ``httpx.Timeout``.
+        deadline_s: Seconds for a whole call, retries included. What is left of it goes to the
+            service with every attempt, which then computes nothing that comes too late.
+        retries: Attempts of a request after the first, or `Retries` in full.
+        concurrency: Requests at a time.
+        request_bytes: The most bytes of a request together with the gradients asked for; larger
+            calls are split between series.
+        compression: ``zstd`` or ``gzip`` for the bodies of requests; pays on slow networks.
+        headers: Further ones for every request.
+        transport: httpx's, for tests and unusual networks.
+
+    Raises:
+        InvalidInput: If one of them makes no sense.
+
+    Example:
+        >>> with Client("http://127.0.0.1:8000") as client:
+        ...     scores = client.score_series([[102.0, 118.5], [0.5]], [[100.0, 120.0], [0.0]])
+        >>> scores.losses["mae"]
+        array([1.75, 0.5 ])
+    """
+
+    def __init__(  # noqa: PLR0913 - one argument a choice
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout = TIMEOUT_S,
+        deadline_s: float | None = None,
+        retries: int | Retries = 5,
+        concurrency: int = 4,
+        request_bytes: int = REQUEST_BYTES,
+        compression: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._configuration = Configuration(
+            base_url=base_url,
+            api_key=api_key,
+            timeout=timeout,
+            deadline_s=deadline_s,
+            retries=retries,
+            concurrency=concurrency,
+            request_bytes=request_bytes,
+            compression=compression,
+            headers=headers,
+        )
+        self._http = httpx.Client(**self._configuration.for_httpx(), transport=transport)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="lossclient")
+
+    def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
+        self,
+        df: FrameT,
+        models: Sequence[str] | None = None,
+        id_col: str = "unique_id",
+        time_col: str | None = "ds",
+        target_col: str = "y",
+        cutoff_col: str | None = "cutoff",
+        losses: Sequence[str] = ALL_LOSSES,
+        *,
+        gradients: bool = False,
+        missing: Missing = "error",
+        zero_division: ZeroDivision = "zero",
+        block_denom_grad: bool = True,
+        progress: bool | None = None,
+    ) -> FrameT:
+        """Score every model for every series of a frame, as ``cross_validation`` returns it.
+
+        A series is the rows with one id and one cutoff, in the order of time, wherever they are.
+
+        Args:
+            df: A pandas, polars or pyarrow frame; any other with ``__arrow_c_stream__`` is
+                answered by a pyarrow table. With pandas, id, cutoff and time may be in the index.
+            models: Columns of predictions; all other numeric ones by default, but for prediction
+                intervals (``-lo-90``, ``-hi-90``).
+            id_col: Names a series.
+            time_col: Orders its rows; None takes them as they come.
+            target_col: The actual values.
+            cutoff_col: Names a series together with the id; no error where the default is absent.
+            losses: Names of losses.
+            gradients: Whether to return d loss / d prediction of every element.
+            missing: What a null, NaN or infinite element does: ``error``, ``skip`` (leave the
+                mean) or ``propagate`` (darts' semantics).
+            zero_division: What an element without a finite quotient does: ``zero`` (as darts) or
+                ``skip``.
+            block_denom_grad: Of smape; only gradients depend on it.
+            progress: Whether to show a bar; None does on a terminal.
+
+        Returns:
+            The same kind of frame, a row for each series and model: id, cutoff (if the frame has
+            one), ``model``, ``length``, a column a loss (null where no element is left),
+            ``<loss>_masked`` (elements without a finite quotient) and ``<loss>_gradient`` (a list
+            in the order of time). Series come as their ids appear first.
+
+        Raises:
+            LossClientError: See `lossclient.exceptions`.
+
+        Example:
+            >>> import pandas as pd
+            >>> df = pd.DataFrame({
+            ...     "unique_id": ["a", "a"], "ds": [1, 2], "cutoff": [0, 0],
+            ...     "y": [100.0, 120.0], "Naive": [102.0, 118.5], "Theta": [100.0, 121.0],
+            ... })
+            >>> with Client("http://127.0.0.1:8000") as client:
+            ...     client.score(df, losses=["mae"])
+              unique_id  cutoff  model  length   mae
+            0         a       0  Naive       2  1.75
+            1         a       0  Theta       2  0.50
+        """
+        options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
+        rules = self._configuration.rules(options)
+        columns = Columns(id_col, time_col, target_col, cutoff_col, models)
+        reading = read_frame(df, columns, losses)
+        answers = self._answers(reading.forecasts, rules, show=progress)
+        return cast("FrameT", write_frame(reading, answers))
+
+    def score_series(  # noqa: PLR0913 - one argument a choice
+        self,
+        prediction: Any,
+        target: Any,
+        ids: Any = None,
+        losses: Sequence[str] = ALL_LOSSES,
+        *,
+        gradients: bool = False,
+        missing: Missing = "error",
+        zero_division: ZeroDivision = "zero",
+        block_denom_grad: bool = True,
+        progress: bool | None = None,
+    ) -> Scores:
+        """Score series that are lists of lists, lists of arrays, or the rows of an array.
+
+        Args:
+            prediction: Of each series; one with several channels (T x C) counts T times C elements.
+            target: Of the same shapes. None is a missing element, as NaN is.
+            ids: For errors, and given back; positions by default.
+            losses: As in `score`, like all that follow.
+            gradients: See there.
+            missing: See there.
+            zero_division: See there.
+            block_denom_grad: See there.
+            progress: See there.
+
+        Returns:
+            Arrays in the order of series. Float32 predictions have float32 gradients.
+
+        Raises:
+            LossClientError: See `lossclient.exceptions`.
+        """
+        options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
+        rules = self._configuration.rules(options)
+        forecasts, names = read_series(prediction, target, ids)
+        (answer,) = self._answers(forecasts, rules, show=progress)
+        return scores_of(answer, names)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _answers(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> list[pa.Table]:
+        """Return one table a model."""
+        parts = plan(forecasts, rules.options, self._configuration.request_bytes)
+        stop = threading.Event()
+        futures = {
+            self._threads.submit(self._drive, exchange(forecasts, part, rules), stop): part
+            for part in parts
+        }
+        try:
+            with progress_bar(forecasts, show) as bar:
+                for done in _in_time(futures, rules):
+                    done.result()
+                    bar.update(futures[done].series)
+        finally:
+            stop.set()
+            for future in futures:
+                future.cancel()
+        return join(forecasts, {part: future.result() for future, part in futures.items()})
+
+    def _drive(self, steps: Generator[Step, Outcome, Answers], stop: threading.Event) -> Answers:
+        """Do what the steps say, until they return."""
+        outcome: Outcome = None
+        while True:
+            if stop.is_set():
+                raise _StoppedError
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                return cast("Answers", end.value)
+            if isinstance(step, Pause):
+                stop.wait(step.seconds)
+                outcome = None
+            else:
+                outcome = self._post(step)
+
+    def _post(self, post: Post) -> Reply | httpx.RequestError:
+        request = self._configuration.request(self._http, post)
+        try:
+            response = self._http.send(request)
+        except httpx.RequestError as error:
+            return error
+        return Reply(response.status_code, response.headers, response.content)
+
+
+def _in_time(futures: Collection[Future[Answers]], rules: Rules) -> Iterator[Future[Answers]]:
+    """Yield what is done, until the deadline."""
+    try:
+        yield from as_completed(futures, timeout=rules.left_s())
+    except TimeoutError:
+        raise DeadlineExceeded("the deadline has passed") from None

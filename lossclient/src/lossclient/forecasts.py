@@ -1,0 +1,51 @@
+"""The shape in which series lie between what a caller has and what goes over the wire."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class Key(NamedTuple):
+    """What the caller calls a series."""
+
+    id: object
+    cutoff: object = None
+
+
+@dataclass(frozen=True, eq=False)
+class Forecasts:
+    """Series flat, one after the other: the predictions of some models for one target.
+
+    Attributes:
+        offsets: int64, one more than there are series; series ``i`` is ``offsets[i]:offsets[i+1]``.
+        target: The actual values, float32 or float64; a missing one is NaN.
+        models: The name of each model, None where the caller gave no name.
+        predictions: For each model its values, over the same offsets.
+        key_of: Returns what the caller calls a series, given its number.
+        rows: The caller's row of each element; None where nothing was reordered.
+        in_rows: Whether the caller's series lie in the rows of a frame.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    target: Floats
+    models: tuple[str | None, ...]
+    predictions: tuple[Floats, ...]
+    key_of: Callable[[int], Key]
+    rows: npt.NDArray[np.int64] | None = None
+    in_rows: bool = False
+
+    def __len__(self) -> int:
+        """Return the number of series."""
+        return len(self.offsets) - 1
+
+    def row_of(self, series: int, position: int) -> int | None:
+        """Return the row of the caller's frame that holds an element, None without a frame."""
+        if not self.in_rows:
+            return None
+        place = int(self.offsets[series]) + position
+        return place if self.rows is None else int(self.rows[place])

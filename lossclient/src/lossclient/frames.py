@@ -1,0 +1,210 @@
+"""A frame of forecasts, as Nixtla's ``cross_validation`` returns it, to series and back."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import narwhals as nw
+import numpy as np
+import pyarrow as pa
+
+from lossclient.exceptions import InvalidInput
+from lossclient.forecasts import Floats, Forecasts, Key
+from lossclient.grouping import group
+
+_NO_MODEL = re.compile(r".*-(lo|hi)-\d+(\.\d+)?")
+"""Nixtla's prediction intervals: numbers, but not forecasts."""
+
+Frame = nw.DataFrame[Any]
+FrameT = TypeVar("FrameT")
+"""Whatever kind of frame the caller has."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column is what.
+
+    Attributes:
+        id: Names a series.
+        time: Orders its rows; None takes them as they come.
+        target: The actual values.
+        cutoff: Names a series together with the id; ignored where it is the default and absent.
+        models: The columns of predictions; None takes all other numeric ones that are not
+            prediction intervals (``-lo-90``, ``-hi-90``).
+    """
+
+    id: str = "unique_id"
+    time: str | None = "ds"
+    target: str = "y"
+    cutoff: str | None = "cutoff"
+    models: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A frame that was read.
+
+    Attributes:
+        forecasts: Its series.
+        keys: One row a series, in the frame's own types: id, and cutoff if there is one.
+    """
+
+    forecasts: Forecasts
+    keys: Frame
+
+
+def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading:
+    """Find the series of a frame.
+
+    Args:
+        df: A pandas, polars or pyarrow frame, or anything else with ``__arrow_c_stream__``, which
+            is taken for a pyarrow table.
+        columns: Names of its columns. With pandas, id, cutoff and time may be in the index.
+        losses: Those that will be asked for, whose columns stand beside the keys in the answer.
+
+    Raises:
+        InvalidInput: If a column is absent or of a wrong type, or a key is null.
+    """
+    frame = _open(df, columns)
+    columns = _resolve(frame, columns)
+    keys = [columns.id] if columns.cutoff is None else [columns.id, columns.cutoff]
+    taken = {"model", "length"}.union(*((x, f"{x}_masked", f"{x}_gradient") for x in losses))
+    for name in keys:
+        if name in taken:
+            raise InvalidInput(f"the answer has a column {name!r} too; rename that of the frame")
+    models = tuple(columns.models or ())
+    times = [] if columns.time is None else [columns.time]
+    try:
+        table = frame.select(*dict.fromkeys([*keys, *times, columns.target, *models])).to_arrow()
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InvalidInput(f"the frame cannot be read: {error}") from error
+    for name in (*keys, *times):
+        _check_no_null(name, table.column(name))
+    groups = group(
+        [table.column(name) for name in keys],
+        None if columns.time is None else table.column(columns.time),
+    )
+
+    def values_of(name: str) -> Floats:
+        values = _values(table.column(name))
+        return values if groups.order is None else values[groups.order]
+
+    named = frame.select(*keys)[groups.first]
+    forecasts = Forecasts(
+        offsets=groups.offsets,
+        target=values_of(columns.target),
+        models=models,
+        predictions=tuple(values_of(name) for name in models),
+        key_of=lambda series: Key(*named.row(series)),
+        rows=groups.order,
+        in_rows=True,
+    )
+    return Reading(forecasts, named)
+
+
+def write_frame(reading: Reading, answers: Sequence[pa.Table]) -> Any:
+    """Lay answers out in a frame of the caller's kind.
+
+    Args:
+        reading: The frame that was read.
+        answers: The answer for each model, one row a series.
+
+    Returns:
+        One row for each series and model, the models of a series together: the key, ``model``,
+        and the columns of the answer.
+    """
+    series, models = len(reading.keys), reading.forecasts.models
+    places = np.arange(series)[:, None] + np.arange(len(models)) * series
+    whole = pa.concat_tables(_alike(answers)).take(pa.array(places.ravel()))
+    names = pa.array(list(models), pa.string()).take(
+        pa.array(np.tile(np.arange(len(models)), series))
+    )
+    whole = whole.add_column(0, "model", names)
+    keys = reading.keys[np.repeat(np.arange(series), len(models))]
+    scores = nw.DataFrame.from_arrow(whole, backend=keys.implementation)
+    both = nw.concat([nw.maybe_reset_index(keys), scores], how="horizontal")
+    return both.to_native()
+
+
+def _open(df: Any, columns: Columns) -> Frame:
+    try:
+        frame: Frame = nw.from_native(df, eager_only=True)
+    except TypeError as error:
+        if not (hasattr(df, "__arrow_c_stream__") or hasattr(df, "__arrow_c_array__")):
+            raise InvalidInput(
+                f"a frame is wanted (pandas, polars, pyarrow, or any with __arrow_c_stream__), "
+                f"not {type(df).__name__}; collect a lazy one first"
+            ) from error
+        frame = nw.from_native(pa.table(df), eager_only=True)
+    except nw.exceptions.NarwhalsError as error:  # a column stands twice
+        raise InvalidInput(f"the frame cannot be read: {error}") from error
+    if not frame.implementation.is_pandas_like():
+        return frame
+    indexed = [
+        name
+        for name in nw.to_native(frame).index.names
+        if name in (columns.id, columns.cutoff, columns.time) and name not in frame.columns
+    ]
+    if not indexed:
+        return frame
+    frame = nw.from_native(nw.to_native(frame).reset_index(level=indexed), eager_only=True)
+    return frame
+
+
+def _resolve(frame: Frame, columns: Columns) -> Columns:
+    """Return the columns as they are in a frame, all models named."""
+    schema = frame.schema
+    cutoff = columns.cutoff
+    if cutoff not in schema and cutoff == Columns.cutoff:
+        cutoff = None
+    named = [columns.id, columns.target]
+    named += [name for name in (columns.time, cutoff) if name is not None]
+    models = columns.models
+    if isinstance(models, str):
+        raise InvalidInput(f"models must be a list of columns, not {models!r}")
+    if models is None:
+        models = [
+            name
+            for name, type_ in schema.items()
+            if type_.is_numeric() and name not in named and not _NO_MODEL.fullmatch(name)
+        ]
+        if not models:
+            raise InvalidInput(f"no column of predictions among {', '.join(schema)}")
+    models = tuple(dict.fromkeys(models))
+    if not models:
+        raise InvalidInput("models is empty: name at least one column of predictions")
+    for name in (*named, *models):
+        if name not in schema:
+            raise InvalidInput(f"no column {name!r} among {', '.join(schema)}")
+    for name in (columns.target, *models):
+        if not schema[name].is_numeric():
+            raise InvalidInput(f"column {name!r} must hold numbers, not {schema[name]}")
+    return Columns(columns.id, columns.time, columns.target, cutoff, models)
+
+
+def _check_no_null(name: str, column: pa.ChunkedArray) -> None:
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise InvalidInput(f"column {name!r} is null in row {row}, so the row belongs to no series")
+
+
+def _values(column: pa.ChunkedArray) -> Floats:
+    """Return a column as floats, float32 or float64, a null as NaN; in place where that may be."""
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())
+    elif not pa.types.is_floating(column.type):
+        column = column.cast(pa.float64(), safe=False)
+    return column.to_numpy()  # type: ignore[no-any-return]
+
+
+def _alike(answers: Sequence[pa.Table]) -> Sequence[pa.Table]:
+    """Return tables of one schema: gradients are float32 for one model and float64 for another."""
+    first = answers[0].schema
+    if all(answer.schema.equals(first) for answer in answers):
+        return answers
+    wide = pa.large_list(pa.float64())
+    for i, field in enumerate(first):
+        if pa.types.is_large_list(field.type):
+            first = first.set(i, field.with_type(wide))
+    return [answer.cast(first) for answer in answers]

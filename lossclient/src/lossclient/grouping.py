@@ -1,0 +1,103 @@
+"""Rows to series: which rows belong together, and in which order."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Whole = npt.NDArray[np.int64]
+
+
+class Groups(NamedTuple):
+    """Series among rows.
+
+    Attributes:
+        offsets: Where each series starts and ends in the new order.
+        order: The row that comes at each place; None if every row stays where it is.
+        first: One row of each series.
+    """
+
+    offsets: Whole
+    order: Whole | None
+    first: Whole
+
+
+def group(keys: Sequence[pa.ChunkedArray], time: pa.ChunkedArray | None) -> Groups:
+    """Gather the rows with equal keys, in the order of time; ties stay in the order of rows.
+
+    Series come in the order in which their keys appear first. Rows that already lie so are
+    recognised, and not sorted.
+
+    Args:
+        keys: Columns without nulls that together name a series.
+        time: A column without nulls; None takes rows in their order.
+
+    Example:
+        >>> ids = pa.chunked_array([["b", "a", "b"]])
+        >>> group([ids], pa.chunked_array([[2, 1, 1]]))
+        Groups(offsets=array([0, 2, 3]), order=array([2, 0, 1]), first=array([2, 1]))
+    """
+    codes = _combine([_codes(key) for key in keys])
+    when = None if time is None else _ranks(time)
+    changes = np.flatnonzero(codes[1:] != codes[:-1]) + 1
+    starts = np.concatenate([[0], changes]) if len(codes) else changes
+    if len(np.unique(codes[starts])) == len(starts):  # rows of a series are together
+        offsets = np.append(starts, len(codes))
+        if when is None or _is_ordered(when, changes):
+            return Groups(offsets, None, starts)
+        member = np.repeat(np.arange(len(starts)), np.diff(offsets))
+    else:
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        number = np.empty(len(first), np.int64)
+        number[np.argsort(first)] = np.arange(len(first))  # by first appearance
+        member = number[inverse]
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(member))])
+    order = np.lexsort((member,) if when is None else (when, member))  # stable
+    return Groups(offsets, order, order[offsets[:-1]])
+
+
+def _is_ordered(when: Whole, changes: Whole) -> bool:
+    goes_on = when[1:] >= when[:-1]
+    goes_on[changes - 1] = True
+    return bool(goes_on.all())
+
+
+def _combine(codes: Sequence[Whole]) -> Whole:
+    """Return one number for each combination; below the square of the rows, so within 64 bits."""
+    combined = codes[0]
+    for code in codes[1:]:
+        combined = combined * (int(code.max(initial=0)) + 1) + code
+    return combined
+
+
+def _codes(column: pa.ChunkedArray) -> Whole:
+    """Return equal numbers for equal values."""
+    encoded = _plain(column).dictionary_encode()
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _ranks(column: pa.ChunkedArray) -> Whole:
+    """Return numbers in the order of the values."""
+    values = _plain(column)
+    if pa.types.is_timestamp(values.type) or pa.types.is_date64(values.type):
+        values = values.view(pa.int64())
+    elif pa.types.is_date32(values.type):
+        values = values.view(pa.int32())
+    if pa.types.is_integer(values.type):
+        return values.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    ranks = pc.rank(values, sort_keys="ascending", tiebreaker="dense")
+    return ranks.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """Return one array of a type that Arrow's functions take: no dictionary, extension or view."""
+    type_ = column.type
+    if pa.types.is_dictionary(type_):
+        column, type_ = column.cast(type_.value_type), type_.value_type
+    if pa.types.is_string(type_) or pa.types.is_string_view(type_):
+        column = column.cast(pa.large_string())  # one array holds at most 2 GiB of strings
+    array = column.combine_chunks()
+    return array.storage if isinstance(array, pa.ExtensionArray) else array

@@ -1,0 +1,73 @@
+"""A service in memory: reads the wire and computes in plain numpy, one series after the other."""
+
+import json
+
+import httpx
+import numpy as np
+import pyarrow as pa
+
+ARROW = "application/vnd.apache.arrow.stream"
+
+
+def losses_of(p, y):
+    """The contract for finite numbers, written as it stands: (loss, masked, gradient) by name."""
+    p, y = np.asarray(p, float), np.asarray(y, float)
+    sign, one = np.sign(p - y), 1 / max(len(p), 1)
+    with np.errstate(all="ignore"):
+        ape, sape = np.abs((y - p) / y), np.abs(y - p) / (np.abs(y) + np.abs(p))
+        slopes = sign / np.abs(y), sign / (np.abs(y) + np.abs(p))
+    there = np.isfinite(ape), np.isfinite(sape)
+    return {
+        "mae": (np.abs(y - p).mean(), None, sign * one),
+        "mape": (
+            np.where(there[0], ape, 0).mean(),
+            int((~there[0]).sum()),
+            np.where(there[0], slopes[0], 0) * one,
+        ),
+        "smape": (
+            np.where(there[1], sape, 0).mean(),
+            int((~there[1]).sum()),
+            np.where(there[1], slopes[1], 0) * one,
+        ),
+    }
+
+
+def answer(request):
+    """Answer one request."""
+    table = pa.ipc.open_stream(request.content).read_all()
+    names = request.url.params["losses"].split(",")
+    predictions, targets = (table.column(side).to_pylist() for side in ("prediction", "target"))
+    scored = [losses_of(p, y) for p, y in zip(predictions, targets, strict=True)]
+    columns = {"id": np.arange(len(scored)), "length": pa.array(map(len, targets), pa.int64())}
+    for name in names:
+        columns[name] = pa.array([one[name][0] for one in scored], pa.float64())
+    for name in names:
+        if name != "mae":
+            columns[f"{name}_masked"] = pa.array([one[name][1] for one in scored], pa.int64())
+    if request.url.params["gradients"] == "true":
+        kind = table.schema.field("prediction").type
+        for name in names:
+            columns[f"{name}_gradient"] = pa.array([one[name][2] for one in scored], kind)
+    out = pa.table(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, out.schema) as writer:
+        writer.write_table(out)
+    return httpx.Response(
+        200, content=sink.getvalue().to_pybytes(), headers={"content-type": ARROW}
+    )
+
+
+def problem(status, *, retryable=False, headers=None, errors=(), **more):
+    """Answer with a problem document, as the service does."""
+    document = {
+        "type": "about:blank",
+        "title": "No",
+        "status": status,
+        "detail": "for a reason",
+        "errors": list(errors),
+        "request_id": "r1",
+        "retryable": retryable,
+        **more,
+    }
+    headers = {"content-type": "application/problem+json", "x-request-id": "r1", **(headers or {})}
+    return httpx.Response(status, content=json.dumps(document).encode(), headers=headers)

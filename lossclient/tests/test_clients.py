@@ -1,0 +1,378 @@
+"""Both clients on httpx's mock transport: what is sent, how much at a time, and when it ends."""
+
+import asyncio
+import inspect
+import io
+import threading
+import time
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+from fake_service import answer, losses_of, problem
+
+from lossclient import (
+    AsyncClient,
+    BadRequest,
+    Client,
+    DeadlineExceeded,
+    InvalidInput,
+    InvalidValues,
+    Overloaded,
+    Retries,
+    TransportError,
+)
+
+URL = "http://service.test/api"
+RNG = np.random.default_rng(0)
+SERIES = [RNG.normal(size=n) for n in RNG.integers(1, 30, 60)]
+TARGETS = [one + RNG.normal(size=len(one)) for one in SERIES]
+
+
+class Threads:
+    """Drives the client in threads."""
+
+    def __init__(self, respond, **options):
+        self._client = Client(URL, transport=httpx.MockTransport(respond), **options)
+
+    def call(self, method, *arguments, **options):
+        with self._client as client:
+            return getattr(client, method)(*arguments, **options)
+
+
+class Tasks:
+    """Drives the client in tasks; what it is answered blocks no other task."""
+
+    def __init__(self, respond, **options):
+        async def respond_in_thread(request):
+            await request.aread()
+            return await asyncio.to_thread(respond, request)
+
+        transport = httpx.MockTransport(respond_in_thread)
+        self._client = AsyncClient(URL, transport=transport, **options)
+
+    def call(self, method, *arguments, **options):
+        async def main():
+            async with self._client as client:
+                return await getattr(client, method)(*arguments, **options)
+
+        return asyncio.run(main())
+
+
+@pytest.fixture(params=[Threads, Tasks])
+def make(request):
+    return request.param
+
+
+FAST = Retries(first_s=0.001)
+
+
+def test_both_clients_take_the_same_arguments():
+    for method in ("__init__", "score", "score_series"):
+        one, other = (
+            inspect.signature(getattr(kind, method)).parameters for kind in (Client, AsyncClient)
+        )
+        names = [name for name in one if name != "transport"]
+        assert [name for name in other if name != "transport"] == names
+        assert [one[name] for name in names] == [other[name] for name in names]
+
+
+def test_scores_come_in_the_order_of_series_whichever_answer_is_first(make):
+    seen = []
+
+    def respond(request):
+        seen.append(request)
+        time.sleep(0.02 if len(seen) % 2 else 0)
+        return answer(request)
+
+    client = make(respond, request_bytes=1000, concurrency=8)
+    scores = client.call("score_series", SERIES, TARGETS, gradients=True)
+    assert len(seen) > 10
+    wanted = [losses_of(p, y) for p, y in zip(SERIES, TARGETS, strict=True)]
+    for name in ("mae", "mape", "smape"):
+        np.testing.assert_allclose(scores.losses[name], [one[name][0] for one in wanted])
+        for found, one in zip(scores.split(name), wanted, strict=True):
+            np.testing.assert_allclose(found, one[name][2])
+    assert scores.lengths.tolist() == [len(one) for one in SERIES]
+
+
+def test_what_is_sent(make):
+    seen = []
+
+    def respond(request):
+        seen.append(request)
+        return answer(request)
+
+    client = make(respond, api_key="secret", headers={"traceparent": "00-1"}, deadline_s=30)
+    client.call(
+        "score_series",
+        *([[1.0]], [[2.0]], None, ["smape", "mae"]),
+        gradients=True,
+        missing="skip",
+        zero_division="skip",
+        block_denom_grad=False,
+    )
+    (request,) = seen
+    assert request.method == "POST"
+    assert request.url.path == "/api/score"
+    assert dict(request.url.params) == {
+        "losses": "smape,mae",
+        "gradients": "true",
+        "missing": "skip",
+        "zero_division": "skip",
+        "block_denom_grad": "false",
+    }
+    headers = request.headers
+    assert headers["authorization"] == "Bearer secret"
+    assert headers["traceparent"] == "00-1"
+    assert headers["user-agent"].startswith("lossclient/")
+    assert headers["content-length"] == str(len(request.content))
+    assert "transfer-encoding" not in headers
+    assert 29_000 < int(headers["x-request-timeout-ms"]) <= 30_000
+    assert max(request.extensions["timeout"][phase] for phase in ("read", "write")) <= 30
+    assert request.extensions["timeout"]["connect"] == 10
+
+
+def test_a_key_is_not_shown(make):
+    assert "secret" not in repr(make(answer, api_key="secret")._client._configuration)
+
+
+def test_no_more_requests_at_a_time_than_allowed(make):
+    lock = threading.Lock()
+    now, most = 0, 0
+
+    def respond(request):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+        return answer(request)
+
+    make(respond, request_bytes=1000, concurrency=3).call("score_series", SERIES, TARGETS)
+    assert most == 3
+
+
+def test_retries(make):
+    tries = {}
+
+    def respond(request):
+        name = request.headers["x-request-id"]
+        tries[name] = tries.get(name, 0) + 1
+        if tries[name] == 1:
+            raise httpx.ReadError("reset")
+        return problem(503) if tries[name] == 2 else answer(request)
+
+    client = make(respond, request_bytes=1000, retries=FAST)
+    scores = client.call("score_series", SERIES, TARGETS)
+    assert len(scores.ids) == len(SERIES)
+    assert set(tries.values()) == {3}
+
+
+def test_pauses_are_what_the_policy_says(make, monkeypatch):
+    pauses = []
+
+    class Event(threading.Event):
+        def wait(self, timeout=None):
+            pauses.append(timeout)
+
+    monkeypatch.setattr("lossclient.client.threading", SimpleNamespace(Event=Event))
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr("lossclient.async_client.anyio.sleep", sleep)
+    replies = iter([problem(429, headers={"retry-after": "20"}), None])
+    client = make(
+        lambda request: next(replies) or answer(request), retries=Retries(first_s=1e-9, most_s=1e-9)
+    )
+    client.call("score_series", [[1.0]], [[2.0]])
+    assert pauses == [pytest.approx(20)]
+
+
+def test_the_first_failure_ends_the_call(make):
+    sent = []
+
+    def respond(request):
+        sent.append(request)
+        if len(sent) == 1:
+            return problem(422)
+        time.sleep(0.005)
+        return answer(request)
+
+    client = make(respond, request_bytes=1, concurrency=2)
+    with pytest.raises(InvalidValues):
+        client.call("score_series", SERIES, TARGETS)
+    assert len(sent) < len(SERIES) / 2
+
+
+def test_the_deadline_ends_a_call_whatever_hangs(make):
+    release = threading.Event()
+
+    def respond(request):
+        release.wait(30)
+        return answer(request)
+
+    client = make(respond, deadline_s=0.2)
+    started = time.monotonic()
+    try:
+        if make is Threads:
+            with pytest.raises(DeadlineExceeded):
+                client._client.score_series([[1.0]], [[2.0]])
+        else:
+            # The thread of the mock, unlike a socket, cannot be left alone by the event loop.
+            threading.Timer(0.5, release.set).start()
+            with pytest.raises(DeadlineExceeded):
+                client.call("score_series", [[1.0]], [[2.0]])
+        assert time.monotonic() - started < 10
+    finally:
+        release.set()
+        if make is Threads:
+            client._client.close()
+
+
+def test_the_deadline_ends_waiting_for_a_retry(make):
+    busy = problem(503, headers={"retry-after": "30"})
+    with pytest.raises(DeadlineExceeded) as caught:
+        make(lambda _: busy, deadline_s=5).call("score_series", [[1.0]], [[2.0]])
+    assert isinstance(caught.value.__cause__, Overloaded)
+
+
+def test_a_failure_ends_pauses_of_other_parts():
+    """Else the threads would hold up the next call."""
+    second = threading.Event()
+
+    def respond(request):
+        if request.headers["x-request-id"].endswith("-0.0"):
+            second.wait(10)
+            return problem(422)
+        second.set()
+        return problem(503, headers={"retry-after": "50"})
+
+    with Client(URL, transport=httpx.MockTransport(respond), request_bytes=1) as client:
+        with pytest.raises(InvalidValues):
+            client.score_series([[1.0], [2.0]], [[2.0], [3.0]])
+        client._threads.shutdown(wait=True)
+
+
+def test_a_refused_size_is_remembered_by_the_client():
+    refused = 0
+
+    def respond(request):
+        nonlocal refused
+        if len(request.content) > 2000:
+            refused += 1
+            return problem(413)
+        return answer(request)
+
+    with Client(URL, transport=httpx.MockTransport(respond), concurrency=1) as client:
+        first = client.score_series(SERIES, TARGETS)
+        assert refused
+        refused = 0
+        second = client.score_series(SERIES, TARGETS)
+    assert refused == 0
+    np.testing.assert_array_equal(first.losses["mae"], second.losses["mae"])
+
+
+def test_several_threads_may_share_a_client():
+    with Client(URL, transport=httpx.MockTransport(answer), request_bytes=1000) as client:
+        found = [None] * 6
+
+        def work(i):
+            found[i] = client.score_series(SERIES[i:], TARGETS[i:]).losses["mae"]
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for i in range(1, 6):
+        np.testing.assert_array_equal(found[i], found[0][i:])
+
+
+def test_no_series_still_asks_for_the_columns(make):
+    scores = make(answer).call("score_series", [], [], gradients=True)
+    assert list(scores.losses) == ["mae", "mape", "smape"]
+    assert len(scores.losses["mae"]) == len(scores.ids) == 0
+    assert scores.split("mae") == []
+
+
+def test_transport_errors_have_their_cause(make):
+    def respond(request):
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(TransportError, match="refused") as caught:
+        make(respond, retries=0).call("score_series", [[1.0]], [[2.0]])
+    assert isinstance(caught.value.__cause__, httpx.ConnectError)
+    assert caught.value.request_id.startswith("lossclient-")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_url": "service:8000"},
+        {"base_url": "ftp://service"},
+        {"base_url": "http://"},
+        {"base_url": None},
+        {"concurrency": 0},
+        {"request_bytes": 0},
+        {"deadline_s": 0},
+        {"compression": "br"},
+    ],
+)
+def test_arguments_that_make_no_sense(options):
+    for kind in (Client, AsyncClient):
+        with pytest.raises(InvalidInput):
+            kind(**{"base_url": URL, **options})
+
+
+@pytest.mark.parametrize("losses", ["mae", [], ()])
+def test_losses_are_a_list(make, losses):
+    with pytest.raises(InvalidInput, match="list of names"):
+        make(answer).call("score_series", [[1.0]], [[2.0]], losses=losses)
+
+
+def test_a_progress_bar_is_shown_when_asked_for(make, capsys):
+    make(answer).call("score_series", SERIES, TARGETS)
+    assert capsys.readouterr().err == ""  # not a terminal
+    make(answer).call("score_series", SERIES, TARGETS, progress=True)
+    shown = capsys.readouterr().err
+    assert "score" in shown
+    assert "60.0/60.0" in shown
+    make(answer).call("score_series", SERIES, TARGETS, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_progress_bar_is_shown_on_a_terminal(make, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def slow(request):
+        time.sleep(0.06)
+        return answer(request)
+
+    for delay, shown in ((0, True), (60, False)):  # what is done at once shows none
+        monkeypatch.setattr("lossclient.progress._SHOWN_AFTER_S", delay)
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stderr", terminal)
+        make(slow, request_bytes=5000).call("score_series", SERIES, TARGETS)
+        assert ("score" in terminal.getvalue()) is shown
+
+
+def test_bodies_go_out_in_pieces():
+    seen = []
+
+    class Transport(httpx.BaseTransport):
+        def handle_request(self, request):
+            seen.extend(map(len, request.stream))
+            return problem(400)
+
+    client = Client(URL, transport=Transport())
+    with client, pytest.raises(BadRequest):
+        client.score_series(np.ones((1, 50_000)), np.ones((1, 50_000)))
+    assert sum(seen) > 800_000
+    assert max(seen) == 1 << 18

@@ -1,0 +1,47 @@
+import pickle
+
+import pytest
+
+import lossclient
+from lossclient import InvalidValues, ServiceError, ValueFault
+
+KINDS = [
+    kind
+    for kind in vars(lossclient).values()
+    if isinstance(kind, type) and issubclass(kind, Exception)
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_reach_another_process(kind):
+    """A pipeline raises them in a worker and sees them in its parent."""
+    error = kind("no", status=418, retryable=True) if issubclass(kind, ServiceError) else kind("no")
+    error.request_id = "r1"
+    if isinstance(error, InvalidValues):
+        error.errors = (ValueFault("/target/0/1", "is missing", id="a", side="target"),)
+        error.count = 7
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - it was made here
+    assert type(copy) is kind
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_the_usual_kinds_catch_them():
+    assert issubclass(lossclient.InvalidInput, ValueError)
+    assert issubclass(lossclient.DeadlineExceeded, TimeoutError)
+    assert len(KINDS) == 12
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (ValueFault("?losses", "is odd"), "?losses is odd"),
+        (ValueFault("/target/3", "is empty", id=4, side="target"), "series 4: target is empty"),
+        (
+            ValueFault("/x", "is bad", "a", "2026-01-01", "ETS", "prediction", 3, 77),
+            "series 'a' at cutoff 2026-01-01, model ETS: prediction 3 (row 77) is bad",
+        ),
+    ],
+)
+def test_faults_in_words(fault, text):
+    assert str(fault) == text

@@ -1,0 +1,125 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lossclient import InvalidInput
+from lossclient.scores import scores_of
+from lossclient.series import read_series
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target"),
+    [
+        ([[1, 2], [3.5]], [[1.0, 2.0], [3]]),
+        ([np.array([1, 2]), np.array([3.5])], [[1, 2], [3]]),
+        (([1, 2], (3.5,)), ([1, 2], (3,))),
+        (iter([[1, 2], [3.5]]), iter([[1, 2], [3]])),
+        (np.array([np.array([1, 2]), np.array([3.5])], object), [[1, 2], [3]]),
+    ],
+)
+def test_series_of_any_make(prediction, target):
+    forecasts, ids = read_series(prediction, target)
+    assert forecasts.offsets.tolist() == [0, 2, 3]
+    assert forecasts.predictions[0].tolist() == [1, 2, 3.5]
+    assert forecasts.target.tolist() == [1, 2, 3]
+    assert ids.tolist() == [0, 1]
+    assert forecasts.row_of(0, 1) is None
+
+
+@given(
+    st.integers(0, 4).flatmap(
+        lambda n: st.lists(
+            hnp.arrays(np.float64, hnp.array_shapes(max_dims=2, max_side=4)), min_size=n, max_size=n
+        )
+    )
+)
+def test_channels_are_read_row_by_row(series):
+    forecasts, _ = read_series([one.tolist() for one in series], series)
+    flat = [value for one in series for value in one.ravel().tolist()]
+    np.testing.assert_array_equal(forecasts.target, np.array(flat, float))
+    np.testing.assert_array_equal(forecasts.predictions[0], np.array(flat, float))
+    assert np.diff(forecasts.offsets).tolist() == [one.size for one in series]
+
+
+def test_the_rows_of_an_array_are_series():
+    grid = np.arange(6, dtype=np.float32).reshape(3, 2)
+    forecasts, _ = read_series(grid, grid)
+    assert forecasts.offsets.tolist() == [0, 2, 4, 6]
+    assert forecasts.target.dtype == np.float32
+    cube = np.arange(12).reshape(2, 3, 2)
+    forecasts, _ = read_series(cube, cube)
+    assert forecasts.offsets.tolist() == [0, 6, 12]
+    assert forecasts.target.dtype == np.float64
+
+
+def test_float32_stays_only_if_all_is():
+    narrow, wide = np.ones(2, np.float32), np.ones(2)
+    forecasts, _ = read_series([narrow, narrow.astype(np.float16)], [narrow, wide])
+    assert forecasts.predictions[0].dtype == np.float32
+    assert forecasts.target.dtype == np.float64
+
+
+def test_none_is_missing():
+    forecasts, _ = read_series([[1.0, None]], [[None, 2]])
+    np.testing.assert_array_equal(forecasts.predictions[0], [1, np.nan])
+    np.testing.assert_array_equal(forecasts.target, [np.nan, 2])
+
+
+def test_ids_are_given_back():
+    forecasts, ids = read_series([[1], [2]], [[1], [2]], ids=["a", "b"])
+    assert ids.tolist() == ["a", "b"]
+    assert forecasts.key_of(1) == ("b", None)
+    assert type(forecasts.key_of(1).id) is str
+    forecasts, _ = read_series([[1]], [[1]], ids=np.array([5]))
+    assert type(forecasts.key_of(0).id) is int
+    forecasts, _ = read_series([[1]], [[1]], ids=np.array(["x"], object))
+    assert forecasts.key_of(0).id == "x"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "ids", "words"),
+    [
+        ([[1], [2]], [[1]], None, "2 series, target 1"),
+        ([[1, 2]], [[1]], None, r"series 0 differs in shape: prediction \[2\], target \[1\]"),
+        (np.ones((2, 2)), np.ones((2, 3)), None, "differs in shape"),
+        (np.ones((1, 2, 3)), np.ones((1, 3, 2)), None, "differs in shape"),
+        ([1.0, 2.0], [1.0, 2.0], None, "prediction of series 0 must hold numbers"),
+        (np.ones(3), np.ones(3), None, "1 dimensions"),
+        ([["1.5"]], [[1.5]], None, "must hold numbers"),
+        ([[True]], [[1]], None, "must hold numbers, not bool"),
+        ([[1, True, None]], [[1, 1, 1]], None, "must hold numbers, not object"),
+        ([[1 + 2j]], [[1]], None, "must hold numbers"),
+        ([[[1, 2], [3]]], [[[1, 2], [3]]], None, "not a regular array"),
+        ("12", [[1]], None, "must be a list of series, not str"),
+        (5, [[1]], None, "must be a list of series, not int"),
+        ([[1]], [[1]], ["a", "b"], "one a series"),
+        ([[1]], [[1]], [["a"]], "one a series"),
+    ],
+)
+def test_what_cannot_be_read_is_explained(prediction, target, ids, words):
+    with pytest.raises(InvalidInput, match=words):
+        read_series(prediction, target, ids)
+
+
+def test_scores_are_arrays():
+    first = pa.table(
+        {
+            "length": [2],
+            "mae": [1.0],
+            "mape": pa.array([None], pa.float64()),
+            "mape_masked": [2],
+            "mae_gradient": pa.array([[0.5, -0.5]], pa.large_list(pa.float32())),
+        }
+    )
+    last = first.set_column(4, "mae_gradient", pa.array([[1.0, 0.0]], pa.large_list(pa.float32())))
+    scores = scores_of(pa.concat_tables([first, last]), np.array(["a", "b"]))
+    assert scores.lengths.tolist() == [2, 2]
+    assert scores.losses["mae"].tolist() == [1, 1]
+    np.testing.assert_array_equal(scores.losses["mape"], [np.nan, np.nan])
+    assert scores.masked["mape"].tolist() == [2, 2]
+    assert scores.gradients["mae"].dtype == np.float32
+    assert [one.tolist() for one in scores.split("mae")] == [[0.5, -0.5], [1, 0]]
+    assert scores.split("mae")[0].base is not None

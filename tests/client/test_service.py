@@ -1,0 +1,246 @@
+"""The client against the real service, on real forecasts."""
+
+import asyncio
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import LOSS_SCORING, ROOT, SHARED, free_port, serving
+from reference import score_series
+
+from lossclient import (
+    AsyncClient,
+    BadRequest,
+    Client,
+    InvalidValues,
+    TooLarge,
+    TransportError,
+    Unauthorized,
+)
+
+LONG = SHARED / "forecasts_long.parquet"
+FILE = LONG if LONG.exists() else ROOT / "examples/data/forecasts.parquet"
+LOSSES = ("mae", "mape", "smape")
+KEYS = ["unique_id", "cutoff"]
+
+
+@pytest.fixture(scope="module")
+def forecasts():
+    return pd.read_parquet(FILE)
+
+
+@pytest.fixture(scope="module")
+def models(forecasts):
+    return [name for name in forecasts if name not in (*KEYS, "ds", "y", "source")]
+
+
+@pytest.fixture(scope="module")
+def wanted(forecasts, models):
+    """Every series of every model, one after the other, in plain numpy."""
+    rows = []
+    for key, part in forecasts.groupby(KEYS, sort=False):
+        y = part.sort_values("ds")["y"].to_numpy()
+        for model in models:
+            p = part.sort_values("ds")[model].to_numpy()
+            scored = {loss: score_series(p, y, loss, missing="skip") for loss in LOSSES}
+            rows.append((*key, model, len(y), scored))
+    return rows
+
+
+def check(frame, wanted, *, gradients):
+    table = pa.table(frame)
+    losses = {loss: table[loss].to_numpy() for loss in LOSSES}
+    assert table["unique_id"].to_pylist() == [row[0] for row in wanted]
+    assert table["model"].to_pylist() == [row[2] for row in wanted]
+    assert table["length"].to_pylist() == [row[3] for row in wanted]
+    for loss in LOSSES:
+        values = [row[4][loss][0] for row in wanted]
+        np.testing.assert_allclose(losses[loss], values, rtol=1e-12)
+        if loss != "mae":
+            assert table[f"{loss}_masked"].to_pylist() == [row[4][loss][1] for row in wanted]
+        if gradients:
+            found = table[f"{loss}_gradient"].combine_chunks()
+            bits = np.concatenate([row[4][loss][2] for row in wanted])
+            assert found.flatten().to_numpy().tobytes() == bits.tobytes()
+
+
+@pytest.mark.parametrize("read", [pd.read_parquet, pl.read_parquet, pq.read_table])
+def test_a_frame_is_scored_as_numpy_does(url, read, wanted):
+    df = read(FILE)
+    with Client(url) as client:
+        frame = client.score(df, missing="skip", gradients=True)
+    assert type(frame) is type(df)
+    check(frame, wanted, gradients=True)
+    cutoffs = frame["cutoff"]
+    assert (cutoffs.type if isinstance(frame, pa.Table) else cutoffs.dtype) == (
+        df["cutoff"].type if isinstance(frame, pa.Table) else df["cutoff"].dtype
+    )
+
+
+def test_rows_of_any_order_in_requests_of_any_size(url, forecasts, wanted):
+    shuffled = forecasts.sample(frac=1, random_state=3).astype({"unique_id": "category"})
+    with Client(url, request_bytes=40_000, concurrency=3, compression="zstd") as client:
+        frame = client.score(shuffled.set_index("unique_id"), missing="skip", gradients=True)
+        again = client.score_series([[1.0]], [[3.0]])
+    place = {(row[0], row[1], row[2]): i for i, row in enumerate(wanted)}
+    keys = zip(frame["unique_id"], frame["cutoff"], frame["model"], strict=True)
+    order = np.argsort([place[key] for key in keys])
+    frame = frame.iloc[order].reset_index(drop=True)
+    for loss in LOSSES:
+        frame[f"{loss}_gradient"] = pd.Series(list(frame[f"{loss}_gradient"]))
+    check(frame, wanted, gradients=True)
+    assert again.losses["mae"].tolist() == [2]
+
+
+def test_tasks_and_threads_give_the_same_bits(url, forecasts):
+    async def main():
+        async with AsyncClient(url, request_bytes=100_000) as client:
+            return await asyncio.gather(
+                client.score(forecasts, missing="skip", gradients=True),
+                client.score(forecasts[:500], missing="skip"),
+            )
+
+    whole, part = asyncio.run(main())
+    with Client(url) as client:
+        assert_same(whole, client.score(forecasts, missing="skip", gradients=True))
+        assert_same(part, client.score(forecasts[:500], missing="skip"))
+
+
+def assert_same(one, other):
+    assert pa.table(one).equals(pa.table(other))
+
+
+def test_the_command_line_says_the_same(url, tmp_path):
+    out = tmp_path / "scores.parquet"
+    subprocess.run(
+        [LOSS_SCORING, "score", FILE, "--missing", "skip", "-o", out],
+        check=True,
+        capture_output=True,
+    )
+    with Client(url) as client:
+        frame = client.score(pq.read_table(FILE), missing="skip")
+    assert pq.read_table(out).cast(frame.schema).equals(frame)
+
+
+def test_undefined_losses_are_null_and_propagated_ones_are_not(url):
+    df = pl.DataFrame(
+        {"unique_id": ["a", "b"], "ds": [1, 1], "y": [1.0, None], "Naive": [3.0, 4.0]}
+    )
+    with Client(url) as client:
+        assert client.score(df, missing="skip")["mae"].to_list() == [2, None]
+        propagated = client.score(df, missing="propagate")["mae"]
+    assert propagated.null_count() == 0
+    assert propagated.is_nan().to_list() == [False, True]
+
+
+@pytest.mark.parametrize("bad", [None, float("inf")])
+def test_a_missing_element_is_found_in_the_callers_frame(url, forecasts, models, bad):
+    sound = forecasts.dropna(subset=["y", "Theta"]).reset_index(drop=True)
+    row = 17_000 if len(sound) > 17_000 else len(sound) // 2
+    sound.loc[row, "Theta"] = bad
+    shuffled = sound.sample(frac=1, random_state=5)
+    with Client(url, request_bytes=100_000) as client, pytest.raises(InvalidValues) as caught:
+        client.score(shuffled, models=["Theta"])
+    (fault,) = caught.value.errors
+    assert shuffled.index[fault.row] == row
+    assert (fault.id, fault.cutoff) == tuple(sound.loc[row, KEYS])
+    assert (fault.model, fault.side) == ("Theta", "prediction")
+    series = sound[(sound[KEYS] == sound.loc[row, KEYS]).all(axis=1)].sort_values("ds")
+    assert series.index[fault.position] == row
+    assert caught.value.count == 1
+
+
+def test_options_are_refused_by_the_service_in_its_own_words(url):
+    with Client(url) as client:
+        with pytest.raises(InvalidValues, match="unknown loss 'rmse'"):
+            client.score_series([[1.0]], [[1.0]], losses=["rmse"])
+        with pytest.raises(InvalidValues, match="must be one of"):
+            client.score_series([[1.0]], [[1.0]], missing="drop")
+        with pytest.raises(InvalidValues, match="is empty") as caught:
+            client.score_series([[1.0], []], [[1.0], []], ids=["a", "b"])
+        assert caught.value.errors[0].id == "b"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays(url, dtype):
+    rng = np.random.default_rng(1)
+    p, y = rng.normal(size=(2, 50, 3, 8)).astype(dtype)
+    with Client(url, request_bytes=2000) as client:
+        scores = client.score_series(p, y, gradients=True, block_denom_grad=False)
+    assert scores.lengths.tolist() == [24] * 50
+    for loss in LOSSES:
+        assert scores.gradients[loss].dtype == dtype
+        for i, gradient in enumerate(scores.split(loss)):
+            value, _, slope = score_series(p[i].ravel(), y[i].ravel(), loss, block=False)
+            assert scores.losses[loss][i] == pytest.approx(value, rel=1e-12)
+            assert gradient.tobytes() == slope.tobytes()
+
+
+KEY = "a-key-of-some-length"
+
+
+@pytest.fixture(scope="module")
+def small():
+    limits = {"LOSS_SCORING_MAX_BODY_BYTES": "20000", "LOSS_SCORING_API_KEYS": KEY}
+    with serving(LOSS_SCORING, "serve", **limits) as base:
+        yield base
+
+
+def test_a_service_with_small_limits_is_asked_in_small_requests(small, forecasts, wanted):
+    short = forecasts[forecasts.groupby(KEYS)["y"].transform("size") <= 1000]
+    kept = [row for row in wanted if row[3] <= 1000]
+    with Client(small, api_key=KEY) as client:
+        check(client.score(short, missing="skip"), kept, gradients=False)
+        with pytest.raises(TooLarge) as caught:
+            client.score_series([np.ones(10), np.ones(5000)], [np.ones(10), np.ones(5000)])
+    assert "1" in caught.value.__notes__[0]
+
+
+def test_keys(small):
+    for options in ({}, {"api_key": "another-key-of-some-length"}):
+        with Client(small, **options) as client, pytest.raises(Unauthorized) as caught:
+            client.score_series([[1.0]], [[1.0]])
+        assert caught.value.status == 401
+        assert caught.value.request_id.startswith("lossclient-")
+    with Client(small, api_key=KEY) as client:
+        assert client.score_series([[1.0]], [[2.0]]).losses["mae"].tolist() == [1]
+
+
+def test_nobody_there():
+    with (
+        Client(f"http://127.0.0.1:{free_port()}", retries=1) as client,
+        pytest.raises(TransportError, match="ConnectError"),
+    ):
+        client.score_series([[1.0]], [[1.0]])
+
+
+class Busy(BaseHTTPRequestHandler):
+    """Has no room twice, and then does not understand."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.seen.append(self.headers["x-request-id"])
+        self.send_response(503 if len(self.server.seen) < 3 else 400)
+        self.send_header("content-length", "0")
+        self.send_header("retry-after", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_refusals_are_retried_over_a_socket():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        server.seen = []
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with Client(f"http://127.0.0.1:{server.server_port}") as client, pytest.raises(BadRequest):
+            client.score_series([[1.0]], [[1.0]])
+        server.shutdown()
+    assert len(server.seen) == 3
+    assert len(set(server.seen)) == 1
