@@ -11,7 +11,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import LOSS_SCORING, ROOT, SHARED, free_port, serving
+from conftest import LOSS_SCORING, ROOT, SHARED, serving
+from instance import free_port
 from reference import score_series
 
 from lossclient import (
