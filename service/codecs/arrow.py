@@ -13,13 +13,13 @@ import torch
 
 import core
 from core import Ragged, ScoreOptions, Scores
+from core.table import one_array
 from service.codecs.arrow_lists import (
     Side,
     check_nulls,
     flatten,
     gradient_column,
     is_series,
-    one_array,
 )
 from service.codecs.ipc import check_stream_size, has_few_plain_messages
 from service.codecs.options import escape
