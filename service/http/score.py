@@ -13,9 +13,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from core import Scores
-from service.codecs import arrow, json
+from service.codecs import arrow, json, long
 from service.codecs.compression import Decompression
-from service.codecs.options import options_from_query
+from service.codecs.long import LongTable
+from service.codecs.options import columns_from_query, options_from_query
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Scorer
 from service.errors import DeadlineError, Faults, FieldError, InvalidError, ServiceError
@@ -84,8 +85,11 @@ class ScoreEndpoint:
         self, scope: Scope, receive: Receive, context: Context, hold: Hold, deadline: float
     ) -> tuple[str, list[memoryview]]:
         formats = negotiate(context.headers)
-        context.format = hold.kind = formats.request
         is_json = formats.request == "json"
+        context.format = hold.kind = formats.request
+        query = parse_qsl(scope["query_string"].decode("ascii", "replace"), keep_blank_values=True)
+        if not is_json and any(name == "group_columns" for name, _ in query):
+            hold.kind = "long"
         settings = self._settings
         limit = settings.max_json_bytes if is_json else settings.max_body_bytes
         limit = min(limit, settings.max_body_bytes)
@@ -93,11 +97,15 @@ class ScoreEndpoint:
         started = time.perf_counter()
         if formats.coding != "identity":
             body = await self._decompress(body, formats.coding, limit, hold)
-        here = len(body) <= _INLINE_BYTES if is_json else arrow.is_quick(body)
+        here = is_json or arrow.is_quick(body)
+        if hold.kind != "arrow":
+            here = here and len(body) <= _INLINE_BYTES
         try:
-            request = await self._threads.run(
-                hold, self._decode, body, scope["query_string"], is_json, here=here
-            )
+            request = await self._threads.run(hold, self._decode, body, query, is_json, here=here)
+            if isinstance(request, LongTable):  # whose memory is known only now
+                hold.settle(request.needed_bytes)
+                here = here and request.elements <= _INLINE_BYTES
+                request = await self._threads.run(hold, request.request, here=here)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
         encoded = _encoded_bytes(request, formats.answer)
@@ -134,24 +142,26 @@ class ScoreEndpoint:
             done = await self._threads.run(hold, stream.advance, size, here=here)
         return stream.output
 
-    def _decode(self, body: memoryview, query: bytes, is_json: bool) -> ScoreRequest:  # noqa: FBT001
+    def _decode(
+        self,
+        body: memoryview,
+        query: Sequence[tuple[str, str]],
+        is_json: bool,  # noqa: FBT001
+    ) -> ScoreRequest | LongTable:
         faults = Faults()
         settings = self._settings
-        text = query.decode("ascii", "replace")
-        parameters = parse_qsl(text, keep_blank_values=True) if text else []
         if is_json:
-            for name, _ in parameters:
+            for name, _ in query:
                 faults.add(f"?{name}", "the options of a JSON request stand in its body")
             faults.check()
             return json.decode(body, max_elements=settings.max_elements)
-        options = options_from_query(parameters, faults)
+        options = options_from_query(query, faults)
+        columns = columns_from_query(query, faults)
         faults.check()
-        return arrow.decode(
-            body,
-            options,
-            max_bytes=settings.max_body_bytes,
-            max_elements=settings.max_elements,
-        )
+        limits = {"max_bytes": settings.max_body_bytes, "max_elements": settings.max_elements}
+        if columns is not None:
+            return long.decode(body, options, columns, **limits)
+        return arrow.decode(body, options, **limits)
 
     async def _score(self, request: ScoreRequest, receive: Receive, deadline: float) -> Answer:
         """Await the answer; withdraw the request if the client goes away first."""
@@ -205,14 +215,20 @@ def _timeout_ms(context: Context, settings: Settings) -> int:
 def _encoded_bytes(request: ScoreRequest, format_: str) -> int:
     """Estimate the size of the answer."""
     gradients = len(request.options.losses) if request.options.gradients else 0
-    element = 20 if format_ == "json" else request.prediction.dtype.itemsize
-    return 64 * len(request) + element * request.elements * gradients
+    size = request.prediction.dtype.itemsize
+    element = 20 if format_ == "json" else size
+    keys = 0
+    if request.long is not None:
+        keys = request.long.key_bytes
+        element += size if request.long.copied else 0  # gradients are laid out anew
+    return keys + 64 * len(request) + element * request.elements * gradients
 
 
 def _added_bytes(request: ScoreRequest, encoded: int, *, is_json: bool) -> int:
-    """Estimate what a request takes beside its body; Arrow is read in place."""
+    """Estimate what a request takes beside its body; Arrow is read in place where it can be."""
+    copied = is_json or (request.long is not None and request.long.copied)
     sides = 2 * request.elements * request.prediction.dtype.itemsize
-    return encoded + (sides if is_json else 0)
+    return encoded + (sides if copied else 0)
 
 
 async def _send(send: Send, format_: str, chunks: Sequence[memoryview]) -> None:
