@@ -37,6 +37,12 @@ def _is_contiguous(buffer: Buffer) -> bool:
 _DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
+def _check_dtype(values: Buffer) -> None:
+    known = _DTYPES if isinstance(values, np.ndarray) else _DTYPES.values()
+    if values.dtype not in known:
+        raise TypeError(f"values must be float32 or float64, not {values.dtype}")
+
+
 class Ragged:
     """One contiguous buffer of values cut into series by offsets.
 
@@ -47,12 +53,13 @@ class Ragged:
     a view each time: a small request costs less than a few calls into torch.
 
     Args:
-        values: One-dimensional, all elements of all series in order.
+        values: One-dimensional float32 or float64, all elements of all series in order.
         offsets: int64, one longer than the number of series, from 0 to ``len(values)``, never
             decreasing.
 
     Raises:
-        ValueError: If values or offsets break the rules above.
+        TypeError: If the values are neither float32 nor float64.
+        ValueError: If values or offsets break the other rules above.
 
     Example:
         >>> import torch
@@ -67,6 +74,7 @@ class Ragged:
     """The offsets, as an array."""
 
     def __init__(self, values: Buffer, offsets: Buffer) -> None:
+        _check_dtype(values)
         if values.ndim != 1 or not _is_contiguous(values):
             raise ValueError("values must be one-dimensional and contiguous")
         if isinstance(offsets, Tensor) and offsets.device.type != "cpu":
@@ -129,8 +137,10 @@ class Ragged:
         """Return other values over the same offsets.
 
         Raises:
+            TypeError: If they are neither float32 nor float64.
             ValueError: If they differ in shape from these.
         """
+        _check_dtype(values)
         if values.shape != self._values.shape or not _is_contiguous(values):
             raise ValueError("values must be contiguous and as many as those they are to be like")
         return self.trusted(values, self.edges)

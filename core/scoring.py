@@ -107,7 +107,6 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     Raises:
         ValueError: If the two sides differ in offsets, dtype or device, or a loss is unknown or
             repeated.
-        TypeError: If the values are neither float32 nor float64.
         MissingValueError: If an element is not finite and ``missing`` is ``error``.
 
     Example:
@@ -127,8 +126,6 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     values = prediction.values
     if values.dtype != target.values.dtype or values.device != target.values.device:
         raise ValueError("prediction and target must have the same dtype and device")
-    if values.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"values must be float32 or float64, not {values.dtype}")
     if not torch.equal(prediction.offsets, target.offsets):
         raise ValueError("prediction and target must have the same offsets")
     scores = kernel_for(values.device)(values, target.values, prediction.offsets, options)

@@ -49,7 +49,7 @@ class Child:
         self._start()
 
     def _start(self) -> None:
-        self.ready = self.hung = False
+        self.ready = False
         self.due: float | None = None
         self._started = self._heard = time.monotonic()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -85,9 +85,15 @@ class Child:
         """Note that it is."""
         self.ready = self.ever_ready = True
 
-    def silent_s(self) -> float:
-        """Return the seconds since it was last heard of."""
-        return time.monotonic() - self._heard
+    def kill_if_silent(self, limit_s: float) -> bool:
+        """Kill it if it runs and was not heard of for so long, or if starting for far longer."""
+        silent_s = time.monotonic() - self._heard
+        if not self.alive or silent_s <= (limit_s if self.ready else _STARTING_S):
+            return False
+        log.error("the %s %d does not answer", self.name, self.running.pid)
+        self.signal(signal.SIGKILL)
+        self.running.wait()
+        return True
 
     def send(self, message: str | int, descriptor: int) -> None:
         """Send a message and a descriptor; one that does not listen is not waited for."""
@@ -191,10 +197,11 @@ class Supervisor:
         for child in self._frontends:
             child.ended()
             child.restart_if_due()
-            if child.alive and child.hear():
+            if child.alive and any("ready" in message for message in child.hear()):
                 child.became_ready()
                 if self._worker.serving:
                     self._introduce(child)
+            child.kill_if_silent(self._settings.hung_s)
         return not any(map(_hopeless, self._children))
 
     def _see_to_worker(self) -> None:
@@ -209,13 +216,9 @@ class Supervisor:
                             self._introduce(child)
                 elif "ended" in message and nursery.ready:
                     self._worker_ended(message["ended"])
-            if nursery.silent_s() > (self._settings.hung_s if nursery.ready else _STARTING_S):
-                log.error("the worker does not answer")
-                nursery.hung = True
-                nursery.signal(signal.SIGKILL)  # the worker dies with it
-                nursery.running.wait()
+        hung = nursery.kill_if_silent(self._settings.hung_s)  # the worker dies with it
         if nursery.ended() and nursery.ready:
-            self._worker_ended(0 if not nursery.hung else 1)
+            self._worker_ended(1 if hung else 0)
         nursery.restart_if_due()
 
     def _worker_ended(self, code: int) -> None:

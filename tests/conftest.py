@@ -11,6 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings
+
+# The first example compiles kernels, and how long that takes decides nothing.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -78,7 +78,12 @@ def fused_cuda_kernel(
     prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
 ) -> Scores:
     """Score every series; see ``core.kernels.interface.Kernel``."""
-    batch = _Batch(prediction, target, offsets, options)
+    # Triton launches on the current device and its stream, wherever the pointers lead.
+    with torch.cuda.device_of(prediction):  # type: ignore[no-untyped-call]
+        return _score(_Batch(prediction, target, offsets, options), options)
+
+
+def _score(batch: "_Batch", options: ScoreOptions) -> Scores:
     quotients = any(LOSSES[spec.name].has_quotient for spec in options.losses)
     uncertain = options.missing == "skip" or (quotients and options.zero_division == "skip")
     divisors = batch.lengths.expand(len(_NAMES), -1).contiguous()

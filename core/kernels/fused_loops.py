@@ -32,12 +32,11 @@ only decides what a series is divided by.
 # ruff: noqa: FURB136, SIM102 - selects, since min and max treat NaN otherwise; pruned branches
 # ruff: noqa: PLR0912, PLR0913, PLR0915, PLR0917, C901 - calls are inlined, arrays not bundled
 
-import warnings
-from typing import Any
-
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+
+from core.compiled import compiled, inlined
 
 LANES = 16
 
@@ -51,20 +50,8 @@ class _Restrict(CompilerBase):
         return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
 
 
-def _compiled(function, *, inline=False):
-    """Compile, caching on disk where some folder can be written."""
-    options: Any = {"nogil": True, "error_model": "numpy", "pipeline_class": _Restrict}
-    if inline:
-        return njit(forceinline=True, **options)(function)
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError as error:  # no folder for the cache
-        warnings.warn(f"numba cannot cache on disk, so each start compiles: {error}", stacklevel=2)
-        return njit(**options)(function)
-
-
 def _inlined(function):
-    return _compiled(function, inline=True)
+    return inlined(function, pipeline_class=_Restrict)
 
 
 @_inlined
@@ -316,5 +303,5 @@ def _sweep(
             value_smape[s] = total / np.float64(left) if whole else total
 
 
-sweep = _compiled(_sweep)
+sweep = compiled(_sweep, pipeline_class=_Restrict)
 """Score series ``start`` to ``stop``."""

@@ -1,11 +1,16 @@
 """What the processes under a supervisor have in common."""
 
+import asyncio
 import ctypes
 import os
 import resource
 import signal
 import socket
+from collections.abc import Callable
 
+from service.engine.remote import Channel
+
+_BEAT_S = 0.5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -23,3 +28,10 @@ def become_child(parent: int, control: int) -> socket.socket:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return socket.socket(fileno=control)
+
+
+async def beat(supervisor: Channel, sound: Callable[[], bool] = lambda: True) -> None:
+    """Tell the supervisor that the event loop turns, until something else is no longer sound."""
+    while sound():
+        await asyncio.sleep(_BEAT_S)
+        supervisor.send({})

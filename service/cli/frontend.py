@@ -3,12 +3,13 @@
 A supervisor starts it; nobody else needs to.
 """
 
+import asyncio
 import os
 import socket
 import sys
 
 from service.app import assemble, build_engine, choose_device
-from service.cli.child import become_child
+from service.cli.child import beat, become_child
 from service.cli.serve import run_server
 from service.codecs import json_ordinary
 from service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
@@ -21,6 +22,7 @@ class _SupervisedEngine(RemoteEngine):
     """Learns of workers from the supervisor."""
 
     control: socket.socket
+    _beat: asyncio.Task[None]
 
     async def start(self) -> None:
         """Begin to take requests."""
@@ -28,6 +30,7 @@ class _SupervisedEngine(RemoteEngine):
         channel = Channel(self.control, self._meet)
         channel.open()
         channel.send({"ready": os.getpid()})
+        self._beat = asyncio.create_task(beat(channel))
 
     def _meet(self, ending: str, descriptors: list[int]) -> None:
         self.connect(socket.socket(fileno=descriptors[0]), Ending(ending))

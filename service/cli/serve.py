@@ -22,9 +22,11 @@ from service.settings import Settings
 _FIELDS = Settings.model_fields
 
 
-_ACCEPTED_A_TURN = 16
+_ACCEPTED_A_TURN, _IF_SHARED = 16, 2
 """libuv accepts one connection a turn of the event loop and socket. Of 300 that came at once to a
-busy server, the last one waited for 0.97 s; with 16 handles on the socket it was 0.16 s."""
+busy server, the last one waited for 0.97 s; with 16 handles on the socket it was 0.16 s. Where
+several front ends share the socket, who takes 16 leaves none to the others: of 32 connections one
+of two got 30; with 2 handles each, 18."""
 
 
 class _Server(uvicorn.Server):
@@ -120,7 +122,12 @@ def run_server(
     gc.collect()
     gc.freeze()
     sockets = [config.bind_socket()] if listening is None else listening
-    more = [one.dup() for one in sockets for _ in range(_ACCEPTED_A_TURN - 1)]
+    accepted = _ACCEPTED_A_TURN if listening is None else _IF_SHARED
+    for one in sockets:
+        # Whoever shares it, another front end, would be stuck in `accept` if this duplicate made it
+        # a blocking one, if only for a moment.
+        one.setblocking(False)
+    more = [one.dup() for one in sockets for _ in range(accepted - 1)]
     server.run([*sockets, *more])  # it closes them all when it stops
     if not server.started:
         sys.exit(3)

@@ -6,7 +6,6 @@ in a twentieth of a second when one dies. The nursery must not touch CUDA, which
 fork; the worker opens the device itself.
 """
 
-import asyncio
 import gc
 import json
 import logging
@@ -22,7 +21,7 @@ import torch
 import uvloop
 
 from service.app import choose_device
-from service.cli.child import become_child
+from service.cli.child import beat, become_child
 from service.engine.remote import Channel, Host
 from service.engine.worker import DeviceWorker
 from service.settings import Settings
@@ -30,7 +29,6 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 _CANNOT_START, _LOST = 3, 70
-_BEAT_S = 0.5
 _SOUND_S = 1
 """Who lived so long is replaced without delay."""
 _LONGEST_DELAY_S = 1
@@ -94,9 +92,7 @@ async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socke
     channel = Channel(control, meet, _die)
     channel.open()
     channel.send({"ready": os.getpid()})
-    while not host.engine.lost:
-        await asyncio.sleep(_BEAT_S)
-        channel.send({})
+    await beat(channel, sound=lambda: not host.engine.lost)
     _die()
 
 

@@ -21,19 +21,46 @@ from service.codecs.arrow_lists import (
     gradient_column,
     is_series,
 )
-from service.codecs.arrow_stream import MEDIA_TYPE, is_quick, read_table, write_table
+from service.codecs.arrow_stream import (
+    MEDIA_TYPE,
+    check_of,
+    is_quick,
+    read_table,
+    write_table,
+)
+from service.codecs.ipc import StreamCheck
 from service.codecs.options import escape
 from service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
 from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
-__all__ = ["MEDIA_TYPE", "check_missing", "decode", "encode", "is_quick", "may_be_missing"]
+__all__ = [
+    "MEDIA_TYPE",
+    "check_missing",
+    "check_of",
+    "decode",
+    "encode",
+    "is_quick",
+    "may_be_missing",
+]
 _SIDES = ("prediction", "target")
 
 
 def decode(
-    body: memoryview, options: ScoreOptions, *, max_bytes: int, max_elements: int
+    body: memoryview,
+    options: ScoreOptions,
+    *,
+    max_bytes: int,
+    max_elements: int,
+    check: StreamCheck | None = None,
 ) -> ScoreRequest:
     """Read a request from a stream with the columns id (optional), prediction and target.
+
+    Args:
+        body: The stream.
+        options: What to compute.
+        max_bytes: The most bytes once decompressed.
+        max_elements: The most elements.
+        check: That of ``check_of``, which may have begun.
 
     Raises:
         UnreadableError: If the body is not a sound Arrow IPC stream.
@@ -41,7 +68,7 @@ def decode(
         TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
             once decompressed.
     """
-    table = read_table(body, max_bytes, _columns)
+    table = read_table(body, check or check_of(body, max_bytes), _columns)
     prediction = flatten("prediction", table.column("prediction"))
     target = flatten("target", table.column("target"), like=prediction)
     _check_shapes(prediction, target)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.table import is_text
-from service.codecs.ipc import check_stream_size, has_few_plain_messages
+from service.codecs.ipc import StreamCheck
 from service.codecs.options import escape
 from service.codecs.request import MAX_ID_BYTES
 from service.errors import Faults, TooLargeError, UnreadableError
@@ -22,38 +22,42 @@ _QUICK_BYTES = 16 << 20
 
 
 def read_table(
-    body: memoryview, max_bytes: int, choose: Callable[[pa.Schema], Sequence[str]]
+    body: memoryview, check: StreamCheck, choose: Callable[[pa.Schema], Sequence[str]]
 ) -> pa.Table:
     """Read the columns that are wanted of a stream, in place.
 
     Args:
         body: The stream.
-        max_bytes: The most it may take once decompressed.
+        check: That of ``check_of``, which may have begun.
         choose: Returns their names, in order; raises if the schema is not as it should be.
 
     Raises:
         UnreadableError: If the body is not a sound Arrow IPC stream.
         InvalidError: If a text is too long.
-        TooLargeError: If it takes more than ``max_bytes`` once decompressed.
+        TooLargeError: If it takes more than the limit of the check once decompressed.
     """
-    buffer = pa.py_buffer(body)
-    check_stream_size(buffer, max_bytes)
+    check.finish()
     try:
-        with pa.ipc.open_stream(buffer) as reader:
+        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             wanted = choose(reader.schema)
             table = reader.read_all().select(wanted)
         table.validate()
         for name in wanted:
-            _check_text(name, table.column(name), max_bytes)
+            _check_text(name, table.column(name), check.limit)
         table.validate(full=True)  # forged offsets would read past the buffer
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableError(f"the body is not a sound Arrow IPC stream: {error}") from error
     return table
 
 
-def is_quick(body: memoryview) -> bool:
+def check_of(body: memoryview, max_bytes: int) -> StreamCheck:
+    """Return the check of a stream's size, not begun yet."""
+    return StreamCheck(pa.py_buffer(body), max_bytes)
+
+
+def is_quick(body: memoryview, check: StreamCheck) -> bool:
     """Tell whether a stream is read in a few milliseconds: in few messages, not compressed."""
-    return len(body) <= _QUICK_BYTES and has_few_plain_messages(pa.py_buffer(body))
+    return len(body) <= _QUICK_BYTES and check.finds_few_and_plain()
 
 
 def write_table(table: pa.Table | pa.RecordBatch) -> list[memoryview]:

@@ -8,12 +8,13 @@ travel as 816 bytes are refused before they are unpacked. Field numbers are thos
 
 import itertools
 import struct
+from collections.abc import Iterator
 
 import pyarrow as pa
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
-from service.errors import TooLargeError, UnreadableError
+from service.errors import ServiceError, TooLargeError, UnreadableError
 
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # values of the union MessageHeader
 _MESSAGE_VERSION, _MESSAGE_HEADER_TYPE, _MESSAGE_HEADER, _MESSAGE_METADATA = 0, 1, 2, 4
@@ -27,13 +28,44 @@ _DICTIONARY_CHECKS = 16
 """How often the limit may be read: a dictionary is validated anew with each record batch."""
 
 
-def check_stream_size(body: pa.Buffer, limit: int) -> None:
-    """Raise ``TooLargeError`` if the stream needs more than ``limit`` bytes once decompressed.
+class StreamCheck:
+    """Judges a stream by the headers of its messages, each of which is read once.
 
-    Raises:
-        TooLargeError: If it does.
-        UnreadableError: If a header is damaged.
+    Args:
+        body: The stream.
+        limit: The most bytes that it may need once decompressed.
     """
+
+    def __init__(self, body: pa.Buffer, limit: int) -> None:
+        self._body = body
+        self.limit = limit
+        self._sizes = _checked_sizes(body, limit)
+
+    def finds_few_and_plain(self) -> bool:
+        """Tell whether the stream is a handful of messages, none of them compressed.
+
+        One to be refused is: reading it ends where the fault is.
+        """
+        try:
+            some = list(itertools.islice(self._sizes, _FEW + 1))
+        except ServiceError:
+            self._sizes = _checked_sizes(self._body, self.limit)  # so that ``finish`` meets it
+            return True
+        return len(some) <= _FEW and not any(some)
+
+    def finish(self) -> None:
+        """Look at the messages not seen yet.
+
+        Raises:
+            TooLargeError: If the stream needs more than the limit once decompressed.
+            UnreadableError: If a header is damaged.
+        """
+        for _ in self._sizes:
+            pass
+
+
+def _checked_sizes(body: pa.Buffer, limit: int) -> Iterator[int]:
+    """Yield what each message grows to if it is compressed; raises as ``StreamCheck.finish``."""
     total = dictionary = checked = 0
     source = pa.BufferReader(body)
     try:
@@ -48,27 +80,13 @@ def check_stream_size(body: pa.Buffer, limit: int) -> None:
                 checked += dictionary
             if checked > limit * _DICTIONARY_CHECKS:
                 raise TooLargeError("a large dictionary is shared by too many record batches")
+            yield size
     except (pa.ArrowException, OSError) as error:
         raise UnreadableError(f"the body is not an Arrow IPC stream: {error}") from error
     except (struct.error, IndexError, TypeError, ValueError) as error:
         raise UnreadableError("an Arrow message header is damaged") from error
     if source.tell() < body.size:  # a second stream, say, whose series would get no answer
         raise UnreadableError(f"{body.size - source.tell()} bytes follow the end of the stream")
-
-
-def has_few_plain_messages(body: pa.Buffer) -> bool:
-    """Tell whether a stream is a handful of messages, none of them compressed.
-
-    A damaged one is: reading it ends where the damage is.
-    """
-    messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(body))
-    try:
-        some = list(itertools.islice(messages, _FEW + 1))
-        return len(some) <= _FEW and not any(map(_decompressed_size, some))
-    except (pa.ArrowException, OSError, struct.error, IndexError, TypeError, ValueError):
-        return True
-    except UnreadableError:
-        return True
 
 
 def _decompressed_size(message: pa.ipc.Message) -> int:

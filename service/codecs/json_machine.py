@@ -1,36 +1,30 @@
 """Machine instructions that Python has no words for, to be used in compiled loops.
 
-``compiled`` belongs here too, as it must know of every file whose code ends up in the machine code
-that numba keeps on disk: numba itself looks only at the file of the outermost function.
+``compiled`` belongs here too, as it must know of every file whose code ends up in the machine code.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # ruff: noqa: ANN001, ANN201, ANN202, ARG001 - numba decides what a function of this kind takes
 
-import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
-from numba import extending, njit, types
+from numba import extending, types
+
+import core.compiled
 
 _WORD = ir.IntType(64)
 intrinsic: Any = extending.intrinsic
-_FAST: Any = {"nogil": True, "error_model": "numpy"}
-_SOURCES = ("json_machine.py", "json_floats.py", "json_loops.py", "request.py")
-_VERSION = zlib.crc32(b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES))
-
-inlined: Any = njit(forceinline=True, **_FAST)
+inlined: Any = core.compiled.inlined
+_SOURCES = [
+    Path(__file__).with_name(name)
+    for name in ("json_machine.py", "json_floats.py", "json_loops.py", "request.py")
+]
 
 
 def compiled(function):
     """Compile a function, and keep the result on disk until one of the sources changes."""
-    function.__qualname__ += f"_{_VERSION:x}"  # part of the name of the file
-    try:
-        return njit(cache=True, **_FAST)(function)
-    except RuntimeError as error:  # no folder for the cache
-        warnings.warn(f"numba cannot cache on disk, so each start compiles: {error}", stacklevel=2)
-        return njit(**_FAST)(function)
+    return core.compiled.compiled(function, _SOURCES)
 
 
 @intrinsic

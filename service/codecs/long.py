@@ -28,6 +28,7 @@ from core.table import (
     tensor_of_column,
 )
 from service.codecs.arrow_stream import read_table
+from service.codecs.ipc import StreamCheck
 from service.codecs.json_ordinary import SCRATCH
 from service.codecs.options import LongColumns, escape
 from service.codecs.request import LongForm, ScoreRequest, check_elements
@@ -130,16 +131,23 @@ def decode(
     options: ScoreOptions,
     columns: LongColumns,
     *,
-    max_bytes: int,
+    check: StreamCheck,
     max_elements: int,
 ) -> LongTable:
     """Read a request from a stream with a row an element; other columns are not looked at.
 
+    Args:
+        body: The stream.
+        options: What to compute.
+        columns: Which of its columns are what.
+        check: That of ``arrow_stream.check_of``, which may have begun.
+        max_elements: The most elements, each model counted.
+
     Raises:
         UnreadableError: If the body is not a sound Arrow IPC stream.
         InvalidError: If columns, types or keys break the contract.
-        TooLargeError: If it has more than ``max_elements`` elements, each model counted, or more
-            than ``max_bytes`` once decompressed.
+        TooLargeError: If it has more than ``max_elements`` elements, or is larger than the check
+            allows once decompressed.
     """
 
     def choose(schema: pa.Schema) -> list[str]:
@@ -152,7 +160,7 @@ def decode(
             getattr(schema.field(name).type, "tz", None)  # raises where a zone is not UTF-8
         return [*layout.keys, *layout.numbers]
 
-    table = read_table(body, max_bytes, choose)
+    table = read_table(body, check, choose)
     layout = _layout(table.schema, columns)
     check_elements(table.num_rows * len(layout.models), max_elements)
     try:
@@ -163,7 +171,7 @@ def decode(
         faults.add_each(error.rows, lambda row: (f"/{name}/{row}", "is null, or not finite"))
         faults.check()
         raise
-    return LongTable(table, layout, options, runs, max_bytes)
+    return LongTable(table, layout, options, runs, check.limit)
 
 
 def _layout(schema: pa.Schema, columns: LongColumns) -> Layout:

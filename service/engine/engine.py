@@ -219,6 +219,7 @@ class Engine:
                 # What is next in flight has had the device since now.
                 self._busy_since = time.monotonic() if flying else math.inf
                 self._settle(settled)
+                del settled  # bodies and gradients, which would stay until the next batch ends
             if not flying:
                 self._busy_since = math.inf
 
@@ -272,11 +273,13 @@ class Engine:
         with self._work:
             while True:
                 now = time.monotonic()
-                late = [
-                    (n, job) for n in self._policy.expire(now=now) if (job := self._jobs.get(n))
-                ]
-                self._settle([(n, job, DeadlineError(_TOO_LATE)) for n, job in late])
+                self._settle(self._expired(now))
                 batch = self._policy.next_batch(now=now, idle=not flying)
                 if batch or flying or not self._running:
                     return batch
                 self._work.wait()
+
+    def _expired(self, now: float) -> list[_Settled]:
+        """Take what is late off the queue."""
+        late = ((number, self._jobs.get(number)) for number in self._policy.expire(now=now))
+        return [(number, job, DeadlineError(_TOO_LATE)) for number, job in late if job]

@@ -23,9 +23,11 @@ class KeyMiddleware:
         if scope["type"] == "http" and scope["path"] not in self._open_paths:
             context = context_of(scope)
             given = context.headers.get(b"authorization", b"")
-            if not self._keys.allow(given):
+            holder = self._keys.holder(given)
+            if holder is None:
                 error = UnknownKeyError if given else UnauthorizedError
                 refusal = error("send Authorization: Bearer and a key of this server")
                 await problem_of(refusal, context.request_id)(scope, receive, send)
                 return
+            context.client = holder  # behind a proxy all come from one address
         await self._app(scope, receive, send)

@@ -28,7 +28,8 @@ class Context:
         request_id: The client's ``X-Request-Id`` when it is sane, else made here.
         headers: Those of the request, in lower case; the values of a repeated one joined by
             commas (RFC 9110, 5.3).
-        client: Whom its share of the server is counted for: the address it comes from.
+        client: Whom its share of the server is counted for: the holder of its key or, where none
+            is needed, the address it comes from.
         stages: Seconds by stage, in the order they happened.
         format: ``json`` or ``arrow`` once known, for the metrics.
         route: The route's path, for the metrics; a client's path would be unbounded.

@@ -65,13 +65,16 @@ class Keys:
             return None
         return cls(None if secret is None else secret.get_secret_value(), file)
 
-    def allow(self, authorization: bytes) -> bool:
-        """Tell whether an Authorization header carries a key; takes as long for any."""
+    def holder(self, authorization: bytes) -> str | None:
+        """Return a name for the key in an Authorization header, None if it carries none of these.
+
+        It takes as long for any, and no key can be told from its name.
+        """
         self._look()
         match = _BEARER.fullmatch(authorization.strip())
         digest = hashlib.sha256(match[1] if match else b"").digest()
         known = [hmac.compare_digest(digest, one) for one in (*self._given, *self._of_file)]
-        return any(known)
+        return f"key {digest.hex()}" if any(known) else None
 
     def _look(self) -> None:
         """Read the file again if it changed."""

@@ -5,7 +5,8 @@ A connection is new or idle, or owes a head (request line and headers), or owes 
     new, idle -> head      at the first byte
     head      -> body      when the headers are complete
     body      -> idle      when the message is complete
-    any       -> refused   over a bound: the answer is out, what still arrives is thrown away
+    any       -> refused   over a bound or malformed: what still arrives is thrown away; requests
+                           before are answered, then the refusal is, and the connection ends
 
 There is no timer a request. Every connection looks at itself once in a tick, a quarter of its
 shortest deadline, and compares its state with the clock; a request only moves the state. A
@@ -21,6 +22,10 @@ What each deadline does:
 - A body that nobody reads, since the answer is out: aborted after ``body_timeout_s``.
 - An answer that the client does not read (the socket's buffers are full and stay so), or a closed
   connection that cannot be flushed: aborted after ``write_timeout_s``.
+
+The end of what a client sends may mean that it went away or that it only reads from now on; TCP
+does not tell. Who waits for one answer is taken to be gone, so that what nobody waits for is not
+computed. Who has pipelined requests gets the answers of all that are whole.
 """
 
 import asyncio
@@ -72,6 +77,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_since: float | None = None
         self._noticed: tuple[RequestResponseCycle, str] | None = None
         self._fault: ServiceError | None = None
+        self._due: ServiceError | None = None
+        """A refusal that waits for the answers before it."""
+        self._pipelines = self._ended = False
         self._intake: Intake | None = None
         # Bytes since the head began or, after it, since the last byte of the body: whatever the
         # parser may be keeping. They come in reads, and the first may hold the end of the message
@@ -119,16 +127,20 @@ class BoundedProtocol(HttpToolsProtocol):
             if len(self.url) + fields > self._max_head:
                 self._fault = self._too_large()
                 raise self._fault  # uvicorn calls send_400_response
-        self._kept = self._foreign = 0
-        self._state = "body"
-        before, self._intake = self.cycle, None
+        if self.parser.get_http_version() not in {"1.1", "1.0"}:
+            self._fault = MalformedError("only HTTP/1.0 and HTTP/1.1 are spoken here")
+            raise self._fault
         if self.parser.should_upgrade() and self._announces_a_body():
             # The parser takes what follows for another protocol, which it is not.
             self._fault = MalformedError("a request with a body cannot ask for an Upgrade")
             raise self._fault
+        self._kept = self._foreign = 0
+        self._state = "body"
+        before, self._intake = self.cycle, None
         super().on_headers_complete()
         if self.cycle is before:  # another protocol was asked for, and takes over
             return
+        self._pipelines = self._pipelines or bool(self.pipeline)
         # Its task has not begun.
         self._intake = Intake(self.cycle, self.flow)
         self.cycle.receive = self._intake.receive  # type: ignore[method-assign]
@@ -152,6 +164,31 @@ class BoundedProtocol(HttpToolsProtocol):
         """Pass on the end of the body."""
         self._state = "idle"
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin the next request, or end the connection if there will be none."""
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if not was_last or self.transport.is_closing():
+            return
+        if self._due is not None:
+            self._write_refusal(self._due)
+        elif self._ended:
+            self.transport.close()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Tell whether to go on though nothing more will come."""
+        if not self._pipelines or self.cycle.response_complete:
+            return False
+        self._ended = True
+        return self._state != "body" or self._drop_unfinished()
+
+    def _drop_unfinished(self) -> bool:
+        """Forget the request whose body breaks off, if it only waits; tell whether that was so."""
+        if not self.pipeline:
+            return False
+        self.pipeline.popleft()
+        return True
 
     def pause_writing(self) -> None:
         """Note since when the client does not read."""
@@ -184,7 +221,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 log.info("a client did not read its answer in time")
                 self.transport.abort()
         elif self._state == "refused":
-            if waited > _LINGER_S:
+            if self._due is None and waited > _LINGER_S:
                 self.transport.abort()
         elif self.cycle is None or self.cycle.response_complete:
             self._look_for_a_request(now, waited)
@@ -208,15 +245,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer outside any request, and close once the client has read it."""
-        cycle = self.cycle
-        self._state, self._since = "refused", self.loop.time()
+        """Answer outside any request, after those before, and close once the client has read it."""
+        cycle, state = self.cycle, self._state
+        self._state = "refused"
         if cycle is not None and not cycle.response_complete:
+            if state != "body" or self._drop_unfinished():
+                self._due = error
+                return
             cycle.disconnected = True
             cycle.message_event.set()
-            if self.pipeline or cycle.response_started:  # half an answer may be out
+            if cycle.response_started:  # half an answer may be out
                 self.transport.abort()
                 return
+        self._write_refusal(error)
+
+    def _write_refusal(self, error: ServiceError) -> None:
+        self._due, self._since = None, self.loop.time()
         answer = problem_of(error, request_id := secrets.token_hex(16))
         answer.headers.update({"x-request-id": request_id, "connection": "close"})
         log.info("refused with %d: %s", answer.status_code, error)

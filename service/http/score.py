@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from core import Scores
 from service.codecs import arrow, json, long
 from service.codecs.compression import Decompression
+from service.codecs.ipc import StreamCheck
 from service.codecs.long import LongTable
 from service.codecs.options import columns_from_query, options_from_query
 from service.codecs.request import ScoreRequest
@@ -25,6 +26,7 @@ from service.http.context import Context, context_of
 from service.http.negotiation import FORMATS, negotiate
 from service.http.problems import problem_of
 from service.http.room import Hold, Room
+from service.http.sizes import added_bytes, encoded_bytes
 from service.http.threads import Threads
 from service.settings import Settings
 
@@ -52,17 +54,17 @@ class ScoreEndpoint:
         """Answer one request."""
         context = context_of(scope)
         context.route = "/score"
-        self._open += 1
-        try:
-            with self.room.hold(context.client) as hold:
-                try:
-                    format_, chunks = await self._in_time(scope, receive, context, hold)
-                except ServiceError as error:
-                    await problem_of(error, context.request_id)(scope, receive, send)
-                else:
-                    await _send(send, format_, chunks)
-        finally:
-            self._open -= 1
+        with self.room.hold(context.client) as hold:
+            self._open += 1
+            try:
+                format_, chunks = await self._in_time(scope, receive, context, hold)
+            except ServiceError as error:
+                answer = problem_of(error, context.request_id)(scope, receive, send)
+            else:
+                answer = _send(send, format_, chunks)
+            finally:
+                self._open -= 1
+            await answer
 
     async def _in_time(
         self, scope: Scope, receive: Receive, context: Context, hold: Hold
@@ -97,19 +99,28 @@ class ScoreEndpoint:
         started = time.perf_counter()
         if formats.coding != "identity":
             body = await self._decompress(body, formats.coding, limit, hold)
-        here = is_json or arrow.is_quick(body)
+        check = None if is_json else arrow.check_of(body, settings.max_body_bytes)
+        here = check is None or arrow.is_quick(body, check)
         if hold.kind != "arrow":
             here = here and len(body) <= _INLINE_BYTES
         try:
-            request = await self._threads.run(hold, self._decode, body, query, is_json, here=here)
+            request = await self._threads.run(hold, self._decode, body, query, check, here=here)
             if isinstance(request, LongTable):  # whose memory is known only now
                 hold.settle(request.needed_bytes)
                 here = here and request.elements <= _INLINE_BYTES
                 request = await self._threads.run(hold, request.request, here=here)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
-        encoded = _encoded_bytes(request, formats.answer)
-        hold.settle(_added_bytes(request, encoded, is_json=is_json))
+        encoded = encoded_bytes(request, formats.answer)
+        hold.settle(
+            added_bytes(
+                request,
+                encoded,
+                is_json=is_json,
+                answers_json=formats.answer == "json",
+                is_cut=request.elements > settings.batch_elements,
+            )
+        )
         answer = self._engine.score_at_once(
             request.prediction, request.target, request.options, idle=self._open == 1
         )
@@ -143,14 +154,12 @@ class ScoreEndpoint:
         return stream.output
 
     def _decode(
-        self,
-        body: memoryview,
-        query: Sequence[tuple[str, str]],
-        is_json: bool,  # noqa: FBT001
+        self, body: memoryview, query: Sequence[tuple[str, str]], check: StreamCheck | None
     ) -> ScoreRequest | LongTable:
+        """Read a body: Arrow if there is a check of it."""
         faults = Faults()
         settings = self._settings
-        if is_json:
+        if check is None:
             for name, _ in query:
                 faults.add(f"?{name}", "the options of a JSON request stand in its body")
             faults.check()
@@ -158,10 +167,17 @@ class ScoreEndpoint:
         options = options_from_query(query, faults)
         columns = columns_from_query(query, faults)
         faults.check()
-        limits = {"max_bytes": settings.max_body_bytes, "max_elements": settings.max_elements}
         if columns is not None:
-            return long.decode(body, options, columns, **limits)
-        return arrow.decode(body, options, **limits)
+            return long.decode(
+                body, options, columns, check=check, max_elements=settings.max_elements
+            )
+        return arrow.decode(
+            body,
+            options,
+            max_bytes=settings.max_body_bytes,
+            max_elements=settings.max_elements,
+            check=check,
+        )
 
     async def _score(self, request: ScoreRequest, receive: Receive, deadline: float) -> Answer:
         """Await the answer; withdraw the request if the client goes away first."""
@@ -210,25 +226,6 @@ def _timeout_ms(context: Context, settings: Settings) -> int:
         fault = FieldError("X-Request-Timeout-Ms", "must be a whole number of milliseconds, over 0")
         raise InvalidError(f"the header {fault.pointer} {fault.detail}", (fault,))
     return min(int(given), settings.max_timeout_ms)
-
-
-def _encoded_bytes(request: ScoreRequest, format_: str) -> int:
-    """Estimate the size of the answer."""
-    gradients = len(request.options.losses) if request.options.gradients else 0
-    size = request.prediction.dtype.itemsize
-    element = 20 if format_ == "json" else size
-    keys = 0
-    if request.long is not None:
-        keys = request.long.key_bytes
-        element += size if request.long.copied else 0  # gradients are laid out anew
-    return keys + 64 * len(request) + element * request.elements * gradients
-
-
-def _added_bytes(request: ScoreRequest, encoded: int, *, is_json: bool) -> int:
-    """Estimate what a request takes beside its body; Arrow is read in place where it can be."""
-    copied = is_json or (request.long is not None and request.long.copied)
-    sides = 2 * request.elements * request.prediction.dtype.itemsize
-    return encoded + (sides if copied else 0)
 
 
 async def _send(send: Send, format_: str, chunks: Sequence[memoryview]) -> None:

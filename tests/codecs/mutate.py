@@ -11,6 +11,7 @@ from streams import answers, pair, read, write
 
 from core import ScoreOptions
 from service.codecs import long
+from service.codecs.arrow_stream import check_of
 from service.codecs.options import LongColumns
 from service.codecs.request import ScoreRequest
 from service.errors import ServiceError
@@ -25,8 +26,9 @@ def read_either(body: bytes, number: int) -> ScoreRequest:
     """Read a stream in the form of the original of this number."""
     if number < len(originals()) - len(in_long_form()):
         return read(body, SKIP)
-    limits = {"max_bytes": 1 << 24, "max_elements": 1 << 20}
-    return long.decode(memoryview(body), SKIP, COLUMNS, **limits).request()
+    stream = memoryview(body)
+    check = check_of(stream, 1 << 24)
+    return long.decode(stream, SKIP, COLUMNS, check=check, max_elements=1 << 20).request()
 
 
 @functools.cache

@@ -8,7 +8,8 @@ import pytest
 from flatbuffers.table import Table
 from streams import plain, read, write
 
-from service.codecs.ipc import check_stream_size
+from service.codecs import ipc
+from service.codecs.ipc import StreamCheck
 from service.errors import TooLargeError, UnreadableError
 
 END = struct.pack("<Ii", 0xFFFFFFFF, 0)
@@ -63,6 +64,10 @@ def of_arrow_0_17(message):
     return frame(bytes(new.Output()), message.body.to_pybytes())
 
 
+def check(body, limit):
+    StreamCheck(body, limit).finish()
+
+
 def zeros(count=1 << 20):
     offsets = pa.array([0, count], pa.int32())
     values = pa.Array.from_buffers(pa.float64(), count, [None, pa.py_buffer(bytes(8 * count))])
@@ -74,9 +79,9 @@ def zeros(count=1 << 20):
 def test_the_size_is_that_of_the_decompressed_buffers(codec):
     body = pa.py_buffer(write(zeros(), compression=codec))
     needed = 2 * (8 << 20) + 2 * 8
-    check_stream_size(body, needed)
+    check(body, needed)
     with pytest.raises(TooLargeError, match=f"over {needed - 1} bytes once decompressed"):
-        check_stream_size(body, needed - 1)
+        check(body, needed - 1)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked():
@@ -89,7 +94,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked():
 
 
 def test_uncompressed_buffers_need_no_more_than_was_sent():
-    check_stream_size(pa.py_buffer(write(zeros(100))), 0)
+    check(pa.py_buffer(write(zeros(100))), 0)
 
 
 def test_compression_as_arrow_0_17_announced_it_is_refused():
@@ -97,7 +102,7 @@ def test_compression_as_arrow_0_17_announced_it_is_refused():
     body = messages[0].serialize().to_pybytes() + of_arrow_0_17(messages[1]) + END
     assert pa.ipc.open_stream(body).read_all().nbytes > 16 << 20  # readers honour it
     with pytest.raises(UnreadableError, match="version V5"):
-        check_stream_size(pa.py_buffer(body), 1 << 20)
+        check(pa.py_buffer(body), 1 << 20)
 
 
 @pytest.mark.parametrize(("size", "error"), [(-2, UnreadableError), (1 << 62, TooLargeError)])
@@ -106,10 +111,55 @@ def test_a_forged_size(size, error):
     body = messages[1].body.to_pybytes()
     forged = frame(messages[1].metadata.to_pybytes(), struct.pack("<q", size) + body[8:])
     with pytest.raises(error):
-        check_stream_size(pa.py_buffer(messages[0].serialize().to_pybytes() + forged + END), 10**9)
+        check(pa.py_buffer(messages[0].serialize().to_pybytes() + forged + END), 10**9)
 
 
 @pytest.mark.parametrize("body", [b"", b"\0", b"ARROW1\0\0", b"PAR1" * 9, b"\xff" * 64])
 def test_no_stream_at_all(body):
     with pytest.raises(UnreadableError):
         read(body)
+
+
+def in_batches(count, **options):
+    sink = pa.BufferOutputStream()
+    table, options = zeros(1), pa.ipc.IpcWriteOptions(**options)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        for _ in range(count):
+            writer.write_table(table)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "few"),
+    [
+        (in_batches(1), True),
+        (in_batches(63), True),  # the schema is a message as well
+        (in_batches(64), False),
+        (in_batches(200), False),
+        (in_batches(1, compression="zstd"), False),
+    ],
+)
+def test_each_message_is_looked_at_once(monkeypatch, body, few):
+    seen = []
+
+    def note(message):
+        seen.append(message)
+        return size_of(message)
+
+    size_of = ipc._decompressed_size
+    monkeypatch.setattr(ipc, "_decompressed_size", note)
+    twice = StreamCheck(body, 1 << 20)
+    assert twice.finds_few_and_plain() is few
+    assert len(seen) <= 65
+    twice.finish()
+    assert len(seen) == len(list(pa.ipc.MessageReader.open_stream(body)))
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff" * 64, write(plain(3))[:-20], in_batches(1).to_pybytes() * 2]
+)
+def test_what_is_found_damaged_at_the_first_look_is_refused_at_the_second(body):
+    twice = StreamCheck(pa.py_buffer(body), 1 << 20)
+    assert twice.finds_few_and_plain()
+    with pytest.raises(UnreadableError):
+        twice.finish()

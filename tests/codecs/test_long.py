@@ -18,6 +18,7 @@ from streams import GRADIENTS, answers, read, write
 from core import LOSSES, ScoreOptions
 from core.table import score_table
 from service.codecs import arrow, long
+from service.codecs.arrow_stream import check_of
 from service.codecs.options import columns_from_query, options_from_query
 from service.errors import Faults, InvalidError, TooLargeError, UnreadableError
 
@@ -30,8 +31,9 @@ def read_long(body, query=QUERY, options=SKIP, *, max_bytes=1 << 24, max_element
     columns = columns_from_query(list(query.items()), faults)
     options_from_query(list(query.items()), faults)
     faults.check()
+    body = memoryview(body)
     table = long.decode(
-        memoryview(body), options, columns, max_bytes=max_bytes, max_elements=max_elements
+        body, options, columns, check=check_of(body, max_bytes), max_elements=max_elements
     )
     request = table.request()
     assert len(table.runs.starts) <= table.table.num_rows
@@ -280,9 +282,9 @@ def test_what_grouping_takes_is_bounded_beforehand():
         made = pa.table({"unique_id": ids, "y": np.ones(rows), "A": np.ones(rows)})
         faults = Faults()
         columns = columns_from_query([("group_columns", "unique_id")], faults)
-        table = long.decode(
-            memoryview(write(made)), SKIP, columns, max_bytes=1 << 24, max_elements=1 << 20
-        )
+        body = memoryview(write(made))
+        check = check_of(body, 1 << 24)
+        table = long.decode(body, SKIP, columns, check=check, max_elements=1 << 20)
         needed.append(table.needed_bytes)
         before = pa.total_allocated_bytes()
         request = table.request()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from reference import adversarial
 
-from core import ALL_LOSSES, LossSpec, ScoreOptions, kernel_for
+from core import ALL_LOSSES, LossSpec, ScoreOptions, compiled, kernel_for
 from core.kernels import plain_kernel
 from core.kernels.fused_cpu import CHUNK, SHARE, FusedCpuKernel
 
@@ -92,12 +92,12 @@ def test_lengths_as_plain(dtype, options):
 
 @each_dtype
 @each_option
-@pytest.mark.parametrize("length", [1, 5, 16, 100, CHUNK + 7])
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.0, -2.5, np.nan, np.inf, 5e-324, 1e-45], ids=str)
-def test_constant_series_as_plain(dtype, options, length, value):
-    p = np.full(length, value, dtype)
-    assert_as_plain(p, p.copy(), [length], options)
-    assert_as_plain(p, np.zeros(length, dtype), [length], options)
+def test_constant_series_as_plain(dtype, options, value):
+    lengths = [1, 5, 16, 100, CHUNK + 7]
+    p = np.full(sum(lengths), value, dtype)
+    assert_as_plain(p, p.copy(), lengths, options)
+    assert_as_plain(p, np.zeros_like(p), lengths, options)
 
 
 @each_dtype
@@ -186,16 +186,28 @@ def test_without_numba_the_plain_kernel_and_a_warning(monkeypatch):
 
 
 def test_without_a_folder_for_the_cache_it_warns_and_works(monkeypatch):
-    from core.kernels import fused_loops
-
     def refuse(*_args, cache=False, **options):
         if cache:
             raise RuntimeError("no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(fused_loops, "njit", refuse)
+    def loop():
+        pass
+
+    monkeypatch.setattr(compiled, "njit", refuse)
     with pytest.warns(UserWarning, match="cannot cache"):
-        fused_loops._compiled(len)
+        assert compiled.compiled(loop) is loop
+
+
+def test_what_is_kept_on_disk_is_named_after_all_of_its_sources(tmp_path):
+    def name(text):
+        def loop():
+            pass
+
+        (tmp_path / "source.py").write_text(text)
+        return compiled.compiled(loop, [tmp_path / "source.py"]).__qualname__
+
+    assert name("a = 1") == name("a = 1") != name("a = 2")
 
 
 def test_warm_up_is_quick_from_the_cache(tmp_path):
@@ -214,4 +226,3 @@ def test_warm_up_is_quick_from_the_cache(tmp_path):
     )
     assert int(first[1]) == 16
     assert int(second[1]) == 0
-    assert float(second[0]) < float(first[0])

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from interpreted import fused_cuda
 
-from core import kernels
+from core import ScoreOptions, kernels
 from core.kernels import plain_kernel
 
-CUDA = torch.device("cuda")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 WIDEST = fused_cuda.WIDTHS[-1]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,3 +93,35 @@ def test_what_it_compiles_to_for_sm_80_and_sm_90():
         assert (f"st.global.{vector}" in report["stores"]) is report["aligned"], report
         assert report["local"] == report["spilled"] == report["fused"] == 0, report
         assert report["divisions"] == [f"div.rn.f{report['dtype'][-2:]}"], report
+
+
+class Recorded:
+    """In place of a Triton kernel: notes on which device it was launched."""
+
+    def __init__(self, current, launched):
+        self.current, self.launched = current, launched
+
+    def __getitem__(self, grid):
+        return lambda *_, **__: self.launched.append(list(self.current))
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_each_launch_is_on_the_device_of_the_batch(monkeypatch, warm):
+    current, launched = [], []
+
+    @contextmanager
+    def device_of(tensor):  # Triton launches on the current device, wherever the pointers lead
+        current.append(tensor.device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    for name in ("score_tiles", "join_pieces"):
+        monkeypatch.setattr(fused_cuda, name, Recorded(current, launched))
+    if warm:
+        fused_cuda.warm_up(CPU)
+    else:
+        ones, options = torch.ones(3), ScoreOptions(gradients=True, missing="skip")
+        fused_cuda.fused_cuda_kernel(ones, ones, torch.tensor([0, 3]), options)
+    assert len(launched) == (24 if warm else 3)
+    assert all(devices == [CPU] for devices in launched)

@@ -47,8 +47,6 @@ def test_score_refuses_what_it_cannot_mean():
         score(p, ragged([1.0, 2.0], dtype=torch.float32))
     with pytest.raises(ValueError, match="same offsets"):
         score(p, ragged([1.0], [2.0]))
-    with pytest.raises(TypeError, match="float32 or float64"):
-        score(*[ragged([1.0], dtype=torch.float16)] * 2)
     with pytest.raises(ValueError, match="more than once"):
         score(p, p, ["mae", "mae"])
     with pytest.raises(ValueError, match="unknown loss 'mse'"):
@@ -193,3 +191,15 @@ def test_buffers_are_shown_as_arrays_and_as_tensors_without_a_copy():
     assert score(Ragged(wants_gradients, one.edges), one.like(np.ones(3, np.float32))).values[
         "mae"
     ].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64", "bool", ">f4"])
+def test_ragged_refuses_at_once_what_no_kernel_takes(dtype):
+    values = np.ones(3, dtype)
+    with pytest.raises(TypeError, match=f"must be float32 or float64, not {values.dtype}"):
+        Ragged(values, np.array([0, 3]))
+    with pytest.raises(TypeError, match="must be float32 or float64"):
+        Ragged(np.ones(3), np.array([0, 3])).like(values)
+    if values.dtype.isnative:
+        with pytest.raises(TypeError, match=f"must be float32 or float64, not torch.{dtype}"):
+            Ragged.from_series([torch.from_numpy(values)])

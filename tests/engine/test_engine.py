@@ -23,7 +23,7 @@ from service.engine import BatchPolicy, Engine, Limits
 from service.engine.remote import Ending, Host, RemoteEngine, SharedMemory
 from service.engine.staging import Staging
 from service.engine.worker import DeviceWorker, Piece
-from service.errors import OverloadedError, ScoringError
+from service.errors import OverloadedError, ScoringError, ServiceError
 
 CPU = torch.device("cpu")
 POISON = 666.0
@@ -375,16 +375,28 @@ def test_nobody_is_lost_when_the_worker_dies_halfway_through_a_batch(monkeypatch
         asyncio.run(main())
 
 
-def test_a_failed_request_leaves_nothing_in_memory(caplog):
+async def outcome(future):
+    try:
+        await future
+    except ServiceError as error:
+        return type(error).__name__
+    return "answered"
+
+
+@pytest.mark.parametrize("end", ["answered", "ScoringError", "DeadlineError"])
+def test_a_request_leaves_nothing_in_memory_even_if_none_follows(caplog, end):
     async def main():
-        async with running(Kernel()) as engine:
-            prediction = ragged([POISON] * 10)
-            seen = weakref.ref(prediction)
-            with pytest.raises(ScoringError):
-                await submit(engine, prediction)
-            del prediction
-            assert (await submit(engine, ragged([1.0]))).scores.values["mae"].item() == 1
-            assert seen() is None
+        kernel = Kernel()
+        async with running(kernel) as engine:
+            prediction = ragged([POISON if end == "ScoringError" else 1.0] * 10)
+            target, seen = zeros_like(prediction), weakref.ref(prediction)
+            late = {"deadline": 0.0} if end == "DeadlineError" else {}
+            future = engine.submit(prediction, target, OPTIONS, **late)
+            assert await outcome(future) == end
+            del prediction, target, future
+            async with asyncio.timeout(5):
+                while seen() is not None:  # noqa: ASYNC110 - the device's thread lets go of it
+                    await asyncio.sleep(0)
 
     gc.disable()  # only a cycle would need it
     try:

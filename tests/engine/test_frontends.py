@@ -174,9 +174,10 @@ def test_a_stopped_worker_costs_deadlines_and_is_replaced(service):
     asyncio.run(main())
 
 
-def test_a_front_end_that_dies_is_replaced_and_the_other_serves_on(service):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_front_end_that_dies_or_hangs_is_replaced_and_the_other_serves_on(service, how):
     before = service.frontends
-    os.kill(min(before), signal.SIGKILL)
+    os.kill(min(before), how)
     with service.client() as client:
         for tag in range(1, 20):
             assert losses(client.post("/score", json=body_of(tag))) == [tag]

@@ -25,11 +25,12 @@ def small():
 
 
 @contextlib.contextmanager
-def half_sent(url, source, size=MEBI):
+def half_sent(url, source, size=MEBI, key="none"):
     """Announce a body, send its beginning and hold the connection open."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10, source_address=(source, 0)) as one:
         head = f"POST /score HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        head += f"Authorization: Bearer {key}\r\n"
         one.sendall(f'{head}Content-Length: {size}\r\n\r\n{{"series":'.encode())
         yield one
 
@@ -62,6 +63,20 @@ def test_a_client_that_holds_most_of_the_memory_is_refused_and_others_are_not(sm
         assert status == 503
         assert 1 <= int(headers["retry-after"]) <= 30
     assert wait_for_success(small).status_code == 200
+
+
+def test_shares_are_of_keys_where_keys_are_needed():
+    """Behind a proxy all requests come from one address."""
+    first, second = "first-0123456789", "second-0123456789"
+    limits = {"MAX_BODY_BYTES": MEBI, "MAX_JSON_BYTES": MEBI, "MAX_OPEN_BYTES": 4 * MEBI}
+    given = {**limits, "API_KEYS": f"{first},{second}"}
+    environment = {f"LOSS_SCORING_{k}": str(v) for k, v in given.items()}
+    with serving(LOSS_SCORING, "serve", **environment) as url, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(half_sent(url, "127.0.0.1", key=first))
+        assert refused(stack.enter_context(half_sent(url, "127.0.0.2", key=first)))[0] == 429
+        headers = {"Authorization": f"Bearer {second}"}
+        assert httpx.post(f"{url}/score", json=GOOD, headers=headers).status_code == 200
 
 
 def wait_for_success(url):

@@ -1,5 +1,7 @@
 """The bounded protocol without sockets or sleeps: a transport that records, a clock that is told."""
 
+import math
+
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
@@ -12,20 +14,26 @@ WHOLE = POST + b"Content-Length: 2\r\n\r\n{}"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n \r\n"
 
 
+class Timer:
+    def __init__(self, due, callback):
+        self.due, self.callback = due, callback
+
+    def cancel(self):
+        self.due = math.inf
+
+
 class Loop:
     """Runs no task: a request that came in stays unanswered until the test answers it."""
 
-    now = 0.0
+    def __init__(self):
+        self.now, self.timers = 0.0, []
 
     def time(self):
         return self.now
 
     def call_later(self, delay, callback):
-        self.due, self.callback = self.now + delay, callback
-        return self
-
-    def cancel(self):
-        pass
+        self.timers.append(Timer(self.now + delay, callback))
+        return self.timers[-1]
 
     def create_task(self, coroutine):
         coroutine.close()
@@ -36,9 +44,10 @@ class Loop:
 
     def pass_time(self, seconds):
         end = self.now + seconds
-        while self.due <= end:
-            self.now = self.due
-            self.callback()
+        while (first := min(self.timers, key=lambda timer: timer.due)).due <= end:
+            self.now = first.due
+            first.cancel()
+            first.callback()
         self.now = end
 
 
@@ -103,6 +112,9 @@ def answered(protocol) -> None:
 def test_the_bound_is_on_each_head_even_behind_a_body(protocol, transport, before, extra, status):
     first = POST + b"Content-Length: %d\r\n\r\n" % len(before) + before if before else b""
     protocol.data_received(first + POST + b"X: " + b"x" * extra + b"\r\n\r\n")
+    if before:
+        assert transport.written == b""
+        protocol.on_response_complete()
     assert transport.written[9:12] == status
 
 
@@ -124,11 +136,75 @@ def test_trailers_are_bounded_and_their_request_is_given_up(protocol, transport)
 
 
 def test_no_second_answer_is_written_into_one_under_way(protocol, transport):
-    protocol.data_received(WHOLE)
+    protocol.data_received(CHUNKED)
     protocol.cycle.response_started = True
-    protocol.data_received(b"no request\r\n\r\n")
+    protocol.data_received(b"z")
     assert transport.aborted
     assert transport.written == b""
+
+
+@pytest.mark.parametrize("start", [b"GET /livez", b"GET /livez HTTP/0.9", b"GET /livez HTTP/2.0"])
+def test_only_http_1_0_and_1_1_are_spoken(protocol, transport, start):
+    protocol.data_received(start + b"\r\n\r\n")
+    assert transport.written.startswith(b"HTTP/1.1 400 ")
+    assert protocol.cycle is None
+
+
+NEXT_FAULTS = [
+    b"no request\r\n\r\n",
+    b"GET /\r\n\r\n",
+    POST + b"X: " + b"x" * 1000 + b"\r\n\r\n",
+    CHUNKED + b"z",
+]
+
+
+@pytest.mark.parametrize("fault", NEXT_FAULTS)
+@pytest.mark.parametrize("reads", [1, 2])
+def test_a_request_is_answered_before_the_fault_of_the_next_one(
+    protocol, transport, loop, fault, reads
+):
+    first = WHOLE + WHOLE
+    if reads == 1:
+        protocol.data_received(first + fault)
+    else:
+        protocol.data_received(first)
+        protocol.data_received(fault)
+    waiting = list(protocol.pipeline)
+    assert len(waiting) == 1, "the faulty one is not served"
+    loop.pass_time(30)
+    assert transport.written == b""
+    assert not transport.aborted
+    protocol.on_response_complete()  # the first's
+    assert transport.written == b""
+    protocol.on_response_complete()
+    assert transport.written[:11] in {b"HTTP/1.1 40", b"HTTP/1.1 43"}
+    assert transport.ended
+    loop.pass_time(4)
+    assert transport.aborted
+
+
+def test_a_fault_in_the_body_of_the_request_that_is_served_ends_it(protocol, transport):
+    protocol.data_received(CHUNKED)
+    protocol.data_received(b"z")
+    assert transport.written.startswith(b"HTTP/1.1 400 ")
+    assert protocol.cycle.disconnected
+
+
+@pytest.mark.parametrize("rest", [b"", POST[:9], CHUNKED])
+def test_who_pipelines_and_then_only_reads_gets_all_answers(protocol, transport, rest):
+    protocol.data_received(WHOLE + WHOLE + rest)
+    assert protocol.eof_received()
+    assert len(protocol.pipeline) == 1, "one without its end is not served"
+    protocol.on_response_complete()
+    assert not transport.closing
+    protocol.on_response_complete()
+    assert transport.closing
+
+
+@pytest.mark.parametrize("sent", [b"", POST[:9], WHOLE, CHUNKED])
+def test_who_does_not_pipeline_and_ends_is_gone(protocol, sent):
+    protocol.data_received(sent)
+    assert not protocol.eof_received()
 
 
 def test_what_follows_a_refusal_is_ignored_until_the_client_goes_or_time_is_up(

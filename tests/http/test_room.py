@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from service.codecs import json
 from service.errors import OverloadedError, OverShareError, TooLargeError
 from service.http.room import Room
+from service.http.score import _added_bytes
 
 
 def test_what_is_likely_is_learned_settled_and_given_back():
@@ -78,3 +80,21 @@ def test_bytes_are_held_until_work_that_cannot_be_called_off_has_ended():
         assert room.held_bytes == 0
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("is_json", "answers_json", "is_cut", "copies_of_gradients"),
+    [
+        (False, False, False, 0),  # they are the answer itself
+        (False, False, True, 1),  # parts, and what they are joined to
+        (False, True, False, 1),  # beside their text
+        (True, True, True, 2),
+    ],
+)
+def test_what_a_request_is_taken_to_need(is_json, answers_json, is_cut, copies_of_gradients):
+    body = b'{"gradients": true, "losses": ["mae", "mape"], "series": [{"prediction": [1, 2, 3], "target": [4, 5, 6]}]}'
+    request, encoded = json.decode(memoryview(body), max_elements=3), 1000
+    kinds = {"is_json": is_json, "answers_json": answers_json, "is_cut": is_cut}
+    numbers = 2 * 3 * 8 if is_json else 0
+    gradients = 2 * 3 * 8 * copies_of_gradients
+    assert _added_bytes(request, encoded, **kinds) == encoded + numbers + gradients

@@ -267,3 +267,16 @@ def test_a_body_is_timed_by_what_arrived_and_only_if_it_is_not_there(monkeypatch
         receive(*[b""] * 50, every=1.1)
     with pytest.raises(LateError):
         receive(*[b"x" * 50] * 50, every=1.1)
+
+
+def test_answers_come_before_the_refusal_of_what_follows_and_after_the_end_of_requests(impatient):
+    expected = [b"200", b"200", b"400"]
+    for last, statuses in (
+        (b"no request\r\n\r\n", expected),
+        (b"GET /livez\r\n\r\n", expected),
+        (b"", expected[:2]),
+    ):
+        with connect(impatient) as raw:
+            raw.sendall(WHOLE + WHOLE + last)
+            raw.shutdown(socket.SHUT_WR)
+            assert re.findall(rb"HTTP/1.1 (\d+) ", read_all(raw)) == statuses

@@ -139,6 +139,8 @@ class _Peer:
                 watch=self._watch(number),
             )
         except ServiceError as error:
+            if self._host.engine.lost:  # the next worker can do it
+                self._host.on_lost()
             self._fail(number, error)
         except Exception as error:
             log.exception("a front end sent a request that makes no sense")

@@ -1,0 +1,36 @@
+"""How loops become machine code, those of the kernels and those that read JSON: by numba."""
+
+import warnings
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+_FAST: Any = {"nogil": True, "error_model": "numpy"}
+
+
+def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **options: Any) -> Any:
+    """Return a function that compiles itself at its first call, and keeps the result on disk.
+
+    It warns where no folder can be written, as then each start compiles.
+
+    Args:
+        function: What to compile.
+        sources: The files of all that becomes a part of it; numba itself looks only at the file of
+            the function, and would go on with old code when another changes.
+        options: Of ``numba.njit``.
+    """
+    texts = [path.read_bytes() for path in (Path(__file__), *sources)]
+    function.__qualname__ += f"_{zlib.crc32(b''.join(texts)):x}"  # part of the name of the file
+    try:
+        return njit(cache=True, **_FAST, **options)(function)
+    except RuntimeError as error:  # no folder for the cache
+        warnings.warn(f"numba cannot cache on disk, so each start compiles: {error}", stacklevel=2)
+        return njit(**_FAST, **options)(function)
+
+
+def inlined(function: Callable[..., Any], **options: Any) -> Any:
+    """Return a function that becomes a part of each compiled one that calls it."""
+    return njit(forceinline=True, **_FAST, **options)(function)
