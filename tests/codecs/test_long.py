@@ -21,6 +21,7 @@ from service.codecs import arrow, long
 from service.codecs.arrow_stream import check_of
 from service.codecs.options import columns_from_query, options_from_query
 from service.errors import Faults, InvalidError, TooLargeError, UnreadableError
+from service.http.sizes import added_bytes, encoded_bytes
 
 SKIP = ScoreOptions(gradients=True, missing="skip")
 QUERY = {"group_columns": "unique_id,cutoff"}
@@ -375,3 +376,23 @@ def test_several_batches_are_one_table():
     edges = read_long(stream).prediction.edges.tolist()
     assert edges == [*itertools.accumulate([0, 3, 2, 1, 3, 2, 1])]
     assert read_long(stream).prediction.values.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("made", "answers_json", "copies"),
+    [
+        (small(B=None), False, 0),  # all in place
+        (small(), False, 1),  # gradients are laid out anew
+        (small(), True, 1),  # they stand beside their text
+        (small(B=None, unique_id=["b", "a", "b"]), False, 1),
+    ],
+)
+def test_what_is_laid_out_anew_is_accounted_for(made, answers_json, copies):
+    request = read_long(write(made), {**QUERY, "group_columns": "unique_id"})
+    side = 8 * request.elements
+    assert request.long.copied == bool(copies)
+    kinds = {"is_json": False, "answers_json": answers_json, "is_cut": False}
+    want = 2 * side * bool(copies) + len(LOSSES) * side * copies
+    assert added_bytes(request, 0, **kinds) == want
+    keys = request.long.key_bytes
+    assert encoded_bytes(request, "arrow") >= keys > 8 * len(request)
