@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 SOAK_S ?= 1200
 
-.PHONY: help run stop test lint format lock bench bench-peers test-darts test-gpu chaos clean
+.PHONY: help run stop test lint format lock bench bench-peers test-darts test-ray test-spark test-gpu chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,20 @@ test-darts: ## compare with the real darts.utils.losses, in an environment of it
 	.venv-darts/bin/pip install --quiet --editable . --group dev
 	.venv-darts/bin/pip install --quiet --group darts
 	.venv-darts/bin/python -m pytest -m darts tests/core
+
+test-ray: ## score on real Ray Data, in an environment of its own
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-ray/bin/pip install --quiet --constraint constraints.txt --editable . --group dev
+	.venv-ray/bin/pip install --quiet --group ray
+	.venv-ray/bin/python -m pytest -m ray tests/bulk
+
+test-spark: ## score on real Spark, in an environment of its own; needs Java 17
+	$(PYTHON) -m venv .venv-spark
+	.venv-spark/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-spark/bin/pip install --quiet --constraint constraints.txt --editable . --group dev
+	.venv-spark/bin/pip install --quiet --group spark
+	.venv-spark/bin/python -m pytest -m spark tests/bulk
 
 test-gpu: $(VENV)/.installed ## run the tests that need a CUDA device, measure staging there
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core tests/engine

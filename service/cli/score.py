@@ -14,6 +14,7 @@ from rich.table import Table
 
 from core import LOSSES, Missing, MissingValueError, Ragged, ScoreOptions, Scores, ZeroDivision
 from core import score as score_series
+from core.table import answer_schema, answer_table
 from service.app import choose_device
 from service.cli.console import table_console
 from service.cli.files import check_output, explained, open_output, open_source
@@ -159,34 +160,17 @@ def _defined(scores: Scores, name: str, options: ScoreOptions) -> npt.NDArray[np
 
 
 def _schema(source: pa.Schema, layout: Layout, options: ScoreOptions) -> pa.Schema:
-    names = [spec.name for spec in options.losses]
-    fields = [source.field(key) for key in layout.keys]
-    fields += [pa.field("model", pa.string()), pa.field("length", pa.int64())]
-    fields += [pa.field(name, pa.float64()) for name in names]
-    fields += [
-        pa.field(f"{name}_masked", pa.int64()) for name in names if LOSSES[name].has_quotient
-    ]
-    return pa.schema(fields)
+    keys = pa.schema([source.field(key) for key in layout.keys])
+    return answer_schema(keys, options, pa.float64())
 
 
 def _rows(
     block: Block, layout: Layout, options: ScoreOptions, scores: list[Scores], schema: pa.Schema
 ) -> pa.Table:
     """Lay one block out as one row per series and model, the models of a series together."""
-    series, models = len(block.target), len(layout.models)
-    owner = np.repeat(np.arange(series), models)
-    columns = [block.keys.column(key).take(owner) for key in layout.keys]
-    columns.append(pa.array(list(layout.models) * series, pa.string()))
-    columns.append(pa.array(block.target.lengths[owner]))
-    for spec in options.losses:
-        values = np.stack([one.values[spec.name].numpy() for one in scores], axis=1).ravel()
-        defined = np.stack([_defined(one, spec.name, options) for one in scores], axis=1).ravel()
-        columns.append(pa.array(values, mask=~defined))
-    columns += [
-        pa.array(np.stack([one.masked[name].numpy() for one in scores], axis=1).ravel())
-        for name in scores[0].masked
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
+    edges = block.target.edges
+    table = answer_table(block.keys, edges, layout.models, Scores.cat(scores), options)
+    return table.cast(schema)
 
 
 class _Tally:

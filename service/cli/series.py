@@ -11,14 +11,28 @@ import pyarrow.compute as pc
 import torch
 
 from core import Ragged
+from core.table import (
+    Groups,
+    NullKeyError,
+    element_type,
+    faults_of,
+    group_rows,
+    holds_numbers,
+    is_interval,
+    is_text,
+    tensor_of_column,
+)
+from core.table import Layout as LongLayout
 from service.cli.files import Source
 from service.codecs.arrow_lists import flatten
 from service.errors import InvalidError
 
 ID_NAMES = ("unique_id", "id")
 CUTOFF_NAME = "cutoff"
-_NO_MODEL = re.compile(r".*-(lo|hi)-\d+(\.\d+)?|__index_level_\d+__")
-"""Nixtla's prediction intervals and the index that pandas leaves in a file: not forecasts."""
+_INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas leaves in a file; no forecast, even if it is a number."""
+_FIRST_LOOK = 1 << 12
+"""Series after which those of different blocks are first compared."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,11 @@ class Layout:
     def columns(self) -> list[str]:
         """All columns that are read."""
         return [*self.keys, self.target, *self.models]
+
+    @property
+    def long(self) -> LongLayout:
+        """The same for a table in the long form."""
+        return LongLayout(self.keys, self.target, self.models)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,19 +109,16 @@ def find_layout(  # noqa: PLR0913 - one name a column
             name
             for name in names
             if name not in taken
-            and not _NO_MODEL.fullmatch(name)
+            and not is_interval(name)
+            and not _INDEX.fullmatch(name)
             and not pa.types.is_null(schema.field(name).type)
             and _holds_numbers(schema.field(name).type, nested=nested)
         ]
         if not models:
             raise InvalidError(f"no column of predictions among {', '.join(names)}")
-    for name in (target_col, *models):
-        if name not in names:
-            raise InvalidError(f"no column {name!r} among {', '.join(names)}")
-        if not _holds_numbers(schema.field(name).type, nested=nested):
-            kind = "lists of float or double" if nested else "numbers"
-            raise InvalidError(f"column {name!r} must hold {kind}, not {schema.field(name).type}")
-    return Layout(keys, target_col, tuple(dict.fromkeys(models)), nested)
+    layout = Layout(keys, target_col, tuple(dict.fromkeys(models)), nested)
+    _check_columns(schema, layout)
+    return layout
 
 
 def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block]:
@@ -154,12 +170,19 @@ def _is_list(type_: pa.DataType) -> bool:
 def _holds_numbers(type_: pa.DataType, *, nested: bool) -> bool:
     if nested:
         return _is_list(type_) and bool(pa.types.is_floating(type_.value_type))
-    return bool(
-        pa.types.is_floating(type_)
-        or pa.types.is_integer(type_)
-        or pa.types.is_decimal(type_)
-        or pa.types.is_null(type_)  # a CSV column without a value
-    )
+    return holds_numbers(type_)
+
+
+def _check_columns(schema: pa.Schema, layout: Layout) -> None:
+    if not layout.nested:
+        for name, detail in faults_of(schema, layout.long):
+            raise InvalidError(f"column {name!r} {detail}")
+    for name in (layout.target, *layout.models):
+        if name not in schema.names:
+            raise InvalidError(f"no column {name!r} among {', '.join(schema.names)}")
+        if not _holds_numbers(schema.field(name).type, nested=layout.nested):
+            type_ = schema.field(name).type
+            raise InvalidError(f"column {name!r} must hold lists of float or double, not {type_}")
 
 
 def _nested_block(table: pa.Table, layout: Layout) -> Block:
@@ -179,73 +202,92 @@ def _nested_block(table: pa.Table, layout: Layout) -> Block:
 
 
 def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[Block]:
-    seen: set[tuple[object, ...]] = set()
+    seen = _Seen(layout)
     rest: list[pa.Table] = []  # the last series of a batch may go on in the next
     for batch in batches:
         table = pa.Table.from_batches([batch])
         if table.num_rows == 0:
             continue
-        starts = _series_starts(table, layout)
+        groups = _together(table, layout)
+        starts = groups.edges[:-1]
         goes_on = bool(rest) and _key(rest[-1], -1, layout) == _key(table, 0, layout)
-        if goes_on and len(starts) == 1:
+        if goes_on and len(groups) == 1:
             rest.append(table)
             continue
         pending = sum(part.num_rows for part in rest)
-        offsets = (starts[1:] if goes_on else starts) + pending
-        if pending:
-            offsets = np.concatenate([[0], offsets])
-        if len(offsets) > 1:
+        if len(groups) > 1 or pending:
             whole = pa.concat_tables([*rest, table.slice(0, starts[-1])]).combine_chunks()
-            yield _long_block(whole, offsets, layout, seen)
+            yield _long_block(whole, layout, seen)
         rest = [table.slice(starts[-1])]
     if rest:
-        whole = pa.concat_tables(rest).combine_chunks()
-        yield _long_block(whole, np.array([0, whole.num_rows]), layout, seen)
+        yield _long_block(pa.concat_tables(rest).combine_chunks(), layout, seen)
+    seen.check()
 
 
 def _key(table: pa.Table, row: int, layout: Layout) -> tuple[object, ...]:
     return tuple(table.column(key)[row].as_py() for key in layout.keys)
 
 
-def _series_starts(table: pa.Table, layout: Layout) -> npt.NDArray[np.int64]:
-    """Return the first row of each run of equal keys."""
+def _together(table: pa.Table, layout: Layout) -> Groups:
+    """Return the series of some rows; refuse rows that are not together."""
     _check_keys(table, layout)
-    changed = np.zeros(table.num_rows - 1, np.bool_)
-    for key in layout.keys:
-        column = table.column(key)
-        differs = pc.not_equal(column.slice(1), column.slice(0, table.num_rows - 1))
-        changed |= differs.to_numpy()
-    return np.concatenate([[0], np.flatnonzero(changed) + 1])
+    try:
+        groups = group_rows(table.select(layout.keys))
+    except NullKeyError as error:
+        raise InvalidError(str(error)) from error
+    if groups.order is not None:
+        first, last = groups.order[groups.edges[:-1]], groups.order[groups.edges[1:] - 1]
+        _refuse_apart(groups, last - first + 1 != np.diff(groups.edges), layout)
+    return groups
+
+
+def _refuse_apart(groups: Groups, apart: npt.NDArray[np.bool_], layout: Layout) -> None:
+    raise InvalidError(
+        f"the rows of series {name_of(groups.keys, int(np.flatnonzero(apart)[0]))} are not "
+        f"together; sort the file by {', '.join(layout.keys)}, or pass --sort"
+    )
+
+
+class _Seen:
+    """The keys of all blocks so far; looked at whenever there are twice as many as before."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._keys: list[pa.Table] = []
+        self._count, self._due = 0, _FIRST_LOOK
+
+    def add(self, keys: pa.Table) -> None:
+        self._keys.append(keys)
+        self._count += keys.num_rows
+        if self._count >= self._due:
+            self.check()
+            self._due = 2 * self._count
+
+    def check(self) -> None:
+        """Refuse a series that stands in two blocks."""
+        if len(self._keys) < 2:
+            return
+        groups = group_rows(pa.concat_tables(self._keys))
+        sizes = np.diff(groups.edges)
+        if (sizes > 1).any():
+            _refuse_apart(groups, sizes > 1, self._layout)
 
 
 def _check_keys(table: pa.Table, layout: Layout) -> None:
     for key in layout.keys:
         column = table.column(key)
-        empty = pa.types.is_string(column.type) and pc.any(pc.equal(column, "")).as_py()
+        empty = is_text(column.type) and pc.any(pc.equal(column, "")).as_py()
         if column.null_count or empty:
             raise InvalidError(f"column {key!r} holds nulls, so its rows belong to no series")
 
 
-def _long_block(
-    table: pa.Table, offsets: npt.NDArray[np.int64], layout: Layout, seen: set[tuple[object, ...]]
-) -> Block:
-    keys = table.select(layout.keys).take(offsets[:-1])
-    for row, key in enumerate(zip(*(column.to_pylist() for column in keys.columns), strict=True)):
-        if key in seen:
-            raise InvalidError(
-                f"the rows of series {name_of(keys, row)} are not together; sort the file by "
-                f"{', '.join(layout.keys)}, or pass --sort"
-            )
-        seen.add(key)
-    types = {table.schema.field(name).type for name in (layout.target, *layout.models)}
-    dtype = pa.float32() if types == {pa.float32()} else pa.float64()
-
-    def values(name: str) -> torch.Tensor:
-        numbers = table.column(name).cast(dtype).to_numpy()  # a null becomes NaN
-        return torch.from_numpy(np.array(numbers))
-
-    predictions = {model: values(model) for model in layout.models}
-    return _block(keys, values(layout.target), predictions, offsets, table.num_rows)
+def _long_block(table: pa.Table, layout: Layout, seen: _Seen) -> Block:
+    groups = _together(table, layout)
+    seen.add(groups.keys)
+    kind = element_type(table.schema, layout.long)
+    target, *predictions = [tensor_of_column(table.column(n), kind) for n in layout.long.numbers]
+    by_model = dict(zip(layout.models, predictions, strict=True))
+    return _block(groups.keys, target, by_model, groups.edges, table.num_rows)
 
 
 def _block(

@@ -8,28 +8,41 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 import core
 from core import Ragged, ScoreOptions, Scores
+from core.table import is_text, one_array
+from service.codecs import long_answer
 from service.codecs.arrow_lists import (
     Side,
     check_nulls,
     flatten,
     gradient_column,
     is_series,
-    one_array,
+)
+from service.codecs.arrow_stream import (
+    MEDIA_TYPE,
+    check_of,
+    is_quick,
+    read_table,
+    write_table,
 )
 from service.codecs.ipc import StreamCheck
 from service.codecs.options import escape
-from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
-from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError, UnreadableError
+from service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
+from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
-MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+__all__ = [
+    "MEDIA_TYPE",
+    "check_missing",
+    "check_of",
+    "decode",
+    "encode",
+    "is_quick",
+    "may_be_missing",
+]
 _SIDES = ("prediction", "target")
-_QUICK_BYTES = 16 << 20
-"""Series of one element make a million of it, which takes some 8 milliseconds."""
 
 
 def decode(
@@ -55,15 +68,15 @@ def decode(
         TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
             once decompressed.
     """
-    (check or check_of(body, max_bytes)).finish()
-    table = _read(pa.py_buffer(body))
+    table = read_table(body, check or check_of(body, max_bytes), _columns)
     prediction = flatten("prediction", table.column("prediction"))
     target = flatten("target", table.column("target"), like=prediction)
     _check_shapes(prediction, target)
     check_elements(int(prediction.offsets[-1]), max_elements)
 
     dtype = torch.promote_types(prediction.values.dtype, target.values.dtype)
-    ragged = Ragged.trusted(prediction.values.to(dtype), prediction.offsets)  # _read checked them
+    # read_table has checked the offsets.
+    ragged = Ragged.trusted(prediction.values.to(dtype), prediction.offsets)
     return ScoreRequest(
         prediction=ragged,
         target=ragged.like(target.values.to(dtype)),
@@ -87,6 +100,9 @@ def check_missing(request: ScoreRequest) -> None:
     Raises:
         InvalidError: If there are any.
     """
+    if request.long is not None:
+        long_answer.check_missing(request, request.long)
+        return
     missing = core.find_missing(request.prediction, request.target, MAX_LISTED_ERRORS)
     faults = Faults()
     for series, side, position in missing.first:
@@ -98,42 +114,14 @@ def check_missing(request: ScoreRequest) -> None:
     faults.check()
 
 
-class _Gather:
-    """A file that keeps what is written to it, in parts that are not copied."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.parts: list[memoryview] = []
-
-    def write(self, part: bytes | pa.Buffer) -> None:
-        self.parts.append(memoryview(part).cast("B"))
-
-    def flush(self) -> None:
-        pass
-
-    def joined(self, smallest: int = 1 << 16) -> list[memoryview]:
-        """Return the parts, with small neighbours joined: each part may be a packet."""
-        joined: list[memoryview] = []
-        small: list[memoryview] = []
-        for part in [*self.parts, None]:
-            if part is not None and len(part) < smallest:
-                small.append(part)
-                continue
-            if small:
-                joined.append(memoryview(b"".join(small)))
-                small = []
-            if part is not None:
-                joined.append(part)
-        return joined
-
-
 def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
     """Write an answer: id, length, then losses, masked counts and gradients as columns.
 
     A loss without an element left is null. A NaN that MAE propagated stays NaN. The parts of the
     answer are views of the scores wherever they are large.
     """
+    if request.long is not None:
+        return write_table(long_answer.answer(request, request.long, scores))
     columns: dict[str, pa.Array] = {
         "id": _id_column(request.ids),
         "length": pa.array(request.prediction.lengths),
@@ -146,38 +134,10 @@ def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
         columns[f"{name}_masked"] = pa.array(counts)
     for name, flat in gradients.items():
         columns[f"{name}_gradient"] = gradient_column(request, flat)
-    batch = pa.record_batch(columns)
-    gathered = _Gather()
-    with pa.ipc.new_stream(pa.PythonFile(gathered, "w"), batch.schema) as writer:
-        writer.write_batch(batch)
-    return gathered.joined()
+    return write_table(pa.record_batch(columns))
 
 
-def check_of(body: memoryview, max_bytes: int) -> StreamCheck:
-    """Return the check of a stream's size, not begun yet."""
-    return StreamCheck(pa.py_buffer(body), max_bytes)
-
-
-def is_quick(body: memoryview, check: StreamCheck) -> bool:
-    """Tell whether a stream is read in a few milliseconds: in few messages, not compressed."""
-    return len(body) <= _QUICK_BYTES and check.finds_few_and_plain()
-
-
-def _read(body: pa.Buffer) -> pa.Table:
-    try:
-        with pa.ipc.open_stream(body) as reader:
-            _check_schema(reader.schema)
-            table = reader.read_all()
-        table.validate()
-        if "id" in table.schema.names:
-            _check_id_lengths(table.column("id"))
-        table.validate(full=True)  # forged offsets would read past the buffer
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableError(f"the body is not a sound Arrow IPC stream: {error}") from error
-    return table
-
-
-def _check_schema(schema: pa.Schema) -> None:
+def _columns(schema: pa.Schema) -> list[str]:
     faults = Faults()
     for name in dict.fromkeys(schema.names):
         if name not in ("id", *_SIDES):
@@ -196,17 +156,13 @@ def _check_schema(schema: pa.Schema) -> None:
     if schema.names.count("id") == 1 and not _is_id(schema.field("id").type):
         faults.add("/id", f"must be strings or integers, not {schema.field('id').type}")
     faults.check()
+    return list(schema.names)
 
 
 def _is_id(type_: pa.DataType) -> bool:
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    return _is_text(type_) or pa.types.is_integer(type_)
-
-
-def _is_text(type_: pa.DataType) -> bool:
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(is_kind(type_) for is_kind in kinds)
+    return is_text(type_) or pa.types.is_integer(type_)
 
 
 def _check_shapes(prediction: Side, target: Side) -> None:
@@ -241,30 +197,6 @@ def _ids(table: pa.Table) -> Sequence[int | str] | pa.Array:
         faults.add("/id", "its dictionary holds a null")
     faults.check()
     return ids
-
-
-def _check_id_lengths(column: pa.ChunkedArray) -> None:
-    """Refuse long ids by their declared lengths, before anything reads their text.
-
-    Views may share one buffer, so that together they are far longer than the stream.
-    """
-    longest = 0
-    for ids in column.chunks:
-        names = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
-        if _is_text(names.type) and len(names):
-            longest = max(longest, _longest(names))
-    if longest > MAX_ID_BYTES:
-        faults = Faults()
-        faults.add("/id", f"the longest is {longest} bytes; {MAX_ID_BYTES} are allowed")
-        faults.check()
-
-
-def _longest(names: pa.Array) -> int:
-    if pa.types.is_string_view(names.type):
-        stop = names.offset + len(names)
-        views = np.frombuffer(names.buffers()[1], np.int32, 4 * stop).reshape(-1, 4)
-        return int(views[names.offset :, 0].max())
-    return int(pc.max(pc.binary_length(names)).as_py() or 0)
 
 
 def _id_column(ids: Sequence[int | str] | pa.Array) -> pa.Array:

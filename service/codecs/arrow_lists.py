@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
+from core.table import one_array, tensor_of
 from service.codecs.request import ScoreRequest
 from service.errors import Faults
 
@@ -58,7 +58,7 @@ def flatten(name: str, column: pa.ChunkedArray, like: Side | None = None) -> Sid
             faults.check()
         flat = flat.flatten()
     if like is not None and like.channels == channels and np.array_equal(raw, like.raw):
-        return like._replace(values=_tensor(flat))
+        return like._replace(values=tensor_of(flat))
     offsets = np.subtract(raw, raw[0], dtype=np.int64)
     faults.add_each(
         np.flatnonzero(offsets[1:] == offsets[:-1]),
@@ -67,7 +67,7 @@ def flatten(name: str, column: pa.ChunkedArray, like: Side | None = None) -> Sid
     faults.check()
     if channels:
         offsets *= channels
-    return Side(_tensor(flat), raw, offsets, channels)
+    return Side(tensor_of(flat), raw, offsets, channels)
 
 
 def gradient_column(request: ScoreRequest, flat: npt.NDArray[Any]) -> pa.Array:
@@ -100,19 +100,6 @@ def is_series(type_: pa.DataType) -> bool:
     return inner in _FLOATS or (_is_fixed(inner) and inner.value_type in _FLOATS)
 
 
-def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """Join the chunks of a column; a single one is returned as it is."""
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    if not pa.types.is_dictionary(column.type):
-        return column.combine_chunks()
-    names = column.type.value_type
-    if column.num_chunks == 0:  # combine_chunks cannot make an empty dictionary of views
-        return pa.DictionaryArray.from_arrays(pa.array([], pa.int64()), pa.array([], names))
-    # Together the dictionaries of the batches can outgrow an index type that holds each.
-    return column.cast(pa.dictionary(pa.int64(), names)).combine_chunks()
-
-
 def check_nulls(name: str, array: pa.Array, faults: Faults) -> None:
     """Note every row that is null."""
     if array.null_count:
@@ -126,17 +113,6 @@ def _is_fixed(type_: pa.DataType) -> bool:
 
 def _is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or _is_fixed(type_)
-
-
-def _tensor(flat: pa.Array) -> torch.Tensor:
-    """View Arrow values as a tensor; a null element becomes NaN, which needs a copy."""
-    if flat.null_count:
-        flat = pc.fill_null(flat, float("nan"))
-    if len(flat) == 0:
-        return torch.empty(0, dtype=torch.float32 if flat.type == pa.float32() else torch.float64)
-    if flat.buffers()[1].address % flat.type.byte_width:
-        return torch.from_numpy(flat.to_numpy().copy())
-    return torch.from_dlpack(flat)  # type: ignore[attr-defined]
 
 
 def _gradient_channels(request: ScoreRequest) -> int:

@@ -38,7 +38,7 @@ class StreamCheck:
 
     def __init__(self, body: pa.Buffer, limit: int) -> None:
         self._body = body
-        self._limit = limit
+        self.limit = limit
         self._sizes = _checked_sizes(body, limit)
 
     def finds_few_and_plain(self) -> bool:
@@ -49,7 +49,7 @@ class StreamCheck:
         try:
             some = list(itertools.islice(self._sizes, _FEW + 1))
         except ServiceError:
-            self._sizes = _checked_sizes(self._body, self._limit)  # so that ``finish`` meets it
+            self._sizes = _checked_sizes(self._body, self.limit)  # so that ``finish`` meets it
             return True
         return len(some) <= _FEW and not any(some)
 

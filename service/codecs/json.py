@@ -9,6 +9,7 @@ import numpy.typing as npt
 import orjson
 
 from core import Scores
+from service.codecs import long_answer
 from service.codecs.json_ordinary import SMALL, decode_ordinary
 from service.codecs.json_strict import decode_strictly
 from service.codecs.request import ScoreRequest
@@ -39,6 +40,8 @@ def warm_up() -> None:
 
 def encode(request: ScoreRequest, scores: Scores) -> bytes:
     """Write an answer; a loss or gradient that is NaN or infinite is null, as JSON has neither."""
+    if request.long is not None:
+        return _written(long_answer.document(request, request.long, scores), request.elements)
     losses, masked, gradients = scores.arrays()
     answer: dict[str, Any] = {
         "ids": request.id_list(),
@@ -51,9 +54,13 @@ def encode(request: ScoreRequest, scores: Scores) -> bytes:
         answer["gradients"] = {
             name: _cut(column, edges, request.channels) for name, column in gradients.items()
         }
-    if request.elements <= _AT_ONCE:
+    return _written(answer, request.elements)
+
+
+def _written(answer: dict[str, Any], elements: int) -> bytes:
+    if elements <= _AT_ONCE:
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    return b"".join(_pieces(answer, request.elements))
+    return b"".join(_pieces(answer, elements))
 
 
 def _pieces(value: Any, elements: int) -> Iterator[bytes]:
@@ -66,7 +73,7 @@ def _pieces(value: Any, elements: int) -> Iterator[bytes]:
     step = len(value) * _AT_ONCE // elements
     if isinstance(value, dict):
         for i, (name, column) in enumerate(value.items()):
-            yield b'%b"%b":' % (b"," if i else b"{", name.encode())
+            yield b"%b%b:" % (b"," if i else b"{", orjson.dumps(name))
             yield from _pieces(column, elements)
         yield b"}" if value else b"{}"
     elif step == 0 and isinstance(value[0], np.ndarray):  # long rows

@@ -1,6 +1,8 @@
 """The options of a request, from a JSON object or from query parameters."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from core import LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
@@ -15,7 +17,10 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 DTYPES = ("float64", "float32")
 JSON_OPTIONS = ("losses", "gradients", *CHOICES, "dtype")
 PARAMETERS = sorted({name for loss in LOSSES.values() for name in loss.parameters})
-QUERY_OPTIONS = ("losses", "gradients", *PARAMETERS, *CHOICES)
+LONG_COLUMNS = ("group_columns", "target_column", "prediction_columns")
+QUERY_OPTIONS = ("losses", "gradients", *PARAMETERS, *CHOICES, *LONG_COLUMNS)
+MAX_GROUP_COLUMNS = 8
+"""Each is compared from row to row, and has its part in what a row takes meanwhile."""
 
 
 def kind_of(value: object) -> str:
@@ -59,6 +64,54 @@ def dtype_from_json(document: Mapping[str, Any], faults: Faults) -> str:
         faults.add("/dtype", f"must be one of {', '.join(DTYPES)}")
         return DTYPES[0]
     return str(dtype)
+
+
+@dataclass(frozen=True)
+class LongColumns:
+    """The columns that a request in the long form names.
+
+    Attributes:
+        groups: Those that together name a series.
+        target: That of the actual values.
+        predictions: One a model; None takes those of floats that are not named otherwise.
+    """
+
+    groups: tuple[str, ...]
+    target: str = "y"
+    predictions: tuple[str, ...] | None = None
+
+
+def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> LongColumns | None:
+    """Read which columns are what; None if the request is not in the long form."""
+    given = {name: text for name, text in query if name in LONG_COLUMNS}
+    if "group_columns" not in given:
+        for name in given:
+            faults.add(f"?{name}", "is of the long form, in which group_columns names a series")
+        return None
+    groups = _names("group_columns", given, faults)
+    if len(groups) > MAX_GROUP_COLUMNS:
+        faults.add(
+            "?group_columns", f"names {len(groups)} columns; {MAX_GROUP_COLUMNS} are allowed"
+        )
+    target = given.get("target_column", "y")
+    if not target or target in groups:
+        faults.add("?target_column", "must be the name of a column that is no group column")
+    if "prediction_columns" not in given:
+        return LongColumns(groups, target)
+    predictions = _names("prediction_columns", given, faults)
+    for name in {*groups, target}.intersection(predictions):
+        faults.add("?prediction_columns", f"names {name!r}, which is named otherwise")
+    return LongColumns(groups, target, predictions)
+
+
+def _names(parameter: str, given: Mapping[str, str], faults: Faults) -> tuple[str, ...]:
+    names = given[parameter].split(",")
+    if "" in names:
+        faults.add(f"?{parameter}", "must be names of columns, with commas between them")
+    for name, count in Counter(names).items():
+        if name and count > 1:
+            faults.add(f"?{parameter}", f"names {name!r} more than once")
+    return tuple(names)
 
 
 def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> ScoreOptions:

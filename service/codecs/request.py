@@ -8,10 +8,28 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from core import Ragged, ScoreOptions
+from core.table import Groups, Layout
 from service.errors import TooLargeError
 
 MAX_ID_BYTES = 512
 ALLOW_MISSING = "missing=skip leaves such elements out, missing=propagate keeps them"
+
+
+@dataclass(frozen=True, eq=False)
+class LongForm:
+    """What the answer to a request in the long form needs to know of it.
+
+    Attributes:
+        layout: Which column was what.
+        groups: The series, each of which every model predicted.
+        copied: Whether the numbers were laid out anew, and not read in place.
+        key_bytes: About how many bytes the keys take in the answer.
+    """
+
+    layout: Layout
+    groups: Groups
+    copied: bool
+    key_bytes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +43,8 @@ class ScoreRequest:
         ids: One a series, in order.
         channels: The width C of each T x C series, 0 for a plain one; None if all are plain.
         gradient_type: The Arrow type of a gradient column when the request was Arrow.
+        long: If it came in the long form. Its series are then those of the first model, then
+            those of the second, and so on, each with the one target.
     """
 
     prediction: Ragged
@@ -33,6 +53,7 @@ class ScoreRequest:
     ids: Sequence[int | str] | pa.Array
     channels: npt.NDArray[np.int64] | None = None
     gradient_type: pa.DataType | None = None
+    long: LongForm | None = None
 
     def __len__(self) -> int:
         """Return the number of series."""

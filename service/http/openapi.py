@@ -9,70 +9,12 @@ from core import LOSSES
 from service.codecs import arrow, json
 from service.codecs.options import CHOICES, DTYPES, PARAMETERS
 from service.http import problems
-
-_REQUEST_EXAMPLES: dict[str, dict[str, Any]] = {
-    "smallest": {
-        "summary": "Two series, all losses",
-        "value": {
-            "series": [
-                {"prediction": [102.0, 118.5], "target": [100.0, 120.0]},
-                {"prediction": [0.5], "target": [0.0]},
-            ]
-        },
-    },
-    "everything": {
-        "summary": "Every option; the second target has a missing value",
-        "value": {
-            "losses": ["mae", {"name": "smape", "block_denom_grad": False}],
-            "gradients": True,
-            "missing": "skip",
-            "zero_division": "skip",
-            "dtype": "float32",
-            "series": [
-                {"id": "store-1", "prediction": [102.0, 118.5], "target": [100.0, 120.0]},
-                {"id": "store-2", "prediction": [7.0, 8.0, 9.0], "target": [7.5, None, 9.0]},
-            ],
-        },
-    },
-    "multivariate": {
-        "summary": "One series of 2 steps x 3 channels",
-        "value": {
-            "gradients": True,
-            "series": [
-                {"prediction": [[1, 2, 3], [4, 5, 6]], "target": [[1, 2, 4], [4, 4, 6]]},
-            ],
-        },
-    },
-}
-
-_ARROW_SAMPLE = """\
-import httpx
-import pyarrow as pa
-
-table = pa.table({
-    "id": ["store-1", "store-2"],
-    "prediction": [[102.0, 118.5], [0.5]],
-    "target": [[100.0, 120.0], [0.0]],
-})
-sink = pa.BufferOutputStream()
-with pa.ipc.new_stream(sink, table.schema) as writer:
-    writer.write_table(table)
-answer = httpx.post(
-    "http://127.0.0.1:8000/score",
-    params={"losses": "mae,smape", "gradients": "true"},
-    content=sink.getvalue().to_pybytes(),
-    headers={"Content-Type": "application/vnd.apache.arrow.stream"},
-)
-answer.raise_for_status()
-scores = pa.ipc.open_stream(answer.content).read_all()
-print(scores.to_pylist())
-"""
-
-_DESCRIPTION = (
-    "Scores many series of (prediction, target): a loss per series and, on request, the gradient "
-    "of each loss with respect to each predicted element. A series' answer is the same bits "
-    "however requests are split or merged. The options of a JSON request stand in its body, those "
-    "of an Arrow request are query parameters. A body may have Content-Encoding gzip or zstd."
+from service.http.openapi_texts import (
+    ARROW_SAMPLE,
+    DESCRIPTION,
+    LONG_PARAMETERS,
+    LONG_SAMPLE,
+    REQUEST_EXAMPLES,
 )
 
 
@@ -97,6 +39,8 @@ def _schemas() -> dict[str, Any]:
     }
     id_ = {"oneOf": [{"type": "string"}, {"type": "integer"}], "description": "Default: position."}
     columns = {"type": "object", "additionalProperties": _list_of({"type": ["number", "null"]})}
+    counts = {"type": "object", "additionalProperties": _list_of({"type": "integer"})}
+    gradients = {"type": "object", "additionalProperties": _list_of({"type": "array", "items": {}})}
     return {
         "ScoreRequest": {
             "type": "object",
@@ -140,14 +84,25 @@ def _schemas() -> dict[str, Any]:
                 "ids": _list_of(id_),
                 "lengths": _list_of({"type": "integer"}),
                 "losses": columns,
-                "masked": {
+                "masked": counts,
+                "gradients": gradients,
+            },
+        },
+        "LongScores": {
+            "type": "object",
+            "required": ["groups", "models", "lengths", "losses", "masked"],
+            "properties": {
+                "groups": {
                     "type": "object",
-                    "additionalProperties": _list_of({"type": "integer"}),
+                    "additionalProperties": _list_of({}),
+                    "description": "The group columns. Dates and times are text of ISO 8601, those "
+                    "with a zone in UTC; decimals are text.",
                 },
-                "gradients": {
-                    "type": "object",
-                    "additionalProperties": _list_of({"type": "array", "items": {}}),
-                },
+                "models": _list_of({"type": "string"}),
+                "lengths": _list_of({"type": "integer"}),
+                "losses": columns,
+                "masked": counts,
+                "gradients": gradients,
             },
         },
         "Problem": {
@@ -187,10 +142,13 @@ def _parameters() -> list[dict[str, Any]]:
             option: {"type": "string", "enum": list(choices), "default": choices[0]}
             for option, choices in CHOICES.items()
         },
+        "group_columns": {"type": "string", "example": "unique_id,cutoff"},
+        "target_column": {"type": "string", "default": "y"},
+        "prediction_columns": {"type": "string", "example": "AutoARIMA,SeasonalNaive"},
     }
     return [
         {"name": name, "in": "query", "required": False, "schema": schema,
-         "description": "Of an Arrow request only."}
+         "description": LONG_PARAMETERS.get(name, "Of an Arrow request only.")}
         for name, schema in schemas.items()
     ] + [
         {"name": "X-Request-Timeout-Ms", "in": "header", "required": False,
@@ -213,25 +171,31 @@ def add_score(document: dict[str, Any]) -> None:
     document["paths"]["/score"] = {
         "post": {
             "summary": "Score many series",
-            "description": _DESCRIPTION,
+            "description": DESCRIPTION,
             "operationId": "score",
             "parameters": _parameters(),
-            "x-codeSamples": [{"lang": "Python", "label": "Arrow", "source": _ARROW_SAMPLE}],
+            "x-codeSamples": [
+                {"lang": "Python", "label": label, "source": source}
+                for label, source in (("Arrow", ARROW_SAMPLE), ("Arrow, long form", LONG_SAMPLE))
+            ],
             "requestBody": {
                 "required": True,
                 "content": {
                     json.MEDIA_TYPE: {
                         "schema": _ref("ScoreRequest"),
-                        "examples": _REQUEST_EXAMPLES,
+                        "examples": REQUEST_EXAMPLES,
                     },
                     arrow.MEDIA_TYPE: {"schema": binary},
                 },
             },
             "responses": {
                 "200": {
-                    "description": "One row a series, as columns, in the request's order.",
+                    "description": "One row a series, as columns, in the request's order; in the "
+                    "long form one a series and model.",
                     "content": {
-                        json.MEDIA_TYPE: {"schema": _ref("Scores")},
+                        json.MEDIA_TYPE: {
+                            "schema": {"oneOf": [_ref("Scores"), _ref("LongScores")]}
+                        },
                         arrow.MEDIA_TYPE: {"schema": binary},
                     },
                 },

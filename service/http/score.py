@@ -13,10 +13,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from core import Scores
-from service.codecs import arrow, json
+from service.codecs import arrow, json, long
 from service.codecs.compression import Decompression
 from service.codecs.ipc import StreamCheck
-from service.codecs.options import options_from_query
+from service.codecs.long import LongTable
+from service.codecs.options import columns_from_query, options_from_query
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Scorer
 from service.errors import DeadlineError, Faults, FieldError, InvalidError, ServiceError
@@ -25,6 +26,7 @@ from service.http.context import Context, context_of
 from service.http.negotiation import FORMATS, negotiate
 from service.http.problems import problem_of
 from service.http.room import Hold, Room
+from service.http.sizes import added_bytes, encoded_bytes
 from service.http.threads import Threads
 from service.settings import Settings
 
@@ -85,8 +87,11 @@ class ScoreEndpoint:
         self, scope: Scope, receive: Receive, context: Context, hold: Hold, deadline: float
     ) -> tuple[str, list[memoryview]]:
         formats = negotiate(context.headers)
-        context.format = hold.kind = formats.request
         is_json = formats.request == "json"
+        context.format = hold.kind = formats.request
+        query = parse_qsl(scope["query_string"].decode("ascii", "replace"), keep_blank_values=True)
+        if not is_json and any(name == "group_columns" for name, _ in query):
+            hold.kind = "long"
         settings = self._settings
         limit = settings.max_json_bytes if is_json else settings.max_body_bytes
         limit = min(limit, settings.max_body_bytes)
@@ -95,16 +100,20 @@ class ScoreEndpoint:
         if formats.coding != "identity":
             body = await self._decompress(body, formats.coding, limit, hold)
         check = None if is_json else arrow.check_of(body, settings.max_body_bytes)
-        here = arrow.is_quick(body, check) if check else len(body) <= _INLINE_BYTES
+        here = check is None or arrow.is_quick(body, check)
+        if hold.kind != "arrow":
+            here = here and len(body) <= _INLINE_BYTES
         try:
-            request = await self._threads.run(
-                hold, self._decode, body, scope["query_string"], check, here=here
-            )
+            request = await self._threads.run(hold, self._decode, body, query, check, here=here)
+            if isinstance(request, LongTable):  # whose memory is known only now
+                hold.settle(request.needed_bytes)
+                here = here and request.elements <= _INLINE_BYTES
+                request = await self._threads.run(hold, request.request, here=here)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
-        encoded = _encoded_bytes(request, formats.answer)
+        encoded = encoded_bytes(request, formats.answer)
         hold.settle(
-            _added_bytes(
+            added_bytes(
                 request,
                 encoded,
                 is_json=is_json,
@@ -144,19 +153,24 @@ class ScoreEndpoint:
             done = await self._threads.run(hold, stream.advance, size, here=here)
         return stream.output
 
-    def _decode(self, body: memoryview, query: bytes, check: StreamCheck | None) -> ScoreRequest:
+    def _decode(
+        self, body: memoryview, query: Sequence[tuple[str, str]], check: StreamCheck | None
+    ) -> ScoreRequest | LongTable:
         """Read a body: Arrow if there is a check of it."""
         faults = Faults()
         settings = self._settings
-        text = query.decode("ascii", "replace")
-        parameters = parse_qsl(text, keep_blank_values=True) if text else []
         if check is None:
-            for name, _ in parameters:
+            for name, _ in query:
                 faults.add(f"?{name}", "the options of a JSON request stand in its body")
             faults.check()
             return json.decode(body, max_elements=settings.max_elements)
-        options = options_from_query(parameters, faults)
+        options = options_from_query(query, faults)
+        columns = columns_from_query(query, faults)
         faults.check()
+        if columns is not None:
+            return long.decode(
+                body, options, columns, check=check, max_elements=settings.max_elements
+            )
         return arrow.decode(
             body,
             options,
@@ -212,26 +226,6 @@ def _timeout_ms(context: Context, settings: Settings) -> int:
         fault = FieldError("X-Request-Timeout-Ms", "must be a whole number of milliseconds, over 0")
         raise InvalidError(f"the header {fault.pointer} {fault.detail}", (fault,))
     return min(int(given), settings.max_timeout_ms)
-
-
-def _encoded_bytes(request: ScoreRequest, format_: str) -> int:
-    """Estimate the size of the answer."""
-    gradients = len(request.options.losses) if request.options.gradients else 0
-    element = 20 if format_ == "json" else request.prediction.dtype.itemsize
-    return 64 * len(request) + element * request.elements * gradients
-
-
-def _added_bytes(
-    request: ScoreRequest, encoded: int, *, is_json: bool, answers_json: bool, is_cut: bool
-) -> int:
-    """Estimate what a request takes beside its body.
-
-    Arrow is read in place, and gradients are written in place; text stands beside the numbers, and
-    gradients of a request that was cut stand there in parts and joined.
-    """
-    side = request.elements * request.prediction.dtype.itemsize
-    gradients = side * len(request.options.losses) if request.options.gradients else 0
-    return encoded + 2 * side * is_json + gradients * (answers_json + is_cut)
 
 
 async def _send(send: Send, format_: str, chunks: Sequence[memoryview]) -> None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import LOSS_SCORING, ROOT, SHARED
 
+from core.table import score_table
 from service.cli import main
 from service.cli.files import open_source
 from service.cli.series import find_layout, read_series
@@ -155,6 +156,31 @@ def test_scattered_rows_are_refused_and_sorted_on_demand(cli, tmp_path):
     for name in ("mae", "mape", "smape"):  # the rows of a series were summed in another order
         values = [np.array(side[name].to_pylist(), float) for side in sides]
         assert np.allclose(*values, rtol=1e-13, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 300, 1 << 17])
+def test_the_answer_is_that_of_the_whole_table(cli, tmp_path, monkeypatch, batch_rows):
+    monkeypatch.setattr(open_source, "__defaults__", (batch_rows, ()))
+    output = tmp_path / "scores.parquet"
+    path, table = tmp_path / "f.parquet", pq.read_table(EXAMPLE).slice(0, 2000)
+    pq.write_table(table, path)
+    assert cli("score", path, "--missing", "skip", "-o", output)[0] == 0
+    assert pq.read_table(output).equals(score_table(table, missing="skip"))
+
+
+@pytest.mark.parametrize("apart", [1, 3, 40])
+def test_a_series_that_comes_back_is_refused_wherever_it_does(cli, tmp_path, monkeypatch, apart):
+    monkeypatch.setattr(open_source, "__defaults__", (2, ()))
+    monkeypatch.setattr("service.cli.series._FIRST_LOOK", 4)
+    path, output = tmp_path / "f.parquet", tmp_path / "scores.parquet"
+    ids = ["again", *(f"id-{n}" for n in range(apart)), "again"]
+    numbers = [1.0] * len(ids)
+    pq.write_table(pa.table({"unique_id": ids, "y": numbers, "m": numbers}), path)
+    status, _, err = cli("score", path, "-o", output)
+    assert status == 2
+    assert "the rows of series again are not together" in err
+    assert not output.exists()
+    assert cli("score", path, "--sort")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_thousands_of_mutations_are_refused_or_read():
     script = Path(__file__).with_name("mutate.py")
     root = Path(__file__).resolve().parents[2]
     ran = subprocess.run(
-        [sys.executable, "-W", "error", script, "6000"],
+        [sys.executable, "-W", "error", script, "8000"],
         env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False, timeout=100,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr

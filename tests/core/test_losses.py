@@ -153,8 +153,11 @@ def test_repr_shows_what_differs_from_the_default():
 
 @pytest.mark.parametrize(
     "name",
-    ["core.losses", "core.options", "core.ragged", "core.scoring", "service.engine.policy"],
-)
+    [
+        "core.losses", "core.options", "core.ragged", "core.scoring", "core.table.groups",
+        "core.table.score", "service.engine.policy",
+    ],
+)  # fmt: skip
 def test_examples_in_docstrings_run(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0

@@ -1,9 +1,9 @@
 """20,000 damaged Arrow streams: no crash, no 5xx, bounded memory, and 200 only with a sound answer.
 
 Bit flips, extreme numbers in the metadata, truncation, splices, forged offsets, and zstd and lz4
-bombs. A crash of the process shows as lost connections and a dead process; without
-``validate(full=True)`` the forged offsets crash it, without the sum of decompressed sizes the
-bombs take gigabytes.
+bombs; a quarter of them in the long form. A crash of the process shows as lost connections and a
+dead process; without ``validate(full=True)`` the forged offsets crash it, without the sum of
+decompressed sizes the bombs take gigabytes.
 """
 
 import barrage
@@ -35,6 +35,20 @@ def originals() -> list[bytes]:
         stream(table(lists, id=text.cast(pa.string_view())), compression="lz4"),
         stream(table(rows, id=pa.array([1, 2]))),
         stream(pa.concat_tables([table(fixed), table(fixed)])),
+    ]
+
+
+def long_originals() -> list[bytes]:
+    text = pa.array(["a", "b", "a longer name than fits in a view", "a", "b"])
+    when = pa.array([1, 1, 2, 1, 2], pa.timestamp("ns", "UTC"))
+    numbers = pa.array([1.0, 2.0, None, 4.0, 5.0], pa.float32())
+    columns = {"cutoff": when, "y": numbers, "A": numbers, "B": pa.array([1.0, 0, 3, 4, 5])}
+    return [
+        stream(pa.table({"id": text, **columns})),
+        stream(pa.table({"id": text.dictionary_encode(), **columns})),
+        stream(pa.table({"id": text.dictionary_encode(), **columns}), compression="zstd"),
+        stream(pa.table({"id": text.cast(pa.string_view()), **columns}), compression="lz4"),
+        stream(pa.concat_tables([pa.table({"id": pa.array(range(5)), **columns})] * 2)),
     ]
 
 
@@ -73,21 +87,44 @@ def sound(_body: bytes, answer) -> bool:
     return {"id", "length", "mae", "mae_gradient"} <= set(read.column_names)
 
 
+def sound_long(_body: bytes, answer) -> bool:
+    read = pa.ipc.open_stream(answer.body).read_all()
+    read.validate(full=True)
+    models = read["model"].to_pylist()
+    names = list(dict.fromkeys(models))
+    columns = {"id", "cutoff", "length", "mae", "mae_gradient"}
+    together = models == names * (len(models) // len(names or [0]))
+    return together and columns <= set(read.column_names)
+
+
 def findings(running: Instance, count: int) -> list[Finding]:
     """Judge a service that runs with LIMITS."""
-    return barrage.findings(
-        running,
-        barrage.Barrage(ARROW, "losses=mae&gradients=true&missing=skip", sound),
-        originals() * 10,
-        [
-            (mutants(originals(), count - count // 10, 11), 8),
-            (forged(count // 10), 8),
-            (bombs() * 4, 2),
-        ],
-        what=f"{count:,} damaged Arrow streams, bombs included",
-        unsound="answers that are no problem and no sound table",
-        most_mebi=2 * ROOM / MEBI,
-    )
+    query = "losses=mae&gradients=true&missing=skip"
+    long, offsets = count // 4, count // 10
+    return [
+        *barrage.findings(
+            running,
+            barrage.Barrage(ARROW, query, sound),
+            originals() * 10,
+            [
+                (mutants(originals(), count - long - offsets, 11), 8),
+                (forged(offsets), 8),
+                (bombs() * 4, 2),
+            ],
+            what=f"{count - long:,} damaged Arrow streams, bombs included",
+            unsound="answers that are no problem and no sound table",
+            most_mebi=2 * ROOM / MEBI,
+        ),
+        *barrage.findings(
+            running,
+            barrage.Barrage(ARROW, f"{query}&group_columns=id,cutoff", sound_long),
+            long_originals() * 10,
+            [(mutants(long_originals(), long, 13), 8)],
+            what=f"{long:,} damaged Arrow streams in the long form",
+            unsound="answers that are no problem and no sound table",
+            most_mebi=2 * ROOM / MEBI,
+        ),
+    ]
 
 
 def run(count: int = 20_000) -> list[Finding]:

@@ -34,9 +34,11 @@ def test_json_examples_run(document, client):
         assert len(answer.json()["ids"]) == len(example["value"]["series"])
 
 
-def test_the_arrow_example_runs(document, url, capsys):
-    (sample,) = document["paths"]["/score"]["post"]["x-codeSamples"]
-    source = sample["source"].replace("http://127.0.0.1:8000", url)
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_arrow_examples_run(document, url, capsys, number):
+    samples = document["paths"]["/score"]["post"]["x-codeSamples"]
+    assert len(samples) == 2
+    source = samples[number]["source"].replace("http://127.0.0.1:8000", url)
     scope = {}
     exec(compile(source, "sample", "exec"), scope)  # noqa: S102 - our own document
     assert isinstance(scope["scores"], pa.Table)

@@ -7,7 +7,7 @@ import pytest
 from service.codecs import json
 from service.errors import OverloadedError, OverShareError, TooLargeError
 from service.http.room import Room
-from service.http.score import _added_bytes
+from service.http.sizes import added_bytes
 
 
 def test_what_is_likely_is_learned_settled_and_given_back():
@@ -97,4 +97,4 @@ def test_what_a_request_is_taken_to_need(is_json, answers_json, is_cut, copies_o
     kinds = {"is_json": is_json, "answers_json": answers_json, "is_cut": is_cut}
     numbers = 2 * 3 * 8 if is_json else 0
     gradients = 2 * 3 * 8 * copies_of_gradients
-    assert _added_bytes(request, encoded, **kinds) == encoded + numbers + gradients
+    assert added_bytes(request, encoded, **kinds) == encoded + numbers + gradients

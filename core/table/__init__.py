@@ -1,0 +1,48 @@
+"""Score a whole Arrow table in one call; the one part of ``core`` that needs pyarrow.
+
+A table in the long form has one row an element, as a forecasting pipeline keeps it: columns that
+together name a series, one column of targets, and one column of predictions a model. The answer
+has one row a series and model. The command line, the service's long form and ``score_table`` read
+and answer such tables with what is here, so they agree to the bit.
+
+It is not imported by ``core``, which does without Arrow.
+"""
+
+from core.table.answer import answer_schema, answer_table, interleave, interleave_elements
+from core.table.groups import Groups, NullKeyError, Runs, find_runs, group_rows
+from core.table.layout import (
+    Layout,
+    TableError,
+    element_type,
+    faults_of,
+    find_models,
+    holds_numbers,
+    is_interval,
+    is_text,
+)
+from core.table.numbers import one_array, tensor_of, tensor_of_column
+from core.table.score import score_table
+
+__all__ = [
+    "Groups",
+    "Layout",
+    "NullKeyError",
+    "Runs",
+    "TableError",
+    "answer_schema",
+    "answer_table",
+    "element_type",
+    "faults_of",
+    "find_models",
+    "find_runs",
+    "group_rows",
+    "holds_numbers",
+    "interleave",
+    "interleave_elements",
+    "is_interval",
+    "is_text",
+    "one_array",
+    "score_table",
+    "tensor_of",
+    "tensor_of_column",
+]

@@ -1,0 +1,188 @@
+"""Rows to series: which rows have equal keys, without a step of Python per row or series.
+
+Equal neighbours are found by comparing a column with itself one row on; so a table whose series
+are each together is grouped at the speed of a comparison, and stays where it is. Only the keys of
+such runs are encoded, by Arrow's hash tables, which compare what they hold: keys are equal by
+value, never by hash alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from core.table.layout import TableError
+from core.table.numbers import one_array
+
+
+class NullKeyError(TableError):
+    """Rows whose key is null, NaN or infinite belong to no series.
+
+    Attributes:
+        column: Of the key.
+        rows: All of them.
+    """
+
+    def __init__(self, column: str, rows: NDArray[np.int64]) -> None:
+        self.column = column
+        self.rows = rows
+        super().__init__(
+            (column, f"has no key in row {rows[0]} (the first of {len(rows)} such rows)")
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The series of a table, in the order of their first rows.
+
+    Attributes:
+        keys: One row a series.
+        edges: Where each series starts and ends, int64 from 0 to the number of rows.
+        order: The rows of the table, series by series, each in the table's order; None if that
+            is how they stand.
+    """
+
+    keys: pa.Table
+    edges: NDArray[np.int64]
+    order: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        """Return the number of series."""
+        return len(self.edges) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Rows with equal keys that stand together, in a table whose series may not.
+
+    Attributes:
+        keys: The columns that together name a series.
+        starts: The first row of each run.
+    """
+
+    keys: pa.Table
+    starts: NDArray[np.int64]
+    _takeable: list[pa.ChunkedArray]
+    _comparable: list[pa.ChunkedArray]
+
+    def group(self) -> Groups:
+        """Return the series."""
+        starts, rows = self.starts, self.keys.num_rows
+        ranks, count = _ranks([column.take(pa.array(starts)) for column in self._comparable])
+        if count == len(starts):
+            return Groups(self._named(starts), np.append(starts, rows), None)
+        runs = np.argsort(ranks, kind="stable")
+        lengths = np.diff(np.append(starts, rows))[runs]
+        ends = np.cumsum(lengths)
+        order = np.repeat(starts[runs] - (ends - lengths), lengths)
+        order += np.arange(rows)
+        last = np.cumsum(np.bincount(ranks, minlength=count)) - 1
+        edges = np.concatenate([[0], ends[last]])
+        return Groups(self._named(order[edges[:-1]]), edges, order)
+
+    def _named(self, rows: NDArray[np.int64]) -> pa.Table:
+        """Take rows of the keys, in the types that the keys have."""
+        taken = [column.take(pa.array(rows)) for column in self._takeable]
+        return pa.table(
+            [_like(one, field.type) for one, field in zip(taken, self.keys.schema, strict=True)],
+            self.keys.column_names,
+        )
+
+
+def find_runs(keys: pa.Table) -> Runs:
+    """Find the runs of a table; ``Runs.group`` takes some hundred bytes more for each.
+
+    Raises:
+        NullKeyError: If a key is null or not finite.
+    """
+    takeable = [_takeable(column) for column in keys.columns]
+    columns = [
+        _comparable(name, column) for name, column in zip(keys.column_names, takeable, strict=True)
+    ]
+    return Runs(keys, _run_starts(columns, keys.num_rows), takeable, columns)
+
+
+def group_rows(keys: pa.Table) -> Groups:
+    """Find the series of a table.
+
+    Args:
+        keys: The columns that together name a series.
+
+    Raises:
+        NullKeyError: If a key is null or not finite.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> groups = group_rows(pa.table({"id": ["b", "a", "a", "b"]}))
+        >>> groups.keys["id"].to_pylist(), groups.edges.tolist(), groups.order.tolist()
+        (['b', 'a'], [0, 2, 4], [0, 3, 1, 2])
+    """
+    return find_runs(keys).group()
+
+
+def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column that Arrow can take rows of: in one dictionary, and without views."""
+    if pa.types.is_dictionary(column.type):
+        return pa.chunked_array([one_array(column)])
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    return column
+
+
+def _comparable(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column that is equal where another is, and that Arrow can compare and encode.
+
+    Raises:
+        NullKeyError: If a row has no key.
+    """
+    void = column.is_null()
+    if pa.types.is_dictionary(column.type):
+        # Two entries of a dictionary may be equal; and an entry may be null.
+        array = column.chunk(0)
+        entries = array.dictionary.dictionary_encode().indices
+        column = pa.chunked_array([entries.take(array.indices)])
+        void = column.is_null()
+    elif pa.types.is_floating(column.type):
+        column = pc.add(column, pa.scalar(0.0, column.type))  # -0.0 becomes the 0.0 it equals
+        void = pc.invert(pc.fill_null(pc.is_finite(column), False))  # noqa: FBT003 - Arrow's own
+    if pc.any(void).as_py():
+        raise NullKeyError(name, np.flatnonzero(void.to_numpy()))
+    return column
+
+
+def _run_starts(columns: list[pa.ChunkedArray], rows: int) -> NDArray[np.int64]:
+    """Return the first row of each run of equal keys."""
+    if rows == 0:
+        return np.empty(0, np.int64)
+    changed = np.ones(rows, np.bool_)
+    changed[1:] = False
+    for column in columns:
+        changed[1:] |= pc.not_equal(column.slice(1), column.slice(0, rows - 1)).to_numpy()
+    return np.flatnonzero(changed)
+
+
+def _ranks(columns: list[pa.ChunkedArray]) -> tuple[NDArray[np.int64], int]:
+    """Number rows so that equal ones are alike, from 0 in the order of their first appearance.
+
+    Returns:
+        The number of each row, and how many different ones there are.
+    """
+    ranks, count = _encoded(columns[0])
+    for column in columns[1:]:
+        more, others = _encoded(column)  # a product of two counts of rows fits in 64 bits
+        ranks, count = _encoded(pa.chunked_array([pa.array(ranks * others + more)]))
+    return ranks, count
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], int]:
+    array = one_array(column).dictionary_encode()
+    return array.indices.to_numpy().astype(np.int64), len(array.dictionary)
+
+
+def _like(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return column if column.type == type_ else column.cast(type_)
+    except pa.ArrowInvalid:  # a joint dictionary that outgrew its index type
+        return column

@@ -1,0 +1,122 @@
+"""Score a table: group its rows, score each model against the one target, lay the answer out."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from core.kernels import Scores
+from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from core.ragged import Ragged
+from core.scoring import MissingValueError, score
+from core.table.answer import answer_table
+from core.table.groups import Groups, group_rows
+from core.table.layout import Layout, TableError, element_type, faults_of, find_models
+from core.table.numbers import tensor_of_column
+
+
+def score_table(  # noqa: PLR0913 - the columns and the options of the contract, all with a default
+    table: pa.Table,
+    *,
+    group_by: Sequence[str] = ("unique_id", "cutoff"),
+    target: str = "y",
+    predictions: Sequence[str] | None = None,
+    losses: Iterable[LossSpec | str] = ALL_LOSSES,
+    gradients: bool = False,
+    missing: Missing = "error",
+    zero_division: ZeroDivision = "zero",
+    device: torch.device | str = "cpu",
+) -> pa.Table:
+    """Score every series of a table and every model.
+
+    Rows with equal keys are a series, wherever they stand; within it they keep their order. Where
+    each series stands together and a column is one chunk of floats without nulls, its numbers are
+    read in place. The numbers are float if the target and all predictions are, double otherwise.
+
+    Args:
+        table: One row an element. It is trusted: validate what came from elsewhere.
+        group_by: The columns that together name a series.
+        target: The column of actual values.
+        predictions: One column a model. Default: all of floats that are not named otherwise and
+            are no prediction intervals (``-lo-90``, ``-hi-90``).
+        losses: Names of losses, or ``LossSpec``s; all by default.
+        gradients: Whether to return d loss / d prediction.
+        missing: What a null, NaN or infinite element does; see ``ScoreOptions``.
+        zero_division: What an element with a quotient that is not finite does; likewise.
+        device: Where to compute.
+
+    Returns:
+        One row a series and model: series in the order of their first rows, the models of a
+        series together, in the order of their columns. The columns are those of ``group_by``,
+        ``model``, ``length``, one a loss (null where no element was left), ``<loss>_masked`` and
+        ``<loss>_gradient`` (in the order of the rows of the series).
+
+    Raises:
+        TableError: If a column is absent, named twice or of the wrong type, a key is null
+            (``NullKeyError``), or an element is missing and ``missing`` is ``error``.
+        ValueError: If a loss is unknown or stands twice.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> table = pa.table({"unique_id": ["a", "b", "a"], "y": [1.0, 2.0, 3.0],
+        ...                   "Naive": [2.0, 2.0, 6.0]})
+        >>> scores = score_table(table, group_by=["unique_id"], losses=["mae"])
+        >>> scores.select(["unique_id", "model", "length", "mae"]).to_pylist()[0]
+        {'unique_id': 'a', 'model': 'Naive', 'length': 2, 'mae': 2.0}
+    """
+    options = ScoreOptions(
+        tuple(LossSpec(loss) if isinstance(loss, str) else loss for loss in losses),
+        gradients,
+        missing,
+        zero_division,
+    )
+    keys = tuple(group_by)
+    models = find_models(table.schema, {*keys, target}) if predictions is None else predictions
+    layout = Layout(keys, target, tuple(models))
+    faults = list(faults_of(table.schema, layout))
+    if faults:
+        raise TableError(*faults)
+    groups = group_rows(table.select(layout.keys))
+    kind = element_type(table.schema, layout)
+
+    def side(name: str) -> Ragged:
+        values = tensor_of_column(table.column(name), kind, groups.order)
+        return Ragged.trusted(values.to(device), groups.edges)
+
+    actual = side(target)
+    scores = [
+        _score_model(groups, layout, model, side(model), actual, options) for model in layout.models
+    ]
+    return answer_table(groups.keys, groups.edges, layout.models, Scores.cat(scores), options)
+
+
+def _score_model(  # noqa: PLR0913, PLR0917 - one private call
+    groups: Groups,
+    layout: Layout,
+    model: str,
+    prediction: Ragged,
+    actual: Ragged,
+    options: ScoreOptions,
+) -> Scores:
+    try:
+        return score(
+            prediction,
+            actual,
+            options.losses,
+            gradients=options.gradients,
+            missing=options.missing,
+            zero_division=options.zero_division,
+        ).to("cpu")
+    except MissingValueError as error:
+        series, side, position = error.missing.first[0]
+        place = groups.edges[series] + position
+        row = int(place if groups.order is None else np.take(groups.order, place))
+        name = ", ".join(
+            f"{key}={column[series].as_py()!r}"
+            for key, column in zip(layout.keys, groups.keys.columns, strict=True)
+        )
+        column = model if side == "prediction" else layout.target
+        where = f"row {row}, of the series {name} (the first of {error.missing.affected})"
+        detail = f"is missing or not finite in {where}; missing='skip' or 'propagate' allows it"
+        raise TableError((column, detail)) from error

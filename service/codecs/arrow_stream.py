@@ -1,0 +1,130 @@
+"""Arrow IPC streams of strangers to tables that can be trusted, and tables to streams.
+
+Whatever columns a request may have, its stream is read here: how large it becomes is checked before
+it is unpacked, how long texts are before they are read, and every offset before it is followed.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.table import is_text
+from service.codecs.ipc import StreamCheck
+from service.codecs.options import escape
+from service.codecs.request import MAX_ID_BYTES
+from service.errors import Faults, TooLargeError, UnreadableError
+
+MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+_QUICK_BYTES = 16 << 20
+"""Series of one element make a million of it, which takes some 8 milliseconds."""
+
+
+def read_table(
+    body: memoryview, check: StreamCheck, choose: Callable[[pa.Schema], Sequence[str]]
+) -> pa.Table:
+    """Read the columns that are wanted of a stream, in place.
+
+    Args:
+        body: The stream.
+        check: That of ``check_of``, which may have begun.
+        choose: Returns their names, in order; raises if the schema is not as it should be.
+
+    Raises:
+        UnreadableError: If the body is not a sound Arrow IPC stream.
+        InvalidError: If a text is too long.
+        TooLargeError: If it takes more than the limit of the check once decompressed.
+    """
+    check.finish()
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+            wanted = choose(reader.schema)
+            table = reader.read_all().select(wanted)
+        table.validate()
+        for name in wanted:
+            _check_text(name, table.column(name), check.limit)
+        table.validate(full=True)  # forged offsets would read past the buffer
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UnreadableError(f"the body is not a sound Arrow IPC stream: {error}") from error
+    return table
+
+
+def check_of(body: memoryview, max_bytes: int) -> StreamCheck:
+    """Return the check of a stream's size, not begun yet."""
+    return StreamCheck(pa.py_buffer(body), max_bytes)
+
+
+def is_quick(body: memoryview, check: StreamCheck) -> bool:
+    """Tell whether a stream is read in a few milliseconds: in few messages, not compressed."""
+    return len(body) <= _QUICK_BYTES and check.finds_few_and_plain()
+
+
+def write_table(table: pa.Table | pa.RecordBatch) -> list[memoryview]:
+    """Write a stream; its parts are views of the columns wherever they are large."""
+    gathered = _Gather()
+    with pa.ipc.new_stream(pa.PythonFile(gathered, "w"), table.schema) as writer:
+        writer.write(table)
+    return gathered.joined()
+
+
+class _Gather:
+    """A file that keeps what is written to it, in parts that are not copied."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.parts: list[memoryview] = []
+
+    def write(self, part: bytes | pa.Buffer) -> None:
+        self.parts.append(memoryview(part).cast("B"))
+
+    def flush(self) -> None:
+        pass
+
+    def joined(self, smallest: int = 1 << 16) -> list[memoryview]:
+        """Return the parts, with small neighbours joined: each part may be a packet."""
+        joined: list[memoryview] = []
+        small: list[memoryview] = []
+        for part in [*self.parts, None]:
+            if part is not None and len(part) < smallest:
+                small.append(part)
+                continue
+            if small:
+                joined.append(memoryview(b"".join(small)))
+                small = []
+            if part is not None:
+                joined.append(part)
+        return joined
+
+
+def _check_text(name: str, column: pa.ChunkedArray, max_bytes: int) -> None:
+    """Refuse long texts by their declared lengths, before anything reads them.
+
+    Views may share one buffer, so that together they are far longer than the stream.
+    """
+    longest = viewed = 0
+    for chunk in column.chunks:
+        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        if not is_text(texts.type) or not len(texts):
+            continue
+        if pa.types.is_string_view(texts.type):
+            lengths = _view_lengths(texts)
+            longest = max(longest, int(lengths.max()))
+            viewed += int(lengths.sum(dtype=np.int64))
+        else:
+            longest = max(longest, int(pc.max(pc.binary_length(texts)).as_py() or 0))
+    if longest > MAX_ID_BYTES:
+        faults = Faults()
+        faults.add(
+            f"/{escape(name)}", f"the longest is {longest} bytes; {MAX_ID_BYTES} are allowed"
+        )
+        faults.check()
+    if viewed > max_bytes:
+        raise TooLargeError(f"the views of column {name} are over {max_bytes} bytes of text")
+
+
+def _view_lengths(texts: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    stop = texts.offset + len(texts)
+    views = np.frombuffer(texts.buffers()[1], np.int32, 4 * stop).reshape(-1, 4)
+    return views[texts.offset :, 0]

@@ -1,0 +1,210 @@
+"""Requests in the long form: a row is an element, and all models are scored against one target.
+
+Reading one takes two steps, as its memory is not known beforehand: ``decode`` checks the stream and
+finds the runs of equal keys, with hardly more than the body itself; then ``LongTable.request``
+groups them and lays the numbers out, which ``LongTable.needed_bytes`` bounds. What is shared with
+the command line and with ``score_table`` is in ``core.table``.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from core import Ragged, ScoreOptions
+from core.table import (
+    Groups,
+    Layout,
+    NullKeyError,
+    Runs,
+    element_type,
+    faults_of,
+    find_models,
+    find_runs,
+    is_text,
+    tensor_of_column,
+)
+from service.codecs.arrow_stream import read_table
+from service.codecs.ipc import StreamCheck
+from service.codecs.json_ordinary import SCRATCH
+from service.codecs.options import LongColumns, escape
+from service.codecs.request import LongForm, ScoreRequest, check_elements
+from service.errors import Faults, TooLargeError
+
+_RUN_BYTES, _ROW_BYTES = 128, 24
+"""What grouping takes for each run and row, all columns of keys together."""
+
+
+@dataclass(frozen=True, eq=False)
+class LongTable:
+    """A table that was read and checked, but for its missing elements.
+
+    Attributes:
+        table: The columns that are read.
+        layout: Which of them is what.
+        options: What to compute.
+        runs: Neighbours with equal keys.
+        max_bytes: The most that the keys may take in the answer.
+    """
+
+    table: pa.Table
+    layout: Layout
+    options: ScoreOptions
+    runs: Runs
+    max_bytes: int
+
+    @property
+    def elements(self) -> int:
+        """The number of (prediction, target) pairs, those of each model counted."""
+        return int(self.table.num_rows) * len(self.layout.models)
+
+    @property
+    def needed_bytes(self) -> int:
+        """The most that ``request`` takes, beside the stream."""
+        rows = int(self.table.num_rows)
+        sides = 2 * self.elements * int(self._element.bit_width) // 8
+        return sides + _RUN_BYTES * len(self.runs.starts) + _ROW_BYTES * rows
+
+    @property
+    def _element(self) -> pa.DataType:
+        return element_type(self.table.schema, self.layout)
+
+    def request(self) -> ScoreRequest:
+        """Group the rows and lay the numbers out, in place if there is one model.
+
+        Raises:
+            TooLargeError: If the keys are so long that repeating them for each model takes too
+                much.
+        """
+        groups, models = self.runs.group(), self.layout.models
+        key_bytes = len(models) * _key_bytes(groups.keys)
+        if key_bytes > self.max_bytes:
+            raise TooLargeError(
+                f"the group columns take {key_bytes} bytes in the answer, once for each series and "
+                f"model; this server allows {self.max_bytes}"
+            )
+        columns = [self.table.column(name) for name in self.layout.numbers]
+        if len(models) == 1 and groups.order is None:
+            target, prediction = (
+                tensor_of_column(column, self._element).numpy() for column in columns
+            )
+            copied = any(c.type != self._element or c.null_count for c in columns)
+        else:
+            target, prediction = self._laid_out(columns, groups)
+            copied = True
+        edges = _edges(groups.edges, len(models))
+        return ScoreRequest(
+            prediction=Ragged.trusted(prediction, edges),
+            target=Ragged.trusted(target, edges),
+            options=self.options,
+            ids=range(len(edges) - 1),
+            long=LongForm(self.layout, groups, copied, key_bytes),
+        )
+
+    def _laid_out(
+        self, columns: list[pa.ChunkedArray], groups: Groups
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the target once for each model, and the models one after another.
+
+        A batch is one buffer a side, so a target that models share would be copied there.
+        """
+        rows, models = self.table.num_rows, len(columns) - 1
+        dtype = self._element.to_pandas_dtype()
+        target, prediction = (SCRATCH.empty(rows * models, dtype) for _ in range(2))
+        places = [target[:rows], *(prediction[m * rows :][:rows] for m in range(models))]
+        for place, column in zip(places, columns, strict=True):
+            values = tensor_of_column(column, self._element).numpy()
+            if groups.order is None:
+                place[:] = values
+            else:
+                np.take(values, groups.order, out=place, mode="clip")  # "raise" would buffer it
+        for m in range(1, models):
+            target[m * rows :][:rows] = target[:rows]
+        return target, prediction
+
+
+def decode(
+    body: memoryview,
+    options: ScoreOptions,
+    columns: LongColumns,
+    *,
+    check: StreamCheck,
+    max_elements: int,
+) -> LongTable:
+    """Read a request from a stream with a row an element; other columns are not looked at.
+
+    Args:
+        body: The stream.
+        options: What to compute.
+        columns: Which of its columns are what.
+        check: That of ``arrow_stream.check_of``, which may have begun.
+        max_elements: The most elements, each model counted.
+
+    Raises:
+        UnreadableError: If the body is not a sound Arrow IPC stream.
+        InvalidError: If columns, types or keys break the contract.
+        TooLargeError: If it has more than ``max_elements`` elements, or is larger than the check
+            allows once decompressed.
+    """
+
+    def choose(schema: pa.Schema) -> list[str]:
+        layout = _layout(schema, columns)
+        faults = Faults()
+        for name, detail in faults_of(schema, layout):
+            faults.add(f"/{escape(name)}" if name else "?prediction_columns", detail)
+        faults.check()
+        for name in layout.keys:
+            getattr(schema.field(name).type, "tz", None)  # raises where a zone is not UTF-8
+        return [*layout.keys, *layout.numbers]
+
+    table = read_table(body, check, choose)
+    layout = _layout(table.schema, columns)
+    check_elements(table.num_rows * len(layout.models), max_elements)
+    try:
+        runs = find_runs(table.select(layout.keys))
+    except NullKeyError as error:
+        name = escape(error.column)
+        faults = Faults()
+        faults.add_each(error.rows, lambda row: (f"/{name}/{row}", "is null, or not finite"))
+        faults.check()
+        raise
+    return LongTable(table, layout, options, runs, check.limit)
+
+
+def _layout(schema: pa.Schema, columns: LongColumns) -> Layout:
+    models = columns.predictions
+    if models is None:
+        models = find_models(schema, {*columns.groups, columns.target})
+    return Layout(columns.groups, columns.target, models)
+
+
+def _edges(edges: NDArray[np.int64], models: int) -> NDArray[np.int64]:
+    """Return the edges of the series of all models."""
+    if models == 1:
+        return edges
+    more = edges[1:] + edges[-1] * np.arange(models)[:, None]
+    return np.concatenate([[0], more.ravel()])
+
+
+def _key_bytes(keys: pa.Table) -> int:
+    """Return about how many bytes the keys of all series take."""
+    return sum(_column_bytes(column) for column in keys.columns)
+
+
+def _column_bytes(column: pa.ChunkedArray) -> int:
+    total = 0
+    for chunk in column.chunks:
+        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        if not is_text(texts.type):
+            total += 32 * len(chunk)
+            continue
+        if pa.types.is_string_view(texts.type):
+            texts = texts.cast(pa.large_string())
+        lengths = pc.binary_length(texts)
+        if pa.types.is_dictionary(chunk.type):
+            lengths = lengths.take(chunk.indices)
+        total += 8 * len(chunk) + int(pc.sum(lengths).as_py() or 0)
+    return total

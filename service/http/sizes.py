@@ -1,0 +1,27 @@
+"""What a request and its answer are going to take, estimated before they take it."""
+
+from service.codecs.request import ScoreRequest
+
+
+def encoded_bytes(request: ScoreRequest, format_: str) -> int:
+    """Estimate the size of the answer."""
+    gradients = len(request.options.losses) if request.options.gradients else 0
+    element = 20 if format_ == "json" else request.prediction.dtype.itemsize
+    keys = 0 if request.long is None else request.long.key_bytes
+    return keys + 64 * len(request) + element * request.elements * gradients
+
+
+def added_bytes(
+    request: ScoreRequest, encoded: int, *, is_json: bool, answers_json: bool, is_cut: bool
+) -> int:
+    """Estimate what a request takes beside its body.
+
+    Arrow is read in place, and gradients are written in place; text stands beside the numbers, and
+    gradients of a request that was cut stand there in parts and joined. Of the long form numbers
+    and gradients are laid out anew, unless they stand as they should.
+    """
+    side = request.elements * request.prediction.dtype.itemsize
+    gradients = side * len(request.options.losses) if request.options.gradients else 0
+    is_copied = request.long is not None and request.long.copied
+    again = answers_json + is_cut + (is_copied and not answers_json)
+    return encoded + 2 * side * (is_json or is_copied) + gradients * again

@@ -1,0 +1,125 @@
+"""POST /score in the long form, over real sockets, on a real cross-validation."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+from wire import ARROW, post_arrow, stream
+
+from core import LOSSES
+from core.table import score_table
+
+KEYS = "unique_id,cutoff"
+EXAMPLE = ROOT / "examples/data/forecasts.parquet"
+
+
+@pytest.fixture(scope="module")
+def table():
+    return pq.read_table(EXAMPLE)
+
+
+def ask(client, made, **query):
+    return client.post(
+        "/score", params=query, content=stream(made), headers={"Content-Type": ARROW}
+    )
+
+
+def test_a_real_cross_validation_equals_the_table(client, table):
+    got = post_arrow(client, table, group_columns=KEYS, missing="skip", gradients="true")
+    assert got.equals(score_table(table, missing="skip", gradients=True))
+    assert got.schema.field("cutoff").type == table.schema.field("cutoff").type
+
+
+def test_scattered_rows_of_chosen_models(client, table):
+    order = np.random.default_rng(2).permutation(len(table))
+    scattered = table.take(order)
+    query = {"prediction_columns": "Theta,AutoETS", "losses": "mae", "zero_division": "skip"}
+    got = post_arrow(client, scattered, group_columns=KEYS, missing="skip", **query)
+    want = score_table(
+        scattered, predictions=["Theta", "AutoETS"], losses=["mae"], missing="skip",
+        zero_division="skip",
+    )  # fmt: skip
+    assert got.equals(want)
+    assert got.column_names == ["unique_id", "cutoff", "model", "length", "mae"]
+
+
+def test_json_has_the_same_columns(client, table):
+    part = table.slice(0, 3000)
+    query = {"group_columns": KEYS, "missing": "skip", "gradients": "true"}
+    want = post_arrow(client, part, **query)
+    headers = {"Content-Type": ARROW, "Accept": "application/json"}
+    answer = client.post("/score", params=query, content=stream(part), headers=headers)
+    assert answer.status_code == 200, answer.text
+    scores = answer.json()
+    assert list(scores) == ["groups", "models", "lengths", "losses", "masked", "gradients"]
+    assert scores["groups"]["unique_id"] == want["unique_id"].to_pylist()
+    assert scores["groups"]["cutoff"] == [x.isoformat() for x in want["cutoff"].to_pylist()]
+    assert scores["models"] == want["model"].to_pylist()
+    assert scores["lengths"] == want["length"].to_pylist()
+    for name in LOSSES:
+        assert scores["losses"][name] == want[name].to_pylist()
+        assert scores["gradients"][name] == want[f"{name}_gradient"].to_pylist()
+    assert scores["masked"] == {
+        name: want[f"{name}_masked"].to_pylist() for name in LOSSES if LOSSES[name].has_quotient
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "pointers"),
+    [
+        ({}, ["/unique_id", "/cutoff", "/ds", "/y"]),
+        ({"group_columns": KEYS, "model_columns": "A"}, ["?model_columns"]),
+        ({"target_column": "y"}, ["?target_column"]),
+        ({"group_columns": KEYS, "prediction_columns": "Theta,Theta"}, ["?prediction_columns"]),
+        ({"group_columns": KEYS, "prediction_columns": "Theta,no"}, ["/no"]),
+        ({"group_columns": "unique_id,unique_id"}, ["?group_columns"]),
+    ],
+)
+def test_mistakes_are_pointed_at(client, table, query, pointers):
+    answer = ask(client, table.slice(0, 10), **query)
+    assert answer.status_code == 422
+    found = [one["pointer"] for one in answer.json()["errors"]]
+    assert found[: len(pointers)] == pointers
+    assert len(found) == len(pointers) or not query
+
+
+def test_a_parameter_that_stands_twice(client, table):
+    answer = client.post(
+        "/score?group_columns=unique_id&group_columns=cutoff",
+        content=stream(table.slice(0, 10)), headers={"Content-Type": ARROW},
+    )  # fmt: skip
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0] == {
+        "pointer": "?group_columns", "detail": "stands more than once",
+    }  # fmt: skip
+
+
+def test_missing_elements_are_pointed_at(client):
+    made = pa.table({"id": ["a", "b", "a"], "y": [1.0, 2, None], "A": [1.0, float("nan"), 1]})
+    answer = ask(client, made, group_columns="id")
+    assert answer.status_code == 422
+    assert [one["pointer"] for one in answer.json()["errors"]] == ["/y/2", "/A/1"]
+
+
+def test_keys_without_a_value_are_pointed_at(client):
+    made = pa.table({"id": ["a", None], "y": [1.0, 2], "A": [1.0, 2]})
+    answer = ask(client, made, group_columns="id")
+    assert answer.status_code == 422
+    assert [one["pointer"] for one in answer.json()["errors"]] == ["/id/1"]
+
+
+def test_a_json_body_takes_no_columns(client):
+    answer = client.post("/score?group_columns=id", json={"series": []})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "?group_columns"
+
+
+def test_elements_of_all_models_count(client):
+    rows, models = 1 << 20, 17  # one model more than the limit of 16 Mi elements allows
+    ones = pa.array(np.ones(rows, np.int8))
+    made = pa.table({"id": ones, "y": ones, **{f"m{m}": ones for m in range(models)}})
+    names = ",".join(f"m{m}" for m in range(models))
+    answer = ask(client, made, group_columns="id", prediction_columns=names)
+    assert answer.status_code == 413
+    assert f"has {rows * models} elements" in answer.json()["detail"]
