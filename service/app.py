@@ -15,18 +15,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.codecs import json
+from service.codecs.json_ordinary import SCRATCH
 from service.engine import BatchPolicy, Engine, Limits, Scorer
-from service.engine.worker import DeviceWorker
+from service.engine.worker import DeviceWorker, device_memory
 from service.errors import ServiceError
 from service.http.auth import PROBES, KeyMiddleware
+from service.http.body import BODIES
 from service.http.context import ContextMiddleware, context_of
 from service.http.keys import Keys
-from service.http.metrics import Metrics
 from service.http.openapi import add_keys, add_score
 from service.http.problems import problem, problem_of
 from service.http.routes import build_router
 from service.http.score import ScoreEndpoint
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 
 def choose_device(name: str) -> torch.device:
@@ -43,7 +45,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings, worker: DeviceWorker | None = None, metrics: Metrics | None = None
+) -> ASGIApp:
     """Return the ASGI application: FastAPI's, and before it a short way to ``POST /score``.
 
     FastAPI's routing and middleware cost more than a small request. Its own route for the path
@@ -52,8 +56,9 @@ def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIAp
     Args:
         settings: All that can be chosen from outside.
         worker: Overrides the worker on ``settings.device``.
+        metrics: Where to count, if not in new ones.
     """
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     return assemble(settings, build_engine(settings, metrics, worker), metrics)
 
 
@@ -65,6 +70,7 @@ def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | No
     )
     worker = worker or DeviceWorker(choose_device(settings.device))
     on_cpu = worker.device.type == "cpu"
+    watch_device(metrics, worker)
     limits = Limits(
         inline_elements=settings.inline_elements if on_cpu else 0,
         idle_inline_elements=settings.idle_inline_elements if on_cpu else 0,
@@ -73,16 +79,27 @@ def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | No
     return Engine(worker, policy, metrics.observe_batch, limits)
 
 
+def watch_device(metrics: Metrics, worker: DeviceWorker) -> None:
+    """Let the metrics tell of a device."""
+    metrics.watched.watch_device(lambda: device_memory(worker.device), lambda: worker.exhausted)
+
+
 def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
     """Return the ASGI application around an engine."""
-    metrics.watch_queue(lambda: engine.queued_elements)
+    metrics.watched.watch_queue(lambda: engine.queued_elements, settings.max_queued_elements)
+    metrics.watched.watch_ready(lambda: engine.ready)
+    for name, pool in (("bodies", BODIES), ("numbers", SCRATCH)):
+        metrics.watched.watch_pool(name, lambda pool=pool: pool.retained_bytes)  # type: ignore[misc]
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await asyncio.get_running_loop().run_in_executor(None, json.warm_up)
         await engine.start()
+        publishing = asyncio.create_task(metrics.keep_published())
         yield
         await engine.stop()
+        publishing.cancel()
+        metrics.publish()
 
     app: FastAPI = FastAPIOffline(
         title="loss-scoring",
@@ -92,6 +109,7 @@ def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
         redoc_url=None,
     )
     score = ScoreEndpoint(engine, settings)
+    metrics.watched.watch_room(lambda: score.room.held_bytes, settings.max_open_bytes)
     app.router.routes.append(Route("/score", score, methods=["POST"]))
     app.include_router(build_router(engine, metrics))
     keys = Keys.of(settings)
@@ -115,7 +133,10 @@ def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)  # noqa: S101 - it is registered for this class
-    return problem_of(error, context_of(request.scope).request_id)
+    context = context_of(request.scope)
+    if request.url.path not in PROBES:  # whose 503 refuses nobody
+        context.reason = error.reason
+    return problem_of(error, context.request_id)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from service.app import choose_device, create_app
 from service.http.protocol import bounded
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 _FIELDS = Settings.model_fields
 
@@ -74,7 +75,8 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     try:
         settings = Settings(**given)
         choose_device(settings.device)
-        app = None if settings.frontends else create_app(settings)
+        metrics = Metrics()
+        app = None if settings.frontends else create_app(settings, metrics=metrics)
     except ValidationError as error:
         for fault in error.errors():
             where = "_".join(map(str, fault["loc"])) or "settings"
@@ -87,11 +89,14 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
         # In place of this process: the supervisor needs no torch, and its memory.
         os.environ |= {f"LOSS_SCORING_{name.upper()}": str(given[name]) for name in given}
         os.execv(sys.executable, [sys.executable, "-P", "-m", "service.supervisor"])  # noqa: S606
-    run_server(app, settings)
+    run_server(app, settings, metrics)
 
 
 def run_server(
-    app: ASGIApp, settings: Settings, listening: Sequence[socket.socket] | None = None
+    app: ASGIApp,
+    settings: Settings,
+    metrics: Metrics,
+    listening: Sequence[socket.socket] | None = None,
 ) -> None:
     """Serve an application until SIGTERM or SIGINT, on a socket of its own or on given ones."""
     config = uvicorn.Config(

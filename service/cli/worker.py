@@ -21,11 +21,13 @@ from pathlib import Path
 import torch
 import uvloop
 
-from service.app import choose_device
+from service.app import choose_device, watch_device
 from service.cli.child import become_child
 from service.engine.remote import Channel, Host
 from service.engine.worker import DeviceWorker
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.shared import take_seat
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +96,13 @@ async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socke
     channel = Channel(control, meet, _die)
     channel.open()
     channel.send({"ready": os.getpid()})
+    metrics = Metrics(take_seat("worker"), "worker")
+    watch_device(metrics, worker)
+    publishing = asyncio.create_task(metrics.keep_published())
     while not host.engine.lost:
         await asyncio.sleep(_BEAT_S)
         channel.send({})
+    publishing.cancel()
     _die()
 
 

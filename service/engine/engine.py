@@ -140,9 +140,11 @@ class Engine:
 
     def _check_ready(self) -> None:
         if not self._running:
-            raise OverloadedError("the service is starting or stopping", retry_after_s=5)
+            raise OverloadedError(
+                "the service is starting or stopping", retry_after_s=5, reason="not-ready"
+            )
         if self.hung:
-            raise OverloadedError("the device does not answer", retry_after_s=30)
+            raise OverloadedError("the device does not answer", 30, reason="device-lost")
 
     def submit(  # noqa: PLR0913 - the last two are the remote worker's
         self,
@@ -183,11 +185,13 @@ class Engine:
         offsets = memoryview(prediction.edges)  # type: ignore[arg-type]
         with self._work:
             if not self._running:  # the worker may have died since
-                raise OverloadedError("the service is stopping")
+                raise OverloadedError("the service is stopping", reason="not-ready")
             now = time.monotonic()
             if not self._policy.admit(number, offsets, now=now, deadline=deadline, alone=alone):
                 after = self._drain.seconds_for(self._policy.queued_elements, now=now)
-                raise OverloadedError("the queue is full; try again later", after)
+                raise OverloadedError(
+                    "the queue is full; try again later", after, reason="queue-full"
+                )
             self._jobs[number] = job
             self._work.notify()
         future.add_done_callback(lambda done: self._withdraw(number) if done.cancelled() else None)

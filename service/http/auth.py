@@ -26,6 +26,7 @@ class KeyMiddleware:
             if not self._keys.allow(given):
                 error = UnknownKeyError if given else UnauthorizedError
                 refusal = error("send Authorization: Bearer and a key of this server")
+                context.reason = refusal.reason
                 await problem_of(refusal, context.request_id)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

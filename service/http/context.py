@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.metrics import Metrics
 from service.http.problems import problem
+from service.telemetry.metrics import Metrics
+from service.telemetry.requests import Answered, Scored
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class Context:
         stages: Seconds by stage, in the order they happened.
         format: ``json`` or ``arrow`` once known, for the metrics.
         route: The route's path, for the metrics; a client's path would be unbounded.
+        reason: Why it was refused, for the metrics.
+        scored: What it was scored for, for the metrics.
     """
 
     request_id: str
@@ -41,6 +44,8 @@ class Context:
     stages: dict[str, float] = field(default_factory=dict)
     format: str = "none"
     route: str = "none"
+    reason: str | None = None
+    scored: Scored | None = None
 
     def server_timing(self) -> str:
         """Return the ``Server-Timing`` header: milliseconds by stage, and in total."""
@@ -106,4 +111,8 @@ class ContextMiddleware:
             answer = problem(500, context.request_id, retryable=True)
             await answer(scope, receive, send_with_headers)
         route = getattr(scope.get("route"), "path", context.route)  # FastAPI's own routes
-        self._metrics.observe(route, context.format, status, context.stages)
+        seconds = time.perf_counter() - context.started
+        stages, reason, scored = context.stages, context.reason, context.scored
+        self._metrics.observe(
+            Answered(route, context.format, status, seconds, stages, reason, scored)
+        )

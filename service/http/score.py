@@ -26,6 +26,7 @@ from service.http.problems import problem_of
 from service.http.room import Hold, Room
 from service.http.threads import Threads
 from service.settings import Settings
+from service.telemetry.requests import Scored
 
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _INLINE_BYTES = 1 << 16
@@ -57,6 +58,7 @@ class ScoreEndpoint:
                 try:
                     format_, chunks = await self._in_time(scope, receive, context, hold)
                 except ServiceError as error:
+                    context.reason = error.reason
                     await problem_of(error, context.request_id)(scope, receive, send)
                 else:
                     await _send(send, format_, chunks)
@@ -108,6 +110,9 @@ class ScoreEndpoint:
         if answer is None:
             answer = await self._score(request, receive, deadline)
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
+        losses = tuple([spec.name for spec in request.options.losses])
+        masked = answer.scores.masked_elements()
+        context.scored = Scored(losses, len(request), request.elements, masked)
         started = time.perf_counter()
         if not is_json and arrow.may_be_missing(request, answer.scores):
             await self._threads.run(

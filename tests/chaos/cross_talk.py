@@ -16,7 +16,6 @@ from instance import SERVE, Instance, instance
 from traffic import ARROW, Answer, Connection, play, post
 from wire import stream
 
-
 # Three in four of these do so before any answer can have come (half a request, or no wait at all),
 # so that however fast the machine is, 30 % of the requests are cancelled under way.
 HANG_UP = 0.45
