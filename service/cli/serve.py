@@ -101,7 +101,7 @@ def run_server(
     """Serve an application until SIGTERM or SIGINT, on a socket of its own or on given ones."""
     config = uvicorn.Config(
         app,
-        http=bounded(settings),
+        http=bounded(settings, metrics),
         ws="none",
         timeout_keep_alive=settings.keep_alive_s,
         host=settings.host,

@@ -110,13 +110,12 @@ class Fleet:
 
     async def unanswered(self, elements):
         """Wait until the front ends together have so many elements that are not answered."""
-        seen = {}
-        async with asyncio.timeout(30):
-            while sum(seen.values()) != elements:
-                async with httpx.AsyncClient() as client:  # its connection leads to any of them
-                    answer = await client.get(f"{self.url}/metrics")
+        told = -1.0
+        async with asyncio.timeout(30), httpx.AsyncClient() as client:
+            while told != elements:
+                answer = await client.get(f"{self.url}/metrics")
                 gauge = re.search(r"^loss_scoring_queued_elements (\S+)", answer.text, re.MULTILINE)
-                seen[frontend_of(answer)] = float(gauge[1])
+                told = float(gauge[1])
         await asyncio.sleep(0.2)  # on their way to the worker
 
     def client(self):
