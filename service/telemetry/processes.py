@@ -7,10 +7,9 @@ from pathlib import Path
 from prometheus_client import Counter, Gauge
 
 from service.telemetry.families import Families
-from service.telemetry.shared import RESTARTS
+from service.telemetry.shared import RESTARTS, ROLES
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-_ROLES = ("frontend", "worker")
 _STATES = ("allocated", "reserved", "free", "total")
 
 
@@ -29,7 +28,7 @@ class ProcessMetrics:
         running = gauge("processes", "Processes that run, by role.", "role")
         resident = gauge("resident_memory_bytes", "Resident memory of processes, by role.", "role")
         restarts = Counter(*RESTARTS, registry=families.registry)
-        for one in _ROLES:
+        for one in ROLES:
             running.labels(one).set(one == role)
             resident.labels(one)
             restarts.labels(one)

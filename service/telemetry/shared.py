@@ -28,6 +28,7 @@ RESTARTS = (
     "Processes that ended and were replaced, by role: worker or frontend.",
     ("role",),
 )
+ROLES = ("frontend", "worker")
 _PREFIX = "loss-scoring-metrics-"
 _YOUNG_S = 60
 """A directory so new may not be locked yet."""
@@ -78,6 +79,8 @@ class SharedMetrics:
         os.environ[VARIABLE] = str(self._directory)
         take_seat("supervisor")
         self._restarts = Counter(*RESTARTS, registry=None)
+        for role in ROLES:
+            self._restarts.labels(role)
 
     @staticmethod
     def _remove_old() -> None:
