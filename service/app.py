@@ -118,11 +118,11 @@ def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
     if keys is not None:
         app.add_middleware(KeyMiddleware, keys=keys, open_paths=open_paths)
         short_way = KeyMiddleware(score, keys, open_paths)
-    app.add_middleware(ContextMiddleware, metrics=metrics)
+    app.add_middleware(ContextMiddleware, metrics=metrics, access_log=settings.access_log)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     _describe(app, None if keys is None else open_paths)
-    short_way = ContextMiddleware(short_way, metrics)
+    short_way = ContextMiddleware(short_way, metrics, access_log=settings.access_log)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         is_score = scope.get("method") == "POST" and scope["path"] == "/score"

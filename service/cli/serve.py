@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from service.app import choose_device, create_app
 from service.http.protocol import bounded
 from service.settings import Settings
+from service.telemetry.logs import configure
 from service.telemetry.metrics import Metrics
 
 _FIELDS = Settings.model_fields
@@ -69,6 +70,8 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     auth_probes: Annotated[bool | None, _option("auth_probes")] = None,
     shutdown_s: Annotated[int | None, _option("shutdown_s")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
+    log_format: Annotated[str | None, _option("log_format")] = None,
+    access_log: Annotated[bool | None, _option("access_log")] = None,
 ) -> None:
     """Serve POST /score until SIGTERM or SIGINT; a flag wins over its environment variable."""
     given = {name: value for name, value in locals().items() if value is not None}
@@ -99,6 +102,7 @@ def run_server(
     listening: Sequence[socket.socket] | None = None,
 ) -> None:
     """Serve an application until SIGTERM or SIGINT, on a socket of its own or on given ones."""
+    configure(settings, "frontend")
     config = uvicorn.Config(
         app,
         http=bounded(settings, metrics),
@@ -107,7 +111,8 @@ def run_server(
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
-        access_log=False,
+        access_log=False,  # ours knows more and says less
+        log_config=None,
         server_header=False,
         proxy_headers=False,  # nothing here asks for the client's address
         timeout_graceful_shutdown=settings.shutdown_s,

@@ -26,6 +26,7 @@ from service.cli.child import become_child
 from service.engine.remote import Channel, Host
 from service.engine.worker import DeviceWorker
 from service.settings import Settings
+from service.telemetry.logs import configure
 from service.telemetry.metrics import Metrics
 from service.telemetry.shared import take_seat
 
@@ -47,9 +48,7 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
     parent, number = map(int, sys.argv[-2:])
     control = become_child(parent, number)
     settings = Settings.from_environment()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s worker: %(message)s"
-    )
+    configure(settings, "worker")
     no_cuda = settings.device == "auto" and not Path("/dev/nvidiactl").exists()
     if settings.device == "cpu" or no_cuda:
         make(torch.device("cpu")).warm_up()

@@ -12,10 +12,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.problems import problem
+from service.telemetry.logs import REQUEST
 from service.telemetry.metrics import Metrics
 from service.telemetry.requests import Answered, Scored
 
 log = logging.getLogger(__name__)
+_access = logging.getLogger("service.access")
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _KEY = "loss_scoring.context"
@@ -62,17 +64,14 @@ def context_of(scope: Scope) -> Context:
 class ContextMiddleware:
     """Gives every request a context and every answer its headers; the last guard for errors."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, access_log: bool = False) -> None:
         self._app = app
+        self._access_log = access_log
         self._metrics = metrics
         self._ids = itertools.count()
         self._prefix = secrets.token_hex(10)  # random once: a system call a request is dear
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def _context(self, scope: Scope) -> Context:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers[name] = headers[name] + b", " + value if name in headers else value
@@ -82,8 +81,16 @@ class ContextMiddleware:
         else:
             request_id = f"{self._prefix}{next(self._ids):012x}"
         peer = scope.get("client")
-        context = Context(request_id, headers, peer[0] if peer else "")
-        scope[_KEY] = context
+        return Context(request_id, headers, peer[0] if peer else "")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope[_KEY] = context = self._context(scope)
+        request_id, headers = context.request_id, context.headers
+        REQUEST.set({"request_id": request_id})
         status = 499  # nothing was sent: the client had gone
 
         async def send_with_headers(message: Message) -> None:
@@ -91,7 +98,7 @@ class ContextMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = (
-                    (b"x-request-id", context.request_id.encode()),
+                    (b"x-request-id", request_id.encode()),
                     (b"server-timing", context.server_timing().encode()),
                 )
                 message["headers"] = [*message["headers"], *own]
@@ -103,12 +110,12 @@ class ContextMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            log.info("client gone: %s %s", scope["path"], context.request_id)
+            log.info("client gone: %s", scope["path"])
         except Exception:
-            log.exception("unexpected error in request %s", context.request_id)
+            log.exception("unexpected error in request %s", request_id)
             if status != 499:
                 raise  # half an answer is out: only closing the connection is honest
-            answer = problem(500, context.request_id, retryable=True)
+            answer = problem(500, request_id, retryable=True)
             await answer(scope, receive, send_with_headers)
         route = getattr(scope.get("route"), "path", context.route)  # FastAPI's own routes
         seconds = time.perf_counter() - context.started
@@ -116,3 +123,20 @@ class ContextMiddleware:
         self._metrics.observe(
             Answered(route, context.format, status, seconds, stages, reason, scored)
         )
+        if self._access_log:
+            _tell(scope, context, status, seconds)
+
+
+def _tell(scope: Scope, context: Context, status: int, seconds: float) -> None:
+    """Leave a line about a request: neither its query nor its headers, which may be secret."""
+    fields = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "seconds": round(seconds, 6),
+        "format": context.format,
+        "client": context.client,
+    }
+    if context.reason is not None:
+        fields["reason"] = context.reason
+    _access.info("%s %s %d", fields["method"], fields["path"], status, extra={"fields": fields})

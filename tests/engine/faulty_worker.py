@@ -20,6 +20,7 @@ from service.cli import worker
 from service.engine.worker import DeviceWorker
 from service.settings import Settings
 from service.supervisor import Supervisor
+from service.telemetry.logs import configure
 
 FOLDER = Path(sys.argv[1])
 
@@ -42,5 +43,7 @@ if __name__ == "__main__":
     if sys.argv[2] == "--port":
         os.environ["LOSS_SCORING_PORT"] = sys.argv[3]
         command = (sys.executable, __file__, str(FOLDER))
-        sys.exit(Supervisor(Settings.from_environment(), worker=command).run())
+        settings = Settings.from_environment()
+        configure(settings, "supervisor")
+        sys.exit(Supervisor(settings, worker=command).run())
     worker.main(lambda device: DeviceWorker(device, kernel))
