@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from service.settings import Settings
+from service.telemetry.logs import configure
 from service.telemetry.shared import SharedMetrics
 
 log = logging.getLogger("service.supervisor")
@@ -267,9 +268,7 @@ def _hopeless(child: Child) -> bool:
 def main() -> None:
     """Supervise the service that the environment describes."""
     settings = Settings.from_environment()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s supervisor: %(message)s"
-    )
+    configure(settings, "supervisor")
     sys.exit(Supervisor(settings).run())
 
 

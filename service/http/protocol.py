@@ -229,9 +229,10 @@ class BoundedProtocol(HttpToolsProtocol):
         answer = problem_of(error, request_id := secrets.token_hex(16))
         answer.headers.update({"x-request-id": request_id, "connection": "close"})
         self.metrics.refused(answer.status_code, error.reason)
-        log.info("refused with %d: %s", answer.status_code, error)
-        fields = [*self.server_state.default_headers, *answer.raw_headers]
-        lines = [b"%b: %b\r\n" % field for field in fields]
+        fields = {"request_id": request_id, "status": answer.status_code, "reason": error.reason}
+        log.info("refused with %d: %s", answer.status_code, error, extra={"fields": fields})
+        headers = [*self.server_state.default_headers, *answer.raw_headers]
+        lines = [b"%b: %b\r\n" % header for header in headers]
         self.transport.write(
             b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)])
         )
