@@ -29,6 +29,7 @@ from service.http.routes import build_router
 from service.http.score import ScoreEndpoint
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from service.telemetry.traces import Tracing
 
 
 def choose_device(name: str) -> torch.device:
@@ -46,7 +47,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def create_app(
-    settings: Settings, worker: DeviceWorker | None = None, metrics: Metrics | None = None
+    settings: Settings,
+    worker: DeviceWorker | None = None,
+    metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
 ) -> ASGIApp:
     """Return the ASGI application: FastAPI's, and before it a short way to ``POST /score``.
 
@@ -57,9 +61,13 @@ def create_app(
         settings: All that can be chosen from outside.
         worker: Overrides the worker on ``settings.device``.
         metrics: Where to count, if not in new ones.
+        tracing: Makes spans, unless nobody wants them.
     """
     metrics = metrics or Metrics()
-    return assemble(settings, build_engine(settings, metrics, worker), metrics)
+    engine = build_engine(settings, metrics, worker)
+    if tracing is not None:
+        engine.on_traced = tracing.batch
+    return assemble(settings, engine, metrics, tracing)
 
 
 def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | None) -> Engine:
@@ -84,7 +92,9 @@ def watch_device(metrics: Metrics, worker: DeviceWorker) -> None:
     metrics.watched.watch_device(lambda: device_memory(worker.device), lambda: worker.exhausted)
 
 
-def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
+def assemble(
+    settings: Settings, engine: Scorer, metrics: Metrics, tracing: Tracing | None = None
+) -> ASGIApp:
     """Return the ASGI application around an engine."""
     metrics.watched.watch_queue(lambda: engine.queued_elements, settings.max_queued_elements)
     metrics.watched.watch_ready(lambda: engine.ready)
@@ -100,6 +110,8 @@ def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
         await engine.stop()
         publishing.cancel()
         metrics.publish()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.flush)
 
     app: FastAPI = FastAPIOffline(
         title="loss-scoring",
@@ -107,6 +119,7 @@ def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
         version="1",
         lifespan=lifespan,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours know of all routes
     )
     score = ScoreEndpoint(engine, settings)
     metrics.watched.watch_room(lambda: score.room.held_bytes, settings.max_open_bytes)
@@ -118,11 +131,12 @@ def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
     if keys is not None:
         app.add_middleware(KeyMiddleware, keys=keys, open_paths=open_paths)
         short_way = KeyMiddleware(score, keys, open_paths)
-    app.add_middleware(ContextMiddleware, metrics=metrics, access_log=settings.access_log)
+    told: dict[str, Any] = {"tracing": tracing, "access_log": settings.access_log}
+    app.add_middleware(ContextMiddleware, metrics=metrics, **told)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     _describe(app, None if keys is None else open_paths)
-    short_way = ContextMiddleware(short_way, metrics, access_log=settings.access_log)
+    short_way = ContextMiddleware(short_way, metrics, **told)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         is_score = scope.get("method") == "POST" and scope["path"] == "/score"

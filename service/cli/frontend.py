@@ -16,6 +16,7 @@ from service.http import body
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.shared import take_seat
+from service.telemetry.traces import tracing_from_environment
 
 
 class _SupervisedEngine(RemoteEngine):
@@ -59,7 +60,7 @@ def main() -> None:
         build_engine(settings, metrics, None) if scores else None,
     )
     engine.control = supervisor
-    app = assemble(settings, engine, metrics)
+    app = assemble(settings, engine, metrics, tracing_from_environment())
     run_server(app, settings, metrics, [socket.socket(fileno=listening)])
 
 

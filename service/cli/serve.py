@@ -20,6 +20,7 @@ from service.http.protocol import bounded
 from service.settings import Settings
 from service.telemetry.logs import configure
 from service.telemetry.metrics import Metrics
+from service.telemetry.traces import tracing_from_environment
 
 _FIELDS = Settings.model_fields
 
@@ -79,7 +80,11 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
         settings = Settings(**given)
         choose_device(settings.device)
         metrics = Metrics()
-        app = None if settings.frontends else create_app(settings, metrics=metrics)
+        app = (
+            None
+            if settings.frontends
+            else create_app(settings, None, metrics, tracing_from_environment())
+        )
     except ValidationError as error:
         for fault in error.errors():
             where = "_".join(map(str, fault["loc"])) or "settings"

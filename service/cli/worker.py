@@ -29,6 +29,7 @@ from service.settings import Settings
 from service.telemetry.logs import configure
 from service.telemetry.metrics import Metrics
 from service.telemetry.shared import take_seat
+from service.telemetry.traces import tracing_from_environment
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,9 @@ def _run(
 
 async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socket) -> None:
     host = Host(worker, settings.batch_elements, _die, settings.hung_s)
+    tracing = tracing_from_environment()
+    if tracing is not None:
+        host.engine.on_traced = tracing.batch
     await host.engine.start()
 
     def meet(worker: int, descriptors: list[int]) -> None:

@@ -24,6 +24,7 @@ from service.engine.policy import BatchPolicy, Span
 from service.engine.scorer import Answer, Limits
 from service.engine.worker import DeviceLostError, DeviceWorker, Pending, Piece
 from service.errors import DeadlineError, OverloadedError, ScoringError
+from service.telemetry.current import TRACEPARENT
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Engine:
         self._policy = policy
         self._on_batch = on_batch
         self._limits = limits
+        self.on_traced: Callable[[Sequence[str | None], int, float], None] | None = None
+        """Called after ``on_batch`` with the trace of each request, elements and seconds."""
         self._busy_since = math.inf
         self._exhausted = 0
         self._drain = DrainRate()
@@ -155,6 +158,7 @@ class Engine:
         deadline: float = math.inf,
         alone: bool = False,
         watch: Callable[[bool], None] | None = None,
+        traceparent: str | None = None,
     ) -> asyncio.Future[Answer]:
         """Queue a request and return the future of its answer.
 
@@ -169,6 +173,7 @@ class Engine:
             alone: Whether nothing else may be on the device beside it.
             watch: Called with True before any of it gets to the device, and with False after; on
                 the thread of the device.
+            traceparent: The request's span, if not that of the request being served here.
 
         Raises:
             OverloadedError: If the queue is full, the engine is not running or the device hangs.
@@ -180,6 +185,7 @@ class Engine:
             future.set_result(Answer(Scores.empty(options, prediction.dtype)))
             return future
         job = Job(prediction, target, options, future, unscored=len(prediction), watch=watch)
+        job.traceparent = traceparent or TRACEPARENT.get()
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
         offsets = memoryview(prediction.edges)  # type: ignore[arg-type]
@@ -254,6 +260,9 @@ class Engine:
                 self._policy.recover()
             self._exhausted = self._worker.exhausted
         self._on_batch([span for span, _ in scored], seconds)
+        if self.on_traced is not None:
+            elements = sum(span.elements for span, _ in scored)
+            self.on_traced([job.traceparent for _, job in scored], elements, seconds)
         collected = [
             (span.request, job, job.collect(span, result, seconds))
             for (span, job), result in zip(scored, results, strict=True)

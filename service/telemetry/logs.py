@@ -10,7 +10,6 @@ import logging
 import sys
 import threading
 from collections.abc import Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -18,9 +17,8 @@ from typing import Any
 import orjson
 
 from service.settings import Settings
+from service.telemetry.current import REQUEST
 
-REQUEST: ContextVar[Mapping[str, str]] = ContextVar("request")
-"""What lines say about the request that is being served: ``request_id``, ``trace_id``."""
 _NOBODY: Mapping[str, str] = {}
 _TEXT = "%(asctime)s %(levelname)s {role}: %(message)s"
 

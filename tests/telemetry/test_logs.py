@@ -14,7 +14,8 @@ from conftest import LOSS_SCORING, serving
 from fleet import fleet
 
 from service.settings import Settings
-from service.telemetry.logs import REQUEST, JsonFormatter, TextFormatter, configure
+from service.telemetry.current import REQUEST
+from service.telemetry.logs import JsonFormatter, TextFormatter, configure
 
 KEY, SECRET = "a-key-that-nobody-may-see", "never-log-this"
 FIELDS = {"time", "level", "logger", "message", "role", "pid"}
