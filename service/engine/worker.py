@@ -42,7 +42,10 @@ def device_memory(device: torch.device) -> dict[str, int]:
     """
     if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return {}
-    free, total = torch.cuda.mem_get_info(device)
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # the device is lost
+        free = total = 0
     allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     return {"allocated": allocated, "reserved": reserved, "free": free, "total": total}
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _COUNTED_TOGETHER = 256
 _SHARED_EVERY_S = 0.25
+_AFTER_FAILURE_S = 10
 _CUT_OFF = ("slow-reader", "slow-body", "lingering", "idle", "half-answered")
 
 
@@ -130,9 +131,9 @@ class Metrics:
         while self.shared:
             try:
                 self.publish()
-            except OSError:
-                log.exception("metrics are no longer shared")
-                return
+            except Exception:
+                log.exception("metrics cannot be published")
+                await asyncio.sleep(_AFTER_FAILURE_S)
             await asyncio.sleep(_SHARED_EVERY_S)
 
     def render(self) -> bytes:

@@ -23,6 +23,7 @@ class ProcessMetrics:
 
     def __init__(self, families: Families, role: str) -> None:
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
+        self._memories: list[Callable[[], Mapping[str, int]]] = []
         self._totals: list[tuple[Counter, Callable[[], float], list[float]]] = []
         gauge = families.gauge
         running = gauge("processes", "Processes that run, by role.", "role")
@@ -74,11 +75,7 @@ class ProcessMetrics:
         self, memory: Callable[[], Mapping[str, int]], exhausted: Callable[[], int]
     ) -> None:
         """Read from here how much memory a device has, and how often it had too little."""
-
-        def reading(state: str) -> Callable[[], int]:
-            return lambda: memory().get(state, 0)
-
-        self._gauges += [(self._device.labels(state), reading(state)) for state in _STATES]
+        self._memories.append(memory)
         self._totals.append((self._exhausted, exhausted, [0]))
 
     def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
@@ -89,6 +86,9 @@ class ProcessMetrics:
         """Read everything."""
         for gauge, read in self._gauges:
             gauge.set(read())
+        for memory in self._memories:
+            for state, size in memory().items():
+                self._device.labels(state).set(size)
         for counter, read, seen in self._totals:
             now = read()
             counter.inc(now - seen[0])

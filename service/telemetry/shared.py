@@ -30,6 +30,8 @@ RESTARTS = (
 )
 ROLES = ("frontend", "worker")
 _PREFIX = "loss-scoring-metrics-"
+_KINDS = ("counter", "histogram", "gauge_livesum")
+_FILE_BYTES = 1 << 16
 _YOUNG_S = 60
 """A directory so new may not be locked yet."""
 
@@ -38,16 +40,35 @@ def take_seat(role: str) -> Path | None:
     """Count in files of a role from now on; call it before the first metric is made.
 
     Returns:
-        The directory of the files; None if no supervisor made one, and all is counted in memory.
+        The directory of the files; None if no supervisor made one, or it is full, and all is
+        counted in memory.
     """
     where = os.environ.get(VARIABLE)
     if where is None:
         return None
-    seats = (f"{role}-{number}" for number in itertools.count())
-    mine = next(seat for seat in seats if _lock(Path(where, f"{seat}.seat")) is not None)
     library: Any = values
+    seats = (f"{role}-{number}" for number in itertools.count())
+    try:
+        mine = next(seat for seat in seats if _lock(Path(where, f"{seat}.seat")) is not None)
+        for kind in _KINDS:
+            _reserve(Path(where, f"{kind}_{mine}.db"))
+    except OSError as error:
+        log.warning("this process has metrics of its own: %s", error)
+        library.ValueClass = library.MutexValue
+        return None
     library.ValueClass = library.MultiProcessValue(lambda: mine)
     return Path(where)
+
+
+def _reserve(path: Path) -> None:
+    """Make a file that the library finds large enough.
+
+    It would make one with a hole, and where the file system is full a process that writes into a
+    hole of a mapped file is killed.
+    """
+    with path.open("ab") as file:
+        if file.tell() == 0:
+            os.posix_fallocate(file.fileno(), 0, _FILE_BYTES)
 
 
 def _lock(path: Path) -> int | None:
@@ -77,7 +98,9 @@ class SharedMetrics:
             log.warning("each front end has metrics of its own: %s", error)
             return
         os.environ[VARIABLE] = str(self._directory)
-        take_seat("supervisor")
+        if take_seat("supervisor") is None:
+            self.close()
+            return
         self._restarts = Counter(*RESTARTS, registry=None)
         for role in ROLES:
             self._restarts.labels(role)
@@ -110,3 +133,5 @@ class SharedMetrics:
         """Remove the directory."""
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
+            os.environ.pop(VARIABLE, None)
+            self._directory = None

@@ -11,6 +11,8 @@ from documented import documented_rows, rows
 from fleet import fleet, wait_until
 from scrape import samples, scrape, total
 
+from service.telemetry import shared
+
 FRONTENDS, REQUESTS = 2, 240
 ROLES = ("frontend", "worker")
 MIXED = {"losses": ["mae", "mape"], "series": [{"prediction": [1.0, 2.0], "target": [0.0, 1.0]}]}
@@ -125,10 +127,24 @@ def test_the_directory_goes_with_the_supervisor(service):
     assert not folders()
 
 
+def test_a_full_file_system_costs_the_sum_and_nothing_else(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(shared.VARIABLE, "of somebody else")
+    kept = shared.SharedMetrics()
+    assert "No space left" in caplog.text
+    assert shared.VARIABLE not in os.environ
+    assert not list(tmp_path.iterdir())
+    kept.ended("worker")
+    kept.close()
+    assert shared.take_seat("frontend") is None
+
+
 def test_what_a_killed_supervisor_left_is_removed_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    from service.telemetry import shared
-
     old, young = tmp_path / "loss-scoring-metrics-old", tmp_path / "loss-scoring-metrics-young"
     used = tmp_path / "loss-scoring-metrics-used"
     for folder in (old, young, used):
