@@ -3,12 +3,15 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 from documented import documented_rows, rows
 from fleet import fleet, wait_until
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from scrape import samples, scrape, total
 
 from service.telemetry import shared
@@ -20,8 +23,12 @@ MIXED = {"losses": ["mae", "mape"], "series": [{"prediction": [1.0, 2.0], "targe
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    with fleet(tmp_path_factory.mktemp("fleet"), frontends=FRONTENDS) as one:
-        yield one
+    shared_files = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(shared_files))
+        with fleet(tmp_path_factory.mktemp("fleet"), frontends=FRONTENDS) as one:
+            one.temporary = shared_files
+            yield one
 
 
 def test_several_processes_tell_what_one_does(service):
@@ -47,8 +54,22 @@ def settled(service, count, of=scored):
     return [scrape(service.url) for _ in range(10)]
 
 
+def read(folder):
+    """Return what lies in the files, without asking anybody who would then write there."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))
+    return generate_latest(registry).decode()
+
+
+def test_what_happened_is_told_though_nobody_asks(service):
+    before = scored(scrape(service.url))
+    asyncio.run(send(service, 24))
+    (folder,) = folders(service)
+    wait_until(lambda: scored(read(folder)) == before + 24)
+
+
 def test_whoever_is_asked_tells_of_all(service):
-    asyncio.run(send(service, REQUESTS))
+    asyncio.run(send(service, REQUESTS - 24))
     for text in settled(service, REQUESTS):
         assert scored(text) == REQUESTS
         assert total(text, "loss_scoring_request_seconds_count", format="json") == REQUESTS
@@ -80,7 +101,7 @@ def test_nothing_goes_backwards_when_processes_are_killed(service):
     before = settled(service, REQUESTS)[-1]
     restarts = {role: total(before, "loss_scoring_restarts_total", role=role) for role in ROLES}
     frontends, worker = service.frontends, service.worker
-    (folder,) = folders()
+    (folder,) = folders(service)
     files = {path.name for path in folder.iterdir()}
     os.kill(min(frontends), signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
@@ -105,8 +126,8 @@ def test_nothing_goes_backwards_when_processes_are_killed(service):
     assert {path.name for path in folder.iterdir()} == files, "they do not pile up"
 
 
-def folders():
-    return list(Path(tempfile.gettempdir()).glob("loss-scoring-metrics-*"))
+def folders(service):
+    return list(service.temporary.glob("loss-scoring-metrics-*"))
 
 
 def test_a_refusal_is_counted_with_its_reason(service):
@@ -121,10 +142,41 @@ def test_a_refusal_is_counted_with_its_reason(service):
 
 def test_the_directory_goes_with_the_supervisor(service):
     """The last test, since the service has ended after it."""
-    assert folders()
+    assert folders(service)
     service.running.terminate()
     assert service.running.wait(30) == 0
-    assert not folders()
+    assert not folders(service)
+
+
+DIES = """
+import os, sys
+from service.telemetry.metrics import Metrics
+from service.telemetry.shared import SharedMetrics, take_seat
+kept = SharedMetrics()
+child = os.fork()
+if not child:
+    Metrics(take_seat("worker"), "worker").publish()
+    os._exit(9)
+os.waitpid(child, 0)
+mine = Metrics(take_seat("frontend"))
+kept.ended("worker") if sys.argv[1] == "ended" else None
+print(mine.render().decode())
+kept.close()
+"""
+
+
+@pytest.mark.parametrize(("said", "workers"), [("nothing", 1), ("ended", 0)])
+def test_gauges_of_the_dead_are_forgotten_and_their_counts_are_not(said, workers, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", DIES, said],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert total(done.stdout, "loss_scoring_processes", role="worker") == workers
+    assert total(done.stdout, "loss_scoring_processes", role="frontend") == 1
+    assert total(done.stdout, "loss_scoring_restarts_total", role="worker") == 1 - workers
 
 
 def test_a_full_file_system_costs_the_sum_and_nothing_else(tmp_path, monkeypatch, caplog):
