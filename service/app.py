@@ -15,18 +15,21 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.codecs import json
+from service.codecs.json_ordinary import SCRATCH
 from service.engine import BatchPolicy, Engine, Limits, Scorer
-from service.engine.worker import DeviceWorker
+from service.engine.worker import DeviceWorker, device_memory
 from service.errors import ServiceError
 from service.http.auth import PROBES, KeyMiddleware
+from service.http.body import BODIES
 from service.http.context import ContextMiddleware, context_of
 from service.http.keys import Keys
-from service.http.metrics import Metrics
 from service.http.openapi import add_keys, add_score
 from service.http.problems import problem, problem_of
 from service.http.routes import build_router
 from service.http.score import ScoreEndpoint
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.traces import Tracing
 
 
 def choose_device(name: str) -> torch.device:
@@ -43,7 +46,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings,
+    worker: DeviceWorker | None = None,
+    metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
+) -> ASGIApp:
     """Return the ASGI application: FastAPI's, and before it a short way to ``POST /score``.
 
     FastAPI's routing and middleware cost more than a small request. Its own route for the path
@@ -52,9 +60,14 @@ def create_app(settings: Settings, worker: DeviceWorker | None = None) -> ASGIAp
     Args:
         settings: All that can be chosen from outside.
         worker: Overrides the worker on ``settings.device``.
+        metrics: Where to count, if not in new ones.
+        tracing: Makes spans, unless nobody wants them.
     """
-    metrics = Metrics()
-    return assemble(settings, build_engine(settings, metrics, worker), metrics)
+    metrics = metrics or Metrics()
+    engine = build_engine(settings, metrics, worker)
+    if tracing is not None:
+        engine.on_traced = tracing.batch
+    return assemble(settings, engine, metrics, tracing)
 
 
 def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | None) -> Engine:
@@ -65,6 +78,7 @@ def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | No
     )
     worker = worker or DeviceWorker(choose_device(settings.device))
     on_cpu = worker.device.type == "cpu"
+    watch_device(metrics, worker)
     limits = Limits(
         inline_elements=settings.inline_elements if on_cpu else 0,
         idle_inline_elements=settings.idle_inline_elements if on_cpu else 0,
@@ -73,16 +87,31 @@ def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | No
     return Engine(worker, policy, metrics.observe_batch, limits)
 
 
-def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
+def watch_device(metrics: Metrics, worker: DeviceWorker) -> None:
+    """Let the metrics tell of a device."""
+    metrics.watched.watch_device(lambda: device_memory(worker.device), lambda: worker.exhausted)
+
+
+def assemble(
+    settings: Settings, engine: Scorer, metrics: Metrics, tracing: Tracing | None = None
+) -> ASGIApp:
     """Return the ASGI application around an engine."""
-    metrics.watch_queue(lambda: engine.queued_elements)
+    metrics.watched.watch_queue(lambda: engine.queued_elements, settings.max_queued_elements)
+    metrics.watched.watch_ready(lambda: engine.ready)
+    for name, pool in (("bodies", BODIES), ("numbers", SCRATCH)):
+        metrics.watched.watch_pool(name, lambda pool=pool: pool.retained_bytes)  # type: ignore[misc]
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await asyncio.get_running_loop().run_in_executor(None, json.warm_up)
         await engine.start()
+        publishing = asyncio.create_task(metrics.keep_published())
         yield
         await engine.stop()
+        publishing.cancel()
+        metrics.publish()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.flush)
 
     app: FastAPI = FastAPIOffline(
         title="loss-scoring",
@@ -90,8 +119,10 @@ def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
         version="1",
         lifespan=lifespan,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours know of all routes
     )
     score = ScoreEndpoint(engine, settings)
+    metrics.watched.watch_room(lambda: score.room.held_bytes, settings.max_open_bytes)
     app.router.routes.append(Route("/score", score, methods=["POST"]))
     app.include_router(build_router(engine, metrics))
     keys = Keys.of(settings)
@@ -100,11 +131,12 @@ def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
     if keys is not None:
         app.add_middleware(KeyMiddleware, keys=keys, open_paths=open_paths)
         short_way = KeyMiddleware(score, keys, open_paths)
-    app.add_middleware(ContextMiddleware, metrics=metrics)
+    told: dict[str, Any] = {"tracing": tracing, "access_log": settings.access_log}
+    app.add_middleware(ContextMiddleware, metrics=metrics, **told)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     _describe(app, None if keys is None else open_paths)
-    short_way = ContextMiddleware(short_way, metrics)
+    short_way = ContextMiddleware(short_way, metrics, **told)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         is_score = scope.get("method") == "POST" and scope["path"] == "/score"
@@ -115,7 +147,10 @@ def assemble(settings: Settings, engine: Scorer, metrics: Metrics) -> ASGIApp:
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)  # noqa: S101 - it is registered for this class
-    return problem_of(error, context_of(request.scope).request_id)
+    context = context_of(request.scope)
+    if request.url.path not in PROBES:  # whose 503 refuses nobody
+        context.reason = error.reason
+    return problem_of(error, context.request_id)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -51,8 +51,16 @@ class ServiceError(Exception):
     title: ClassVar[str]
     retryable: ClassVar[bool] = False
     retry_after_s: int | None = None
+    reasons: ClassVar[Sequence[str]] = ()
+    """Where one error has several causes, what operators call them."""
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """What HTTP wants beside the status."""
+    _reason: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """What operators call it: a name out of a short list."""
+        return self._reason or self.slug
 
 
 class MalformedError(ServiceError):
@@ -150,13 +158,15 @@ class _BusyError(ServiceError):
     Args:
         detail: One sentence.
         retry_after_s: When there may be room.
+        reason: One of ``reasons``, for operators.
     """
 
     retryable = True
 
-    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+    def __init__(self, detail: str, retry_after_s: int = 1, *, reason: str | None = None) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+        self._reason = reason
 
 
 class OverShareError(_BusyError):
@@ -169,6 +179,7 @@ class OverloadedError(_BusyError):
     """The server is full, starting or stopping."""
 
     status, slug, title = 503, "overloaded", "The server cannot take this request now"
+    reasons = ("queue-full", "memory-full", "not-ready", "device-lost")
 
 
 class DeadlineError(ServiceError):
@@ -208,3 +219,15 @@ class Faults:
         if self.count > len(self.first):
             detail += f"; the first {len(self.first)} are listed"
         raise InvalidError(detail, tuple(self.first), self.count)
+
+
+def known_reasons() -> list[str]:
+    """Return everything that ``ServiceError.reason`` may be."""
+    found: dict[str, None] = {}
+    kinds = ServiceError.__subclasses__()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if hasattr(kind, "slug"):
+            found.update(dict.fromkeys((kind.slug, *kind.reasons)))
+    return sorted(found)

@@ -110,6 +110,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Lines of JSON, or text; auto is text at a terminal, else JSON."
+    )
+    access_log: bool = Field(
+        False,  # noqa: FBT003 - pydantic's signature
+        description="Whether each request leaves a line; a small one takes a fifth longer then.",
+    )
 
     @classmethod
     def from_environment(cls) -> Self:

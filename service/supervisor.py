@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from service.settings import Settings
+from service.telemetry.logs import configure
+from service.telemetry.shared import SharedMetrics
 
 log = logging.getLogger("service.supervisor")
 
@@ -168,6 +170,7 @@ class Supervisor:
             return _FAILED
         log.info("listening on http://%s:%d", *listening.getsockname()[:2])
         worker, frontend = self._commands
+        self._metrics = SharedMetrics()
         self._worker = Child("worker", worker)
         self._frontends = [
             Child("front end", frontend, [listening.fileno()]) for _ in range(settings.frontends)
@@ -184,6 +187,7 @@ class Supervisor:
             return self._drain()
         finally:
             self._kill_all()
+            self._metrics.close()
 
     def _wait(self) -> None:
         """Sleep until a signal, a message or the next tick."""
@@ -200,7 +204,8 @@ class Supervisor:
         """Replace who has ended, bring together who is new; False if one can never start."""
         self._see_to_worker()
         for child in self._frontends:
-            child.ended()
+            if child.ended():
+                self._metrics.ended("frontend")
             child.restart_if_due()
             if child.alive and any("ready" in message for message in child.hear()):
                 child.became_ready()
@@ -228,6 +233,7 @@ class Supervisor:
 
     def _worker_ended(self, code: int) -> None:
         log.warning("the worker ended with %d", code)
+        self._metrics.ended("worker")
         self._worker.ready = False
         killed = code in (0, -signal.SIGKILL, -signal.SIGTERM)
         self._ending = "killed" if killed else "crashed"
@@ -265,9 +271,7 @@ class Supervisor:
 def main() -> None:
     """Supervise the service that the environment describes."""
     settings = Settings.from_environment()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s supervisor: %(message)s"
-    )
+    configure(settings, "supervisor")
     sys.exit(Supervisor(settings).run())
 
 

@@ -7,8 +7,11 @@ import sys
 
 from service.settings import Settings
 from service.supervisor import Supervisor
+from service.telemetry.logs import configure
 
 if __name__ == "__main__":
     part, script = sys.argv[1:3]
     command = {part: (sys.executable, script)}
-    sys.exit(Supervisor(Settings.from_environment(), **command).run())
+    settings = Settings.from_environment()
+    configure(settings, "supervisor")
+    sys.exit(Supervisor(settings, **command).run())

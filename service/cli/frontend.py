@@ -14,8 +14,10 @@ from service.cli.serve import run_server
 from service.codecs import json_ordinary
 from service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
 from service.http import body
-from service.http.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.shared import take_seat
+from service.telemetry.traces import tracing_from_environment
 
 
 class _SupervisedEngine(RemoteEngine):
@@ -49,7 +51,7 @@ def main() -> None:
     parent, control, listening = map(int, sys.argv[1:4])
     supervisor = become_child(parent, control)
     settings = _share(Settings.from_environment())
-    metrics, memory = Metrics(), SharedMemory()
+    metrics, memory = Metrics(take_seat("frontend")), SharedMemory()
     for pool in (body.BODIES, json_ordinary.SCRATCH):
         pool.allocate_with(memory.allocate)  # so that values lie where the worker sees them
     may_score = settings.inline_elements or settings.idle_inline_elements
@@ -61,7 +63,8 @@ def main() -> None:
         build_engine(settings, metrics, None) if scores else None,
     )
     engine.control = supervisor
-    run_server(assemble(settings, engine, metrics), settings, [socket.socket(fileno=listening)])
+    app = assemble(settings, engine, metrics, tracing_from_environment())
+    run_server(app, settings, metrics, [socket.socket(fileno=listening)])
 
 
 if __name__ == "__main__":

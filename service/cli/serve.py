@@ -18,6 +18,9 @@ from starlette.types import ASGIApp
 from service.app import choose_device, create_app
 from service.http.protocol import bounded
 from service.settings import Settings
+from service.telemetry.logs import configure
+from service.telemetry.metrics import Metrics
+from service.telemetry.traces import tracing_from_environment
 
 _FIELDS = Settings.model_fields
 
@@ -70,13 +73,20 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     auth_probes: Annotated[bool | None, _option("auth_probes")] = None,
     shutdown_s: Annotated[int | None, _option("shutdown_s")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
+    log_format: Annotated[str | None, _option("log_format")] = None,
+    access_log: Annotated[bool | None, _option("access_log")] = None,
 ) -> None:
     """Serve POST /score until SIGTERM or SIGINT; a flag wins over its environment variable."""
     given = {name: value for name, value in locals().items() if value is not None}
     try:
         settings = Settings(**given)
         choose_device(settings.device)
-        app = None if settings.frontends else create_app(settings)
+        metrics = Metrics()
+        app = (
+            None
+            if settings.frontends
+            else create_app(settings, None, metrics, tracing_from_environment())
+        )
     except ValidationError as error:
         for fault in error.errors():
             where = "_".join(map(str, fault["loc"])) or "settings"
@@ -89,22 +99,27 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
         # In place of this process: the supervisor needs no torch, and its memory.
         os.environ |= {f"LOSS_SCORING_{name.upper()}": str(given[name]) for name in given}
         os.execv(sys.executable, [sys.executable, "-P", "-m", "service.supervisor"])  # noqa: S606
-    run_server(app, settings)
+    run_server(app, settings, metrics)
 
 
 def run_server(
-    app: ASGIApp, settings: Settings, listening: Sequence[socket.socket] | None = None
+    app: ASGIApp,
+    settings: Settings,
+    metrics: Metrics,
+    listening: Sequence[socket.socket] | None = None,
 ) -> None:
     """Serve an application until SIGTERM or SIGINT, on a socket of its own or on given ones."""
+    configure(settings, "frontend")
     config = uvicorn.Config(
         app,
-        http=bounded(settings),
+        http=bounded(settings, metrics),
         ws="none",
         timeout_keep_alive=settings.keep_alive_s,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
-        access_log=False,
+        access_log=False,  # ours knows more and says less
+        log_config=None,
         server_header=False,
         proxy_headers=False,  # nothing here asks for the client's address
         timeout_graceful_shutdown=settings.shutdown_s,

@@ -6,6 +6,7 @@ in a twentieth of a second when one dies. The nursery must not touch CUDA, which
 fork; the worker opens the device itself.
 """
 
+import asyncio
 import gc
 import json
 import logging
@@ -20,11 +21,15 @@ from pathlib import Path
 import torch
 import uvloop
 
-from service.app import choose_device
+from service.app import choose_device, watch_device
 from service.cli.child import beat, become_child
 from service.engine.remote import Channel, Host
 from service.engine.worker import DeviceWorker
 from service.settings import Settings
+from service.telemetry.logs import configure
+from service.telemetry.metrics import Metrics
+from service.telemetry.shared import take_seat
+from service.telemetry.traces import tracing_from_environment
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +48,7 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
     parent, number = map(int, sys.argv[-2:])
     control = become_child(parent, number)
     settings = Settings.from_environment()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s worker: %(message)s"
-    )
+    configure(settings, "worker")
     no_cuda = settings.device == "auto" and not Path("/dev/nvidiactl").exists()
     if settings.device == "cpu" or no_cuda:
         make(torch.device("cpu")).warm_up()
@@ -80,6 +83,9 @@ def _run(
 
 async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socket) -> None:
     host = Host(worker, settings.batch_elements, _die, settings.hung_s)
+    tracing = tracing_from_environment()
+    if tracing is not None:
+        host.engine.on_traced = tracing.batch
     await host.engine.start()
 
     def meet(worker: int, descriptors: list[int]) -> None:
@@ -92,7 +98,11 @@ async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socke
     channel = Channel(control, meet, _die)
     channel.open()
     channel.send({"ready": os.getpid()})
+    metrics = Metrics(take_seat("worker"), "worker")
+    watch_device(metrics, worker)
+    publishing = asyncio.create_task(metrics.keep_published())
     await beat(channel, sound=lambda: not host.engine.lost)
+    publishing.cancel()
     _die()
 
 

@@ -24,6 +24,7 @@ from service.engine.policy import BatchPolicy, Span
 from service.engine.scorer import Answer, Limits
 from service.engine.worker import DeviceLostError, DeviceWorker, Pending, Piece
 from service.errors import DeadlineError, OverloadedError, ScoringError
+from service.telemetry.current import TRACEPARENT
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Engine:
         self._policy = policy
         self._on_batch = on_batch
         self._limits = limits
+        self.on_traced: Callable[[Sequence[str | None], int, float], None] | None = None
+        """Called after ``on_batch`` with the trace of each request, elements and seconds."""
         self._busy_since = math.inf
         self._exhausted = 0
         self._drain = DrainRate()
@@ -140,9 +143,11 @@ class Engine:
 
     def _check_ready(self) -> None:
         if not self._running:
-            raise OverloadedError("the service is starting or stopping", retry_after_s=5)
+            raise OverloadedError(
+                "the service is starting or stopping", retry_after_s=5, reason="not-ready"
+            )
         if self.hung:
-            raise OverloadedError("the device does not answer", retry_after_s=30)
+            raise OverloadedError("the device does not answer", 30, reason="device-lost")
 
     def submit(  # noqa: PLR0913 - the last two are the remote worker's
         self,
@@ -153,6 +158,7 @@ class Engine:
         deadline: float = math.inf,
         alone: bool = False,
         watch: Callable[[bool], None] | None = None,
+        traceparent: str | None = None,
     ) -> asyncio.Future[Answer]:
         """Queue a request and return the future of its answer.
 
@@ -167,6 +173,7 @@ class Engine:
             alone: Whether nothing else may be on the device beside it.
             watch: Called with True before any of it gets to the device, and with False after; on
                 the thread of the device.
+            traceparent: The request's span, if not that of the request being served here.
 
         Raises:
             OverloadedError: If the queue is full, the engine is not running or the device hangs.
@@ -178,16 +185,19 @@ class Engine:
             future.set_result(Answer(Scores.empty(options, prediction.dtype)))
             return future
         job = Job(prediction, target, options, future, unscored=len(prediction), watch=watch)
+        job.traceparent = traceparent or TRACEPARENT.get()
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
         offsets = memoryview(prediction.edges)  # type: ignore[arg-type]
         with self._work:
             if not self._running:  # the worker may have died since
-                raise OverloadedError("the service is stopping")
+                raise OverloadedError("the service is stopping", reason="not-ready")
             now = time.monotonic()
             if not self._policy.admit(number, offsets, now=now, deadline=deadline, alone=alone):
                 after = self._drain.seconds_for(self._policy.queued_elements, now=now)
-                raise OverloadedError("the queue is full; try again later", after)
+                raise OverloadedError(
+                    "the queue is full; try again later", after, reason="queue-full"
+                )
             self._jobs[number] = job
             self._work.notify()
         future.add_done_callback(lambda done: self._withdraw(number) if done.cancelled() else None)
@@ -251,6 +261,9 @@ class Engine:
                 self._policy.recover()
             self._exhausted = self._worker.exhausted
         self._on_batch([span for span, _ in scored], seconds)
+        if self.on_traced is not None:
+            elements = sum(span.elements for span, _ in scored)
+            self.on_traced([job.traceparent for _, job in scored], elements, seconds)
         collected = [
             (span.request, job, job.collect(span, result, seconds))
             for (span, job), result in zip(scored, results, strict=True)

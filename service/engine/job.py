@@ -25,6 +25,7 @@ class Job:
         queue_s: Seconds from admission to the first batch.
         compute_s: Seconds in batches.
         watch: Told whether the request is on the device.
+        traceparent: Its span, if it is traced.
     """
 
     prediction: Ragged
@@ -36,6 +37,7 @@ class Job:
     queue_s: float = 0.0
     compute_s: float = 0.0
     watch: Callable[[bool], None] | None = None
+    traceparent: str | None = None
 
     def piece(self, span: Span) -> Piece:
         """Return some of its series, for the device."""

@@ -35,6 +35,21 @@ def staging_for(device: torch.device) -> Staging | None:
     return Staging(CudaStreams(device)) if device.type == "cuda" else None
 
 
+def device_memory(device: torch.device) -> dict[str, int]:
+    """Return bytes by state: allocated and reserved by this process, free, total.
+
+    Empty on a CPU, and before the process has opened the device, which this does not.
+    """
+    if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # the device is lost
+        free = total = 0
+    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    return {"allocated": allocated, "reserved": reserved, "free": free, "total": total}
+
+
 class Begun(Protocol):
     """Scores that are on their way."""
 

@@ -27,6 +27,7 @@ class KeyMiddleware:
             if holder is None:
                 error = UnknownKeyError if given else UnauthorizedError
                 refusal = error("send Authorization: Bearer and a key of this server")
+                context.reason = refusal.reason
                 await problem_of(refusal, context.request_id)(scope, receive, send)
                 return
             context.client = holder  # behind a proxy all come from one address

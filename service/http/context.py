@@ -8,15 +8,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from opentelemetry.trace import Span
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.metrics import Metrics
 from service.http.problems import problem
+from service.telemetry.current import REQUEST
+from service.telemetry.metrics import Metrics
+from service.telemetry.requests import Answered, Scored
+from service.telemetry.traces import Outcome, Tracing
 
 log = logging.getLogger(__name__)
+_access = logging.getLogger("service.access")
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+NO_ANSWER = 499
+"""The status of a request whose client had gone, for metrics and logs."""
 _KEY = "loss_scoring.context"
 
 
@@ -32,7 +39,11 @@ class Context:
             is needed, the address it comes from.
         stages: Seconds by stage, in the order they happened.
         format: ``json`` or ``arrow`` once known, for the metrics.
+        status: Of the answer, once its head was sent.
         route: The route's path, for the metrics; a client's path would be unbounded.
+        reason: Why it was refused, for the metrics.
+        scored: What it was scored for, for the metrics.
+        span: Its span, if it is traced.
     """
 
     request_id: str
@@ -41,7 +52,11 @@ class Context:
     started: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=dict)
     format: str = "none"
+    status: int = NO_ANSWER
     route: str = "none"
+    reason: str | None = None
+    scored: Scored | None = None
+    span: Span | None = None
 
     def server_timing(self) -> str:
         """Return the ``Server-Timing`` header: milliseconds by stage, and in total."""
@@ -58,8 +73,17 @@ def context_of(scope: Scope) -> Context:
 class ContextMiddleware:
     """Gives every request a context and every answer its headers; the last guard for errors."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        tracing: Tracing | None = None,
+        *,
+        access_log: bool = False,
+    ) -> None:
         self._app = app
+        self._tracing = tracing
+        self._access_log = access_log
         self._metrics = metrics
         self._ids = itertools.count()
         self._prefix = secrets.token_hex(10)  # random once: a system call a request is dear
@@ -69,6 +93,13 @@ class ContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        context = self._begin(scope)
+        try:
+            await self._serve(context, scope, receive, send)
+        finally:
+            self._end(context, scope)
+
+    def _begin(self, scope: Scope) -> Context:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers[name] = headers[name] + b", " + value if name in headers else value
@@ -80,18 +111,22 @@ class ContextMiddleware:
         peer = scope.get("client")
         context = Context(request_id, headers, peer[0] if peer else "")
         scope[_KEY] = context
-        status = 499  # nothing was sent: the client had gone
+        REQUEST.set({"request_id": request_id})
+        if self._tracing is not None:
+            asked = scope["method"], scope["path"]
+            context.span = self._tracing.begin(*asked, headers, context.client)
+        return context
 
+    async def _serve(self, context: Context, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                context.status = message["status"]
                 own = (
                     (b"x-request-id", context.request_id.encode()),
                     (b"server-timing", context.server_timing().encode()),
                 )
                 message["headers"] = [*message["headers"], *own]
-                if status >= 400 and b"expect" in headers:
+                if context.status >= 400 and b"expect" in context.headers:
                     # Whether the body that waits for a go-ahead still comes, nobody knows.
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -99,12 +134,43 @@ class ContextMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            log.info("client gone: %s %s", scope["path"], context.request_id)
+            log.info("client gone: %s", scope["path"])
         except Exception:
             log.exception("unexpected error in request %s", context.request_id)
-            if status != 499:
+            if context.status != NO_ANSWER:
                 raise  # half an answer is out: only closing the connection is honest
             answer = problem(500, context.request_id, retryable=True)
             await answer(scope, receive, send_with_headers)
+
+    def _end(self, context: Context, scope: Scope) -> None:
         route = getattr(scope.get("route"), "path", context.route)  # FastAPI's own routes
-        self._metrics.observe(route, context.format, status, context.stages)
+        seconds = time.perf_counter() - context.started
+        status, stages, reason = context.status, context.stages, context.reason
+        self._metrics.observe(
+            Answered(route, context.format, status, seconds, stages, reason, context.scored)
+        )
+        if self._tracing is not None and context.span is not None:
+            told = {
+                "loss_scoring.request_id": context.request_id,
+                "loss_scoring.format": context.format,
+            }
+            if reason is not None:
+                told["error.type"] = reason
+            self._tracing.end(context.span, Outcome(route, status, stages, told))
+        if self._access_log:
+            _tell(scope, context, status, seconds)
+
+
+def _tell(scope: Scope, context: Context, status: int, seconds: float) -> None:
+    """Leave a line about a request: neither its query nor its headers, which may be secret."""
+    fields = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "seconds": round(seconds, 6),
+        "format": context.format,
+        "client": context.client,
+    }
+    if context.reason is not None:
+        fields["reason"] = context.reason
+    _access.info("%s %s %d", fields["method"], fields["path"], status, extra={"fields": fields})

@@ -44,6 +44,7 @@ from service.http.head import HeadHolder
 from service.http.intake import Intake
 from service.http.problems import problem_of
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +52,16 @@ _LINGER_S = 2.0
 """Closing with unread bytes resets the connection, and the client may lose the answer."""
 
 
-def bounded(settings: Settings) -> type[HttpToolsProtocol]:
+def bounded(settings: Settings, metrics: Metrics) -> type[HttpToolsProtocol]:
     """Return the protocol for ``uvicorn.Config(http=...)`` with the limits of the settings."""
-    return type("Bounded", (BoundedProtocol,), {"settings": settings})
+    return type("Bounded", (BoundedProtocol,), {"settings": settings, "metrics": metrics})
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. Everything a request passes through here counts in its latency."""
 
     settings: ClassVar[Settings]
+    metrics: ClassVar[Metrics]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,12 +91,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start looking at the clock."""
         super().connection_made(transport)
+        self.metrics.opened()
         self._since = self.loop.time()
         self._timer = self.loop.call_later(self._tick, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking at the clock."""
         self._timer.cancel()
+        self.metrics.closed()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -219,10 +223,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unread_since is not None:
             if now - self._unread_since > self.settings.write_timeout_s:
                 log.info("a client did not read its answer in time")
-                self.transport.abort()
+                self._cut_off("slow-reader")
         elif self._state == "refused":
             if self._due is None and waited > _LINGER_S:
-                self.transport.abort()
+                self._cut_off("lingering")
         elif self.cycle is None or self.cycle.response_complete:
             self._look_for_a_request(now, waited)
         elif self._state == "body":
@@ -240,9 +244,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._noticed, self._since = (self.cycle, self._state), now
         elif self._state == "body":
             if waited > limits.body_timeout_s:
-                self.transport.abort()
+                self._cut_off("slow-body")
         elif waited > limits.keep_alive_s:
+            self.metrics.cut_off("idle")
             self.transport.close()
+
+    def _cut_off(self, reason: str) -> None:
+        self.metrics.cut_off(reason)
+        self.transport.abort()
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer outside any request, after those before, and close once the client has read it."""
@@ -255,7 +264,7 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
             if cycle.response_started:  # half an answer may be out
-                self.transport.abort()
+                self._cut_off("half-answered")
                 return
         self._write_refusal(error)
 
@@ -263,9 +272,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._due, self._since = None, self.loop.time()
         answer = problem_of(error, request_id := secrets.token_hex(16))
         answer.headers.update({"x-request-id": request_id, "connection": "close"})
-        log.info("refused with %d: %s", answer.status_code, error)
-        fields = [*self.server_state.default_headers, *answer.raw_headers]
-        lines = [b"%b: %b\r\n" % field for field in fields]
+        self.metrics.refused(answer.status_code, error.reason)
+        fields = {"request_id": request_id, "status": answer.status_code, "reason": error.reason}
+        log.info("refused with %d: %s", answer.status_code, error, extra={"fields": fields})
+        headers = [*self.server_state.default_headers, *answer.raw_headers]
+        lines = [b"%b: %b\r\n" % header for header in headers]
         self.transport.write(
             b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)])
         )

@@ -60,7 +60,9 @@ class Room:
             raise OverShareError(
                 "your other requests hold most of the server's memory; await their answers", after
             )
-        raise OverloadedError("the server's memory is full; try again later", after)
+        raise OverloadedError(
+            "the server's memory is full; try again later", after, reason="memory-full"
+        )
 
     def likely(self, kind: str, size: int, held: int) -> int:
         """Return what a body of some kind and size is likely to need in all.

@@ -1,12 +1,14 @@
 """The small routes: the table of losses, probes and metrics."""
 
+import asyncio
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from core import LOSSES
 from service.engine import Scorer
 from service.errors import OverloadedError
-from service.http.metrics import Metrics
+from service.telemetry.metrics import Metrics
 
 
 def build_router(engine: Scorer, metrics: Metrics) -> APIRouter:
@@ -29,17 +31,18 @@ def build_router(engine: Scorer, metrics: Metrics) -> APIRouter:
     @router.get("/livez", summary="Whether the process can serve, or only a new one could")
     async def livez() -> dict[str, str]:
         if engine.lost:
-            raise OverloadedError("the device is lost; restart the process")
+            raise OverloadedError("the device is lost; restart the process", reason="device-lost")
         return {"status": "alive"}
 
     @router.get("/readyz", summary="Whether a batch was scored and requests are taken")
     async def readyz() -> dict[str, str]:
         if not engine.ready:
-            raise OverloadedError("the device worker is not ready")
+            raise OverloadedError("the device worker is not ready", reason="not-ready")
         return {"status": "ready"}
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics_() -> Response:
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        text = await asyncio.to_thread(metrics.render) if metrics.shared else metrics.render()
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -29,6 +29,7 @@ from service.http.room import Hold, Room
 from service.http.sizes import added_bytes, encoded_bytes
 from service.http.threads import Threads
 from service.settings import Settings
+from service.telemetry.requests import Scored
 
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _INLINE_BYTES = 1 << 16
@@ -59,6 +60,7 @@ class ScoreEndpoint:
             try:
                 format_, chunks = await self._in_time(scope, receive, context, hold)
             except ServiceError as error:
+                context.reason = error.reason
                 answer = problem_of(error, context.request_id)(scope, receive, send)
             else:
                 answer = _send(send, format_, chunks)
@@ -127,6 +129,9 @@ class ScoreEndpoint:
         if answer is None:
             answer = await self._score(request, receive, deadline)
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
+        losses = tuple([spec.name for spec in request.options.losses])
+        masked = answer.scores.masked_elements()
+        context.scored = Scored(losses, len(request), request.elements, masked)
         started = time.perf_counter()
         if not is_json and arrow.may_be_missing(request, answer.scores):
             await self._threads.run(

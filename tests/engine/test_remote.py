@@ -156,7 +156,7 @@ def test_what_makes_no_sense_is_refused_and_hurts_nobody(caplog):
         block[: 8 * 3] = np.array([0, 1, 2]).view(np.uint8)
         block[64 : 64 + 8 * 3] = np.array([0, 1 << 40, 2]).view(np.uint8)
         number, start = memory.find(block.ctypes.data, 1)
-        good = [1, pack_options(OPTIONS), "float64", 2, 2, None, False]
+        good = [1, pack_options(OPTIONS), "float64", 2, 2, None, False, None]
         at = lambda byte: [number, start + byte]  # noqa: E731
         sides = [at(0), at(1024), at(2048), at(4096)]
         wrong = [
@@ -165,8 +165,8 @@ def test_what_makes_no_sense_is_refused_and_hurts_nobody(caplog):
             [4, *good[1:], *sides[:2], [99, 0], sides[3]],
             [5, "[]", *good[2:], *sides],
             [6, good[1], "int8", *good[3:], *sides],
-            [7, *good[1:3], 2, 1 << 60, None, False, *sides],
-            [8, *good[1:3], -2, 2, None, False, *sides],
+            [7, *good[1:3], 2, 1 << 60, None, False, None, *sides],
+            [8, *good[1:3], -2, 2, None, False, None, *sides],
             [9, *good[1:], *sides[:3], None],
             [10],
         ]

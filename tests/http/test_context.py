@@ -9,8 +9,8 @@ from starlette.requests import ClientDisconnect
 from service.app import create_app
 from service.http import score
 from service.http.context import ContextMiddleware
-from service.http.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 
 def serve(app, headers=()):

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import uvicorn
+from scrape import total
 from uvicorn.server import ServerState
 
 from service.http.protocol import bounded
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 POST = b"POST /score HTTP/1.1\r\nHost: x\r\n"
 WHOLE = POST + b"Content-Length: 2\r\n\r\n{}"
@@ -97,7 +99,7 @@ def transport():
 @pytest.fixture
 def protocol(loop, transport):
     config = uvicorn.Config(app, log_config=None)
-    made = bounded(Settings(max_header_bytes=1000))(config, ServerState(), {}, loop)
+    made = bounded(Settings(max_header_bytes=1000), Metrics())(config, ServerState(), {}, loop)
     made.connection_made(transport)
     return made
 
@@ -270,3 +272,17 @@ def test_a_client_that_reads_on_is_left_alone(protocol, transport, loop):
         loop.pass_time(20)
         protocol.resume_writing()
     assert not transport.aborted
+
+
+def test_what_it_refuses_and_cuts_off_is_counted(protocol, transport, loop):
+    protocol.data_received(POST)
+    loop.pass_time(15)
+    assert transport.aborted
+    text = protocol.metrics.render().decode()
+    assert total(text, "loss_scoring_connections_total") == 1
+    assert total(text, "loss_scoring_open_connections") == 1
+    assert total(text, "loss_scoring_requests_total", status="408") == 1
+    assert total(text, "loss_scoring_refusals_total", reason="late") == 1
+    assert total(text, "loss_scoring_connections_cut_off_total", reason="lingering") >= 1
+    protocol.connection_lost(None)
+    assert total(protocol.metrics.render().decode(), "loss_scoring_open_connections") == 0

@@ -127,7 +127,7 @@ class RemoteEngine:
     ) -> asyncio.Future[Answer]:
         """Queue a request and return the future of its answer; see ``Engine.submit``."""
         if not self._running:
-            raise OverloadedError("the service is starting or stopping", retry_after_s=5)
+            raise OverloadedError("the service is starting or stopping", 5, reason="not-ready")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         series, elements = len(prediction), prediction.elements
@@ -137,7 +137,7 @@ class RemoteEngine:
         now = time.monotonic()
         if self._queued_elements + elements > self._max_queued_elements:
             after = self._drain.seconds_for(self._queued_elements, now=now)
-            raise OverloadedError("the queue is full; try again later", after)
+            raise OverloadedError("the queue is full; try again later", after, reason="queue-full")
         layout = Layout(options, prediction.dtype, series, elements)
         number = next(self._numbers)
         job = RemoteJob(number, prediction, target, options, deadline, future, layout)
@@ -194,7 +194,9 @@ class RemoteEngine:
             return
         if job.places is None:
             self._forget(job)
-            job.future.set_exception(OverloadedError("there is no memory to share"))
+            job.future.set_exception(
+                OverloadedError("there is no memory to share", reason="memory-full")
+            )
             return
         self._unsent.append(job.number)
         self._flush_soon()

@@ -137,6 +137,7 @@ class _Peer:
                 deadline=math.inf if row.deadline is None else row.deadline,
                 alone=row.alone,
                 watch=self._watch(number),
+                traceparent=row.traceparent,
             )
         except ServiceError as error:
             if self._host.engine.lost:  # the next worker can do it

@@ -12,6 +12,7 @@ from service.engine.remote.suspects import Suspicion
 from service.engine.remote.wire import Layout, Row, dtype_name, pack_deadline, pack_options
 from service.engine.scorer import Answer
 from service.errors import DeadlineError, OverloadedError, ScoringError
+from service.telemetry.current import TRACEPARENT
 
 
 @dataclass(eq=False)
@@ -30,6 +31,7 @@ class RemoteJob:
         block: Where the answer goes.
         places: Of offsets, prediction, target and answer, once all lie where the worker sees them.
         sent: Whether the worker knows of it.
+        traceparent: Its span, if it is traced.
     """
 
     number: int
@@ -43,6 +45,7 @@ class RemoteJob:
     block: NDArray[np.uint8] | None = None
     places: tuple[Place, Place, Place, Place] | None = None
     sent: bool = False
+    traceparent: str | None = field(default_factory=TRACEPARENT.get)
 
     @property
     def elements(self) -> int:
@@ -60,6 +63,7 @@ class RemoteJob:
             self.elements,
             pack_deadline(self.deadline),
             self.suspicion.alone,
+            self.traceparent,
             *self.places,
         )
 

@@ -40,6 +40,7 @@ class Row(NamedTuple):
         elements: How many.
         deadline: On the monotonic clock, which is the same in all processes; None if never.
         alone: Whether nothing else may be on the device beside it.
+        traceparent: Its span, if it is traced.
         offsets: The first of ``series + 1`` int64.
         prediction: The first element.
         target: Likewise.
@@ -53,6 +54,7 @@ class Row(NamedTuple):
     elements: int
     deadline: float | None
     alone: bool
+    traceparent: str | None
     offsets: Place
     prediction: Place
     target: Place

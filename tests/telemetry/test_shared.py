@@ -1,0 +1,211 @@
+"""Several real front ends and a worker: any of them tells of all, and nothing goes backwards."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+import httpx
+import pytest
+from documented import documented_rows, rows
+from family import wait_until
+from instance import QUEUED, faulty, instance
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from scrape import samples, scrape, total
+
+from service.telemetry import shared
+
+FRONTENDS, REQUESTS = 2, 240
+ROLES = ("frontend", "worker")
+MIXED = {"losses": ["mae", "mape"], "series": [{"prediction": [1.0, 2.0], "target": [0.0, 1.0]}]}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    shared_files = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(shared_files))
+        with instance(faulty(FRONTENDS), frontends=FRONTENDS, device="cpu", **QUEUED) as one:
+            one.temporary = shared_files
+            yield one
+
+
+def test_several_processes_tell_what_one_does(service):
+    assert documented_rows() == rows(scrape(service.url))
+
+
+def scored(text):
+    return total(text, "loss_scoring_requests_total", route="/score", status="200")
+
+
+async def send(service, count, body=MIXED):
+    async def some(number):
+        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+            for _ in range(number):
+                (await client.post("/score", json=body)).raise_for_status()
+
+    await asyncio.gather(*(some(count // 24) for _ in range(24)))
+
+
+def settled(service, count, of=scored):
+    """Wait until a count is told; return what any process tells then, ten times over."""
+    wait_until(lambda: of(scrape(service.url)) >= count)
+    return [scrape(service.url) for _ in range(10)]
+
+
+def read(folder):
+    """Return what lies in the files, without asking anybody who would then write there."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))
+    return generate_latest(registry).decode()
+
+
+def test_what_happened_is_told_though_nobody_asks(service):
+    before = scored(scrape(service.url))
+    asyncio.run(send(service, 24))
+    (folder,) = folders(service)
+    wait_until(lambda: scored(read(folder)) == before + 24)
+
+
+def test_whoever_is_asked_tells_of_all(service):
+    asyncio.run(send(service, REQUESTS - 24))
+    for text in settled(service, REQUESTS):
+        assert scored(text) == REQUESTS
+        assert total(text, "loss_scoring_request_seconds_count", format="json") == REQUESTS
+        assert total(text, "loss_scoring_stage_seconds_count") == 4 * REQUESTS
+        for loss in ("mae", "mape"):
+            assert total(text, "loss_scoring_scored_series_total", loss=loss) == REQUESTS
+            assert total(text, "loss_scoring_scored_elements_total", loss=loss) == 2 * REQUESTS
+        assert total(text, "loss_scoring_masked_elements_total", loss="mape") == REQUESTS
+        assert total(text, "loss_scoring_masked_elements_total", loss="smape") == 0
+        assert total(text, "loss_scoring_processes", role="frontend") == FRONTENDS
+        assert total(text, "loss_scoring_processes", role="worker") == 1
+        assert total(text, "loss_scoring_ready_processes") == FRONTENDS
+    batched = settled(
+        service, 2 * REQUESTS, lambda text: total(text, "loss_scoring_batch_elements_sum")
+    )
+    assert total(batched[0], "loss_scoring_batch_elements_sum") == 2 * REQUESTS
+    assert total(batched[0], "loss_scoring_batch_requests_sum") == REQUESTS
+
+
+def counters(text):
+    return {
+        key: value
+        for key, value in samples(text).items()
+        if key[0].endswith(("_total", "_count", "_sum", "_bucket"))
+    }
+
+
+def test_nothing_goes_backwards_when_processes_are_killed(service):
+    before = settled(service, REQUESTS)[-1]
+    restarts = {role: total(before, "loss_scoring_restarts_total", role=role) for role in ROLES}
+    frontends, worker = service.frontends, service.worker
+    (folder,) = folders(service)
+    files = {path.name for path in folder.iterdir()}
+    os.kill(min(frontends), signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: len(service.frontends - frontends) == 1 and service.worker != worker)
+    service.await_ready()
+    for _ in range(10):
+        after = scrape(service.url)
+        assert all(counters(after)[key] >= value for key, value in counters(before).items())
+        before = after
+    asyncio.run(send(service, REQUESTS))
+    assert {scored(text) for text in settled(service, 2 * REQUESTS)} == {2 * REQUESTS}
+    for role in ROLES:
+        wait_until(
+            lambda role=role: (
+                total(scrape(service.url), "loss_scoring_restarts_total", role=role)
+                == restarts[role] + 1
+            )
+        )
+    text = scrape(service.url)
+    assert total(text, "loss_scoring_processes", role="frontend") == FRONTENDS
+    assert total(text, "loss_scoring_processes", role="worker") == 1
+    assert {path.name for path in folder.iterdir()} == files, "they do not pile up"
+
+
+def folders(service):
+    return list(service.temporary.glob("loss-scoring-metrics-*"))
+
+
+def test_a_refusal_is_counted_with_its_reason(service):
+    def refused(text):
+        return total(text, "loss_scoring_refusals_total", reason="invalid")
+
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        before = refused(scrape(service.url))
+        assert client.post("/score", json={"nonsense": 1}).status_code == 422
+    assert {refused(text) for text in settled(service, before + 1, refused)} == {before + 1}
+
+
+def test_the_directory_goes_with_the_supervisor(service):
+    """The last test, since the service has ended after it."""
+    assert folders(service)
+    service.signal()
+    assert service.exit_code(30) == 0
+    assert not folders(service)
+
+
+DIES = """
+import os, sys
+from service.telemetry.metrics import Metrics
+from service.telemetry.shared import SharedMetrics, take_seat
+kept = SharedMetrics()
+child = os.fork()
+if not child:
+    Metrics(take_seat("worker"), "worker").publish()
+    os._exit(9)
+os.waitpid(child, 0)
+mine = Metrics(take_seat("frontend"))
+kept.ended("worker") if sys.argv[1] == "ended" else None
+print(mine.render().decode())
+kept.close()
+"""
+
+
+@pytest.mark.parametrize(("said", "workers"), [("nothing", 1), ("ended", 0)])
+def test_gauges_of_the_dead_are_forgotten_and_their_counts_are_not(said, workers, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", DIES, said],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert total(done.stdout, "loss_scoring_processes", role="worker") == workers
+    assert total(done.stdout, "loss_scoring_processes", role="frontend") == 1
+    assert total(done.stdout, "loss_scoring_restarts_total", role="worker") == 1 - workers
+
+
+def test_a_full_file_system_costs_the_sum_and_nothing_else(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(shared.VARIABLE, "of somebody else")
+    kept = shared.SharedMetrics()
+    assert "No space left" in caplog.text
+    assert shared.VARIABLE not in os.environ
+    assert not list(tmp_path.iterdir())
+    kept.ended("worker")
+    kept.close()
+    assert shared.take_seat("frontend") is None
+
+
+def test_what_a_killed_supervisor_left_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, young = tmp_path / "loss-scoring-metrics-old", tmp_path / "loss-scoring-metrics-young"
+    used = tmp_path / "loss-scoring-metrics-used"
+    for folder in (old, young, used):
+        folder.mkdir()
+    held = shared._lock(used / "supervisor-0.seat")
+    for folder in (old, used):
+        os.utime(folder, (0, 0))
+    shared.SharedMetrics._remove_old()
+    assert {folder.name[21:] for folder in tmp_path.iterdir()} == {"young", "used"}
+    os.close(held)
