@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 
 import numpy as np
 import pytest
@@ -249,6 +250,31 @@ def test_requests_wait_for_a_worker_and_survive_the_next_ones():
             await engine.stop()
             with pytest.raises(OverloadedError):
                 submit(engine, ragged([1.0]))
+
+    asyncio.run(main())
+
+
+def test_memory_of_a_withdrawn_request_is_kept_until_the_worker_lets_go(monkeypatch):
+    """It was sent to a new worker before its own copying had reported."""
+
+    async def main():
+        async with front_end() as engine:
+            late, placed = [], threading.Event()
+            place, report = engine._place, engine._placed
+            monkeypatch.setattr(engine, "_place", lambda job: (place(job), placed.set()))
+            monkeypatch.setattr(engine, "_placed", lambda *said: late.append(said))
+            large = ragged([1.0] * MEBI)
+            future = submit(engine, large)
+            await asyncio.to_thread(placed.wait, 20)
+            one, other = pair()
+            engine.connect(other, Ending.NONE)
+            future.cancel()
+            while not late:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.001)
+            report(*late.pop())
+            assert engine.queued_elements == MEBI, "the worker may be writing there"
+            one.close()
+            await engine.stop()
 
     asyncio.run(main())
 

@@ -189,6 +189,8 @@ class RemoteEngine:
         self._send_soon(job)  # it has no places then, and fails of that
 
     def _send_soon(self, job: RemoteJob) -> None:
+        if job.sent:  # as soon as it was placed, by a new worker's coming
+            return
         if job.future.done():
             self._forget(job)
             return
