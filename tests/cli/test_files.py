@@ -9,9 +9,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from conftest import LOSS_SCORING, ROOT, SHARED
+from typer.testing import CliRunner
 
 from core.table import score_table
-from service.cli import main
+from service.cli import app, main
 from service.cli.files import open_source
 from service.cli.series import find_layout, read_series
 
@@ -269,18 +270,22 @@ def test_a_failed_run_leaves_no_output(cli, tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["f.csv"]
 
 
-def test_losses_and_serve_mistakes_in_a_real_process():
+def test_losses_in_a_real_process():
     listed = subprocess.run([LOSS_SCORING, "losses"], capture_output=True, text=True, check=True)
     assert "block_denom_grad" in listed.stdout
-    for flags, says in (
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
         (["--port", "70000"], "port"),
         (["--device", "tpu"], "device"),
         (["--max-queued-elements", "1"], "max_queued_elements must be at least max_elements"),
         (["--device", "cuda:7"], "CUDA"),
-    ):
-        wrong = subprocess.run(
-            [LOSS_SCORING, "serve", *flags], capture_output=True, text=True, check=False
-        )
-        assert wrong.returncode == 2
-        assert says in wrong.stderr
-        assert "Traceback" not in wrong.stderr
+    ],
+)
+def test_mistakes_of_who_starts_the_service(flags, says):
+    wrong = CliRunner().invoke(app, ["serve", *flags])
+    assert wrong.exit_code == 2
+    assert says in wrong.stderr
+    assert "Traceback" not in wrong.stderr

@@ -210,19 +210,18 @@ def test_what_is_kept_on_disk_is_named_after_all_of_its_sources(tmp_path):
     assert name("a = 1") == name("a = 1") != name("a = 2")
 
 
-def test_warm_up_is_quick_from_the_cache(tmp_path):
+def test_warm_up_compiles_once(tmp_path):
     script = (
-        "import time; from core.kernels.fused_cpu import warm_up\n"
+        "from core.kernels.fused_cpu import warm_up\n"
         "from core.kernels.fused_loops import sweep\n"
-        "start = time.monotonic(); warm_up()\n"
-        "print(time.monotonic() - start, sum(sweep.stats.cache_misses.values()))\n"
+        "warm_up(); print(sum(sweep.stats.cache_misses.values()))\n"
     )
     environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
     first, second = (
         subprocess.run(
             [sys.executable, "-c", script], env=environment, check=True, capture_output=True
-        ).stdout.split()
+        ).stdout
         for _ in range(2)
     )
-    assert int(first[1]) == 16
-    assert int(second[1]) == 0
+    assert int(first) == 16
+    assert int(second) == 0

@@ -12,8 +12,10 @@ from conftest import LOSS_SCORING, serving
 from openapi_spec_validator import validate
 from test_errors import GOOD, problem
 from test_keys import NEW, OLD, OTHER, rewrite
+from typer.testing import CliRunner
 
 from service.app import create_app
+from service.cli import app
 from service.settings import Settings
 
 PROBES = ["/livez", "/readyz", "/metrics"]
@@ -144,11 +146,8 @@ def test_bad_keys_stop_the_start(tmp_path, text):
         (["--api-keys-file", file], {}),
         ([], {"LOSS_SCORING_API_KEYS": text or ""}),
     ):
-        ended = subprocess.run(
-            [LOSS_SCORING, "serve", *flags, "--port", "0"],
-            env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert ended.returncode == 2
+        ended = CliRunner().invoke(app, ["serve", *map(str, flags), "--port", "0"], env=environment)
+        assert ended.exit_code == 2
         assert "Traceback" not in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
         assert text is None or text not in ended.stderr
