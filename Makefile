@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 SOAK_S ?= 1200
 
-.PHONY: help run stop test lint format lock bench bench-peers test-darts test-ray test-spark test-gpu chaos clean
+.PHONY: help run stop test lint format docs lock bench bench-peers test-darts test-ray test-spark test-gpu chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ lint: $(VENV)/.installed ## format check, lint, types, layers
 format: $(VENV)/.installed ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed ## build the site into docs/_build, warnings are errors
+	$(BIN)/python tests/docs/settings_table.py
+	$(BIN)/sphinx-build -q -W --keep-going -n -c docs . docs/_build
+	@echo "docs/_build/index.html"
 
 test: lint ## lint, then all tests with branch coverage
 	$(BIN)/coverage erase
@@ -89,4 +94,4 @@ test-gpu: $(VENV)/.installed ## run the tests that need a CUDA device, measure s
 	$(BIN)/python bench/staging.py
 
 clean: ## remove environments and caches
-	rm -rf $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* .run
+	rm -rf docs/_build $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* .run
