@@ -1,0 +1,72 @@
+"""Pages hang together: links lead somewhere, every page is in the contents, the site builds."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from pages import DOCS, NAMES, PAGES, anchors, links, tokens
+
+LINKED = [*PAGES, ROOT / "lossclient/README.md", *sorted((ROOT / "bench").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in links(page):
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_file(), f"{page}: {link}"
+        assert target.is_relative_to(ROOT), f"{page}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page}: {link}"
+
+
+def test_files_that_pages_name_exist():
+    """Names in code quotes that look like files of this tree are files of it."""
+    for page in PAGES:
+        for token in tokens(page):
+            for part in token.children or ():
+                if part.type != "code_inline":
+                    continue
+                if re.fullmatch(r"(docs|bench|tests|examples|deploy)/[\w./-]+", part.content):
+                    assert (ROOT / part.content).exists(), f"{page}: {part.content}"
+
+
+def test_every_page_is_in_the_contents():
+    (contents,) = (
+        token.content for token in tokens(DOCS / "index.md") if token.info.startswith("{toctree}")
+    )
+    entries = [line for line in contents.splitlines() if line and not line.startswith(":")]
+    assert "*" in entries, "pages that are not named come by glob"
+    for entry in entries:
+        path = f"{entry.lstrip('/')}.md"
+        where = ROOT if entry.startswith("/") else DOCS
+        assert entry == "*" or (where / path).is_file(), entry
+
+
+def test_make_targets_exist():
+    known = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for page in PAGES:
+        assert set(re.findall(r"`make ([a-z-]+)", page.read_text())) <= set(known), page
+
+
+def test_the_site_builds_and_needs_no_network(tmp_path):
+    """Two seconds; warnings are errors."""
+    options = ["-q", "-W", "--keep-going", "-n", "-d", tmp_path / "read"]
+    subprocess.run(
+        [sys.executable, "-m", "sphinx", "-c", DOCS, *options, ROOT, tmp_path / "site"], check=True
+    )
+    built = {path.relative_to(tmp_path / "site") for path in tmp_path.glob("site/**/*.html")}
+    assert {f"docs/{page.stem}.html" for page in PAGES[1:]} <= set(map(str, built))
+    for path in built:
+        html = (tmp_path / "site" / path).read_text()
+        assert not re.search(r'<(link|script|img|iframe)\b[^>]*(href|src)="(https?:)?//', html), (
+            path
+        )
+
+
+def test_the_names_of_pages_are_told_apart():
+    assert len(set(NAMES)) == len(NAMES) >= 9
