@@ -1,5 +1,6 @@
 """What every answer carries: a request id, the time of each stage, and never a stack trace."""
 
+import asyncio
 import itertools
 import logging
 import re
@@ -10,9 +11,11 @@ from dataclasses import dataclass, field
 
 from opentelemetry.trace import Span
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.problems import problem
+from service.errors import OverloadedError
+from service.http.problems import problem, problem_of
 from service.telemetry.current import REQUEST
 from service.telemetry.metrics import Metrics
 from service.telemetry.requests import Answered, Scored
@@ -135,6 +138,11 @@ class ContextMiddleware:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             log.info("client gone: %s", scope["path"])
+        except asyncio.CancelledError:  # the server stops and has waited long enough
+            if context.status != NO_ANSWER:
+                raise  # half an answer is out: only closing the connection is honest
+            # Not raised again: the task ends here, and the server would log a stack trace.
+            await _cut_off(context)(scope, receive, send_with_headers)
         except Exception:
             log.exception("unexpected error in request %s", context.request_id)
             if context.status != NO_ANSWER:
@@ -174,3 +182,12 @@ def _tell(scope: Scope, context: Context, status: int, seconds: float) -> None:
     if context.reason is not None:
         fields["reason"] = context.reason
     _access.info("%s %s %d", fields["method"], fields["path"], status, extra={"fields": fields})
+
+
+def _cut_off(context: Context) -> Response:
+    """Answer a request for which there is no time left."""
+    error = OverloadedError("the server stopped before the answer was there", 5, reason="not-ready")
+    context.reason = error.reason
+    answer = problem_of(error, context.request_id)
+    answer.headers["connection"] = "close"  # more of the body may come
+    return answer

@@ -15,6 +15,8 @@ _CODINGS = {
     "x-gzip": "gzip",  # RFC 9110, 8.4.1.3
     "zstd": "zstd",
 }
+_MAX_TYPE_BYTES = 256
+"""Parsing one takes a time that grows with its square."""
 
 
 class Formats(NamedTuple):
@@ -49,6 +51,8 @@ def _request_format(content_type: str) -> str:
     for name, media_type in FORMATS.items():
         if content_type == media_type:  # the common case, without parsing
             return name
+    if len(content_type) > _MAX_TYPE_BYTES:
+        raise UnsupportedMediaError(f"Content-Type is longer than {_MAX_TYPE_BYTES} bytes")
     header = Message()
     header["content-type"] = content_type
     charset = str(header.get_param("charset", "utf-8")).lower()

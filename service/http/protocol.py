@@ -5,8 +5,11 @@ A connection is new or idle, or owes a head (request line and headers), or owes 
     new, idle -> head      at the first byte
     head      -> body      when the headers are complete
     body      -> idle      when the message is complete
-    any       -> refused   over a bound or malformed: what still arrives is thrown away; requests
-                           before are answered, then the refusal is, and the connection ends
+    any       -> refused   over a bound or malformed: what still arrives is thrown away
+
+What arrives behind a request is held unparsed until that request is answered, and reading pauses
+when it is much. So answers come in order, a fault is answered in its turn, uvicorn's own pipeline,
+which has no bound, stays empty, and the request that is served is the one that a disconnect ends.
 
 There is no timer a request. Every connection looks at itself once in a tick, a quarter of its
 shortest deadline, and compares its state with the clock; a request only moves the state. A
@@ -25,7 +28,7 @@ What each deadline does:
 
 The end of what a client sends may mean that it went away or that it only reads from now on; TCP
 does not tell. Who waits for one answer is taken to be gone, so that what nobody waits for is not
-computed. Who has pipelined requests gets the answers of all that are whole.
+computed. Who has pipelined requests gets the answers of all that are whole; a reset ends them.
 """
 
 import asyncio
@@ -33,6 +36,7 @@ import logging
 import secrets
 from typing import Any, ClassVar, Literal
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -40,6 +44,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.errors import HeadTooLargeError, LateError, MalformedError, ServiceError
+from service.http.framing import Framing
 from service.http.head import HeadHolder
 from service.http.intake import Intake
 from service.http.problems import problem_of
@@ -79,14 +84,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_since: float | None = None
         self._noticed: tuple[RequestResponseCycle, str] | None = None
         self._fault: ServiceError | None = None
-        self._due: ServiceError | None = None
-        """A refusal that waits for the answers before it."""
+        self._framing = Framing()
+        self._held = bytearray()
         self._pipelines = self._ended = False
         self._intake: Intake | None = None
         # Bytes since the head began or, after it, since the last byte of the body: whatever the
-        # parser may be keeping. They come in reads, and the first may hold the end of the message
-        # before: `_foreign` is how much of the count that may be.
-        self._kept = self._foreign = self._read = 0
+        # parser may be keeping.
+        self._kept = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start looking at the clock."""
@@ -102,35 +106,40 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count, parse, and refuse what is over the bound."""
-        if self._state == "refused":
-            return
-        self._read = len(data)
-        if self._state in ("idle", "new"):
-            self._begin_head(kept=0)
-        self._kept += self._read
-        super().data_received(data)
-        # Trailers and chunk extensions come after the head, and are bounded alike.
-        if self._kept - self._foreign > self._max_head and self._state in ("head", "body"):
-            self._refuse(self._too_large())
+        """Parse up to the end of a request that is to be answered; hold what is behind it."""
+        parsed = 0 if self._held else self._parse(data)
+        if parsed < len(data) and self._state != "refused":
+            self._held += data[parsed:]
+            self._pipelines = True
+            if len(self._held) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
 
-    def on_message_begin(self) -> None:
-        """Note a head that begins amid a read, behind the message before."""
-        if self._state != "head":
-            self._begin_head(kept=self._read)
-        super().on_message_begin()
+    def _parse(self, arrived: bytes | bytearray) -> int:
+        """Parse and count, and refuse what is over the bound; return how far it got."""
+        at, size = 0, len(arrived)
+        while at < size and self._state != "refused":
+            if self._state in ("idle", "new"):
+                if self._is_serving():
+                    break
+                self._state, self._since, self._kept = "head", self.loop.time(), 0
+            end = self._framing.end(arrived, at)
+            self._kept += end - at
+            super().data_received(arrived[at:end])  # type: ignore[arg-type]
+            # Trailers and chunk extensions come after the head, and are bounded alike.
+            if self._kept > self._max_head and self._state in ("head", "body"):
+                self._refuse(self._too_large())
+            at = end
+        return at
 
-    def _begin_head(self, kept: int) -> None:
-        self._state, self._since = "head", self.loop.time()
-        self._kept = self._foreign = kept
+    def _is_serving(self) -> bool:
+        """Tell whether a whole request waits for its answer."""
+        return self._state == "idle" and self.cycle is not None and not self.cycle.response_complete
 
     def on_headers_complete(self) -> None:
         """Let the request pass, unless its head is too large."""
-        if self._kept > self._max_head:  # it may be, or it came in one read with other bytes
-            fields = sum([len(name) + len(value) + 4 for name, value in self.headers])
-            if len(self.url) + fields > self._max_head:
-                self._fault = self._too_large()
-                raise self._fault  # uvicorn calls send_400_response
+        if self._kept > self._max_head:
+            self._fault = self._too_large()
+            raise self._fault  # uvicorn calls send_400_response
         if self.parser.get_http_version() not in {"1.1", "1.0"}:
             self._fault = MalformedError("only HTTP/1.0 and HTTP/1.1 are spoken here")
             raise self._fault
@@ -138,13 +147,13 @@ class BoundedProtocol(HttpToolsProtocol):
             # The parser takes what follows for another protocol, which it is not.
             self._fault = MalformedError("a request with a body cannot ask for an Upgrade")
             raise self._fault
-        self._kept = self._foreign = 0
+        self._kept = 0
         self._state = "body"
+        self._framing.begin_body(self.headers)
         before, self._intake = self.cycle, None
         super().on_headers_complete()
         if self.cycle is before:  # another protocol was asked for, and takes over
             return
-        self._pipelines = self._pipelines or bool(self.pipeline)
         # Its task has not begun.
         self._intake = Intake(self.cycle, self.flow)
         self.cycle.receive = self._intake.receive  # type: ignore[method-assign]
@@ -160,7 +169,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of the body."""
-        self._kept = self._foreign = 0
+        self._kept = 0
         if self._intake is not None and not self.cycle.response_complete:
             self._intake.add(body)
 
@@ -171,28 +180,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Begin the next request, or end the connection if there will be none."""
-        was_last = not self.pipeline
         super().on_response_complete()
-        if not was_last or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        if self._due is not None:
-            self._write_refusal(self._due)
-        elif self._ended:
+        if self._held:
+            del self._held[: self._parse(self._held)]
+            if len(self._held) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+        if self._ended and not self._is_serving():
             self.transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Tell whether to go on though nothing more will come."""
-        if not self._pipelines or self.cycle.response_complete:
-            return False
-        self._ended = True
-        return self._state != "body" or self._drop_unfinished()
-
-    def _drop_unfinished(self) -> bool:
-        """Forget the request whose body breaks off, if it only waits; tell whether that was so."""
-        if not self.pipeline:
-            return False
-        self.pipeline.popleft()
-        return True
+        self._ended = self._pipelines and self._is_serving()
+        return self._ended
 
     def pause_writing(self) -> None:
         """Note since when the client does not read."""
@@ -225,14 +226,12 @@ class BoundedProtocol(HttpToolsProtocol):
                 log.info("a client did not read its answer in time")
                 self._cut_off("slow-reader")
         elif self._state == "refused":
-            if self._due is None and waited > _LINGER_S:
+            if waited > _LINGER_S:
                 self._cut_off("lingering")
         elif self.cycle is None or self.cycle.response_complete:
             self._look_for_a_request(now, waited)
         elif self._state == "body":
             self.cycle.message_event.set()
-        else:
-            self._since = now  # a pipelined head is not due while its predecessor is served
 
     def _look_for_a_request(self, now: float, waited: float) -> None:
         """Compare with the clock while nothing is left to be answered."""
@@ -254,22 +253,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer outside any request, after those before, and close once the client has read it."""
-        cycle, state = self.cycle, self._state
-        self._state = "refused"
+        """Answer outside any request, and close once the client has read it."""
+        cycle = self.cycle
+        self._state, self._since = "refused", self.loop.time()
         if cycle is not None and not cycle.response_complete:
-            if state != "body" or self._drop_unfinished():
-                self._due = error
-                return
             cycle.disconnected = True
             cycle.message_event.set()
             if cycle.response_started:  # half an answer may be out
                 self._cut_off("half-answered")
                 return
-        self._write_refusal(error)
-
-    def _write_refusal(self, error: ServiceError) -> None:
-        self._due, self._since = None, self.loop.time()
         answer = problem_of(error, request_id := secrets.token_hex(16))
         answer.headers.update({"x-request-id": request_id, "connection": "close"})
         self.metrics.refused(answer.status_code, error.reason)

@@ -1,18 +1,20 @@
 """SIGTERM loses nothing that was accepted, and does not wait for those who never finish.
 
 Accepted is what was in the queue when the signal came (the device is held, the metrics tell). A
-half-sent body is open meanwhile; without a limit it would hold the process for ever. Under plain
-load a connection may be closed without an answer, never amid one. The second signal means now.
+half-sent body is open meanwhile; without a limit it would hold the process for ever, and who sends
+it is told to come back. Under plain load a connection may be closed without an answer, never amid
+one. The second signal means now.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 
 import orjson
 from finding import Finding, at_least, at_most
 from instance import MEBI, QUEUED, Instance, faulty, instance
-from traffic import Connection, block, head, play, post, queued, tagged
+from traffic import Answer, Connection, block, head, play, post, queued, tagged
 
 SHUTDOWN_S = 3
 
@@ -38,8 +40,22 @@ async def _accepted(running: Instance, requests: int) -> tuple[Counter[str], flo
         )
         seen["right" if right else "lost"] += 1
     code = await asyncio.to_thread(running.exit_code, SHUTDOWN_S + 10)
-    never.cancel()
-    return seen, code, time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    with contextlib.suppress(OSError):
+        seen["told"] = _come_back(await asyncio.wait_for(never, 5))
+    return seen, code, seconds
+
+
+def _come_back(answer: Answer) -> bool:
+    """Tell whether an answer says that the request may be sent again, and later."""
+    kind, after = (answer.headers.get(name) for name in ("content-type", "retry-after"))
+    document = orjson.loads(answer.body) if kind == "application/problem+json" else {}
+    return (
+        answer.status == 503
+        and after is not None
+        and document.get("retryable") is True
+        and document.get("request_id") == answer.headers.get("x-request-id")
+    )
 
 
 async def _under_load(running: Instance, clients: int) -> tuple[Counter[str], float]:
@@ -86,6 +102,8 @@ def accepted(running: Instance, requests: int) -> list[Finding]:
     return [
         at_most(f"accepted requests lost on SIGTERM, of {requests}", seen["lost"], 0),
         at_most("exit code, with a half-sent body open", abs(code), 0),
+        at_least("its sender is told to come back, by a 503", seen["told"], 1),
+        at_most("stack traces in the log", running.log_text().count("Traceback"), 0),
         at_most(f"time to exit, shutdown_s={SHUTDOWN_S}", seconds, SHUTDOWN_S + 2, "s"),
     ]
 

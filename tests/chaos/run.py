@@ -65,6 +65,7 @@ SCENARIOS = [
     Scenario("fuzz/mutated_json", "Damaged JSON"),
     Scenario("fuzz/hostile_http", "Hostile HTTP"),
     Scenario("fuzz/endless_head", "A head without end"),
+    Scenario("fuzz/pipelined_flood", "Requests without end"),
     Scenario("fuzz/schema", "The OpenAPI document is true"),
     Scenario("chaos/soak", "Nothing grows"),
     Scenario("chaos/soak", "Nothing grows", {**BEHIND, "seconds": 180}),

@@ -3,6 +3,7 @@
 import hostile_http
 import mutated_arrow
 import mutated_json
+import pipelined_flood
 import pytest
 from finding import check
 from instance import instance
@@ -25,6 +26,10 @@ def test_mutated_json(running):
 
 def test_hostile_http(running):
     check(hostile_http.findings(running, rounds=1))
+
+
+def test_a_pipelined_flood(running):
+    check(pipelined_flood.findings(running, seconds=2)[0])
 
 
 def test_mutants_are_the_same_in_every_run():

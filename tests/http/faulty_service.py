@@ -18,7 +18,9 @@ from core import ScoreOptions, Scores
 from core.kernels import plain_kernel
 from service.app import create_app
 from service.engine.worker import DeviceWorker
+from service.http.protocol import bounded
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 POISON, BLOCK, BREAK = 666.0, 777.0, 888.0
 
@@ -56,7 +58,10 @@ def main() -> None:
         idle_inline_elements=0,
     )
     app = create_app(settings, DeviceWorker(torch.device("cpu"), kernel))
-    server = uvicorn.Server(uvicorn.Config(app, port=settings.port, log_level="error"))
+    protocol = bounded(settings, Metrics())
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=settings.port, log_level="error", http=protocol)
+    )
     signal.signal(signal.SIGTERM, lambda *_: None)
     server.run()
 

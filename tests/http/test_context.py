@@ -52,6 +52,50 @@ def test_an_error_after_the_answer_began_closes_the_connection():
         serve(app)
 
 
+async def cancelled(app):
+    """Run a request until it waits, and cancel it as the end of a drain does."""
+    sent, metrics = [], Metrics()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": [(b"x-request-id", b"abc")]}
+    task = asyncio.create_task(ContextMiddleware(app, metrics)(scope, None, send))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    return task, sent, metrics.render().decode()
+
+
+def test_a_request_that_the_end_of_a_drain_cuts_off_may_be_sent_again(caplog):
+    async def app(scope, receive, send):
+        await asyncio.Event().wait()
+
+    with caplog.at_level(logging.ERROR):
+        task, sent, metrics = asyncio.run(cancelled(app))
+    assert not task.cancelled(), "the server would log it, with a stack trace"
+    assert task.exception() is None
+    assert caplog.text == ""
+    headers = dict(sent[0]["headers"])
+    assert sent[0]["status"] == 503
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"retry-after"] == b"5"
+    assert headers[b"connection"] == b"close"
+    assert headers[b"x-request-id"] == b"abc"
+    assert b'"retryable":true' in sent[1]["body"]
+    assert 'reason="not-ready"} 1.0' in metrics
+
+
+def test_an_answer_that_the_end_of_a_drain_cuts_in_two_closes_the_connection():
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.Event().wait()
+
+    task, sent, _ = asyncio.run(cancelled(app))
+    assert task.cancelled()
+    assert len(sent) == 1
+
+
 def test_a_client_that_left_is_counted_and_not_answered():
     async def app(scope, receive, send):
         raise ClientDisconnect

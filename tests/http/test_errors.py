@@ -74,6 +74,17 @@ def test_415(client, headers):
     problem(client.post("/score", content=json.dumps(GOOD), headers=headers), 415)
 
 
+@pytest.mark.parametrize("size", [256, 257, 30_000])
+def test_415_of_a_long_content_type_without_reading_it(client, size):
+    """Python's parser of it takes seconds for the longest; one of 256 bytes costs nothing."""
+    given = f'{JSON["Content-Type"]}; a="'.ljust(size - 1, "x") + '"'
+    answer = client.post("/score", json=GOOD, headers={"Content-Type": given})
+    if size > 256:
+        assert "256 bytes" in problem(answer, 415)["detail"]
+    else:
+        assert answer.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "pointers"),
     [

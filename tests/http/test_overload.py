@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import json
 import socket
+import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from conftest import LOSS_SCORING, serving
+from scrape import total
 from test_errors import GOOD, faulty, problem  # noqa: F401 - faulty is a fixture
 
 MEBI = 1 << 20
@@ -143,6 +146,36 @@ def test_504_on_time_and_what_is_late_is_never_computed(faulty):  # noqa: F811 -
     computed = ledger.read_text().split()
     assert "345.0" not in computed
     assert "777.0" in computed
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET /livez HTTP/1.1\r\n\r\n"])
+def test_what_a_broken_connection_asked_for_is_never_computed(faulty, behind):  # noqa: F811
+    url, gate, ledger = faulty
+    gate.touch()
+    body = json.dumps({"series": [{"prediction": [346.0], "target": [1.0]}]}).encode()
+    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    host, port = url.removeprefix("http://").split(":")
+    with ThreadPoolExecutor() as pool, httpx.Client(base_url=url, timeout=30) as client:
+        first = pool.submit(client.post, "/score", json=BLOCKING)
+        while not gate.with_name("blocked").exists():
+            time.sleep(0.005)
+        with socket.create_connection((host, int(port)), timeout=10) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body + behind)
+            wait_for(client, "loss_scoring_queued_elements", 1)
+        wait_for(client, "loss_scoring_queued_elements", 0)
+        gate.unlink()
+        assert first.result().status_code == 200
+        assert client.post("/score", json=GOOD).status_code == 200
+    assert "346.0" not in ledger.read_text().split()
+
+
+def wait_for(client, gauge, value):
+    for _ in range(400):
+        if total(client.get("/metrics").text, gauge) == value:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{gauge} is never {value}")
 
 
 def test_a_body_that_does_not_come_meets_the_deadline(url):
