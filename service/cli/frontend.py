@@ -24,6 +24,8 @@ from service.telemetry.traces import tracing_from_environment
 
 log = logging.getLogger(__name__)
 
+_ASKING = {"ready": os.getpid()}
+
 
 class Control(Channel):
     """Leads to the supervisor, and keeps a descriptor free for the one that a message brings.
@@ -64,6 +66,7 @@ class SupervisedEngine(RemoteEngine):
 
     control: socket.socket
     _worker = 0
+    _alone = False
     _beat: asyncio.Task[None]
 
     async def start(self) -> None:
@@ -71,13 +74,17 @@ class SupervisedEngine(RemoteEngine):
         await super().start()
         channel = Control(self.control, self._meet)
         channel.open()
-        channel.send(self._news())
+        channel.send(_ASKING)
         self._beat = asyncio.create_task(beat(channel, news=self._news))
 
     def _news(self) -> dict[str, Any]:
-        """Ask for a worker if there is none: an introduction may be lost on its way."""
+        """Ask for a worker if there was none for a beat: an introduction may be lost on its way.
+
+        Not at once, as the supervisor may not know yet that the one before has ended, and how.
+        """
         self.tell_dropped()
-        return {} if self.connected else {"ready": os.getpid()}
+        asks, self._alone = self._alone and not self.connected, not self.connected
+        return _ASKING if asks else {}
 
     def _meet(self, message: tuple[int, str], descriptors: list[int]) -> None:
         worker, ending = message
@@ -90,8 +97,9 @@ class SupervisedEngine(RemoteEngine):
             # it has not let go of would be given to others.
             end.close()
             return
-        self._worker = worker
-        self.connect(end, Ending(ending))
+        ended = Ending(ending) if worker != self._worker else Ending.NONE  # it is the same one
+        self._worker, self._alone = worker, False
+        self.connect(end, ended)
 
 
 def _share(settings: Settings) -> Settings:

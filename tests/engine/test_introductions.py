@@ -11,7 +11,7 @@ import pytest
 
 from service.cli import child
 from service.cli.frontend import Control, SupervisedEngine
-from service.engine.remote import Channel, SharedMemory
+from service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
 
 
 def pair():
@@ -35,12 +35,12 @@ class Supervisor:
         async with asyncio.timeout(10):
             return await self.heard.get()
 
-    def introduce(self, number):
+    def introduce(self, number, ending="none"):
         """Return the worker's end."""
         one, other = pair()
         one.settimeout(5)
         self.workers.append(one)
-        self._channel.send([number, "none"], [other.fileno()])
+        self._channel.send([number, ending], [other.fileno()])
         other.close()
         return one
 
@@ -76,12 +76,19 @@ async def told(end):
     return await asyncio.to_thread(end.recv, 4096)
 
 
-def test_a_front_end_asks_until_it_has_a_worker_and_again_once_that_is_gone(caplog):
+def test_a_front_end_asks_until_it_has_a_worker_and_again_once_that_is_gone(caplog, monkeypatch):
+    endings = []
+
+    def connect(engine, end, ending):
+        endings.append(ending)
+        RemoteEngine.connect(engine, end, ending)
+
+    monkeypatch.setattr(SupervisedEngine, "connect", connect)
     asks = {"ready": os.getpid()}
 
     async def main():
         async with supervised() as supervisor:
-            assert [await supervisor.ask() for _ in range(3)] == [asks] * 3
+            assert [await supervisor.ask() for _ in range(4)] == [asks, {}, asks, asks]
             supervisor.introduce_in_vain(1)
             worker = supervisor.introduce(1)
             assert "box" in orjson.loads(await told(worker))
@@ -92,6 +99,11 @@ def test_a_front_end_asks_until_it_has_a_worker_and_again_once_that_is_gone(capl
             while await supervisor.ask() != asks:
                 pass
             assert not supervisor.engine.ready
+            supervisor.introduce(1, "crashed")
+            supervisor.introduce(2, "crashed")
+            while len(endings) < 3:
+                await supervisor.ask()
+        assert endings == [Ending.NONE, Ending.NONE, Ending.CRASHED], "the first did not end"
 
     asyncio.run(main())
     assert "no descriptor is left" in caplog.text
