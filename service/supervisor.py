@@ -9,6 +9,7 @@ large and touches no request: there is little that could end it. Its children en
 import json
 import logging
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -51,18 +52,23 @@ class Child:
         self._start()
 
     def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(0)
+        inherited = (theirs.fileno(), *self._listening)
+        with theirs:
+            try:
+                self.running = subprocess.Popen(  # noqa: S603 - our own commands
+                    [*self._command, *map(str, (os.getpid(), *inherited))],
+                    pass_fds=inherited,
+                    process_group=0,  # Ctrl-C is for the supervisor
+                )
+            except OSError:
+                ours.close()
+                raise
+        self.control = ours
         self.ready = False
         self.due: float | None = None
         self._started = self._heard = time.monotonic()
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.settimeout(0)
-        inherited = (theirs.fileno(), *self._listening)
-        with theirs:
-            self.running = subprocess.Popen(  # noqa: S603 - our own commands
-                [*self._command, *map(str, (os.getpid(), *inherited))],
-                pass_fds=inherited,
-                process_group=0,  # Ctrl-C is for the supervisor
-            )
 
     @property
     def alive(self) -> bool:
@@ -102,7 +108,7 @@ class Child:
         self.running.wait()
         return True
 
-    def send(self, message: str | int, descriptor: int) -> None:
+    def send(self, message: object, descriptor: int) -> None:
         """Send a message and a descriptor; one that does not listen is not waited for."""
         with suppress(OSError):
             socket.send_fds(self.control, [json.dumps(message).encode()], [descriptor])
@@ -127,7 +133,12 @@ class Child:
         """Start it again if it is time to."""
         if self.due is None or self.hopeless or time.monotonic() < self.due:
             return False
-        self._start()
+        try:
+            self._start()
+        except OSError as error:  # no descriptors, no memory: that may pass, so all else goes on
+            log.error("the %s cannot be started: %s", self.name, error)  # noqa: TRY400
+            self.due = time.monotonic() + _TICK_S
+            return False
         return True
 
 
@@ -161,6 +172,9 @@ class Supervisor:
     def run(self) -> int:
         """Serve until a signal; return the exit status."""
         settings = self._settings
+        # Shared memory costs descriptors, and so do connections; children inherit this.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         try:
             where = settings.host, settings.port
@@ -180,9 +194,9 @@ class Supervisor:
         self._worker_id = 0
         try:
             while not self._stops:
-                self._wait()
                 if not self._keep_running():
                     return _FAILED
+                self._wait()
             listening.close()
             return self._drain()
         finally:
@@ -191,7 +205,7 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Sleep until a signal, a message or the next tick."""
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:  # which takes no descriptor
             selector.register(self._signals, selectors.EVENT_READ)
             for child in self._children:
                 if child.alive:
@@ -207,12 +221,17 @@ class Supervisor:
             if child.ended():
                 self._metrics.ended("frontend")
             child.restart_if_due()
+            child.kill_if_silent(self._settings.hung_s)
+        self._listen_to_frontends()
+        return not any(child.hopeless for child in self._children)
+
+    def _listen_to_frontends(self) -> None:
+        """Give a worker to whoever has none: who is new, and whom an introduction did not reach."""
+        for child in self._frontends:
             if child.alive and any("ready" in message for message in child.hear()):
                 child.became_ready()
                 if self._worker.serving:
                     self._introduce(child)
-            child.kill_if_silent(self._settings.hung_s)
-        return not any(child.hopeless for child in self._children)
 
     def _see_to_worker(self) -> None:
         nursery = self._worker
@@ -235,27 +254,35 @@ class Supervisor:
         log.warning("the worker ended with %d", code)
         self._metrics.ended("worker")
         self._worker.ready = False
-        killed = code in (0, -signal.SIGKILL, -signal.SIGTERM)
+        killed = code in (0, -signal.SIGKILL)
         self._ending = "killed" if killed else "crashed"
 
     def _introduce(self, child: Child) -> None:
-        """Give a front end and the worker the ends of a socket."""
-        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Give a front end and the worker the ends of a socket.
+
+        Whatever goes wrong, the front end has no worker then, and says so in its next beat.
+        """
+        try:
+            one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            log.warning("the %s has to wait for its worker: %s", child.name, error)
+            return
         with one, other:
             self._worker.send(self._worker_id, one.fileno())
-            child.send(self._ending, other.fileno())
+            child.send([self._worker_id, self._ending], other.fileno())
 
     def _drain(self) -> int:
         """Let the front ends finish what they accepted, then end the worker."""
         until = time.monotonic() + self._settings.shutdown_s + _GRACE_S
+        accepting = [child for child in self._frontends if child.serving]
         for child in self._frontends:
             child.signal(signal.SIGTERM)
         while self._stops == 1 and time.monotonic() < until:
             if not any(child.alive for child in self._frontends):
-                sound = not any(child.running.returncode for child in self._frontends)
-                return 0 if sound else _CUT_OFF
+                return _CUT_OFF if any(child.running.returncode for child in accepting) else 0
             self._wait()
             self._see_to_worker()  # what is being finished may need another one
+            self._listen_to_frontends()
             for child in self._frontends:
                 child.ended()
         log.warning("ending with requests in progress")

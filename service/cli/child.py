@@ -3,10 +3,10 @@
 import asyncio
 import ctypes
 import os
-import resource
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from service.engine.remote import Channel
 
@@ -24,14 +24,21 @@ def become_child(parent: int, control: int) -> socket.socket:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before
         os._exit(1)
-    # Shared memory costs descriptors, and so do connections.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return socket.socket(fileno=control)
 
 
-async def beat(supervisor: Channel, sound: Callable[[], bool] = lambda: True) -> None:
-    """Tell the supervisor that the event loop turns, until something else is no longer sound."""
+async def beat(
+    supervisor: Channel,
+    sound: Callable[[], bool] = lambda: True,
+    news: Callable[[], dict[str, Any]] = dict,
+) -> None:
+    """Tell the supervisor that the event loop turns, until something else is no longer sound.
+
+    Args:
+        supervisor: Leads to it.
+        sound: Whether to go on.
+        news: Returns what to say besides.
+    """
     while sound():
         await asyncio.sleep(_BEAT_S)
-        supervisor.send({})
+        supervisor.send(news())

@@ -4,9 +4,12 @@ A supervisor starts it; nobody else needs to.
 """
 
 import asyncio
+import logging
 import os
 import socket
 import sys
+from contextlib import suppress
+from typing import Any
 
 from service.app import assemble, build_engine, choose_device
 from service.cli.child import beat, become_child
@@ -19,23 +22,84 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.shared import take_seat
 from service.telemetry.traces import tracing_from_environment
 
+log = logging.getLogger(__name__)
 
-class _SupervisedEngine(RemoteEngine):
-    """Learns of workers from the supervisor."""
+_ASKING = {"ready": os.getpid()}
+
+
+class Control(Channel):
+    """Leads to the supervisor, and keeps a descriptor free for the one that a message brings.
+
+    Connections may have taken all others, for as long as their clients like.
+    """
+
+    _spare: int | None = None
+
+    def open(self) -> None:
+        """Begin to read."""
+        self._reserve()
+        super().open()
+
+    def close(self) -> None:
+        """Stop, and tell the other end."""
+        self._release()
+        super().close()
+
+    def read(self) -> None:
+        """Take all messages that are there."""
+        self._release()
+        super().read()
+        self._reserve()
+
+    def _reserve(self) -> None:
+        with suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _release(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+
+class SupervisedEngine(RemoteEngine):
+    """Learns of workers from the supervisor; set ``control`` before the start."""
 
     control: socket.socket
+    _worker = 0
+    _alone = False
     _beat: asyncio.Task[None]
 
     async def start(self) -> None:
         """Begin to take requests."""
         await super().start()
-        channel = Channel(self.control, self._meet)
+        channel = Control(self.control, self._meet)
         channel.open()
-        channel.send({"ready": os.getpid()})
-        self._beat = asyncio.create_task(beat(channel))
+        channel.send(_ASKING)
+        self._beat = asyncio.create_task(beat(channel, news=self._news))
 
-    def _meet(self, ending: str, descriptors: list[int]) -> None:
-        self.connect(socket.socket(fileno=descriptors[0]), Ending(ending))
+    def _news(self) -> dict[str, Any]:
+        """Ask for a worker if there was none for a beat: an introduction may be lost on its way.
+
+        Not at once, as the supervisor may not know yet that the one before has ended, and how.
+        """
+        self.tell_dropped()
+        asks, self._alone = self._alone and not self.connected, not self.connected
+        return _ASKING if asks else {}
+
+    def _meet(self, message: tuple[int, str], descriptors: list[int]) -> None:
+        worker, ending = message
+        if not descriptors:
+            log.warning("no descriptor is left to meet the worker")
+            return
+        end = socket.socket(fileno=descriptors[0])
+        if self.connected and worker == self._worker:
+            # It was asked for when the one before was on its way. The worker must not be left: what
+            # it has not let go of would be given to others.
+            end.close()
+            return
+        ended = Ending(ending) if worker != self._worker else Ending.NONE  # it is the same one
+        self._worker, self._alone = worker, False
+        self.connect(end, ended)
 
 
 def _share(settings: Settings) -> Settings:
@@ -56,7 +120,7 @@ def main() -> None:
         pool.allocate_with(memory.allocate)  # so that values lie where the worker sees them
     may_score = settings.inline_elements or settings.idle_inline_elements
     scores = may_score and choose_device(settings.device).type == "cpu"
-    engine = _SupervisedEngine(
+    engine = SupervisedEngine(
         memory,
         settings.max_queued_elements + settings.batch_elements,  # with what is on the device
         metrics.observe_batch,

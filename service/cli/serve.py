@@ -23,7 +23,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.traces import tracing_from_environment
 
 _FIELDS = Settings.model_fields
-
+_FAILED, _CUT_OFF = 3, 1
 
 _ACCEPTED_A_TURN, _IF_SHARED = 16, 2
 """libuv accepts one connection a turn of the event loop and socket. Of 300 that came at once to a
@@ -33,12 +33,27 @@ of two got 30; with 2 handles each, 18."""
 
 
 class _Server(uvicorn.Server):
-    """Ends at once on a second signal; uvicorn does so for SIGINT only."""
+    """Drains on a signal, be it amid the start, and exits 0.
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note a signal."""
-        self.force_exit = self.should_exit
-        super().handle_exit(sig, frame)
+    uvicorn would raise the signal again once it has drained, and ends on a second one if that is
+    SIGINT and it does not wait for the application, as it does while a device hangs.
+
+    Args:
+        config: What to serve.
+        patient: Whether a second signal says nothing new. A supervisor sends one to a front end
+            that has it already from whoever tells all processes to end, as systemd does; and kills
+            when it is to be at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, patient: bool) -> None:
+        super().__init__(config)
+        self._patient = patient
+
+    def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
+        """Drain; the second time end at once."""
+        if self.should_exit and not self._patient:
+            os._exit(_CUT_OFF)
+        self.should_exit = True
 
 
 def _option(name: str, *flags: str) -> Any:
@@ -124,11 +139,9 @@ def run_server(
         proxy_headers=False,  # nothing here asks for the client's address
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    server = _Server(config)
-    # uvicorn raises the signal again once it has drained; a drained server has done its work
-    # and exits 0.
+    server = _Server(config, patient=listening is not None)
     for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, lambda *_: None)
+        signal.signal(stop, server.handle_exit)
     # A thread that wants the interpreter asks for it after this long. The event loop is such a
     # thread while a large request is decoded; the default of 5 ms is its latency then.
     sys.setswitchinterval(0.0005)
@@ -145,4 +158,4 @@ def run_server(
     more = [one.dup() for one in sockets for _ in range(accepted - 1)]
     server.run([*sockets, *more])  # it closes them all when it stops
     if not server.started:
-        sys.exit(3)
+        sys.exit(_FAILED)

@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -33,7 +34,8 @@ from service.telemetry.traces import tracing_from_environment
 
 log = logging.getLogger(__name__)
 
-_CANNOT_START, _LOST = 3, 70
+_UNFIT, _CANNOT_START, _LOST = 0, 3, 70
+"""How a worker ends; of an unfit one the supervisor says that it was killed."""
 _SOUND_S = 1
 """Who lived so long is replaced without delay."""
 _LONGEST_DELAY_S = 1
@@ -45,6 +47,10 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
     Args:
         make: Makes the owner of the device.
     """
+    # Whoever tells all processes to end, as systemd does, means the supervisor: it still needs
+    # a worker to drain, and ends it then.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.SIG_IGN)
     parent, number = map(int, sys.argv[-2:])
     control = become_child(parent, number)
     settings = Settings.from_environment()
@@ -82,13 +88,16 @@ def _run(
 
 
 async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socket) -> None:
-    host = Host(worker, settings.batch_elements, _die, settings.hung_s)
+    host = Host(worker, settings.batch_elements, _die, settings.hung_s, lambda: os._exit(_UNFIT))
     tracing = tracing_from_environment()
     if tracing is not None:
         host.engine.on_traced = tracing.batch
     await host.engine.start()
 
     def meet(worker: int, descriptors: list[int]) -> None:
+        if not descriptors:
+            log.warning("no descriptor is left to meet a front end")
+            return
         end = socket.socket(fileno=descriptors[0])
         if worker == os.getpid():
             host.connect(end)

@@ -29,6 +29,7 @@ from service.telemetry.current import TRACEPARENT
 log = logging.getLogger(__name__)
 
 _DEFAULTS = Limits()
+_LOOK_S, _ABANDONED_S = 0.01, 1
 _TOO_LATE = "the request still waited for the device"
 
 
@@ -102,12 +103,21 @@ class Engine:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Refuse new requests, finish the admitted ones and end the thread."""
+        """Refuse new requests, finish the admitted ones and end the thread.
+
+        The thread is left to itself when the device hangs, or takes long over what nobody waits
+        for. To join it would be to hang with it, and so would the loop that closes.
+        """
         with self._work:
             self._running = False
             self._work.notify()
-        if self._thread.is_alive():
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        wanted = time.monotonic()
+        while self._thread.is_alive() and not self.hung:
+            now = time.monotonic()
+            wanted = now if self._jobs else wanted
+            if now - wanted > _ABANDONED_S:
+                break
+            await asyncio.sleep(_LOOK_S)
 
     def score_at_once(
         self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False

@@ -124,7 +124,11 @@ class SharedMetrics:
         self._restarts.labels(role).inc()
         library: Any = multiprocess
         for seat in self._directory.glob(f"{role}-*.seat"):
-            free = _lock(seat)
+            try:
+                free = _lock(seat)
+            except OSError as error:  # then until somebody else ends
+                log.warning("gauges of a process that ended stay: %s", error)
+                return
             if free is not None:
                 library.mark_process_dead(seat.stem, str(self._directory))
                 os.close(free)

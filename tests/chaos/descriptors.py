@@ -3,15 +3,25 @@
 The server may have 64 descriptors; 300 connections come and stay for some seconds. It fails when
 accepting gives up for good, when a file that cannot be opened ends the process, or when the server
 burns its processor in a loop of failing accepts afterwards.
+
+Behind front ends, connections take all descriptors of each while the worker is killed. The next one
+must be introduced to them, which takes a descriptor, and nobody hangs up before. It fails when a
+front end has none for that, or when an introduction that was lost is not repeated. Then the
+supervisor has none left when a front end is killed: it must live, and replace it once it has.
 """
 
 import asyncio
 import contextlib
+import os
+import resource
+import signal
 import time
+from collections.abc import Iterator
 
+import family
 from finding import Finding, at_least, at_most
-from instance import Instance, instance
-from traffic import Connection, ask_once, play, post, tagged
+from instance import QUEUED, Instance, front_of, instance
+from traffic import Connection, ask_once, eventually, play, post, tagged
 
 NOFILE = 64
 
@@ -39,7 +49,84 @@ async def _exhaust(running: Instance, connections: int, seconds: float):
     return full, answered, float("nan")
 
 
-def run(connections: int = 300, seconds: float = 3) -> list[Finding]:
+async def connection_to_each(running: Instance) -> dict[str, Connection]:
+    """Return a connection to each front end; who accepts is chance."""
+    found: dict[str, Connection] = {}
+    for _ in range(500):
+        connection = await Connection.open(running)
+        answer = await connection.ask(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        found.setdefault(front_of(answer.headers), connection)
+        if len(found) == running.fronts:
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError("one front end accepts everything")
+
+
+@contextlib.contextmanager
+def at_most_now(pid: int, more: int) -> Iterator[int]:
+    """Let a process have just so many descriptors more; yields how many in all."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    limit = family.descriptors(pid) + more
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield limit
+    finally:
+        if family.stat_of(pid):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _meet_without(running: Instance) -> tuple[float, float]:
+    """Return answers, one asked for of each front end, and descriptors that were free at most."""
+    known = await connection_to_each(running)
+    with contextlib.ExitStack() as stack:
+        limits = {pid: stack.enter_context(at_most_now(pid, 8)) for pid in running.frontends}
+        newcomers = [asyncio.create_task(Connection.open(running)) for _ in range(60)]
+        await asyncio.sleep(0.5)
+        free = max(limit - family.descriptors(pid) for pid, limit in limits.items())
+        os.kill(await asyncio.to_thread(lambda: running.worker), signal.SIGKILL)
+        asked = post(tagged(1.0), timeout_ms=20_000)
+        answers = await asyncio.gather(*(one.ask(asked) for one in known.values()))
+        for one in await asyncio.gather(*newcomers, return_exceptions=True):
+            if isinstance(one, Connection):
+                one.hang_up()
+    return sum(answer.status == 200 for answer in answers), free
+
+
+def findings(running: Instance) -> list[Finding]:
+    """Judge a running service of several front ends that sends everything to the worker."""
+    answered, free = play(_meet_without(running))
+    return [
+        at_most("descriptors that a front end had left", free, 1),
+        at_least("front ends that met the next worker then", answered, running.fronts),
+    ]
+
+
+async def _replaced_late(running: Instance) -> tuple[bool, bool]:
+    """Return whether a front end was replaced without descriptors, and with."""
+    victim = min(running.frontends)
+    with at_most_now(running.process.pid, -1):
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.sleep(2)
+        early = running.alive and len(running.frontends) == running.fronts
+    await eventually(lambda: len(running.frontends) == running.fronts)
+    await asyncio.to_thread(running.await_ready)
+    return early, running.alive
+
+
+def _behind(frontends: int) -> list[Finding]:
+    with instance(frontends=frontends, **QUEUED) as running:
+        met = findings(running)
+        early, late = play(_replaced_late(running))
+    return [
+        *met,
+        at_most("front ends started by a supervisor without descriptors", early, 0),
+        at_least("alive, and all front ends there, once it had some", late, 1),
+    ]
+
+
+def run(connections: int = 300, seconds: float = 3, frontends: int = 0) -> list[Finding]:
+    if frontends:
+        return _behind(frontends)
     with instance(nofile=NOFILE) as running:
         full, answered, recovered = play(_exhaust(running, connections, seconds))
         alive = running.alive

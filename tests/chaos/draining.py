@@ -4,16 +4,22 @@ Accepted is what was in the queue when the signal came (the device is held, the 
 half-sent body is open meanwhile; without a limit it would hold the process for ever, and who sends
 it is told to come back. Under plain load a connection may be closed without an answer, never amid
 one. The second signal means now.
+
+A device that hangs holds nothing up but its own requests. A signal at any moment of the start ends
+the service: it is not swallowed, and once it listens there is nothing to be cut off.
 """
 
 import asyncio
 import contextlib
+import os
+import subprocess
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import orjson
 from finding import Finding, at_least, at_most
-from instance import MEBI, QUEUED, Instance, faulty, instance
+from instance import MEBI, QUEUED, SERVE, Instance, faulty, instance
 from traffic import Answer, Connection, block, head, play, post, queued, tagged
 
 SHUTDOWN_S = 3
@@ -96,6 +102,50 @@ async def _twice(running: Instance) -> float:
     return time.perf_counter() - started if alive else float("nan")
 
 
+async def _hung(running: Instance) -> tuple[float, float]:
+    await block(running)  # and nobody opens the gate
+    running.signal()
+    started = time.perf_counter()
+    code = await asyncio.to_thread(running.exit_code, SHUTDOWN_S + 10)
+    return code, time.perf_counter() - started
+
+
+def _ended_amid_the_start(delay: float, frontends: int) -> bool:
+    """Tell whether a service ends as it should; the delay of several counts from its listening."""
+    environment = os.environ | {"LOSS_SCORING_PORT": "0", "LOSS_SCORING_FRONTENDS": str(frontends)}
+    with subprocess.Popen(SERVE, env=environment, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while frontends and b"listening" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(delay)
+        process.terminate()
+        try:
+            _, log = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return False
+    if process.returncode not in ((0,) if frontends else (0, -15)):  # -15 if it is imports yet
+        print(delay, frontends, process.returncode, log.decode(errors="replace"))
+        return False
+    return True
+
+
+def starting(delays: Sequence[float]) -> list[Finding]:
+    """Judge services that are ended amid their start."""
+    tried = [(delay, frontends) for delay in delays for frontends in (0, 1)]
+    ended = sum(_ended_amid_the_start(*one) for one in tried)
+    return [at_least(f"clean ends of {len(tried)} amid the start", ended, len(tried))]
+
+
+def hung(running: Instance) -> list[Finding]:
+    """Judge a service with a faulty device and ``shutdown_s=SHUTDOWN_S``; it ends."""
+    code, seconds = play(_hung(running))
+    return [
+        at_most("exit code while the device hangs", abs(code), 0),
+        at_most(f"time to exit then, shutdown_s={SHUTDOWN_S}", seconds, SHUTDOWN_S + 3, "s"),
+    ]
+
+
 def accepted(running: Instance, requests: int) -> list[Finding]:
     """Judge a service with a slow faulty device and ``shutdown_s=SHUTDOWN_S``; it ends."""
     seen, code, seconds = play(_accepted(running, requests))
@@ -124,10 +174,14 @@ def run(requests: int = 32, clients: int = 32) -> list[Finding]:
     print(dict(loaded))
     with instance(shutdown_s=30) as running:
         at_once = twice(running)
+    with instance(faulty(), shutdown_s=SHUTDOWN_S, **QUEUED) as running:
+        hanging = hung(running)
     return [
         *held,
         at_most("answers cut or wrong on SIGTERM under load",
                 loaded["cut"] + loaded["wrong"] + loaded["odd"] + abs(code), 0),
         at_least("answers before it", loaded["right"], clients),
         *at_once,
+        *hanging,
+        *starting([0.2, 0.5, 1, 1.5, 2, 2.5, 3, 4]),
     ]  # fmt: skip

@@ -59,6 +59,7 @@ SCENARIOS = [
     Scenario("chaos/frontend_kills", "Front ends that are killed"),
     Scenario("chaos/slow_sockets", "Slow clients"),
     Scenario("chaos/descriptors", "No descriptors left"),
+    Scenario("chaos/descriptors", "No descriptors left", BEHIND),
     Scenario("chaos/draining", "Stopping"),
     Scenario("chaos/rolling", "Rolling restart"),
     Scenario("fuzz/mutated_arrow", "Damaged Arrow"),

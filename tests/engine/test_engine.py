@@ -20,6 +20,7 @@ from lazy_streams import LazyStreams
 from core import LossSpec, Ragged, ScoreOptions, Scores, score
 from core.kernels import kernel_for
 from service.engine import BatchPolicy, Engine, Limits
+from service.engine import engine as module
 from service.engine.remote import Ending, Host, RemoteEngine, SharedMemory
 from service.engine.staging import Staging
 from service.engine.worker import DeviceWorker, Piece
@@ -73,6 +74,7 @@ NOT_REMOTE = (
     "small_request",
     "memory",
     "as_core_does",
+    "hangs",  # a matter of its own engine
 )
 
 
@@ -301,6 +303,34 @@ def test_stop_finishes_what_was_admitted_and_then_refuses():
             answers = await asyncio.gather(*futures)
             await stopping
         assert [a.scores.values["mae"].item() for a in answers] == [0, 1, 2, 3, 4]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", ["hung", "abandoned"])
+def test_stop_does_not_wait_for_a_device_that_hangs_nor_for_what_nobody_wants(monkeypatch, end):
+    monkeypatch.setattr(module, "_ABANDONED_S", 0.05)
+
+    async def main():
+        kernel = Kernel()
+        limits = Limits(hung_s=0.05 if end == "hung" else 60)
+        policy = BatchPolicy(batch_elements=100, max_queued_elements=100)
+        engine = Engine(make_worker(kernel), policy, limits=limits)
+        await engine.start()
+        kernel.gate.clear()
+        future = submit(engine, ragged([1.0]))
+        stopping = asyncio.create_task(engine.stop())
+        try:
+            if end == "abandoned":
+                await entered(kernel)
+                await asyncio.sleep(0.2)
+                assert not stopping.done(), "somebody waits"
+                future.cancel()
+            async with asyncio.timeout(5):
+                await stopping
+        finally:
+            kernel.gate.set()
+            engine._thread.join()
 
     asyncio.run(main())
 

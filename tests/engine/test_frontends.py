@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import descriptors as no_descriptors
 import frontend_kills
 import numpy as np
 import orjson
@@ -20,9 +21,10 @@ import pyarrow as pa
 import pytest
 import worker_kills
 import worker_stopped
+from descriptors import connection_to_each
 from family import descriptors, resident, stat_of, wait_until
 from finding import Finding, check
-from instance import QUEUED, Instance, faulty, free_port, front_of, instance
+from instance import QUEUED, Instance, faulty, free_port, instance
 from traffic import Answer, Connection, ask_once, block, play, post, queued, tagged
 from wire import ARROW, stream
 
@@ -74,22 +76,9 @@ async def ask_arrow(connection: Connection, tag: int) -> None:
     assert (gradients == np.sign(tag) / 50).all()
 
 
-async def connection_to_each(service: Instance) -> Sequence[Connection]:
-    """Return a connection to each front end; who accepts is chance."""
-    found: dict[str, Connection] = {}
-    for _ in range(500):
-        connection = await Connection.open(service)
-        answer = await connection.ask(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        found.setdefault(front_of(answer.headers), connection)
-        if len(found) == 2:
-            return list(found.values())
-        await asyncio.sleep(0.01)
-    raise AssertionError("one front end accepts everything")
-
-
 def test_batches_form_across_front_ends(service):
     async def main():
-        connections = await connection_to_each(service)
+        connections = list((await connection_to_each(service)).values())
         first = await block(service)
         calls = [one.begin(post(tagged(100 + n))) for n, one in enumerate(connections)]
         await queued(service, 2)
@@ -116,6 +105,10 @@ def test_a_stopped_worker_costs_deadlines_and_is_replaced(service):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_front_end_that_dies_or_hangs_is_replaced_and_the_other_serves_on(service, how):
     check(counts(frontend_kills.findings(service, [how])))
+
+
+def test_front_ends_without_descriptors_meet_the_next_worker(service):
+    check(counts(no_descriptors.findings(service)))
 
 
 def test_nothing_grows_over_200_requests_and_5_workers(service):
@@ -202,7 +195,8 @@ def test_a_drain_serves_what_was_accepted(service):
         first = await block(service)
         waits = (await Connection.open(service)).begin(post(tagged(8.5)))
         await queued(service, 1)
-        service.signal()
+        for pid in reversed(service.family):  # all of them, as systemd does
+            os.kill(pid, signal.SIGTERM)
         await asyncio.sleep(0.5)
         worker = await asyncio.to_thread(lambda: service.worker)
         os.kill(worker, signal.SIGKILL)  # even now nothing is lost

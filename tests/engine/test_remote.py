@@ -187,21 +187,45 @@ def test_what_makes_no_sense_is_refused_and_hurts_nobody(caplog):
 
 
 def test_a_worker_that_cannot_map_memory_makes_way_for_a_fresh_one(caplog):
+    def accused():
+        pytest.fail("who is on the device is not to blame")
+
     async def main():
-        lost = asyncio.Event()
-        host = Host(DeviceWorker(CPU, kernel_for(CPU)), 10**6, lost.set)
+        unfit = asyncio.Event()
+        host = Host(DeviceWorker(CPU, kernel_for(CPU)), 10**6, accused, on_unfit=unfit.set)
         one, other = pair()
         host.connect(one)
         channel = Channel(other, lambda *_: None)
         channel.open()
         channel.send({"segments": [1]})  # and no descriptor: it had no room for one
         async with asyncio.timeout(10):
-            await lost.wait()
+            await unfit.wait()
         channel.close()
         host.close()
 
     with caplog.at_level("CRITICAL"):
         asyncio.run(main())
+
+
+def test_memory_that_has_gone_is_told_though_nobody_asks_for_anything():
+    async def main():
+        async with front_end() as engine:
+            workers = Workers(engine)
+            await workers.start()
+            block = engine._memory.allocate(2 * MEBI)
+            block[:] = 0
+            side = torch.from_numpy(block.view(np.float64))
+            await submit(engine, Ragged.from_lengths(side, [len(side)]))
+            (peer,) = workers.host._peers
+            mapped = len(peer._mappings)
+            del block, side
+            assert engine._memory.dropped
+            engine.tell_dropped()
+            await asyncio.sleep(0)
+            peer._channel.read()
+            assert len(peer._mappings) == mapped - 1
+
+    asyncio.run(main())
 
 
 def test_channels_keep_order_when_the_other_end_is_slow():

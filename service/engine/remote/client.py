@@ -82,6 +82,11 @@ class RemoteEngine:
         return self._running and self._connected
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a worker."""
+        return self._connected
+
+    @property
     def lost(self) -> bool:
         """Always False: the supervisor sees to the worker."""
         return False
@@ -247,6 +252,11 @@ class RemoteEngine:
         if box is not None:
             self._tell({"box": box}, {box.segment})
         self._flush()
+
+    def tell_dropped(self) -> None:
+        """Let the worker forget memory that has gone, though there is nothing else to tell."""
+        if self._connected and self._memory.dropped:
+            self._tell({}, set())
 
     def _disconnected(self) -> None:
         self._connected = False

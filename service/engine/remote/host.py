@@ -43,6 +43,8 @@ class Host:
         hung_s: A batch that takes longer means that the device hangs.
         on_lost: Called when the engine is lost, to end the process. Its last answers, which are
             errors, are not given: the front ends ask the next worker.
+        on_unfit: Called when a message cannot be followed, to end the process, through no fault of
+            who is on the device; else ``on_lost`` is.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Host:
         batch_elements: int,
         on_lost: Callable[[], None],
         hung_s: float = math.inf,
+        on_unfit: Callable[[], None] | None = None,
     ) -> None:
         # The front ends have admitted what they send, and never send what is not admitted.
         policy = BatchPolicy(batch_elements=batch_elements, max_queued_elements=sys.maxsize)
         self.engine = Engine(worker, policy, self._observe_batch, Limits(hung_s=hung_s))
         self.on_lost = on_lost
+        self.on_unfit = on_unfit or on_lost
         self.batches: deque[list[float]] = deque(maxlen=1 << 16)
         """Each is told to some front end, for its metrics."""
         self._peers: list[_Peer] = []
@@ -99,7 +103,7 @@ class _Peer:
             self._attend(message, descriptors)
         except Exception:  # such as no more descriptors or mappings; a fresh worker has them
             log.exception("a message of a front end cannot be followed")
-            self._host.on_lost()
+            self._host.on_unfit()
 
     def _attend(self, message: dict[str, Any], descriptors: list[int]) -> None:
         for number, descriptor in zip(message.get("segments", ()), descriptors, strict=True):

@@ -1,0 +1,103 @@
+"""The supervisor alone, with children that are there at once: what it survives, and how it ends."""
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from family import children, command_of, descriptors, wait_until
+
+from service import supervisor
+from service.supervisor import Child
+
+STUB = Path(__file__).with_name("stub_family.py")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A supervisor with its log; ``kind`` is that of its front ends."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    kind: str
+
+    @property
+    def frontends(self) -> set[int]:
+        kind = f"\0{self.kind}\0".encode()
+        return {pid for pid in children(self.process.pid) if kind in command_of(pid)}
+
+    def await_text(self, text: str) -> None:
+        wait_until(lambda: text in self.log.read_text())
+
+
+@contextlib.contextmanager
+def supervised(folder: Path, kind: str) -> Iterator[Family]:
+    log = folder / "log"
+    given = {"LOSS_SCORING_FRONTENDS": "2", "LOSS_SCORING_PORT": "0"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, STUB, "supervisor", kind], env=os.environ | given, stderr=output
+        )
+    family = Family(process, log, kind)
+    try:
+        wait_until(lambda: len(family.frontends) == 2)
+        yield family
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_it_lives_without_descriptors_and_listens_to_those_who_drain(tmp_path):
+    with supervised(tmp_path, "serving") as family:
+        pid = family.process.pid
+        used = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
+        first_free = next(number for number in range(1000) if number not in used)
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        assert before[0] == before[1], "it may have as many as may be"
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (first_free, before[1]))
+        os.kill(min(family.frontends), signal.SIGKILL)
+        family.await_text("cannot be started")
+        assert len(family.frontends) == 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        wait_until(lambda: len(family.frontends) == 2)
+        family.process.send_signal(signal.SIGTERM)
+        assert family.process.wait(20) == 0
+
+
+def test_who_was_not_ready_has_nothing_to_lose_when_it_ends(tmp_path):
+    with supervised(tmp_path, "starting") as family:
+        family.await_text("listening")
+        os.kill(min(family.frontends), signal.SIGKILL)
+        family.await_text("ended with -9")
+        family.process.send_signal(signal.SIGTERM)
+        assert family.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("broken", ["socket.socketpair", "subprocess.Popen"])
+def test_a_child_that_cannot_be_started_is_tried_again_and_leaves_no_descriptors(
+    monkeypatch, broken
+):
+    def fail(*_args, **_options):
+        raise OSError("no more of them")
+
+    child = Child("stub", ["true"])
+    child.running.wait()
+    assert child.ended()
+    before = descriptors(os.getpid())
+    module, name = broken.split(".")
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(supervisor, module), name, fail)
+        for _ in range(3):
+            assert not child.restart_if_due()
+            assert not child.alive
+            assert not child.ended(), "it has not started since"
+    assert descriptors(os.getpid()) == before
+    assert wait_until(child.restart_if_due)
+    child.control.close()
+    child.running.wait()
