@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -64,11 +63,9 @@ def test_400_of_a_body_that_is_not_whole(client, coding):
 @pytest.mark.parametrize("kind", [JSON["Content-Type"], ARROW])
 def test_413_of_a_bomb_by_the_limit_of_its_format(client, coding, kind):
     bomb = COMPRESS[coding](bytes(16 * MEBI)) * 64
-    started = time.monotonic()
     headers = {"Content-Type": kind, "Content-Encoding": coding}
     document = problem(client.post("/score", content=bomb, headers=headers), 413)
     assert str((32 if kind == JSON["Content-Type"] else 128) * MEBI) in document["detail"]
-    assert time.monotonic() - started < 20
 
 
 def test_413_of_a_small_body_that_is_decompressed_on_the_event_loop(narrow):  # noqa: F811

@@ -134,10 +134,9 @@ def test_504_on_time_and_what_is_late_is_never_computed(faulty):  # noqa: F811 -
             while not gate.with_name("blocked").exists():  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.005)
             late = {"series": [{"prediction": [345.0], "target": [1.0]}]}
-            started = time.monotonic()
             answer = await client.post("/score", json=late, headers={"X-Request-Timeout-Ms": "150"})
-            assert 0.15 <= time.monotonic() - started < 5
             assert problem(answer, 504)["retryable"]
+            assert not first.done(), "the device is still held"
             gate.unlink()
             assert (await first).status_code == 200
             assert (await client.post("/score", json=GOOD)).status_code == 200
