@@ -53,7 +53,6 @@ lock: ## pin today's newest releases into constraints.txt
 	rm -rf .venv-lock
 
 bench: $(VENV)/.installed ## measure everything against its limit (about 8 minutes), rewrite bench/results.md
-	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python bench/run.py
 
 bench-peers: $(VENV)/.installed ## the same loads against other serving frameworks (about 10 minutes), rewrite bench/peers.md
@@ -68,12 +67,12 @@ bench-peers: $(VENV)/.installed ## the same loads against other serving framewor
 chaos: $(VENV)/.installed .venv-schemathesis/.installed ## break it in every way we know (about 10 minutes and SOAK_S=1200 seconds), rewrite docs/reliability.md
 	$(BIN)/python tests/chaos/run.py --soak-s $(SOAK_S)
 
-test-darts: ## compare with the real darts.utils.losses, in an environment of its own
+test-darts: ## compare with the real darts, in an environment of its own
 	$(PYTHON) -m venv .venv-darts
 	.venv-darts/bin/pip install --quiet --upgrade 'pip>=25.1'
-	.venv-darts/bin/pip install --quiet --editable . --group dev
+	.venv-darts/bin/pip install --quiet --editable . --editable ./lossclient --group dev
 	.venv-darts/bin/pip install --quiet --group darts
-	.venv-darts/bin/python -m pytest -m darts tests/core
+	.venv-darts/bin/python -m pytest -m darts tests/core tests/client
 
 test-ray: ## score on real Ray Data, in an environment of its own
 	$(PYTHON) -m venv .venv-ray
@@ -90,7 +89,7 @@ test-spark: ## score on real Spark, in an environment of its own; needs Java 17
 	.venv-spark/bin/python -m pytest -m spark tests/bulk
 
 test-gpu: $(VENV)/.installed ## run the tests that need a CUDA device, measure staging there
-	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core tests/engine
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core tests/engine tests/client
 	$(BIN)/python bench/staging.py
 
 clean: ## remove environments and caches

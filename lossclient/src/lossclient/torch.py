@@ -1,0 +1,162 @@
+"""A loss of the service as a torch module, so that a training loop works unchanged.
+
+Needs torch: ``pip install 'lossclient[torch]'``. Nothing else in this package imports it.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lossclient.client import Client
+
+Reduction = Literal["mean", "sum", "none"]
+_REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {"mean": Tensor.mean, "sum": Tensor.sum, "none": Tensor.clone}
+)
+
+
+class RemoteLoss(nn.Module):
+    """A loss computed by the service, its gradient included; in place of one of ``core.losses``.
+
+    A forward pass is one request, and asks for gradients only where autograd will want them. The
+    backward pass asks nothing. Semantics are darts': no factor 100, an element without a finite
+    quotient counts as 0, NaN and infinite elements propagate.
+
+    The elements of a batch, whatever its shape, go as one series, whose mean and gradient are then
+    those of the batch; cut into several, a gradient would be rounded twice. So one batch must fit
+    a request of the service: 128 MiB by default, nearly 16 Mi elements in float32. For ``sum`` and
+    ``none`` each element is a series of its own, for the same reason; that weighs some four times
+    as much, and goes in as many requests as it takes.
+
+    Gradients are the bits that autograd computes for the local module, times the gradient that
+    comes from above. The loss is summed in float64 and then rounded, where torch sums in the
+    tensors' own type: it may differ in its last bits.
+
+    Args:
+        client: Who asks; `Client`'s retries and deadlines hold. It stays open.
+        loss: Its name, like ``mae``, ``mape`` or ``smape``; the service knows which ones it has.
+        block_denom_grad: Hold smape's denominator constant in the backward pass, as darts does.
+        reduction: ``mean`` (default), ``sum`` or ``none``.
+
+    Raises:
+        ValueError: If there is no such reduction.
+
+    Example:
+        >>> from lossclient import Client
+        >>> prediction = torch.tensor([1.0, 4.0], requires_grad=True)
+        >>> with Client("http://127.0.0.1:8000") as client:
+        ...     loss = RemoteLoss(client, "mae")(prediction, torch.tensor([2.0, 2.0]))
+        >>> loss.backward()
+        >>> loss.item(), prediction.grad
+        (1.5, tensor([-0.5000,  0.5000]))
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        loss: str = "smape",
+        *,
+        block_denom_grad: bool = True,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        if reduction not in _REDUCTIONS:
+            raise ValueError(f"reduction is one of {', '.join(_REDUCTIONS)}, not {reduction!r}")
+        self.client = client
+        self.loss = loss
+        self.block_denom_grad = block_denom_grad
+        self.reduction = reduction
+
+    def forward(self, inpt: Tensor, tgt: Tensor) -> Tensor:
+        """Return the loss of ``inpt`` (the prediction) against ``tgt`` (the target).
+
+        Args:
+            inpt: Predicted values, any shape, float32 or float64, on any device.
+            tgt: Actual values, of the same shape; they get no gradient.
+
+        Returns:
+            A scalar (``mean`` or ``sum``), or a tensor of the inputs' shape (``none``), on the
+            device of ``inpt``.
+
+        Raises:
+            ValueError: If the shapes differ (nothing is broadcast), or ``tgt`` wants a gradient.
+            TypeError: If they are of another type.
+            LossClientError: If the service does not answer with a loss.
+        """
+        if inpt.shape != tgt.shape:
+            raise ValueError(
+                f"inpt and tgt must have the same shape, not {tuple(inpt.shape)} "
+                f"and {tuple(tgt.shape)}"
+            )
+        for name, side in (("inpt", inpt), ("tgt", tgt)):
+            if side.dtype not in (torch.float32, torch.float64):
+                raise TypeError(f"{name} must be float32 or float64, not {side.dtype}")
+        if torch.is_grad_enabled() and tgt.requires_grad:
+            raise ValueError("the service has no gradient for tgt; pass tgt.detach()")
+        if not inpt.numel():  # an empty series is refused
+            return _REDUCTIONS[self.reduction](inpt - tgt)
+        if torch.is_grad_enabled() and inpt.requires_grad:
+            return _Remote.apply(inpt, tgt, self)  # type: ignore[no-any-return, no-untyped-call]
+        return self.ask(inpt, tgt, gradient=False)[0]
+
+    def ask(self, inpt: Tensor, tgt: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the loss, and its gradient by each element of ``inpt`` if asked for."""
+        shape = (1, -1) if self.reduction == "mean" else (-1, 1)
+        scores = self.client.score_series(
+            inpt.numpy(force=True).reshape(shape),
+            tgt.numpy(force=True).reshape(shape),
+            losses=[self.loss],
+            gradients=gradient,
+            missing="propagate",
+            block_denom_grad=self.block_denom_grad,
+            progress=False,
+        )
+        values = torch.tensor(scores.losses[self.loss])  # a copy: Arrow's memory is read-only
+        values = values.reshape(inpt.shape) if self.reduction == "none" else values.sum()
+        loss = values.to(inpt.device, torch.promote_types(inpt.dtype, tgt.dtype))
+        if not gradient:
+            return loss, None
+        flat = torch.tensor(scores.gradients[self.loss], device=inpt.device)
+        return loss, flat.reshape(inpt.shape)
+
+    def extra_repr(self) -> str:
+        """Show the loss, and what differs from the defaults."""
+        shown = [repr(self.loss)]
+        if not self.block_denom_grad:
+            shown.append("block_denom_grad=False")
+        if self.reduction != "mean":
+            shown.append(f"reduction={self.reduction!r}")
+        return ", ".join(shown)
+
+
+class _Remote(torch.autograd.Function):
+    """Asks for loss and gradient together, and keeps the gradient until it is wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, inpt: Tensor, tgt: Tensor, module: RemoteLoss) -> Tensor:
+        loss, gradient = module.ask(inpt, tgt, gradient=True)
+        ctx.save_for_backward(inpt, gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        gradient = _Constant.apply(*ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return (grads[0] * gradient).to(gradient.dtype), None, None
+
+
+class _Constant(torch.autograd.Function):
+    """The gradient, tied to the prediction that it depends on.
+
+    Without the tie a second derivative would be 0 and wrong, and nobody would know.
+    """
+
+    @staticmethod
+    def forward(_ctx: Any, _inpt: Tensor, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(_ctx: Any, *_grads: Tensor) -> tuple[Tensor, None]:
+        raise RuntimeError("RemoteLoss has no second derivative: the service sends only the first")
