@@ -106,9 +106,11 @@ class ScoreEndpoint:
         if hold.kind != "arrow":
             here = here and len(body) <= _INLINE_BYTES
         try:
+            if check is not None and not here:
+                hold.receive(await self._threads.run(hold, check.finish, here=False))
             request = await self._threads.run(hold, self._decode, body, query, check, here=here)
             if isinstance(request, LongTable):  # whose memory is known only now
-                hold.settle(request.needed_bytes)
+                hold.reserve(request.needed_bytes)
                 here = here and request.elements <= _INLINE_BYTES
                 request = await self._threads.run(hold, request.request, here=here)
         finally:  # a refusal took its time as well
