@@ -61,7 +61,9 @@ class Room:
         after = self._drain.seconds_for(size, now=time.monotonic())
         if verdict is Verdict.OVER_SHARE and self._admission.held_by(client) > held:
             raise OverShareError(
-                "your other requests hold most of the server's memory; await their answers", after
+                "your other requests hold most of the server's memory; await their answers",
+                after,
+                reason="memory-share",
             )
         raise OverloadedError(
             "the server's memory is full; try again later", after, reason="memory-full"
