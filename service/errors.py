@@ -170,9 +170,10 @@ class _BusyError(ServiceError):
 
 
 class OverShareError(_BusyError):
-    """There is room, but not for a client that holds so much already."""
+    """There would be room, if the client did not hold so much already."""
 
     status, slug, title = 429, "over-share", "This client holds too much of the server"
+    reasons = ("queue-share", "memory-share")
 
 
 class OverloadedError(_BusyError):

@@ -55,7 +55,10 @@ class Settings(BaseSettings):
         description="The same for a request that is alone in the server; 0 leaves it to threads.",
     )
     max_queued_elements: int = Field(
-        64 * MEBI, gt=0, description="Elements that may wait; beyond them requests get 503."
+        64 * MEBI,
+        gt=0,
+        description="Elements that may wait; beyond them requests get 503, and clients that fill "
+        "most of the queue 429.",
     )
     max_open_bytes: int = Field(
         1024 * MEBI,
@@ -126,8 +129,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:
-        if self.max_queued_elements < self.max_elements:
-            raise ValueError("max_queued_elements must be at least max_elements")
+        if self.max_queued_elements < 2 * self.max_elements:
+            raise ValueError("max_queued_elements must be at least twice max_elements")
         if self.max_open_bytes < 2 * self.max_body_bytes:
             raise ValueError("max_open_bytes must be at least twice max_body_bytes")
         if self.max_timeout_ms < self.default_timeout_ms:

@@ -105,7 +105,7 @@ class SupervisedEngine(RemoteEngine):
 def _share(settings: Settings) -> Settings:
     """Return this front end's part of what all may use together, at least one large request's."""
     count = settings.frontends
-    queued = max(settings.max_queued_elements // count, settings.max_elements)
+    queued = max(settings.max_queued_elements // count, 2 * settings.max_elements)
     open_ = max(settings.max_open_bytes // count, 4 * settings.max_body_bytes)
     return settings.model_copy(update={"max_queued_elements": queued, "max_open_bytes": open_})
 

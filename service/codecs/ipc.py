@@ -39,6 +39,7 @@ class StreamCheck:
     def __init__(self, body: pa.Buffer, limit: int) -> None:
         self._body = body
         self.limit = limit
+        self._unpacked = 0
         self._sizes = _checked_sizes(body, limit)
 
     def finds_few_and_plain(self) -> bool:
@@ -51,17 +52,20 @@ class StreamCheck:
         except ServiceError:
             self._sizes = _checked_sizes(self._body, self.limit)  # so that ``finish`` meets it
             return True
+        self._unpacked = sum(some)
         return len(some) <= _FEW and not any(some)
 
-    def finish(self) -> None:
-        """Look at the messages not seen yet.
+    def finish(self) -> int:
+        """Look at the messages not seen yet; return the bytes that reading takes beside the body.
+
+        Those are what is compressed, once decompressed; the rest is read in place.
 
         Raises:
             TooLargeError: If the stream needs more than the limit once decompressed.
             UnreadableError: If a header is damaged.
         """
-        for _ in self._sizes:
-            pass
+        self._unpacked += sum(self._sizes)
+        return self._unpacked
 
 
 def _checked_sizes(body: pa.Buffer, limit: int) -> Iterator[int]:

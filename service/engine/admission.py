@@ -20,9 +20,9 @@ class Verdict(Enum):
 
     TAKEN = "taken"
     FULL = "full"
-    """There is no room, whoever asks."""
+    """There is no room, not even for a client that holds nothing."""
     OVER_SHARE = "over share"
-    """There is room, but not for a client that holds so much."""
+    """There would be room if the client held nothing."""
 
 
 class Admission:
@@ -63,8 +63,7 @@ class Admission:
         held = self._held.get(client, 0)
         left_by_others = self._capacity - self._total + held
         if held + amount > ALONE * left_by_others:
-            over = held > 0 and held + amount <= left_by_others
-            return Verdict.OVER_SHARE if over else Verdict.FULL
+            return Verdict.OVER_SHARE if amount <= ALONE * left_by_others else Verdict.FULL
         self._held[client] = held + amount
         self._total += amount
         return Verdict.TAKEN

@@ -7,13 +7,16 @@ under overload was half of the processor's time.
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import OrderedDict
 from types import TracebackType
 from typing import Any, Self
 
 from service.engine.admission import ALONE, Admission, Verdict
 from service.engine.drain import DrainRate
 from service.errors import OverloadedError, OverShareError, TooLargeError
+
+_REMEMBERED = 1024
+"""Kinds of requests of clients."""
 
 
 class Room:
@@ -27,7 +30,7 @@ class Room:
         self._admission = Admission(max_bytes)
         self._drain = DrainRate()
         self._likely_most = int(ALONE * max_bytes / 2)
-        self._expansion: dict[str, float] = defaultdict(lambda: 1.0)
+        self._expansion: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     @property
     def held_bytes(self) -> int:
@@ -58,25 +61,32 @@ class Room:
         after = self._drain.seconds_for(size, now=time.monotonic())
         if verdict is Verdict.OVER_SHARE and self._admission.held_by(client) > held:
             raise OverShareError(
-                "your other requests hold most of the server's memory; await their answers", after
+                "your other requests hold most of the server's memory; await their answers",
+                after,
+                reason="memory-share",
             )
         raise OverloadedError(
             "the server's memory is full; try again later", after, reason="memory-full"
         )
 
-    def likely(self, kind: str, size: int, held: int) -> int:
+    def likely(self, client: str, kind: str, size: int, held: int) -> int:
         """Return what a body of some kind and size is likely to need in all.
 
         Args:
-            kind: Such as ``json``; requests of a kind are taken to be alike.
+            client: Whose it is; what others send must not make its bodies look large.
+            kind: Such as ``json``; a client's requests of a kind are taken to be alike.
             size: Of the body, or of a part of it.
             held: What the request holds already; what is only likely must leave room for others.
         """
-        return max(size, min(int(size * self._expansion[kind]), self._likely_most - held))
+        expansion = self._expansion.get((client, kind), 1.0)
+        return max(size, min(int(size * expansion), self._likely_most - held))
 
-    def learn(self, kind: str, size: int, needed: int) -> None:
+    def learn(self, client: str, kind: str, size: int, needed: int) -> None:
         """Note what a body needed in all."""
-        self._expansion[kind] += 0.1 * (needed / max(size, 1) - self._expansion[kind])
+        before = self._expansion.pop((client, kind), 1.0)
+        self._expansion[client, kind] = before + 0.1 * (needed / max(size, 1) - before)
+        if len(self._expansion) > _REMEMBERED:
+            self._expansion.popitem(last=False)
 
     def give_back(self, client: str, size: int) -> None:
         """Give bytes back."""
@@ -100,12 +110,16 @@ class Hold:
     def receive(self, size: int) -> None:
         """Take what a body, or a part of one, is likely to need; raises as ``Room.take`` does."""
         self._received += size
-        self._take(self._room.likely(self.kind, size, self._size))
+        self._take(self._room.likely(self._client, self.kind, size, self._size))
+
+    def reserve(self, added: int) -> None:
+        """Hold what was received and ``added`` bytes at least; raises as ``Room.take`` does."""
+        self._take(max(self._received + added - self._size, 0))
 
     def settle(self, added: int) -> None:
         """Hold just what was received and ``added`` bytes; raises as ``Room.take`` does."""
         needed = self._received + added
-        self._room.learn(self.kind, self._received, needed)
+        self._room.learn(self._client, self.kind, self._received, needed)
         if needed > self._size:
             self._take(needed - self._size)
         elif needed < self._size:

@@ -24,6 +24,7 @@ from service.errors import DeadlineError, Faults, FieldError, InvalidError, Serv
 from service.http.body import Pace, receive_body
 from service.http.context import Context, context_of
 from service.http.negotiation import FORMATS, negotiate
+from service.http.places import Places
 from service.http.problems import problem_of
 from service.http.room import Hold, Room
 from service.http.sizes import added_bytes, encoded_bytes
@@ -49,6 +50,7 @@ class ScoreEndpoint:
         self._pace = Pace(settings.body_timeout_s, settings.min_body_bytes_per_s)
         self._open = 0
         self._threads = Threads()
+        self._places = Places(settings.max_queued_elements)
         self.room = Room(settings.max_open_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,9 +108,11 @@ class ScoreEndpoint:
         if hold.kind != "arrow":
             here = here and len(body) <= _INLINE_BYTES
         try:
+            if check is not None and not here:
+                hold.receive(await self._threads.run(hold, check.finish, here=False))
             request = await self._threads.run(hold, self._decode, body, query, check, here=here)
             if isinstance(request, LongTable):  # whose memory is known only now
-                hold.settle(request.needed_bytes)
+                hold.reserve(request.needed_bytes)
                 here = here and request.elements <= _INLINE_BYTES
                 request = await self._threads.run(hold, request.request, here=here)
         finally:  # a refusal took its time as well
@@ -127,7 +131,8 @@ class ScoreEndpoint:
             request.prediction, request.target, request.options, idle=self._open == 1
         )
         if answer is None:
-            answer = await self._score(request, receive, deadline)
+            with self._places.taken(context.client, request.elements):
+                answer = await self._score(request, receive, deadline)
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
         losses = tuple([spec.name for spec in request.options.losses])
         masked = answer.scores.masked_elements()

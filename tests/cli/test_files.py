@@ -280,7 +280,7 @@ def test_losses_in_a_real_process():
     [
         (["--port", "70000"], "port"),
         (["--device", "tpu"], "device"),
-        (["--max-queued-elements", "1"], "max_queued_elements must be at least max_elements"),
+        (["--max-queued-elements", "1"], "max_queued_elements must be at least twice max"),
         (["--device", "cuda:7"], "CUDA"),
     ],
 )

@@ -163,3 +163,18 @@ def test_what_is_found_damaged_at_the_first_look_is_refused_at_the_second(body):
     assert twice.finds_few_and_plain()
     with pytest.raises(UnreadableError):
         twice.finish()
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_what_is_compressed_takes_room_and_what_is_read_in_place_none(count):
+    assert StreamCheck(in_batches(count), 1 << 20).finish() == 0
+    check = StreamCheck(in_batches(count, compression="zstd"), 1 << 20)
+    check.finds_few_and_plain()
+    buffers = [
+        buffer.size
+        for batch in pa.ipc.open_stream(in_batches(count))
+        for column in batch.columns
+        for buffer in column.buffers()
+        if buffer is not None
+    ]
+    assert check.finish() == sum(buffers) > 0

@@ -24,9 +24,10 @@ def test_what_is_held_is_exact_and_bounded(wishes):
         assert (verdict is Verdict.TAKEN) == fits
         if verdict is Verdict.TAKEN:
             held.append((client, amount))
-        if verdict is Verdict.OVER_SHARE:
-            assert mine > 0
-            assert mine + others + amount <= CAPACITY
+        if verdict is not Verdict.TAKEN:
+            alone = amount <= ALONE * (CAPACITY - others)
+            assert (verdict is Verdict.OVER_SHARE) == alone
+            assert mine > 0 or not alone
         if back and held:
             admission.give_back(*held.pop(0))
         assert admission.held == sum(amount for _, amount in held) <= CAPACITY
@@ -62,4 +63,5 @@ def test_a_hog_is_told_that_it_is_one_and_others_that_there_is_no_room():
     admission = Admission(CAPACITY)
     assert admission.take("hog", 800) is Verdict.TAKEN
     assert admission.take("hog", 100) is Verdict.OVER_SHARE
+    assert admission.take("hog", 300) is Verdict.OVER_SHARE, "nobody else is in its way"
     assert admission.take("other", 300) is Verdict.FULL

@@ -53,7 +53,7 @@ def main() -> None:
     settings = Settings(
         port=arguments.port,
         max_elements=100,
-        max_queued_elements=100,
+        max_queued_elements=200,
         inline_elements=0,
         idle_inline_elements=0,
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 import pyarrow as pa
-from test_errors import GOOD, faulty, problem  # noqa: F401 - faulty is a fixture
+from scrape import total
+from test_errors import faulty, problem  # noqa: F401 - faulty is a fixture
 from wire import ARROW, stream
 
 BLOCKING = {"series": [{"prediction": [777.0], "target": [1.0]}]}
@@ -111,27 +112,53 @@ def test_a_cancelled_request_is_never_computed(faulty):  # noqa: F811
     assert "11.0" not in computed
 
 
-def test_503_when_the_queue_is_full_and_neighbours_are_served(faulty):  # noqa: F811
-    base, gate, _ = faulty
+def test_a_full_queue_refuses_who_filled_it_and_has_a_place_for_a_newcomer(faulty):  # noqa: F811
+    base, gate, ledger = faulty
+
+    def request(first: float, elements: int) -> dict:
+        return {"series": [{"prediction": [first] * elements, "target": [0.0] * elements}]}
 
     async def main():
-        async with httpx.AsyncClient(base_url=base, timeout=60) as client:
+        def client(source: str) -> httpx.AsyncClient:
+            transport = httpx.AsyncHTTPTransport(local_address=source)
+            return httpx.AsyncClient(base_url=base, timeout=60, transport=transport)
+
+        async with client("127.0.0.2") as greedy, client("127.0.0.3") as newcomer:
+
+            def send(client: httpx.AsyncClient, body: dict) -> asyncio.Task:
+                return asyncio.create_task(client.post("/score", json=body))
 
             async def waiting(n: int) -> bool:
-                return await queued(client) == n
+                return await queued(newcomer) == n
 
-            first = asyncio.create_task(client.post("/score", json=BLOCKING))
+            sent = [send(greedy, BLOCKING)]
             await eventually(lambda: blocked(gate))
-            full = {"series": [{"prediction": [1.0] * 100, "target": [0.0] * 100}]}
-            second = asyncio.create_task(client.post("/score", json=full))
+            sent.append(send(greedy, request(1.0, 100)))
             await eventually(lambda: waiting(100))
-            refused = await client.post("/score", json=GOOD)
+            gone = send(greedy, request(2.0, 50))
+            await eventually(lambda: waiting(150))
+
+            refused = await greedy.post("/score", json=request(3.0, 50))
+            assert problem(refused, 429)["retryable"]
+            assert int(refused.headers["retry-after"]) >= 1
+            refused = await newcomer.post("/score", json=request(4.0, 60))
             assert problem(refused, 503)["retryable"]
             assert int(refused.headers["retry-after"]) >= 1
-            poison = {"series": [{"prediction": [666.0], "target": [0.0]}]}
+            assert await waiting(150)
+
+            gone.cancel()
+            await eventually(lambda: waiting(100))
+            sent.append(send(greedy, request(5.0, 50)))
+            await eventually(lambda: waiting(150))
+            sent.append(send(newcomer, request(6.0, 30)))
+            await eventually(lambda: waiting(180))
+            text = (await newcomer.get("/metrics")).text
+            for reason in ("queue-share", "queue-full"):
+                assert total(text, "loss_scoring_refusals_total", reason=reason) == 1
             gate.unlink()
-            third = await client.post("/score", json=poison)
-            assert third.status_code in {500, 503}
-            assert (await first).status_code == (await second).status_code == 200
+            assert [(await one).status_code for one in sent] == [200] * 4
+            again = await asyncio.gather(*[send(greedy, request(7.0, 80)) for _ in range(2)])
+            assert [one.status_code for one in again] == [200] * 2, "all was given back"
 
     asyncio.run(main())
+    assert not {"2.0", "3.0", "4.0"} & set(ledger.read_text().split())

@@ -9,12 +9,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import LOSS_SCORING, serving
-from scrape import total
+from scrape import scrape, total
 from test_errors import GOOD, faulty, problem  # noqa: F401 - faulty is a fixture
+from wire import ARROW, stream
 
 MEBI = 1 << 20
+ZEROS, IDS = np.zeros(50_000), np.zeros(50_000, np.int8)
 BLOCKING = {"series": [{"prediction": [777.0], "target": [1.0]}]}
 
 
@@ -110,6 +114,33 @@ def test_a_chunked_body_counts_as_it_comes(small):
             headers = {"Content-Type": "application/json"}
             answer = client.post(f"{small}/score", content=chunks(), headers=headers)
         assert problem(answer, 429)["retryable"]
+
+
+@pytest.mark.parametrize(
+    ("query", "columns", "held"),
+    [
+        ("losses=mae", {s: pa.array([ZEROS]) for s in ("prediction", "target")}, MEBI * 11 // 4),
+        ("group_columns=id", {"id": IDS, "y": ZEROS, "model": ZEROS}, MEBI * 5 // 4),
+    ],
+)
+def test_compressed_arrow_counts_as_what_it_unpacks_to(small, query, columns, held):
+    table = pa.table(columns)
+    body = stream(table, compression="zstd")
+    assert len(body) < 10_000
+    assert table.nbytes >= 800_000
+    source = f"127.0.0.{20 + len(columns)}"
+    transport = httpx.HTTPTransport(local_address=source)
+    with (
+        httpx.Client(base_url=small, transport=transport) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        send = {"content": body, "headers": {"Content-Type": ARROW}}
+        assert client.post(f"/score?{query}", **send).status_code == 200
+        for start in range(0, held, MEBI):
+            stack.enter_context(half_sent(small, source, min(MEBI, held - start)))
+        while total(scrape(small), "loss_scoring_open_bytes") < held:
+            time.sleep(0.01)
+        problem(client.post(f"/score?{query}", **send), 429)
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "1.5", "soon", "", "9" * 20])

@@ -32,6 +32,39 @@ def test_what_is_likely_is_learned_settled_and_given_back():
     assert room.held_bytes == 0
 
 
+def test_what_one_client_needs_teaches_nothing_about_others():
+    room = Room(10_000)
+    for _ in range(60):
+        with room.hold("a") as hold:
+            hold.kind = "arrow"
+            hold.receive(1)
+            hold.settle(3000)
+    with room.hold("b") as hold:
+        hold.kind = "arrow"
+        hold.receive(100)
+        assert room.held_bytes == 100
+    for n in range(5000):
+        room.learn(f"c{n}", "arrow", 100, 500)
+    assert room.likely("a", "arrow", 1, 0) == 1, "only so many clients are remembered"
+    assert room.likely("c4999", "arrow", 100, 0) == 140
+
+
+def test_a_body_of_two_steps_teaches_once():
+    once, twice = Room(10_000), Room(10_000)
+    for room in (once, twice):
+        with room.hold("a") as hold:
+            hold.kind = "long"
+            hold.receive(100)
+            if room is twice:
+                hold.reserve(700)
+                assert room.held_bytes == 800
+                hold.reserve(0)
+                assert room.held_bytes == 800, "how much is left over is known only at the end"
+            hold.settle(500)
+            assert room.held_bytes == 600
+    assert twice.likely("a", "long", 1000, 0) == once.likely("a", "long", 1000, 0) == 1500
+
+
 def test_a_body_that_fits_is_not_refused_for_what_is_only_likely():
     room = Room(1000)
     for _ in range(60):
