@@ -124,6 +124,20 @@ def _check_text(name: str, column: pa.ChunkedArray, max_bytes: int) -> None:
         raise TooLargeError(f"the views of column {name} are over {max_bytes} bytes of text")
 
 
+def text_bytes(column: pa.ChunkedArray) -> int:
+    """Return the bytes of all texts of a column, those of a dictionary counted once; 0 if none."""
+    total = 0
+    for chunk in column.chunks:
+        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        if not is_text(texts.type) or not len(texts):
+            continue
+        if pa.types.is_string_view(texts.type):
+            total += int(_view_lengths(texts).sum(dtype=np.int64))
+        else:
+            total += int(pc.sum(pc.binary_length(texts)).as_py() or 0)
+    return total
+
+
 def _view_lengths(texts: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     stop = texts.offset + len(texts)
     views = np.frombuffer(texts.buffers()[1], np.int32, 4 * stop).reshape(-1, 4)

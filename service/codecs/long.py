@@ -1,12 +1,13 @@
 """Requests in the long form: a row is an element, and all models are scored against one target.
 
-Reading one takes two steps, as its memory is not known beforehand: ``decode`` checks the stream and
-finds the runs of equal keys, with hardly more than the body itself; then ``LongTable.request``
-groups them and lays the numbers out, which ``LongTable.needed_bytes`` bounds. What is shared with
-the command line and with ``score_table`` is in ``core.table``.
+Reading one takes three steps, as its memory is not known beforehand: ``decode`` checks the stream,
+with hardly more than the body itself; ``LongTable.runs`` finds the runs of equal keys, which takes
+``key_bytes``; then ``LongTable.request`` groups them and lays the numbers out, with which it is
+``needed_bytes``. What the command line and ``score_table`` do alike is in ``core.table``.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,15 @@ from core.table import (
     is_text,
     tensor_of_column,
 )
-from service.codecs.arrow_stream import read_table
+from service.codecs.arrow_stream import read_table, text_bytes
 from service.codecs.ipc import StreamCheck
 from service.codecs.json_ordinary import SCRATCH
 from service.codecs.options import LongColumns, escape
 from service.codecs.request import LongForm, ScoreRequest, check_elements
 from service.errors import Faults, TooLargeError
 
-_RUN_BYTES, _ROW_BYTES = 128, 24
-"""What grouping takes for each run and row, all columns of keys together."""
+_RUN_BYTES, _ROW_BYTES, _KEY_BYTES = 128, 24, 24
+"""What grouping takes for each run and row, and for each row of a column of texts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +47,14 @@ class LongTable:
         table: The columns that are read.
         layout: Which of them is what.
         options: What to compute.
-        runs: Neighbours with equal keys.
+        text_bytes: What the texts among the keys take, those that views share counted for each.
         max_bytes: The most that the keys may take in the answer.
     """
 
     table: pa.Table
     layout: Layout
     options: ScoreOptions
-    runs: Runs
+    text_bytes: int
     max_bytes: int
 
     @property
@@ -62,11 +63,34 @@ class LongTable:
         return int(self.table.num_rows) * len(self.layout.models)
 
     @property
+    def key_bytes(self) -> int:
+        """The most that ``runs`` takes, and grouping of it: texts may be copied twice."""
+        types = [self.table.schema.field(name).type for name in self.layout.keys]
+        copied = sum(pa.types.is_dictionary(type_) or is_text(type_) for type_ in types)
+        return 2 * self.text_bytes + _KEY_BYTES * int(self.table.num_rows) * int(copied)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Neighbours with equal keys.
+
+        Raises:
+            InvalidError: If a key is null or not finite.
+        """
+        try:
+            return find_runs(self.table.select(self.layout.keys))
+        except NullKeyError as error:
+            name = escape(error.column)
+            faults = Faults()
+            faults.add_each(error.rows, lambda row: (f"/{name}/{row}", "is null, or not finite"))
+            faults.check()
+            raise
+
     def needed_bytes(self) -> int:
-        """The most that ``request`` takes, beside the stream."""
+        """Return the most that ``request`` takes, and ``runs``, beside the stream."""
         rows = int(self.table.num_rows)
         sides = 2 * self.elements * int(self._element.bit_width) // 8
-        return sides + _RUN_BYTES * len(self.runs.starts) + _ROW_BYTES * rows
+        runs = _RUN_BYTES * len(self.runs.starts)
+        return self.key_bytes + sides + runs + _ROW_BYTES * rows
 
     @property
     def _element(self) -> pa.DataType:
@@ -145,7 +169,7 @@ def decode(
 
     Raises:
         UnreadableError: If the body is not a sound Arrow IPC stream.
-        InvalidError: If columns, types or keys break the contract.
+        InvalidError: If columns or types break the contract.
         TooLargeError: If it has more than ``max_elements`` elements, or is larger than the check
             allows once decompressed.
     """
@@ -163,15 +187,12 @@ def decode(
     table = read_table(body, check, choose)
     layout = _layout(table.schema, columns)
     check_elements(table.num_rows * len(layout.models), max_elements)
-    try:
-        runs = find_runs(table.select(layout.keys))
-    except NullKeyError as error:
-        name = escape(error.column)
-        faults = Faults()
-        faults.add_each(error.rows, lambda row: (f"/{name}/{row}", "is null, or not finite"))
-        faults.check()
-        raise
-    return LongTable(table, layout, options, runs, check.limit)
+    text = sum(text_bytes(table.column(name)) for name in layout.keys)
+    if text > check.limit:
+        raise TooLargeError(
+            f"the group columns hold {text} bytes of text; this server allows {check.limit}"
+        )
+    return LongTable(table, layout, options, text, check.limit)
 
 
 def _layout(schema: pa.Schema, columns: LongColumns) -> Layout:

@@ -112,7 +112,8 @@ class ScoreEndpoint:
                 hold.receive(await self._threads.run(hold, check.finish, here=False))
             request = await self._threads.run(hold, self._decode, body, query, check, here=here)
             if isinstance(request, LongTable):  # whose memory is known only now
-                hold.reserve(request.needed_bytes)
+                hold.reserve(request.key_bytes)
+                hold.reserve(await self._threads.run(hold, request.needed_bytes, here=here))
                 here = here and request.elements <= _INLINE_BYTES
                 request = await self._threads.run(hold, request.request, here=here)
         finally:  # a refusal took its time as well

@@ -286,7 +286,7 @@ def test_what_grouping_takes_is_bounded_beforehand():
         body = memoryview(write(made))
         check = check_of(body, 1 << 24)
         table = long.decode(body, SKIP, columns, check=check, max_elements=1 << 20)
-        needed.append(table.needed_bytes)
+        needed.append(table.needed_bytes())
         before = pa.total_allocated_bytes()
         request = table.request()
         assert pa.total_allocated_bytes() - before < needed[-1]
@@ -301,6 +301,40 @@ def views(count, size):
     fields["size"], fields["prefix"], fields["at"] = size, b"aaaa", np.arange(count)
     buffers = [None, pa.py_buffer(fields.tobytes()), pa.py_buffer(b"a" * (size + count))]
     return pa.Array.from_buffers(pa.string_view(), count, buffers)
+
+
+KEYS = [f"key{n}" for n in range(8)]
+
+
+def with_eight_keys(key):
+    numbers = {"y": np.ones(len(key)), "A": np.ones(len(key))}
+    columns = columns_from_query([("group_columns", ",".join(KEYS))], Faults())
+    return memoryview(write(pa.table({**dict.fromkeys(KEYS, key), **numbers}))), columns
+
+
+@pytest.mark.parametrize("kind", ["views", "codes", "texts"])
+def test_what_finding_runs_takes_is_bounded_beforehand(kind):
+    rows, size = 20_000, 100
+    texts = pa.array(["b" * size, "c" * size])
+    key = {
+        "views": lambda: views(rows, size),
+        "codes": lambda: pa.DictionaryArray.from_arrays(np.arange(rows, dtype=np.int8) % 2, texts),
+        "texts": lambda: texts.take(np.arange(rows) % 2),
+    }[kind]()
+    body, columns = with_eight_keys(key)
+    table = long.decode(body, SKIP, columns, check=check_of(body, 1 << 26), max_elements=1 << 20)
+    before = pa.total_allocated_bytes()
+    assert table.runs
+    assert pa.total_allocated_bytes() - before < table.key_bytes
+    table.request()
+    assert pa.total_allocated_bytes() - before < table.needed_bytes()
+
+
+def test_views_of_all_group_columns_together_are_bounded():
+    rows, size = 2000, 100
+    body, columns = with_eight_keys(views(rows, size))
+    with pytest.raises(TooLargeError, match="the group columns hold 1600000 bytes"):
+        long.decode(body, SKIP, columns, check=check_of(body, 7 * rows * size), max_elements=rows)
 
 
 @pytest.mark.parametrize("coded", [False, True])
