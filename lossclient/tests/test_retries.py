@@ -22,6 +22,7 @@ NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "Wed, 25 Nov 2026 12:00:30 GMT"}, 30),
         ({"retry-after": "Wed, 25 Nov 2026 12:00:30 -0000"}, 30),
         ({"retry-after": "Wed, 25 Nov 2026 11:00:00 GMT"}, 0),
+        ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, None),
         # The service's clock is an hour behind: only its own Date tells how long it means.
         (
             {

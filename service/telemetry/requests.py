@@ -80,7 +80,8 @@ class RequestMetrics:
         for reason in known_reasons():
             self._refusals.labels(reason)
         for format_ in ("json", "arrow"):
-            self._requests.labels("/score", format_, 200)
+            for status in (200, 429, 500, 503, 504):  # so that `rate` sees the first of each
+                self._requests.labels("/score", format_, status)
             self._seconds.of(format_)
         for stage in STAGES:
             self._stages.of(stage)

@@ -1,7 +1,7 @@
 """The one file that knows how series look on the wire.
 
-Today the service takes one row a series, with the lists ``prediction`` and ``target``; so each
-model has requests of its own, and takes the target along.
+It writes one row a series, with the lists ``prediction`` and ``target``; so each model has requests
+of its own, and takes the target along. (The service's long form would take it once.)
 """
 
 from typing import NamedTuple
