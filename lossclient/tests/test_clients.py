@@ -3,12 +3,16 @@
 import asyncio
 import inspect
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 from fake_service import answer, losses_of, problem
 
@@ -242,7 +246,7 @@ def test_the_deadline_ends_waiting_for_a_retry(make):
 
 
 def test_a_failure_ends_pauses_of_other_parts():
-    """Else the threads would hold up the next call."""
+    """Else the threads would hold up the end of the program."""
     second = threading.Event()
 
     def respond(request):
@@ -252,10 +256,57 @@ def test_a_failure_ends_pauses_of_other_parts():
         second.set()
         return problem(503, headers={"retry-after": "50"})
 
-    with Client(URL, transport=httpx.MockTransport(respond), request_bytes=1) as client:
-        with pytest.raises(InvalidValues):
-            client.score_series([[1.0], [2.0]], [[2.0], [3.0]])
-        client._threads.shutdown(wait=True)
+    with (
+        Client(URL, transport=httpx.MockTransport(respond), request_bytes=1) as client,
+        pytest.raises(InvalidValues),
+    ):
+        client.score_series([[1.0], [2.0]], [[2.0], [3.0]])
+    for thread in threading.enumerate():
+        if thread.name.startswith("lossclient"):
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def test_a_small_call_does_not_wait_for_a_large_one():
+    gate, begun = threading.Event(), threading.Event()
+
+    def respond(request):
+        if len(pa.ipc.open_stream(request.content).read_all()) == 1:
+            return answer(request)
+        begun.set()
+        gate.wait(10)
+        return answer(request)
+
+    with Client(URL, transport=httpx.MockTransport(respond), concurrency=1) as client:
+        large = threading.Thread(target=client.score_series, args=(SERIES, TARGETS))
+        large.start()
+        assert begun.wait(10)
+        scores = client.score_series([[1.0]], [[2.0]])
+        assert large.is_alive()
+        assert scores.losses["mae"].tolist() == [1]
+        gate.set()
+        large.join(10)
+
+
+FORKS = """
+import os, sys, httpx
+from fake_service import answer
+from lossclient import Client
+with Client("http://any", transport=httpx.MockTransport(answer)) as client:
+    client.score_series([[1.0]], [[2.0]])
+    child = os.fork()
+    if not child:
+        os._exit(int(client.score_series([[1.0]], [[3.0]]).losses["mae"][0]))
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_client_works_in_a_child_that_was_forked():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS],
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
 
 
 def test_a_refused_size_is_remembered_by_the_client():

@@ -1,5 +1,6 @@
 """Every decision on the way from a part to its scores, with a clock that only pauses move."""
 
+import math
 from datetime import UTC, datetime
 
 import httpx
@@ -239,12 +240,20 @@ def test_what_is_too_large_is_halved_and_remembered():
     assert error is None
     assert [length for table in tables for length in table["length"].to_pylist()] == [2, 1, 3, 4]
     assert pauses == []
-    assert len(posts) == 4  # 10 elements, refused; of its halves the larger is cut unasked: 3, 3, 4
-    assert room.most == (10 * 16 + 4 * 16) // 2
+    assert len(posts) == 5  # 10 elements, refused; 6, refused; 3, 3 and 4
+    assert room.most == (6 * 16 + 3 * 16) // 2
 
     _, posts, _, error = play([refuse_over(5)] * 9, Part(1, 0, 4), room=room)
     assert error is None
-    assert len(posts) == 3  # none of them refused
+    assert len(posts) == 4  # none of them refused
+
+
+def test_one_series_that_is_too_long_teaches_nothing_about_the_others():
+    room = Room()
+    _, posts, _, error = play([refuse_over(3)] * 9, Part(1, 2, 4), room=room)
+    assert isinstance(error, TooLarge)
+    assert len(posts) == 3
+    assert room.most == math.inf
 
 
 def test_a_single_series_cannot_be_halved():

@@ -38,7 +38,7 @@ class Client:
         deadline_s: Seconds for a whole call, retries included. What is left of it goes to the
             service with every attempt, which then computes nothing that comes too late.
         retries: Attempts of a request after the first, or `Retries` in full.
-        concurrency: Requests at a time.
+        concurrency: Requests at a time, of one call.
         request_bytes: The most bytes of a request together with the gradients asked for; larger
             calls are split between series.
         compression: ``zstd`` or ``gzip`` for the bodies of requests; pays on slow networks.
@@ -81,7 +81,6 @@ class Client:
             headers=headers,
         )
         self._http = httpx.Client(**self._configuration.for_httpx(), transport=transport)
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="lossclient")
 
     def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
         self,
@@ -189,7 +188,6 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -207,8 +205,13 @@ class Client:
         """Return one table a model."""
         parts = plan(forecasts, rules.options, self._configuration.request_bytes)
         stop = threading.Event()
+        # Of this call only: a small one must not wait behind a large one, and threads do not
+        # survive a fork.
+        threads = ThreadPoolExecutor(
+            self._configuration.concurrency, thread_name_prefix="lossclient"
+        )
         futures = {
-            self._threads.submit(self._drive, exchange(forecasts, part, rules), stop): part
+            threads.submit(self._drive, exchange(forecasts, part, rules), stop): part
             for part in parts
         }
         try:
@@ -218,8 +221,7 @@ class Client:
                     bar.update(futures[done].series)
         finally:
             stop.set()
-            for future in futures:
-                future.cancel()
+            threads.shutdown(wait=False, cancel_futures=True)
         return join(forecasts, {part: future.result() for future, part in futures.items()})
 
     def _drive(self, steps: Generator[Step, Outcome, Answers], stop: threading.Event) -> Answers:

@@ -143,8 +143,10 @@ def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, 
     if isinstance(outcome, pa.Table):
         return [outcome]
     if outcome.is_too_large and part.series > 1:
+        answers = yield from _exchange_each(forecasts, halve(forecasts, part), rules)
+        # Not before: one series that is too long by itself says nothing about the others.
         rules.room.refused(weight.of(part, forecasts))
-        return (yield from _exchange_each(forecasts, halve(forecasts, part), rules))
+        return answers
     raise outcome.error
 
 
