@@ -281,3 +281,22 @@ def test_any_frame_is_read_as_pandas_groups_it(table, make):
         part = wanted[i][1]
         assert (target, prediction) == (part["y"].tolist(), part["Naive"].tolist())
         assert [forecasts.row_of(i, at) for at in range(len(target))] == part.index.tolist()
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array(["a", "b"], pa.string_view()),
+        pa.array([{"a": 1}, {"a": 2}]),
+    ],
+)
+def test_keys_that_arrow_cannot_take_apart_are_refused_in_words(ids):
+    table = pa.table({"unique_id": ids, "y": [1.0, 2.0], "A": [1.0, 2.0]})
+    with pytest.raises(InvalidInput, match="cannot be"):
+        read_frame(table, Columns(time=None))
+
+
+def test_names_that_are_no_strings_are_refused_in_words():
+    frame = pd.DataFrame({"unique_id": ["a"], "y": [1.0], 0: [1.0]})
+    with pytest.raises(InvalidInput, match="must be strings, not 0"):
+        read_frame(frame, Columns(time=None))

@@ -81,16 +81,19 @@ def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading
         raise InvalidInput(f"the frame cannot be read: {error}") from error
     for name in (*keys, *times):
         _check_no_null(name, table.column(name))
-    groups = group(
-        [table.column(name) for name in keys],
-        None if columns.time is None else table.column(columns.time),
-    )
+    try:
+        groups = group(
+            [table.column(name) for name in keys],
+            None if columns.time is None else table.column(columns.time),
+        )
+        named = frame.select(*keys)[groups.first]
+    except pa.ArrowException as error:  # structs and views, of which Arrow makes no series
+        raise InvalidInput(f"the series cannot be found by {', '.join(keys)}: {error}") from error
 
     def values_of(name: str) -> Floats:
         values = _values(table.column(name))
         return values if groups.order is None else values[groups.order]
 
-    named = frame.select(*keys)[groups.first]
     forecasts = Forecasts(
         offsets=groups.offsets,
         target=values_of(columns.target),
@@ -139,6 +142,8 @@ def _open(df: Any, columns: Columns) -> Frame:
         frame = nw.from_native(pa.table(df), eager_only=True)
     except nw.exceptions.NarwhalsError as error:  # a column stands twice
         raise InvalidInput(f"the frame cannot be read: {error}") from error
+    if strange := [name for name in frame.columns if not isinstance(name, str)]:
+        raise InvalidInput(f"names of columns must be strings, not {strange[0]!r}")
     if not frame.implementation.is_pandas_like():
         return frame
     indexed = [
