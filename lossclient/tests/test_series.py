@@ -55,6 +55,22 @@ def test_the_rows_of_an_array_are_series():
     assert forecasts.target.dtype == np.float64
 
 
+@given(
+    hnp.arrays(
+        st.sampled_from([np.float64, np.float32, np.float16, np.int32]),
+        hnp.array_shapes(min_dims=2, max_dims=3, min_side=0, max_side=4),
+    )
+)
+def test_an_array_is_read_as_the_list_of_its_rows(grid):
+    at_once, _ = read_series(grid, grid[::-1])
+    one_by_one, _ = read_series(list(grid), list(grid[::-1]))
+    assert at_once.offsets.tolist() == one_by_one.offsets.tolist()
+    np.testing.assert_array_equal(at_once.target, one_by_one.target)
+    np.testing.assert_array_equal(at_once.predictions[0], one_by_one.predictions[0])
+    if len(grid):
+        assert at_once.target.dtype == one_by_one.target.dtype
+
+
 def test_float32_stays_only_if_all_is():
     narrow, wide = np.ones(2, np.float32), np.ones(2)
     forecasts, _ = read_series([narrow, narrow.astype(np.float16)], [narrow, wide])

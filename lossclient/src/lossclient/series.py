@@ -1,5 +1,6 @@
 """Nested lists and numpy arrays to series."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,36 @@ def read_series(
     Raises:
         InvalidInput: If the two sides differ in shape, or hold something else than numbers.
     """
+    both = (prediction, target)
+    if all(_has_rows(side) for side in both) and prediction.shape == target.shape:
+        lengths, flat = _at_once(prediction, target)
+    else:
+        lengths, flat = _one_by_one(prediction, target)
+    names = _ids(ids, len(lengths))
+    forecasts = Forecasts(
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        target=flat[1],
+        models=(None,),
+        predictions=(flat[0],),
+        key_of=_namer(names),
+    )
+    return forecasts, names
+
+
+def _has_rows(side: Any) -> bool:
+    return isinstance(side, np.ndarray) and side.dtype != object and side.ndim >= 2
+
+
+def _at_once(
+    prediction: npt.NDArray[Any], target: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.int64], list[Floats]]:
+    """Return lengths and sides of two arrays of one shape, without a step for each series."""
+    named = (("prediction", prediction), ("target", target))
+    flat = [_floats(name, side).ravel() for name, side in named]
+    return np.full(len(target), math.prod(target.shape[1:])), flat
+
+
+def _one_by_one(prediction: Any, target: Any) -> tuple[npt.NDArray[np.int64], list[Floats]]:
     sides = [_arrays(name, side) for name, side in (("prediction", prediction), ("target", target))]
     if len(sides[0]) != len(sides[1]):
         raise InvalidInput(f"prediction has {len(sides[0])} series, target {len(sides[1])}")
@@ -30,16 +61,8 @@ def read_series(
         if one.shape != other.shape:
             shapes = f"prediction {list(one.shape)}, target {list(other.shape)}"
             raise InvalidInput(f"series {i} differs in shape: {shapes}")
-    names = _ids(ids, len(sides[0]))
     lengths = np.fromiter((one.size for one in sides[0]), np.int64, len(sides[0]))
-    forecasts = Forecasts(
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        target=_flat(sides[1]),
-        models=(None,),
-        predictions=(_flat(sides[0]),),
-        key_of=_namer(names),
-    )
-    return forecasts, names
+    return lengths, [_flat(side) for side in sides]
 
 
 def _namer(names: npt.NDArray[Any]) -> Callable[[int], Key]:
