@@ -183,7 +183,8 @@ def test_pauses_are_what_the_policy_says(make, monkeypatch):
         def wait(self, timeout=None):
             pauses.append(timeout)
 
-    monkeypatch.setattr("lossclient.client.threading", SimpleNamespace(Event=Event))
+    patched = SimpleNamespace(Event=Event, Thread=threading.Thread)
+    monkeypatch.setattr("lossclient.client.threading", patched)
 
     async def sleep(seconds):
         pauses.append(seconds)
@@ -286,6 +287,27 @@ def test_a_small_call_does_not_wait_for_a_large_one():
         assert scores.losses["mae"].tolist() == [1]
         gate.set()
         large.join(10)
+
+
+INTERRUPTED = """
+import os, signal, socket, threading
+from lossclient import Client
+with socket.create_server(("127.0.0.1", 0)) as silent:
+    def interrupt():
+        silent.accept()[0].recv(1)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=interrupt, daemon=True).start()
+    url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    Client(url, timeout=300, retries=0).score_series([[1.0]], [[2.0]])
+"""
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_does_not_answer():
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=False, stderr=-1,
+    )  # fmt: skip
+    assert b"KeyboardInterrupt" in ended.stderr
 
 
 FORKS = """

@@ -1,8 +1,10 @@
 """The client in threads."""
 
 import threading
+from collections import deque
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -21,6 +23,7 @@ from lossclient.progress import progress_bar
 from lossclient.retries import Retries
 from lossclient.scores import Scores, scores_of
 from lossclient.series import read_series
+from lossclient.wire import Part
 
 
 class _StoppedError(Exception):
@@ -203,17 +206,22 @@ class Client:
 
     def _answers(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> list[pa.Table]:
         """Return one table a model."""
-        parts = plan(forecasts, rules.options, self._configuration.request_bytes)
-        stop = threading.Event()
-        # Of this call only: a small one must not wait behind a large one, and threads do not
-        # survive a fork.
-        threads = ThreadPoolExecutor(
-            self._configuration.concurrency, thread_name_prefix="lossclient"
-        )
-        futures = {
-            threads.submit(self._drive, exchange(forecasts, part, rules), stop): part
-            for part in parts
+        futures: dict[Future[Answers], Part] = {
+            Future(): part
+            for part in plan(forecasts, rules.options, self._configuration.request_bytes)
         }
+        waiting, stop = deque(futures.items()), threading.Event()
+
+        def work() -> None:
+            with suppress(IndexError):  # nothing is left to do
+                while not stop.is_set():
+                    future, part = waiting.popleft()
+                    self._settle(future, exchange(forecasts, part, rules), stop)
+
+        # Of this call only: a small one must not wait behind a large one, and threads do not
+        # survive a fork. Daemons: Ctrl-C must not wait for a server that does not answer.
+        for n in range(min(self._configuration.concurrency, len(futures))):
+            threading.Thread(target=work, name=f"lossclient-{n}", daemon=True).start()
         try:
             with progress_bar(forecasts, show) as bar:
                 for done in _in_time(futures, rules):
@@ -221,8 +229,18 @@ class Client:
                     bar.update(futures[done].series)
         finally:
             stop.set()
-            threads.shutdown(wait=False, cancel_futures=True)
         return join(forecasts, {part: future.result() for future, part in futures.items()})
+
+    def _settle(
+        self,
+        future: Future[Answers],
+        steps: Generator[Step, Outcome, Answers],
+        stop: threading.Event,
+    ) -> None:
+        try:
+            future.set_result(self._drive(steps, stop))
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+            future.set_exception(error)
 
     def _drive(self, steps: Generator[Step, Outcome, Answers], stop: threading.Event) -> Answers:
         """Do what the steps say, until they return."""
