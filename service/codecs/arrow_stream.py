@@ -5,10 +5,12 @@ it is unpacked, how long texts are before they are read, and every offset before
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from core.table import is_text
 from service.codecs.ipc import StreamCheck
@@ -105,15 +107,13 @@ def _check_text(name: str, column: pa.ChunkedArray, max_bytes: int) -> None:
     """
     longest = viewed = 0
     for chunk in column.chunks:
-        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-        if not is_text(texts.type) or not len(texts):
+        texts = texts_of(chunk)
+        if not is_text(texts.type):
             continue
+        lengths = text_lengths(texts)
+        longest = max(longest, int(lengths.max(initial=0)))
         if pa.types.is_string_view(texts.type):
-            lengths = _view_lengths(texts)
-            longest = max(longest, int(lengths.max()))
             viewed += int(lengths.sum(dtype=np.int64))
-        else:
-            longest = max(longest, int(pc.max(pc.binary_length(texts)).as_py() or 0))
     if longest > MAX_ID_BYTES:
         faults = Faults()
         faults.add(
@@ -126,19 +126,21 @@ def _check_text(name: str, column: pa.ChunkedArray, max_bytes: int) -> None:
 
 def text_bytes(column: pa.ChunkedArray) -> int:
     """Return the bytes of all texts of a column, those of a dictionary counted once; 0 if none."""
-    total = 0
-    for chunk in column.chunks:
-        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-        if not is_text(texts.type) or not len(texts):
-            continue
-        if pa.types.is_string_view(texts.type):
-            total += int(_view_lengths(texts).sum(dtype=np.int64))
-        else:
-            total += int(pc.sum(pc.binary_length(texts)).as_py() or 0)
-    return total
+    parts = map(texts_of, column.chunks)
+    return sum(int(text_lengths(x).sum(dtype=np.int64)) for x in parts if is_text(x.type))
 
 
-def _view_lengths(texts: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+def texts_of(chunk: pa.Array) -> pa.Array:
+    """Return the entries of a chunk that is coded by a dictionary, any other as it is."""
+    return chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+
+
+def text_lengths(texts: pa.Array) -> NDArray[np.integer[Any]]:
+    """Return the bytes of each text, by what is declared of it and without a copy; 0 of a null."""
+    if not pa.types.is_string_view(texts.type):
+        return pc.binary_length(texts).fill_null(0).to_numpy()  # type: ignore[no-any-return]
+    if not len(texts):
+        return np.empty(0, np.int32)
     stop = texts.offset + len(texts)
     views = np.frombuffer(texts.buffers()[1], np.int32, 4 * stop).reshape(-1, 4)
     return views[texts.offset :, 0]

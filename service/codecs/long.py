@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from core import Ragged, ScoreOptions
@@ -28,7 +27,7 @@ from core.table import (
     is_text,
     tensor_of_column,
 )
-from service.codecs.arrow_stream import read_table, text_bytes
+from service.codecs.arrow_stream import read_table, text_bytes, text_lengths, texts_of
 from service.codecs.ipc import StreamCheck
 from service.codecs.json_ordinary import SCRATCH
 from service.codecs.options import LongColumns, escape
@@ -218,14 +217,12 @@ def _key_bytes(keys: pa.Table) -> int:
 def _column_bytes(column: pa.ChunkedArray) -> int:
     total = 0
     for chunk in column.chunks:
-        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        texts = texts_of(chunk)
         if not is_text(texts.type):
             total += 32 * len(chunk)
             continue
-        if pa.types.is_string_view(texts.type):
-            texts = texts.cast(pa.large_string())
-        lengths = pc.binary_length(texts)
+        lengths = text_lengths(texts)
         if pa.types.is_dictionary(chunk.type):
-            lengths = lengths.take(chunk.indices)
-        total += 8 * len(chunk) + int(pc.sum(lengths).as_py() or 0)
+            lengths = lengths[chunk.indices.to_numpy()]
+        total += 8 * len(chunk) + int(lengths.sum(dtype=np.int64))
     return total
