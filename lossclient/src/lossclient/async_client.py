@@ -1,5 +1,6 @@
 """The client in tasks."""
 
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
@@ -27,7 +28,7 @@ from lossclient.wire import Part
 class AsyncClient:
     """`Client`, to be awaited; it takes the same arguments and decides the same.
 
-    Frames are sorted in a thread, so that other tasks go on.
+    Frames and series are read in a thread, so that other tasks go on.
 
     Example:
         >>> async def main():
@@ -63,7 +64,6 @@ class AsyncClient:
             headers=headers,
         )
         self._http = httpx.AsyncClient(**self._configuration.for_httpx(), transport=transport)
-        self._room = anyio.Semaphore(concurrency)
 
     async def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
         self,
@@ -105,7 +105,7 @@ class AsyncClient:
         """Score series as `Client.score_series` does."""
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._configuration.rules(options)
-        forecasts, names = read_series(prediction, target, ids)
+        forecasts, names = await anyio.to_thread.run_sync(read_series, prediction, target, ids)
         (answer,) = await self._answers(forecasts, rules, show=progress)
         return scores_of(answer, names)
 
@@ -132,21 +132,21 @@ class AsyncClient:
         failures: list[LossClientError] = []
         with progress_bar(forecasts, show) as bar:
 
-            async def score(part: Part) -> None:
+            async def work() -> None:
                 try:
-                    async with self._room:
+                    while waiting:
+                        part = waiting.popleft()
                         answers[part] = await self._drive(exchange(forecasts, part, rules))
+                        bar.update(part.series)
                 except LossClientError as error:
                     failures.append(error)
                     tasks.cancel_scope.cancel()
-                else:
-                    bar.update(part.series)
 
-            parts = plan(forecasts, rules.options, self._configuration.request_bytes)
+            waiting = deque(plan(forecasts, rules.options, self._configuration.request_bytes))
             with anyio.move_on_after(rules.left_s()) as time:
                 async with anyio.create_task_group() as tasks:
-                    for part in parts:
-                        tasks.start_soon(score, part)
+                    for _ in range(min(self._configuration.concurrency, len(waiting))):
+                        tasks.start_soon(work)
         if failures:
             raise failures[0]
         if time.cancelled_caught:

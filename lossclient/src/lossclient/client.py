@@ -41,7 +41,7 @@ class Client:
         deadline_s: Seconds for a whole call, retries included. What is left of it goes to the
             service with every attempt, which then computes nothing that comes too late.
         retries: Attempts of a request after the first, or `Retries` in full.
-        concurrency: Requests at a time, of one call.
+        concurrency: Requests at a time, of all calls together.
         request_bytes: The most bytes of a request together with the gradients asked for; larger
             calls are split between series.
         compression: ``zstd`` or ``gzip`` for the bodies of requests; pays on slow networks.
