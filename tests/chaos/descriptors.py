@@ -55,7 +55,8 @@ async def connection_to_each(running: Instance) -> dict[str, Connection]:
     for _ in range(500):
         connection = await Connection.open(running)
         answer = await connection.ask(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        found.setdefault(front_of(answer.headers), connection)
+        if found.setdefault(front_of(answer.headers), connection) is not connection:
+            connection.hang_up()
         if len(found) == running.fronts:
             return found
         await asyncio.sleep(0.01)
@@ -77,12 +78,26 @@ def at_most_now(pid: int, more: int) -> Iterator[int]:
 
 async def _meet_without(running: Instance) -> tuple[float, float]:
     """Return answers, one asked for of each front end, and descriptors that were free at most."""
+
+    def used() -> int:
+        return sum(map(family.descriptors, running.frontends))
+
+    before = used()
     known = await connection_to_each(running)
+    # What a connection gives back after the newcomers have come, nobody would take.
+    await eventually(lambda: used() <= before + running.fronts)
     with contextlib.ExitStack() as stack:
         limits = {pid: stack.enter_context(at_most_now(pid, 8)) for pid in running.frontends}
-        newcomers = [asyncio.create_task(Connection.open(running)) for _ in range(60)]
-        await asyncio.sleep(0.5)
-        free = max(limit - family.descriptors(pid) for pid, limit in limits.items())
+
+        def most_free() -> int:
+            return max(limit - family.descriptors(pid) for pid, limit in limits.items())
+
+        newcomers: list[asyncio.Task[Connection]] = []
+        for _ in range(100):  # one that is full takes and drops them all until the other comes
+            newcomers += [asyncio.create_task(Connection.open(running)) for _ in range(20)]
+            await asyncio.sleep(0.2)
+            if (free := most_free()) <= 1:
+                break
         os.kill(await asyncio.to_thread(lambda: running.worker), signal.SIGKILL)
         asked = post(tagged(1.0), timeout_ms=20_000)
         answers = await asyncio.gather(*(one.ask(asked) for one in known.values()))
