@@ -213,6 +213,19 @@ class Supervisor:
             selector.select(_TICK_S)
         with suppress(BlockingIOError):
             os.read(self._signals, 4096)
+        self._reap_inherited()
+
+    def _reap_inherited(self) -> None:
+        """Reap whom it did not start: PID 1 of a container inherits the children of the killed.
+
+        One of its own that has ended is left to ``Child.ended``, and the others to the next round.
+        """
+        own = {child.running.pid for child in self._children}
+        with suppress(ChildProcessError):  # there is none at all
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in own:
+                    break
+                os.waitpid(ended.si_pid, 0)
 
     def _keep_running(self) -> bool:
         """Replace who has ended, bring together who is new; False if one can never start."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from family import children, command_of, descriptors, wait_until
+from family import children, command_of, descriptors, stat_of, wait_until
 
 from service import supervisor
 from service.supervisor import Child
@@ -77,6 +77,16 @@ def test_who_was_not_ready_has_nothing_to_lose_when_it_ends(tmp_path):
         family.await_text("ended with -9")
         family.process.send_signal(signal.SIGTERM)
         assert family.process.wait(20) == 0
+
+
+def test_as_pid_1_it_reaps_what_it_inherits(tmp_path):
+    """A worker whose parent is killed would be left a zombie for as long as a container runs."""
+    with supervised(tmp_path, "parenting") as family:
+        victim = min(family.frontends)
+        (orphan,) = wait_until(lambda: children(victim))
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: stat_of(orphan) is None)
+        family.await_text("ended with -9")
 
 
 @pytest.mark.parametrize("broken", ["socket.socketpair", "subprocess.Popen"])
