@@ -116,7 +116,7 @@ def bodies(draw):
     return bytes(body) + draw(st.sampled_from([b"", b"", b"\n", b" \r\n\t", b"\x0b"]))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(bodies())
 @example(b'{"series": [{"prediction": [1], "target": [false]}]}')
 @example(b'{"series": [{"prediction": [1], "target": [[1]]}]}')
