@@ -163,9 +163,6 @@ def test_options_are_refused_by_the_service_in_its_own_words(url):
             client.score_series([[1.0]], [[1.0]], losses=["rmse"])
         with pytest.raises(InvalidValues, match="must be one of"):
             client.score_series([[1.0]], [[1.0]], missing="drop")
-        with pytest.raises(InvalidValues, match="is empty") as caught:
-            client.score_series([[1.0], []], [[1.0], []], ids=["a", "b"])
-        assert caught.value.errors[0].id == "b"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -181,7 +181,8 @@ class Client:
             Arrays in the order of series. Float32 predictions have float32 gradients.
 
         Raises:
-            LossClientError: See `lossclient.exceptions`.
+            LossClientError: See `lossclient.exceptions`; a series without elements is
+                `InvalidInput`.
         """
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._configuration.rules(options)
