@@ -1,7 +1,9 @@
 """The client against the real service, on real forecasts."""
 
 import asyncio
+import os
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -163,6 +165,37 @@ def test_options_are_refused_by_the_service_in_its_own_words(url):
             client.score_series([[1.0]], [[1.0]], losses=["rmse"])
         with pytest.raises(InvalidValues, match="must be one of"):
             client.score_series([[1.0]], [[1.0]], missing="drop")
+
+
+FORKS = """
+import os, sys
+import numpy as np
+from lossclient import Client
+
+def ask(value):
+    scores = client.score_series(np.full((40, 9), value), np.zeros((40, 9)), losses=["mae"])
+    assert scores.losses["mae"].tolist() == [value] * 40
+
+client = Client(sys.argv[1], request_bytes=400, concurrency=4)
+ask(1.0)
+child = os.fork()
+for _ in range(30):
+    ask(1.0 if child else 2.0)
+if not child:
+    client.close()  # its own, not the parent's
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+ask(1.0)
+client.close()
+"""
+
+
+def test_a_child_that_was_forked_does_not_read_its_parents_answers(url):
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, url],
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

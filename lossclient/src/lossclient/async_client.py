@@ -14,6 +14,7 @@ from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
 from lossclient.exceptions import DeadlineExceeded, LossClientError
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
+from lossclient.forks import PerProcess
 from lossclient.frames import Columns, FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
@@ -63,7 +64,9 @@ class AsyncClient:
             compression=compression,
             headers=headers,
         )
-        self._http = httpx.AsyncClient(**self._configuration.for_httpx(), transport=transport)
+        self._http = PerProcess(
+            lambda: httpx.AsyncClient(**self._configuration.for_httpx(), transport=transport)
+        )
 
     async def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
         self,
@@ -111,7 +114,7 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._http.get().aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -168,9 +171,10 @@ class AsyncClient:
                 outcome = await self._post(step)
 
     async def _post(self, post: Post) -> Reply | httpx.RequestError:
-        request = self._configuration.request(self._http, post)
+        http = self._http.get()
+        request = self._configuration.request(http, post)
         try:
-            response = await self._http.send(request)
+            response = await http.send(request)
         except httpx.RequestError as error:
             return error
         return Reply(response.status_code, response.headers, response.content)

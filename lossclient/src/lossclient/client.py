@@ -15,6 +15,7 @@ from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
 from lossclient.exceptions import DeadlineExceeded
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
+from lossclient.forks import PerProcess
 from lossclient.frames import Columns, FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
@@ -32,6 +33,8 @@ class _StoppedError(Exception):
 
 class Client:
     """Scores forecasts at a service; may be used from several threads at once.
+
+    A child of a fork may use it too: it opens connections of its own, except through a `transport`.
 
     Args:
         base_url: Where the service is, like ``http://127.0.0.1:8000``; it may have a path.
@@ -83,7 +86,9 @@ class Client:
             compression=compression,
             headers=headers,
         )
-        self._http = httpx.Client(**self._configuration.for_httpx(), transport=transport)
+        self._http = PerProcess(
+            lambda: httpx.Client(**self._configuration.for_httpx(), transport=transport)
+        )
 
     def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
         self,
@@ -192,7 +197,7 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        self._http.get().close()
 
     def __enter__(self) -> Self:
         return self
@@ -212,6 +217,7 @@ class Client:
             for part in plan(forecasts, rules.options, self._configuration.request_bytes)
         }
         waiting, stop = deque(futures.items()), threading.Event()
+        self._http.get()  # threads that ask first at the same time would make one each
 
         def work() -> None:
             with suppress(IndexError):  # nothing is left to do
@@ -260,9 +266,10 @@ class Client:
                 outcome = self._post(step)
 
     def _post(self, post: Post) -> Reply | httpx.RequestError:
-        request = self._configuration.request(self._http, post)
+        http = self._http.get()
+        request = self._configuration.request(http, post)
         try:
-            response = self._http.send(request)
+            response = http.send(request)
         except httpx.RequestError as error:
             return error
         return Reply(response.status_code, response.headers, response.content)
