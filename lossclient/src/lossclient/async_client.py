@@ -89,8 +89,8 @@ class AsyncClient:
         rules = self._configuration.rules(options)
         columns = Columns(id_col, time_col, target_col, cutoff_col, models)
         reading = await anyio.to_thread.run_sync(read_frame, df, columns, losses)
-        answers = await self._answers(reading.forecasts, rules, show=progress)
-        return cast("FrameT", await anyio.to_thread.run_sync(write_frame, reading, answers))
+        answer = await self._answer(reading.forecasts, rules, show=progress)
+        return cast("FrameT", await anyio.to_thread.run_sync(write_frame, reading, answer))
 
     async def score_series(  # noqa: PLR0913 - one argument a choice
         self,
@@ -109,7 +109,7 @@ class AsyncClient:
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._configuration.rules(options)
         forecasts, names = await anyio.to_thread.run_sync(read_series, prediction, target, ids)
-        (answer,) = await self._answers(forecasts, rules, show=progress)
+        answer = await self._answer(forecasts, rules, show=progress)
         return scores_of(answer, names)
 
     async def aclose(self) -> None:
@@ -127,10 +127,8 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _answers(
-        self, forecasts: Forecasts, rules: Rules, *, show: bool | None
-    ) -> list[pa.Table]:
-        """Return one table a model."""
+    async def _answer(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> pa.Table:
+        """Return a row for each series and model, the models of a series together."""
         answers: dict[Part, Answers] = {}
         failures: list[LossClientError] = []
         with progress_bar(forecasts, show) as bar:
@@ -140,7 +138,7 @@ class AsyncClient:
                     while waiting:
                         part = waiting.popleft()
                         answers[part] = await self._drive(exchange(forecasts, part, rules))
-                        bar.update(part.series)
+                        bar.update(part.rows)
                 except LossClientError as error:
                     failures.append(error)
                     tasks.cancel_scope.cancel()

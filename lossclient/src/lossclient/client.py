@@ -46,7 +46,7 @@ class Client:
         retries: Attempts of a request after the first, or `Retries` in full.
         concurrency: Requests at a time, of all calls together.
         request_bytes: The most bytes of a request together with the gradients asked for; larger
-            calls are split between series.
+            calls are split between series, and a series that is larger between its models.
         compression: ``zstd`` or ``gzip`` for the bodies of requests; pays on slow networks.
         headers: Further ones for every request.
         transport: httpx's, for tests and unusual networks.
@@ -113,9 +113,10 @@ class Client:
         Args:
             df: A pandas, polars or pyarrow frame; any other with ``__arrow_c_stream__`` is
                 answered by a pyarrow table. With pandas, id, cutoff and time may be in the index.
-            models: Columns of predictions; all other numeric ones by default, but for prediction
-                intervals (``-lo-90``, ``-hi-90``).
-            id_col: Names a series.
+            models: Columns of predictions; by default all others of floats and integers (not
+                decimals nor booleans), but for prediction intervals (``-lo-90``, ``-hi-90``).
+            id_col: Names a series; not null. Of floats, -0.0 and 0.0 are the same id, under the
+                one that comes first, and all NaN are one; but with pandas NaN is null.
             time_col: Orders its rows; None takes them as they come.
             target_col: The actual values.
             cutoff_col: Names a series together with the id; no error where the default is absent.
@@ -153,8 +154,8 @@ class Client:
         rules = self._configuration.rules(options)
         columns = Columns(id_col, time_col, target_col, cutoff_col, models)
         reading = read_frame(df, columns, losses)
-        answers = self._answers(reading.forecasts, rules, show=progress)
-        return cast("FrameT", write_frame(reading, answers))
+        answer = self._answer(reading.forecasts, rules, show=progress)
+        return cast("FrameT", write_frame(reading, answer))
 
     def score_series(  # noqa: PLR0913 - one argument a choice
         self,
@@ -192,7 +193,7 @@ class Client:
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._configuration.rules(options)
         forecasts, names = read_series(prediction, target, ids)
-        (answer,) = self._answers(forecasts, rules, show=progress)
+        answer = self._answer(forecasts, rules, show=progress)
         return scores_of(answer, names)
 
     def close(self) -> None:
@@ -210,8 +211,8 @@ class Client:
     ) -> None:
         self.close()
 
-    def _answers(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> list[pa.Table]:
-        """Return one table a model."""
+    def _answer(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> pa.Table:
+        """Return a row for each series and model, the models of a series together."""
         futures: dict[Future[Answers], Part] = {
             Future(): part
             for part in plan(forecasts, rules.options, self._configuration.request_bytes)
@@ -233,7 +234,7 @@ class Client:
             with progress_bar(forecasts, show) as bar:
                 for done in _in_time(futures, rules):
                     done.result()
-                    bar.update(futures[done].series)
+                    bar.update(futures[done].rows)
         finally:
             stop.set()
         return join(forecasts, {part: future.result() for future, part in futures.items()})
