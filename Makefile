@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 SOAK_S ?= 1200
 
-.PHONY: help run stop test lint format docs lock bench bench-peers test-darts test-ray test-spark test-gpu chaos clean
+.PHONY: help run stop test lint format docs lock lock-image bench bench-peers test-darts test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,21 @@ lock: ## pin today's newest releases into constraints.txt
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade 'pip>=25.1'
 	.venv-lock/bin/pip install --quiet --editable . --editable ./lossclient --group dev
-	.venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	.venv-lock/bin/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	rm -rf .venv-lock
+	$(MAKE) lock-image
+
+# With hashes of all files of a release, for what the image installs. uv only resolves here.
+LOCK := .venv-lock/bin/uv pip compile --quiet --generate-hashes --no-header --no-annotate \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint constraints.txt
+TORCH_CPU ?= --torch-backend cpu
+
+lock-image: ## pin for the image what constraints.txt says, with hashes, into deploy/locks
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/pip install --quiet uv
+	$(LOCK) pyproject.toml --extra otel --output-file deploy/locks/cuda.txt >/dev/null
+	$(LOCK) pyproject.toml --extra otel --output-file deploy/locks/cpu.txt $(TORCH_CPU) >/dev/null
+	$(LOCK) --group image --output-file deploy/locks/build.txt >/dev/null
 	rm -rf .venv-lock
 
 bench: $(VENV)/.installed ## measure everything against its limit (about 8 minutes), rewrite bench/results.md
@@ -91,6 +105,9 @@ test-spark: ## score on real Spark, in an environment of its own; needs Java 17
 test-gpu: $(VENV)/.installed ## run the tests that need a CUDA device, measure staging there
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core tests/engine tests/client
 	$(BIN)/python bench/staging.py
+
+image-test: $(VENV)/.installed ## build the images and try them, without a Docker daemon; needs root, buildah, podman, runc, debootstrap
+	$(BIN)/python tests/image/run.py $(IMAGE_TEST)
 
 clean: ## remove environments and caches
 	rm -rf docs/_build $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* .run

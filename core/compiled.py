@@ -4,9 +4,10 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from numba import njit
+from numba.core.caching import InTreeCacheLocator
 
 _FAST: Any = {"nogil": True, "error_model": "numpy"}
 
@@ -34,3 +35,16 @@ def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **optio
 def inlined(function: Callable[..., Any], **options: Any) -> Any:
     """Return a function that becomes a part of each compiled one that calls it."""
     return njit(forceinline=True, **_FAST, **options)(function)
+
+
+class PackagedCache(InTreeCacheLocator):
+    """The cache beside the sources, where nothing can be written: in an image.
+
+    numba itself passes over a folder that is read-only, and would compile at each start what the
+    image brings. Name this class in the variable ``NUMBA_CACHE_LOCATOR_CLASSES``.
+    """
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> Self:
+        """Return where the code of a function lies."""
+        return cls(py_func, py_file)

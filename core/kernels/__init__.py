@@ -1,7 +1,5 @@
 """The kernels and the choice among them."""
 
-import os
-import shutil
 import warnings
 from functools import cache
 
@@ -28,19 +26,21 @@ def _cpu_kernel() -> Kernel:
 @cache
 def _cuda_kernel() -> Kernel:
     try:
-        from core.kernels.fused_cuda import fused_cuda_kernel  # noqa: PLC0415 - Triton may be absent
-    except ImportError as error:
-        missing = f"Triton ({error})"
-    else:
-        if "CC" in os.environ or any(map(shutil.which, ("cc", "gcc", "clang"))):
-            return fused_cuda_kernel
-        missing = "a C compiler (cc, gcc or clang), with which Triton builds its launcher"
-    warnings.warn(
-        f"the fused CUDA kernel needs {missing}; using the plain kernel, which is slower",
-        RuntimeWarning,
-        stacklevel=3,
-    )
-    return plain_kernel
+        from core.kernels.fused_cuda import (  # noqa: PLC0415 - Triton may be absent
+            build_launcher,
+            fused_cuda_kernel,
+        )
+
+        build_launcher()
+    except (ImportError, RuntimeError) as error:
+        warnings.warn(
+            f"the fused CUDA kernel needs Triton and its launcher ({error}); using the plain "
+            "kernel, which is slower",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return plain_kernel
+    return fused_cuda_kernel
 
 
 def kernel_for(device: torch.device) -> Kernel:

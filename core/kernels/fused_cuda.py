@@ -5,12 +5,14 @@ from its own start, and a second launch adds their sums in order. Which of these
 depends on its length alone. The device code is in ``core.kernels.fused_tiles``.
 """
 
+import subprocess
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from triton.runtime import driver
 
 from core.kernels.fused_tiles import COLUMNS, join_pieces, score_tiles
 from core.kernels.interface import Scores
@@ -207,6 +209,19 @@ def constants(width: int, dtype: torch.dtype, *, aligned: bool) -> dict[str, Any
         "ALIGNED": _ALIGNED if aligned else 1,
         "MOST": torch.finfo(dtype).max,
     }
+
+
+def build_launcher() -> None:
+    """Load Triton's launcher, which it compiles once, in C, and keeps in its cache.
+
+    Raises:
+        RuntimeError: There is neither a launcher nor a C compiler and Python's headers to build
+            one, or no GPU.
+    """
+    try:
+        driver.active.utils  # noqa: B018 - made at the first look
+    except (AssertionError, ImportError, OSError, subprocess.CalledProcessError) as error:
+        raise RuntimeError(str(error)) from error
 
 
 def warm_up(device: torch.device) -> None:

@@ -32,26 +32,51 @@ def losses_of(p, y):
     }
 
 
-def answer(request):
-    """Answer one request."""
+def scores_of(request):
+    """Score one request; returns the columns of its answer."""
     table = pa.ipc.open_stream(request.content).read_all()
-    names = request.url.params["losses"].split(",")
-    predictions, targets = (table.column(side).to_pylist() for side in ("prediction", "target"))
-    scored = [losses_of(p, y) for p, y in zip(predictions, targets, strict=True)]
-    columns = {"id": np.arange(len(scored)), "length": pa.array(map(len, targets), pa.int64())}
+    params = request.url.params
+    (key,) = params["group_columns"].split(",")
+    models = [name for name in table.column_names if name not in (key, "y")]
+    numbers, ys = table.column(key).to_pylist(), table.column("y").to_numpy()
+    series = list(dict.fromkeys(numbers))
+    places = [[row for row, number in enumerate(numbers) if number == one] for one in series]
+    scored = [
+        losses_of(table.column(model).to_numpy()[rows], ys[rows])
+        for rows in places
+        for model in models
+    ]
+    columns = {
+        key: pa.array(np.repeat(series, len(models)), table.schema.field(key).type),
+        "model": pa.array(models * len(series), pa.string()),
+        "length": pa.array([len(rows) for rows in places for _ in models], pa.int64()),
+    }
+    names = params["losses"].split(",")
     for name in names:
         columns[name] = pa.array([one[name][0] for one in scored], pa.float64())
     for name in names:
         if name != "mae":
             columns[f"{name}_masked"] = pa.array([one[name][1] for one in scored], pa.int64())
-    if request.url.params["gradients"] == "true":
-        kind = table.schema.field("prediction").type
+    if params["gradients"] == "true":
+        types = {field.type for field in table.schema if field.name != key}
+        kind = pa.float32() if types == {pa.float32()} else pa.float64()
         for name in names:
-            columns[f"{name}_gradient"] = pa.array([one[name][2] for one in scored], kind)
-    out = pa.table(columns)
+            columns[f"{name}_gradient"] = pa.array(
+                [one[name][2] for one in scored], pa.large_list(kind)
+            )
+    return pa.table(columns)
+
+
+def answer(request):
+    """Answer one request."""
+    return answer_with(scores_of(request))
+
+
+def answer_with(table):
+    """Answer with these columns."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, out.schema) as writer:
-        writer.write_table(out)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
     return httpx.Response(
         200, content=sink.getvalue().to_pybytes(), headers={"content-type": ARROW}
     )

@@ -126,6 +126,7 @@ def test_what_is_sent(make):
         "missing": "skip",
         "zero_division": "skip",
         "block_denom_grad": "false",
+        "group_columns": "series",
     }
     headers = request.headers
     assert headers["authorization"] == "Bearer secret"

@@ -36,7 +36,10 @@ def test_the_usual_kinds_catch_them():
     ("fault", "text"),
     [
         (ValueFault("?losses", "is odd"), "?losses is odd"),
-        (ValueFault("/target/3", "is empty", id=4, side="target"), "series 4: target is empty"),
+        (
+            ValueFault("/y/3", "is missing", id=4, side="target", position=1),
+            "series 4: target 1 is missing",
+        ),
         (
             ValueFault("/x", "is bad", "a", "2026-01-01", "ETS", "prediction", 3, 77),
             "series 'a' at cutoff 2026-01-01, model ETS: prediction 3 (row 77) is bad",

@@ -1,13 +1,15 @@
 """Every decision on the way from a part to its scores, with a clock that only pauses move."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from fake_service import answer, problem
+from fake_service import answer, answer_with, problem, scores_of
 
 from lossclient import (
     BadRequest,
@@ -52,17 +54,18 @@ FORECASTS = Forecasts(
     rows=np.arange(10)[::-1].copy(),
     in_rows=True,
 )
-ALL = Part(0, 0, 4)
+ALL = Part(0, 4, (0,))
+BOTH = Part(0, 4, (0, 1))
 
 
-def play(outcomes, part=ALL, *, took_s=0.0, clock=None, **rules):
+def play(outcomes, part=ALL, *, forecasts=FORECASTS, took_s=0.0, clock=None, **rules):
     """Run an exchange against scripted outcomes; returns (tables or None, posts, pauses, error).
 
     An outcome is a response, an exception, or a function from the request to a response.
     """
     clock = clock or Clock()
     rules = {"options": ScoreOptions(), "retries": Retries(), "room": Room(), **rules}
-    steps = exchange(FORECASTS, part, Rules(surroundings=clock.surroundings(), **rules))
+    steps = exchange(forecasts, part, Rules(surroundings=clock.surroundings(), **rules))
     outcomes = iter(outcomes)
     posts, pauses = [], []
     reply = None
@@ -154,14 +157,99 @@ def test_what_cannot_help_is_not(outcome, kind):
     assert (len(posts), pauses) == (1, [])
 
 
-def test_an_answer_for_other_series_is_no_answer():
-    def short(request):
-        body = wire.encode(FORECASTS, Part(0, 0, 3))
-        return answer(httpx.Request("POST", request.url, content=bytes(body)))
+def replaced(name, column):
+    return lambda table: table.set_column(table.column_names.index(name), name, column(table[name]))
 
-    _, _, _, error = play([short])
+
+def one_more(lists):
+    first, *others = lists.to_pylist()
+    return pa.array([[0.0, *first], *others], lists.type)
+
+
+def without_first_numbers(lists):
+    first, *others = lists.to_pylist()
+    return pa.array([[None] * len(first), *others], lists.type)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table.slice(1), "7 rows for 8"),
+        (lambda table: pa.concat_tables([table.slice(1), table.slice(0, 1)]), "not those of"),
+        (replaced("series", lambda old: pc.add(old, 1).cast("int32")), "not those of"),
+        (replaced("model", lambda old: old.take(pa.array([1, 0] * 4))), "not those of"),
+        (replaced("length", lambda old: pa.array([5, 2, 1, 1, 3, 3, 4, 4])), "not those of"),
+        (replaced("length", lambda old: pa.array([None, 2, 1, 1, 3, 3, 4, 4])), "not those of"),
+        (lambda table: table.drop_columns("mape"), "columns"),
+        (lambda table: table.drop_columns("smape_gradient"), "columns"),
+        (lambda table: table.append_column("mae", table["mae"]), "columns"),
+        (lambda table: table.append_column("rmse", table["mae"]), "columns"),
+        (replaced("mae", lambda old: old.cast(pa.string())), "types"),
+        (replaced("mae_gradient", lambda old: old.cast(pa.list_(pa.float32()))), "types"),
+        (replaced("mape_masked", lambda old: pa.nulls(8, pa.int64())), "mape_masked holds nulls"),
+        (replaced("mae_gradient", lambda old: pa.nulls(8, old.type)), "mae_gradient holds nulls"),
+        (replaced("mae_gradient", one_more), "one number for each element"),
+        (
+            replaced("mae_gradient", without_first_numbers),
+            "one number for each element",
+        ),
+    ],
+)
+def test_an_answer_to_something_else_is_no_answer(change, words):
+    def other(request):
+        return answer_with(change(scores_of(request)))
+
+    _, posts, _, error = play([other], BOTH, options=ScoreOptions(gradients=True))
     assert isinstance(error, UnexpectedAnswer)
-    assert "3 rows for 4" in str(error)
+    assert words in str(error)
+    assert error.request_id
+    assert len(posts) == 1
+
+
+def test_columns_of_an_answer_may_stand_in_any_order():
+    def turned(request):
+        table = scores_of(request)
+        return answer_with(table.select(table.column_names[::-1]))
+
+    options = ScoreOptions(["smape", "mae"], gradients=True)
+    ((table,), *_), ((turned_table,), *_) = (
+        play([respond], BOTH, options=options) for respond in (answer, turned)
+    )
+    assert turned_table.equals(table)
+
+
+def test_all_models_go_along_and_the_target_once():
+    (table,), (post,), _, _ = play([answer], Part(1, 3, (0, 1)))
+    assert post.query["group_columns"] == "series"
+    sent = pa.ipc.open_stream(post.body).read_all()
+    assert sent.to_pydict() == {
+        "series": [0, 1, 1, 1],
+        "y": [3, 4, 5, 6],
+        "0": [2, 3, 4, 5],
+        "1": [4, 5, 6, 7],
+    }
+    assert sent.schema.field("series").type == pa.int32()
+    assert table["length"].to_pylist() == [1, 1, 3, 3]
+    assert table["mape"].to_pylist() == pytest.approx(
+        [1 / 3, 1 / 3, *[(1 / 4 + 1 / 5 + 1 / 6) / 3] * 2]
+    )
+
+
+def test_a_gradient_has_the_type_of_the_prediction():
+    narrow = replace(FORECASTS, predictions=(FORECASTS.predictions[0].astype(np.float32),))
+
+    def steep(request):
+        table = scores_of(request)
+        lists = [[1e300, -1e300], [0.1], [0.0] * 3, [1.0] * 4]
+        column = pa.array(lists, table.schema.field("mae_gradient").type)
+        return answer_with(replaced("mae_gradient", lambda _: column)(table))
+
+    options = ScoreOptions(["mae"], gradients=True)
+    (table,), *_ = play([steep], forecasts=narrow, options=options)
+    largest = float(np.finfo(np.float32).max)
+    first, second, *_ = table["mae_gradient"].to_pylist()
+    assert (first, second) == ([largest, -largest], [np.float32(0.1)])
+    assert table.schema.field("mae_gradient").type == pa.large_list(pa.float32())
 
 
 @pytest.mark.parametrize(
@@ -228,7 +316,7 @@ def test_nothing_is_sent_after_the_deadline():
 def refuse_over(elements):
     def respond(request):
         table = pa.ipc.open_stream(request.content).read_all()
-        sent = len(table["target"].combine_chunks().flatten())
+        sent = table.num_rows * (table.num_columns - 2)
         return problem(413) if sent > elements else answer(request)
 
     return respond
@@ -241,51 +329,69 @@ def test_what_is_too_large_is_halved_and_remembered():
     assert [length for table in tables for length in table["length"].to_pylist()] == [2, 1, 3, 4]
     assert pauses == []
     assert len(posts) == 5  # 10 elements, refused; 6, refused; 3, 3 and 4
-    assert room.most == (6 * 16 + 3 * 16) // 2
+    assert room.most == 6 * (4 + 16) // 2
 
-    _, posts, _, error = play([refuse_over(5)] * 9, Part(1, 0, 4), room=room)
+    _, posts, _, error = play([refuse_over(5)] * 9, Part(0, 4, (1,)), room=room)
     assert error is None
-    assert len(posts) == 4  # none of them refused
+    assert len(posts) == 3  # none of them refused
 
 
 def test_one_series_that_is_too_long_teaches_nothing_about_the_others():
     room = Room()
-    _, posts, _, error = play([refuse_over(3)] * 9, Part(1, 2, 4), room=room)
+    _, posts, _, error = play([refuse_over(3)] * 9, Part(2, 4, (1,)), room=room)
     assert isinstance(error, TooLarge)
     assert len(posts) == 3
     assert room.most == math.inf
 
 
-def test_a_single_series_cannot_be_halved():
-    _, _, _, error = play([refuse_over(3)] * 9)
+def test_a_series_that_is_too_large_with_all_models_goes_with_fewer():
+    room = Room()
+    tables, posts, _, error = play([refuse_over(6)] * 9, BOTH, room=room)
+    assert error is None
+    whole = pa.concat_tables(tables)
+    assert whole["length"].to_pylist() == [2, 2, 1, 1, 3, 3, 4, 4]
+    (at_once,), *_ = play([answer], BOTH)
+    assert whole.equals(at_once)
+    assert (
+        len(posts) == 6
+    )  # 20 elements and 12, refused; 6 and 6; 4 and 4, as 8 is known to be too much
+    tables, posts, _, error = play([refuse_over(6)] * 9, BOTH, room=room)
+    assert pa.concat_tables(tables).equals(at_once)
+    assert len(posts) == 4  # none of them refused
+
+
+def test_a_single_series_of_one_model_cannot_be_halved():
+    _, _, _, error = play([refuse_over(3)] * 20, BOTH)
     assert isinstance(error, TooLarge)
     assert "'d'" in error.__notes__[0]
 
 
 def test_faults_are_named_as_the_caller_knows_them():
     errors = [
-        {"pointer": "/prediction/1/2", "detail": "of series 1 is missing or not finite"},
-        {"pointer": "/target/0/0", "detail": "of series 0 is missing or not finite"},
-        {"pointer": "/prediction/0", "detail": "is empty"},
+        {"pointer": "/1/5", "detail": "is missing or not finite"},
+        {"pointer": "/y/0", "detail": "is missing or not finite"},
+        {"pointer": "/0/3", "detail": "is missing or not finite"},
         {"pointer": "?losses", "detail": "unknown loss"},
-        {"pointer": "/prediction/99/0", "detail": "of nowhere"},
+        {"pointer": "/y/7", "detail": "of nowhere"},
+        {"pointer": "/2/0", "detail": "of no model"},
+        {"pointer": "/series/0", "detail": "of the wire"},
     ]
     response = problem(422, errors=errors, error_count=30)
-    _, _, _, error = play([response], Part(1, 2, 4))
+    _, _, _, error = play([response], Part(2, 4, (0, 1)))
     assert isinstance(error, InvalidValues)
-    first, second, third, option, beyond = error.errors
+    first, second, third, option, *others = error.errors
     assert (first.id, first.cutoff, first.model) == ("d", 2023, "Theta")
     assert (first.side, first.position) == ("prediction", 2)
     assert first.row == 9 - 8  # the element at 6 + 2, in rows that were reversed
     assert first.detail == "is missing or not finite"
     assert (second.id, second.side, second.model) == ("c", "target", None)
-    assert (third.id, third.position, third.row) == ("c", None, None)
+    assert (third.id, third.position, third.model) == ("d", 0, "Naive")
     assert (option.pointer, option.id, option.side) == ("?losses", None, None)
-    assert beyond.id is None
+    assert [other.id for other in others] == [None] * 3
     assert error.count == 30
     text = str(error)
     assert "series 'd' at cutoff 2023, model Theta: prediction 2 (row 1) is missing" in text
-    assert "and 25 more" in text
+    assert "and 23 more" in text
     assert "request r1" in text
 
 

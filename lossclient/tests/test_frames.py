@@ -1,6 +1,7 @@
 """From a frame to series and back, in every kind of frame."""
 
 import datetime as dt
+import math
 from decimal import Decimal
 
 import numpy as np
@@ -43,18 +44,14 @@ def as_lists(forecasts, values):
     return [part.tolist() for part in np.split(values, forecasts.offsets[1:-1])]
 
 
-def answer_of(forecasts, gradient=None):
+def answer_of(forecasts, *, gradients=False):
     """An answer that tells each series and model apart."""
-    numbers = pa.array(np.arange(len(forecasts)))
-    answers = []
-    for model in range(len(forecasts.models)):
-        columns = {"length": numbers, "mae": pa.array(np.arange(len(forecasts)) + 100.0 * model)}
-        if gradient is not None:
-            columns["mae_gradient"] = pa.array(
-                [[float(model)]] * len(forecasts), pa.large_list(gradient[model])
-            )
-        answers.append(pa.table(columns))
-    return answers
+    models = np.tile(np.arange(len(forecasts.models)), len(forecasts))
+    series = np.repeat(np.arange(len(forecasts)), len(forecasts.models))
+    columns = {"length": series, "mae": series + 100.0 * models}
+    if gradients:
+        columns["mae_gradient"] = pa.array(models[:, None].tolist(), pa.large_list(pa.float64()))
+    return pa.table(columns)
 
 
 def test_series_are_rows_of_one_id_and_cutoff_in_the_order_of_time(kind):
@@ -71,7 +68,7 @@ def test_series_are_rows_of_one_id_and_cutoff_in_the_order_of_time(kind):
 def test_the_same_kind_of_frame_comes_back(kind):
     df = kind(LONG)
     reading = read_frame(df, Columns())
-    frame = write_frame(reading, answer_of(reading.forecasts, [pa.float64(), pa.float32()]))
+    frame = write_frame(reading, answer_of(reading.forecasts, gradients=True))
     assert type(frame) is type(df)
     table = pa.table(frame)
     assert table.column_names == ["unique_id", "cutoff", "model", "length", "mae", "mae_gradient"]
@@ -107,6 +104,11 @@ def test_pandas_may_have_keys_in_the_index(index):
     frame = write_frame(reading, answer_of(reading.forecasts))
     assert frame.columns.tolist() == ["unique_id", "cutoff", "model", "length", "mae"]
     assert frame.index.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("columns", [Columns(), Columns(time=None), Columns(cutoff=None)])
+def test_an_index_without_a_name_is_no_column(columns):
+    assert read_frame(pd.DataFrame(LONG), columns).forecasts.models == ("Naive", "Theta")
 
 
 def test_a_pandas_index_of_any_order_is_not_looked_at():
@@ -158,7 +160,7 @@ def test_ids_keep_their_type(ids):
 )
 def test_numbers_of_any_type_become_floats(values, wanted):
     table = pa.table({"unique_id": ["a", "a"], "ds": [1, 2], "y": [1.0, 2.0], "Naive": values})
-    (prediction,) = read_frame(table, Columns()).forecasts.predictions
+    (prediction,) = read_frame(table, Columns(models=["Naive"])).forecasts.predictions
     assert prediction.dtype == wanted
     assert prediction.tolist() == [1, 2]
 
@@ -167,7 +169,7 @@ def test_numbers_of_any_type_become_floats(values, wanted):
 def test_a_null_is_a_missing_element(type_):
     column = pa.chunked_array([pa.array([None], type_), pa.array([2], type_)])
     table = pa.table({"unique_id": ["a", "a"], "ds": [1, 2], "y": [1.0, 2.0], "Naive": column})
-    (prediction,) = read_frame(table, Columns()).forecasts.predictions
+    (prediction,) = read_frame(table, Columns(models=["Naive"])).forecasts.predictions
     np.testing.assert_array_equal(prediction, [np.nan, 2])
 
 
@@ -186,6 +188,49 @@ def test_any_frame_with_an_arrow_stream():
     reading = read_frame(Frame(), Columns())
     assert as_lists(reading.forecasts, reading.forecasts.target) == [[1, 2], [3, 4], [5]]
     assert isinstance(write_frame(reading, answer_of(reading.forecasts)), pa.Table)
+
+
+def test_models_are_all_other_floats_and_integers():
+    types = {
+        "half": pa.float16(),
+        "float": pa.float32(),
+        "int": pa.int8(),
+        "unsigned": pa.uint64(),
+        "bool": pa.bool_(),
+        "decimal": pa.decimal128(5, 2),
+        "text": pa.string(),
+        "date": pa.date32(),
+        "null": pa.null(),
+    }
+    table = pa.table({"unique_id": [1], "ds": [1], "cutoff": [0], "y": [1]})
+    for name, type_ in types.items():
+        table = table.append_column(name, pa.nulls(1, type_))
+    assert read_frame(table, Columns()).forecasts.models == ("half", "float", "int", "unsigned")
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+@pytest.mark.parametrize(
+    "make", [pa.table, pl.from_arrow, lambda table: table.to_pandas(types_mapper=pd.ArrowDtype)]
+)
+def test_both_zeros_are_one_id_and_so_is_every_nan(kind, make):
+    nan, other_nan = np.array([0x7FC00000, 0xFFC00001], np.uint32).view(np.float32)
+    ids = pa.array(np.array([-0.0, nan, 0.0, 1.0, other_nan], np.float32)).cast(kind)
+    columns = {"unique_id": ids, "y": [1.0, 2.0, 3.0, 4.0, 5.0], "A": [0.0] * 5}
+    reading = read_frame(make(pa.table(columns)), Columns(time=None))
+    forecasts = reading.forecasts
+    assert as_lists(forecasts, forecasts.target) == [[1, 3], [2, 5], [4]]
+    frame = pa.table(write_frame(reading, answer_of(forecasts)))
+    zero, nan, one = frame["unique_id"].to_pylist()
+    assert (zero, math.copysign(1, zero), one) == (0, -1, 1)
+    assert math.isnan(nan)
+    pandas = pa.table(columns).to_pandas().groupby("unique_id", sort=False, dropna=False)
+    assert [part["y"].tolist() for _, part in pandas] == [[1, 3], [2, 5], [4]]
+
+
+def test_what_pandas_holds_as_missing_is_no_id():
+    df = pd.DataFrame({"unique_id": [0.0, np.nan], "y": [1.0, 2.0], "A": [1.0, 2.0]})
+    with pytest.raises(InvalidInput, match="'unique_id' is null in row 1"):
+        read_frame(df, Columns(time=None))
 
 
 def test_named_columns():

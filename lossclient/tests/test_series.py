@@ -58,7 +58,7 @@ def test_the_rows_of_an_array_are_series():
 @given(
     hnp.arrays(
         st.sampled_from([np.float64, np.float32, np.float16, np.int32]),
-        hnp.array_shapes(min_dims=2, max_dims=3, min_side=0, max_side=4),
+        hnp.array_shapes(min_dims=2, max_dims=3, max_side=4),
     )
 )
 def test_an_array_is_read_as_the_list_of_its_rows(grid):
@@ -69,6 +69,44 @@ def test_an_array_is_read_as_the_list_of_its_rows(grid):
     np.testing.assert_array_equal(at_once.predictions[0], one_by_one.predictions[0])
     if len(grid):
         assert at_once.target.dtype == one_by_one.target.dtype
+
+
+def one_by_one(side):
+    """Read series as they are said to be read: each by itself, numbers in float unless all are."""
+    arrays = [np.array(one, object) if isinstance(one, list | tuple) else one for one in side]
+    types = {one.dtype for one in arrays}
+    narrow = types and types <= {np.dtype(np.float16), np.dtype(np.float32)}
+    flat = [value for one in arrays for value in one.ravel().tolist()]
+    return np.array(flat, np.float32 if narrow else np.float64), [one.size for one in arrays]
+
+
+arrays_of = hnp.arrays(
+    st.sampled_from(["f2", "f4", "f8", ">f4", "i1", "u8", "i8"]),
+    hnp.array_shapes(max_dims=2, max_side=4),
+)
+lists_of = st.lists(st.floats() | st.integers(-(2**70), 2**70) | st.none(), min_size=1, max_size=4)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@given(
+    st.lists(arrays_of, max_size=5)
+    | st.lists(lists_of, max_size=5)
+    | st.lists(arrays_of | lists_of)
+)
+def test_series_read_at_once_are_those_read_one_by_one(side):
+    flat, lengths = one_by_one(side)
+    forecasts, _ = read_series(side, tuple(side))
+    for found in (forecasts.predictions[0], forecasts.target):
+        np.testing.assert_array_equal(found, flat)
+        assert found.dtype == flat.dtype
+    assert np.diff(forecasts.offsets).tolist() == lengths
+
+
+@pytest.mark.parametrize("one", [np.zeros(3), [1.0, None, 2]])
+def test_a_hundred_thousand_series_take_no_step_each(one, monkeypatch):
+    monkeypatch.delattr("lossclient.series._floats")
+    forecasts, _ = read_series([one] * 100_000, [one] * 100_000)
+    assert len(forecasts) == 100_000
 
 
 def test_float32_stays_only_if_all_is():
@@ -111,6 +149,16 @@ def test_ids_are_given_back():
         ([[[1, 2], [3]]], [[[1, 2], [3]]], None, "not a regular array"),
         ("12", [[1]], None, "must be a list of series, not str"),
         (5, [[1]], None, "must be a list of series, not int"),
+        ([[1.0], [True]], [[1], [1]], None, "of series 1 must hold numbers, not bool"),
+        ([[1.0, None], [1.0, True, None]], [[1, 1]], None, "of series 1 must hold numbers"),
+        ([[1], [10**400]], [[1], [1]], None, "prediction of series 1 is not a regular array"),
+        ([np.ones(2), np.array(1.0)], [[1, 2], [1]], None, "of series 1 must hold numbers"),
+        ([np.ones(2), np.array([True])], [[1, 2], [1]], None, "of series 1 must hold numbers, not"),
+        ([np.ones(2), np.array(["1"])], [[1, 2], [1]], None, "of series 1 must hold numbers, not"),
+        ([[1], None], [[1], [1]], None, "of series 1 must hold numbers"),
+        ([[1], []], [[1], []], ["a", "b"], "series 'b' is empty"),
+        ([np.ones(1), np.ones((2, 0))], [[1], np.ones((2, 0))], None, "series 1 is empty"),
+        (np.ones((3, 0)), np.ones((3, 0)), None, "series 0 is empty"),
         ([[1]], [[1]], ["a", "b"], "one a series"),
         ([[1]], [[1]], [["a"]], "one a series"),
     ],

@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from service.cli.compile import compile_all
 from service.cli.losses import losses
 from service.cli.score import score
 from service.cli.serve import serve
@@ -17,6 +18,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(score)
 app.command()(losses)
+app.command("compile")(compile_all)
 
 
 def main() -> None:

@@ -1,13 +1,16 @@
 """The client against the real service, on real forecasts."""
 
 import asyncio
+import os
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -163,9 +166,79 @@ def test_options_are_refused_by_the_service_in_its_own_words(url):
             client.score_series([[1.0]], [[1.0]], losses=["rmse"])
         with pytest.raises(InvalidValues, match="must be one of"):
             client.score_series([[1.0]], [[1.0]], missing="drop")
-        with pytest.raises(InvalidValues, match="is empty") as caught:
-            client.score_series([[1.0], []], [[1.0], []], ids=["a", "b"])
-        assert caught.value.errors[0].id == "b"
+
+
+def test_models_of_different_types_are_scored_each_in_its_own(url):
+    rng = np.random.default_rng(4)
+    columns = {"unique_id": np.repeat(np.arange(40), 7), "y": rng.normal(size=280)}
+    types = {"A": "f4", "B": "f8", "C": "f4", "D": "i4", "E": "f8"}
+    columns |= {name: (9 * rng.normal(size=280)).astype(type_) for name, type_ in types.items()}
+    for target in ("f4", "f8"):
+        columns["y"] = columns["y"].astype(target)
+        df = pl.DataFrame(columns)
+        with Client(url, request_bytes=3000) as client:
+            frame = client.score(df, time_col=None, gradients=True)
+            assert frame["model"].to_list() == list(types) * 40
+            for i, name in enumerate(types):
+                alone = client.score(df, [name], time_col=None, gradients=True)
+                found = frame.gather_every(len(types), i)
+                assert found.drop(cs.list()).equals(alone.drop(cs.list()))
+                for loss in LOSSES:
+                    exact = alone[f"{loss}_gradient"].cast(pl.List(pl.Float64))
+                    assert found[f"{loss}_gradient"].equals(exact)
+                wanted = pl.Float32 if types[name] == "f4" else pl.Float64
+                assert alone["mae_gradient"].dtype == pl.List(wanted)
+
+
+def test_no_rows_have_the_columns_of_an_answer(url, forecasts):
+    with Client(url) as client:
+        some, none = (client.score(forecasts[:n], missing="skip") for n in (9, 0))
+        series = client.score_series([], [], gradients=True)
+    assert none.columns.tolist() == some.columns.tolist()
+    assert (len(none), len(series.ids), len(series.gradients["mae"])) == (0, 0, 0)
+
+
+def test_one_series_that_is_too_large_with_all_models(small):
+    rng = np.random.default_rng(6)
+    y, *models = rng.normal(size=(13, 900))
+    df = pd.DataFrame({"unique_id": "a", "y": y} | {f"m{i}": p for i, p in enumerate(models)})
+    for request_bytes in (8 << 20, 20_000):
+        with Client(small, api_key=KEY, request_bytes=request_bytes) as client:
+            frame = client.score(df, time_col=None)
+        assert frame["model"].tolist() == [f"m{i}" for i in range(12)]
+        wanted = [np.abs(p - y).mean() for p in models]
+        np.testing.assert_allclose(frame["mae"], wanted, rtol=1e-12)
+
+
+FORKS = """
+import os, sys
+import numpy as np
+from lossclient import Client
+
+def ask(value):
+    scores = client.score_series(np.full((40, 9), value), np.zeros((40, 9)), losses=["mae"])
+    assert scores.losses["mae"].tolist() == [value] * 40
+
+client = Client(sys.argv[1], request_bytes=400, concurrency=4)
+ask(1.0)
+child = os.fork()
+for _ in range(30):
+    ask(1.0 if child else 2.0)
+if not child:
+    client.close()  # its own, not the parent's
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+ask(1.0)
+client.close()
+"""
+
+
+def test_a_child_that_was_forked_does_not_read_its_parents_answers(url):
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, url],
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -4,43 +4,12 @@ import json
 import re
 import subprocess
 import tempfile
-from itertools import product
 from pathlib import Path
 
-import torch
-import triton
-from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import compiler as nvidia
-from triton.compiler import ASTSource
 
-from core.kernels.fused_cuda import WIDTHS, constants, launch_options
+from core.kernels.ahead import compile_tiles
 from core.kernels.fused_tiles import join_pieces, score_tiles
-
-TYPES = {"float32": "*fp32", "float64": "*fp64"}
-FLOAT64 = {"sums", "totals"}
-INT64 = {"starts", "sizes", "owners", "divisors", "firsts", "counts"}
-ELEMENTS = {"prediction", "target", "slopes_mae", "slopes_mape", "slopes_smape"}
-
-
-def compiled(function, arch, fixed, elements, *, aligned=True):
-    signature = {}
-    for name in function.arg_names:
-        if name in fixed:
-            signature[name] = "constexpr"
-        elif name in INT64:
-            signature[name] = "*i64"
-        elif name in FLOAT64:
-            signature[name] = "*fp64"
-        else:
-            signature[name] = elements if name in ELEMENTS else "i32"
-    bases = {
-        (i,): [["tt.divisibility", 16]]
-        for i, kind in enumerate(signature.values())
-        if kind.startswith("*")
-    }
-    source = ASTSource(function, signature, fixed, bases)
-    options = launch_options(aligned=aligned)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options).asm["ptx"]
 
 
 def spilled_bytes(ptx, arch):
@@ -57,26 +26,30 @@ def spilled_bytes(ptx, arch):
 
 
 def main():
-    for arch, dtype, width, aligned in product((80, 90), TYPES, WIDTHS, (True, False)):
-        fixed = constants(width, getattr(torch, dtype), aligned=aligned)
-        ptx = compiled(score_tiles, arch, fixed, TYPES[dtype], aligned=aligned)
-        spilled, registers = spilled_bytes(ptx, arch)
-        report = {
-            "arch": arch,
-            "dtype": dtype,
-            "width": width,
-            "aligned": aligned,
-            "loads": sorted(set(re.findall(r"ld\.global[.\w]*", ptx))),
-            "stores": sorted(set(re.findall(r"st\.global[.\w]*", ptx))),
-            "local": len(re.findall(r"\b(?:ld|st)\.local", ptx)),
-            "fused": len(re.findall(r"\bfma\.", ptx)),
-            "divisions": sorted(set(re.findall(r"div\.[.\w]*", ptx))),
-            "spilled": spilled,
-            "registers": registers,
-        }
-        print(json.dumps(report), flush=True)
     for arch in (80, 90):
-        compiled(join_pieces, arch, {"ROWS": 128}, "*fp64")
+        compile_tiles(arch)
+        assert len(join_pieces.device_caches[arch][0]) == 1
+        for kernel in score_tiles.device_caches[arch][0].values():
+            kinds = dict(zip(score_tiles.arg_names, kernel.src.signature.values(), strict=True))
+            fixed = {
+                score_tiles.arg_names[i]: value for (i,), value in kernel.src.constants.items()
+            }
+            ptx = kernel.asm["ptx"]
+            spilled, registers = spilled_bytes(ptx, arch)
+            report = {
+                "arch": arch,
+                "dtype": {"*fp32": "float32", "*fp64": "float64"}[kinds["prediction"]],
+                "width": fixed["WIDTH"],
+                "aligned": fixed["ALIGNED"] > 1,
+                "loads": sorted(set(re.findall(r"ld\.global[.\w]*", ptx))),
+                "stores": sorted(set(re.findall(r"st\.global[.\w]*", ptx))),
+                "local": len(re.findall(r"\b(?:ld|st)\.local", ptx)),
+                "fused": len(re.findall(r"\bfma\.", ptx)),
+                "divisions": sorted(set(re.findall(r"div\.[.\w]*", ptx))),
+                "spilled": spilled,
+                "registers": registers,
+            }
+            print(json.dumps(report), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,3 +227,14 @@ def test_warm_up_compiles_once(tmp_path):
     )
     assert int(first) == 16
     assert int(second) == 0
+
+
+def test_the_cache_of_an_image_is_read_where_nothing_can_be_written(monkeypatch):
+    def read_only(_locator):
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr(compiled.InTreeCacheLocator, "ensure_cache_path", read_only)
+    assert compiled.InTreeCacheLocator.from_function(read_only, __file__) is None
+    packaged = compiled.PackagedCache.from_function(read_only, __file__)
+    assert Path(packaged.get_cache_path()) == Path(__file__).parent / "__pycache__"
+    assert packaged.get_source_stamp()

@@ -5,11 +5,12 @@ What it computes is tested with the other kernels, on Triton's interpreter (test
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from interpreted import fused_cuda
+from triton.runtime import driver
 
 from core import ScoreOptions, kernels
 from core.kernels import plain_kernel
@@ -34,7 +36,7 @@ def chosen_anew():
 
 
 def test_it_is_the_kernel_of_cuda(monkeypatch):
-    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(driver, "_active", SimpleNamespace(utils=None))
     assert kernels.kernel_for(CUDA) is fused_cuda.fused_cuda_kernel
     assert kernels.kernel_for(torch.device("meta")) is plain_kernel
 
@@ -45,10 +47,23 @@ def test_without_triton_it_warns_and_falls_back(monkeypatch):
         assert kernels.kernel_for(CUDA) is plain_kernel
 
 
-def test_without_a_compiler_it_warns_and_falls_back(monkeypatch):
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.warns(RuntimeWarning, match="needs a C compiler"):
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Failed to find C compiler"),
+        subprocess.CalledProcessError(1, ["gcc"]),  # Python.h is missing, say
+        AssertionError("libcuda.so cannot found"),
+        OSError("Read-only file system"),
+    ],
+)
+def test_without_a_launcher_it_warns_and_falls_back(monkeypatch, error):
+    class Broken:
+        @property
+        def utils(self):
+            raise error
+
+    monkeypatch.setattr(driver, "_active", Broken())
+    with pytest.warns(RuntimeWarning, match=re.escape(str(error))):
         assert kernels.kernel_for(CUDA) is plain_kernel
     kernels.warm_up(CUDA)  # there is nothing to compile then
 
@@ -73,19 +88,28 @@ def test_pieces_cover_every_series_in_order(lengths):
     assert sum(stop - start for start, stop in pieces.spans.values()) == len(pieces.owners)
 
 
-def test_what_it_compiles_to_for_sm_80_and_sm_90():
-    environment = os.environ | {"TRITON_INTERPRET": "0"}
-    script = ROOT / "tests/core/compile_tiles.py"
+def compile_ahead(**environment):
     done = subprocess.run(
-        [sys.executable, script],
-        env=environment,
+        [sys.executable, ROOT / "tests/core/compile_tiles.py"],
+        env=os.environ | {"TRITON_INTERPRET": "0"} | environment,
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_what_it_compiles_to_for_sm_80_and_sm_90(tmp_path):
+    reports = compile_ahead(TRITON_CACHE_DIR=str(tmp_path / "image"))
+    found = compile_ahead(  # as in a container: what the image brings is read, nothing is written
+        TRITON_CACHE_MANAGER="core.kernels.triton_cache:SeededCache",
+        TRITON_SEED_DIR=str(tmp_path / "image"),
+        TRITON_CACHE_DIR=str(tmp_path / "container"),
+    )
+    assert found == reports
+    assert not [path for path in (tmp_path / "container").rglob("*") if path.is_file()]
     assert [report["arch"] for report in reports] == [80] * 12 + [90] * 12
     for report in reports:
         vector = {"float32": "v4.b32", "float64": "v2.b64"}[report["dtype"]]

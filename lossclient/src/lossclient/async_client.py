@@ -14,6 +14,7 @@ from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
 from lossclient.exceptions import DeadlineExceeded, LossClientError
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
+from lossclient.forks import PerProcess
 from lossclient.frames import Columns, FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
@@ -63,7 +64,9 @@ class AsyncClient:
             compression=compression,
             headers=headers,
         )
-        self._http = httpx.AsyncClient(**self._configuration.for_httpx(), transport=transport)
+        self._http = PerProcess(
+            lambda: httpx.AsyncClient(**self._configuration.for_httpx(), transport=transport)
+        )
 
     async def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
         self,
@@ -86,8 +89,8 @@ class AsyncClient:
         rules = self._configuration.rules(options)
         columns = Columns(id_col, time_col, target_col, cutoff_col, models)
         reading = await anyio.to_thread.run_sync(read_frame, df, columns, losses)
-        answers = await self._answers(reading.forecasts, rules, show=progress)
-        return cast("FrameT", await anyio.to_thread.run_sync(write_frame, reading, answers))
+        answer = await self._answer(reading.forecasts, rules, show=progress)
+        return cast("FrameT", await anyio.to_thread.run_sync(write_frame, reading, answer))
 
     async def score_series(  # noqa: PLR0913 - one argument a choice
         self,
@@ -106,12 +109,12 @@ class AsyncClient:
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._configuration.rules(options)
         forecasts, names = await anyio.to_thread.run_sync(read_series, prediction, target, ids)
-        (answer,) = await self._answers(forecasts, rules, show=progress)
+        answer = await self._answer(forecasts, rules, show=progress)
         return scores_of(answer, names)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._http.get().aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,10 +127,8 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _answers(
-        self, forecasts: Forecasts, rules: Rules, *, show: bool | None
-    ) -> list[pa.Table]:
-        """Return one table a model."""
+    async def _answer(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> pa.Table:
+        """Return a row for each series and model, the models of a series together."""
         answers: dict[Part, Answers] = {}
         failures: list[LossClientError] = []
         with progress_bar(forecasts, show) as bar:
@@ -137,7 +138,7 @@ class AsyncClient:
                     while waiting:
                         part = waiting.popleft()
                         answers[part] = await self._drive(exchange(forecasts, part, rules))
-                        bar.update(part.series)
+                        bar.update(part.rows)
                 except LossClientError as error:
                     failures.append(error)
                     tasks.cancel_scope.cancel()
@@ -168,9 +169,10 @@ class AsyncClient:
                 outcome = await self._post(step)
 
     async def _post(self, post: Post) -> Reply | httpx.RequestError:
-        request = self._configuration.request(self._http, post)
+        http = self._http.get()
+        request = self._configuration.request(http, post)
         try:
-            response = await self._http.send(request)
+            response = await http.send(request)
         except httpx.RequestError as error:
             return error
         return Reply(response.status_code, response.headers, response.content)

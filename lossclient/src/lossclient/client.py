@@ -15,6 +15,7 @@ from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
 from lossclient.exceptions import DeadlineExceeded
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
+from lossclient.forks import PerProcess
 from lossclient.frames import Columns, FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
@@ -33,6 +34,8 @@ class _StoppedError(Exception):
 class Client:
     """Scores forecasts at a service; may be used from several threads at once.
 
+    A child of a fork may use it too: it opens connections of its own, except through a `transport`.
+
     Args:
         base_url: Where the service is, like ``http://127.0.0.1:8000``; it may have a path.
         api_key: Sent as a bearer token.
@@ -43,7 +46,7 @@ class Client:
         retries: Attempts of a request after the first, or `Retries` in full.
         concurrency: Requests at a time, of all calls together.
         request_bytes: The most bytes of a request together with the gradients asked for; larger
-            calls are split between series.
+            calls are split between series, and a series that is larger between its models.
         compression: ``zstd`` or ``gzip`` for the bodies of requests; pays on slow networks.
         headers: Further ones for every request.
         transport: httpx's, for tests and unusual networks.
@@ -83,7 +86,9 @@ class Client:
             compression=compression,
             headers=headers,
         )
-        self._http = httpx.Client(**self._configuration.for_httpx(), transport=transport)
+        self._http = PerProcess(
+            lambda: httpx.Client(**self._configuration.for_httpx(), transport=transport)
+        )
 
     def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
         self,
@@ -108,9 +113,10 @@ class Client:
         Args:
             df: A pandas, polars or pyarrow frame; any other with ``__arrow_c_stream__`` is
                 answered by a pyarrow table. With pandas, id, cutoff and time may be in the index.
-            models: Columns of predictions; all other numeric ones by default, but for prediction
-                intervals (``-lo-90``, ``-hi-90``).
-            id_col: Names a series.
+            models: Columns of predictions; by default all others of floats and integers (not
+                decimals nor booleans), but for prediction intervals (``-lo-90``, ``-hi-90``).
+            id_col: Names a series; not null. Of floats, -0.0 and 0.0 are the same id, under the
+                one that comes first, and all NaN are one; but with pandas NaN is null.
             time_col: Orders its rows; None takes them as they come.
             target_col: The actual values.
             cutoff_col: Names a series together with the id; no error where the default is absent.
@@ -148,8 +154,8 @@ class Client:
         rules = self._configuration.rules(options)
         columns = Columns(id_col, time_col, target_col, cutoff_col, models)
         reading = read_frame(df, columns, losses)
-        answers = self._answers(reading.forecasts, rules, show=progress)
-        return cast("FrameT", write_frame(reading, answers))
+        answer = self._answer(reading.forecasts, rules, show=progress)
+        return cast("FrameT", write_frame(reading, answer))
 
     def score_series(  # noqa: PLR0913 - one argument a choice
         self,
@@ -181,17 +187,18 @@ class Client:
             Arrays in the order of series. Float32 predictions have float32 gradients.
 
         Raises:
-            LossClientError: See `lossclient.exceptions`.
+            LossClientError: See `lossclient.exceptions`; a series without elements is
+                `InvalidInput`.
         """
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._configuration.rules(options)
         forecasts, names = read_series(prediction, target, ids)
-        (answer,) = self._answers(forecasts, rules, show=progress)
+        answer = self._answer(forecasts, rules, show=progress)
         return scores_of(answer, names)
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        self._http.get().close()
 
     def __enter__(self) -> Self:
         return self
@@ -204,13 +211,14 @@ class Client:
     ) -> None:
         self.close()
 
-    def _answers(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> list[pa.Table]:
-        """Return one table a model."""
+    def _answer(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> pa.Table:
+        """Return a row for each series and model, the models of a series together."""
         futures: dict[Future[Answers], Part] = {
             Future(): part
             for part in plan(forecasts, rules.options, self._configuration.request_bytes)
         }
         waiting, stop = deque(futures.items()), threading.Event()
+        self._http.get()  # threads that ask first at the same time would make one each
 
         def work() -> None:
             with suppress(IndexError):  # nothing is left to do
@@ -226,7 +234,7 @@ class Client:
             with progress_bar(forecasts, show) as bar:
                 for done in _in_time(futures, rules):
                     done.result()
-                    bar.update(futures[done].series)
+                    bar.update(futures[done].rows)
         finally:
             stop.set()
         return join(forecasts, {part: future.result() for future, part in futures.items()})
@@ -259,9 +267,10 @@ class Client:
                 outcome = self._post(step)
 
     def _post(self, post: Post) -> Reply | httpx.RequestError:
-        request = self._configuration.request(self._http, post)
+        http = self._http.get()
+        request = self._configuration.request(http, post)
         try:
-            response = self._http.send(request)
+            response = http.send(request)
         except httpx.RequestError as error:
             return error
         return Reply(response.status_code, response.headers, response.content)

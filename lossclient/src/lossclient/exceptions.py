@@ -11,7 +11,7 @@ LossClientError
     ├── InvalidValues     422: values or options break the contract; ``errors`` says where
     ├── Overloaded        429, 503, still after the retries
     ├── Unavailable       any other 5xx, still after the retries where they may help
-    └── UnexpectedAnswer  not what a loss-scoring service sends: a proxy's page, a redirect
+    └── UnexpectedAnswer  not the scores that were asked for: a proxy's page, other series
 """
 
 from dataclasses import dataclass
@@ -117,9 +117,7 @@ class ValueFault:
             place += f" at cutoff {self.cutoff}"
         if self.model is not None:
             place += f", model {self.model}"
-        place += f": {self.side}"
-        if self.position is not None:
-            place += f" {self.position}"
+        place += f": {self.side} {self.position}"
         if self.row is not None:
             place += f" (row {self.row})"
         return f"{place} {self.detail}"
@@ -153,4 +151,4 @@ class Unavailable(ServiceError):
 
 
 class UnexpectedAnswer(ServiceError):
-    """Not what a loss-scoring service sends."""
+    """Not the scores that were asked for, or none."""

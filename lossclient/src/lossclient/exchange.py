@@ -23,7 +23,7 @@ from lossclient.exceptions import DeadlineExceeded, LossClientError
 from lossclient.forecasts import Forecasts
 from lossclient.options import ScoreOptions
 from lossclient.plan import cut, halve, weight_of
-from lossclient.problems import Failure, Reply, failure_of, unreadable
+from lossclient.problems import Failure, Reply, excerpt, failure_of, unreadable
 from lossclient.retries import Retries
 from lossclient.wire import Part
 
@@ -58,7 +58,7 @@ Step = Post | Pause
 Outcome = Reply | httpx.RequestError | None
 """Of a `Post`, the first two; of a `Pause`, None."""
 Answers = list[pa.Table]
-"""In the order of series."""
+"""In the order of series, the models of a series together."""
 
 
 @dataclass
@@ -130,22 +130,22 @@ def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, 
     """Score one part, in as many requests as it takes.
 
     Returns:
-        Answers, in the order of series.
+        Answers, in the order of series, the models of a series together.
 
     Raises:
         LossClientError: What the last attempt died of.
     """
-    weight = weight_of(forecasts, part.model, rules.options)
-    if part.series > 1 and weight.of(part, forecasts) > rules.room.most:
-        smaller = list(cut(forecasts, part, weight, int(rules.room.most)))
+    weight = weight_of(forecasts, part, rules.options)
+    if part.rows > 1 and weight > rules.room.most:
+        smaller = list(cut(forecasts, part, rules.options, int(rules.room.most)))
         return (yield from _exchange_each(forecasts, smaller, rules))
     outcome = yield from _attempts(forecasts, part, rules)
     if isinstance(outcome, pa.Table):
         return [outcome]
-    if outcome.is_too_large and part.series > 1:
+    if outcome.is_too_large and part.rows > 1:
         answers = yield from _exchange_each(forecasts, halve(forecasts, part), rules)
         # Not before: one series that is too long by itself says nothing about the others.
-        rules.room.refused(weight.of(part, forecasts))
+        rules.room.refused(weight)
         return answers
     raise outcome.error
 
@@ -167,18 +167,19 @@ def _attempts(
     headers = {
         "Content-Type": wire.MEDIA_TYPE,
         "Accept": wire.MEDIA_TYPE,
-        "X-Request-Id": f"{rules.call_id}-{part.model}.{part.start}",
+        "X-Request-Id": f"{rules.call_id}-{part.start}.{part.models[0]}",
     }
     if rules.compression is not None:
         body = wire.compress(body, rules.compression)
         headers["Content-Encoding"] = rules.compression
+    query = {**rules.options.query(), **wire.QUERY}
     failed = 0
     last: LossClientError | None = None
     while True:
         left_s = rules.left_s(last)
         if left_s is not None:
             headers["X-Request-Timeout-Ms"] = str(max(1, min(int(left_s * 1000), 999_999_999)))
-        outcome = yield Post(rules.options.query(), dict(headers), body, left_s)
+        outcome = yield Post(query, dict(headers), body, left_s)
         result = _read(outcome, forecasts, part, rules, headers["X-Request-Id"])
         if isinstance(result, pa.Table):
             return result
@@ -205,9 +206,10 @@ def _read(
         raise TypeError("a Post is answered with a Reply or an error")
     if isinstance(outcome, Reply) and outcome.status == 200:
         if outcome.headers.get("content-type") != wire.MEDIA_TYPE:
-            return unreadable(outcome, request_id, "it is not an Arrow stream")
+            return unreadable(outcome, request_id, f"no Arrow stream: {excerpt(outcome)}")
         try:
-            return wire.decode(outcome.body, part.series)
+            losses, gradients = rules.options.losses, rules.options.gradients
+            return wire.decode(outcome.body, forecasts, part, losses, gradients=gradients)
         except ValueError as error:
             return unreadable(outcome, request_id, error)
     today = rules.surroundings.today()

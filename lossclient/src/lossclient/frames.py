@@ -30,8 +30,8 @@ class Columns:
         time: Orders its rows; None takes them as they come.
         target: The actual values.
         cutoff: Names a series together with the id; ignored where it is the default and absent.
-        models: The columns of predictions; None takes all other numeric ones that are not
-            prediction intervals (``-lo-90``, ``-hi-90``).
+        models: The columns of predictions; None takes all others of floats and integers (not
+            decimals nor booleans) that are not prediction intervals (``-lo-90``, ``-hi-90``).
     """
 
     id: str = "unique_id"
@@ -64,7 +64,8 @@ def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading
         losses: Those that will be asked for, whose columns stand beside the keys in the answer.
 
     Raises:
-        InvalidInput: If a column is absent or of a wrong type, or a key is null.
+        InvalidInput: If a column is absent or of a wrong type, or a key is null. (With pandas a
+            key that is NaN is null, too; elsewhere all NaN are one key, and -0.0 is 0.0.)
     """
     frame = _open(df, columns)
     columns = _resolve(frame, columns)
@@ -106,25 +107,22 @@ def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading
     return Reading(forecasts, named)
 
 
-def write_frame(reading: Reading, answers: Sequence[pa.Table]) -> Any:
-    """Lay answers out in a frame of the caller's kind.
+def write_frame(reading: Reading, answer: pa.Table) -> Any:
+    """Lay an answer out in a frame of the caller's kind.
 
     Args:
         reading: The frame that was read.
-        answers: The answer for each model, one row a series.
+        answer: One row for each series and model, the models of a series together.
 
     Returns:
-        One row for each series and model, the models of a series together: the key, ``model``,
-        and the columns of the answer.
+        The same rows: the key, ``model``, and the columns of the answer.
     """
     series, models = len(reading.keys), reading.forecasts.models
-    places = np.arange(series)[:, None] + np.arange(len(models)) * series
-    whole = pa.concat_tables(_alike(answers)).take(pa.array(places.ravel()))
     names = pa.array(list(models), pa.string()).take(
         pa.array(np.tile(np.arange(len(models)), series))
     )
-    whole = whole.add_column(0, "model", names)
     keys = reading.keys[np.repeat(np.arange(series), len(models))]
+    whole = answer.add_column(0, "model", names)
     scores = nw.DataFrame.from_arrow(whole, backend=keys.implementation)
     both = nw.concat([nw.maybe_reset_index(keys), scores], how="horizontal")
     return both.to_native()
@@ -146,14 +144,10 @@ def _open(df: Any, columns: Columns) -> Frame:
         raise InvalidInput(f"names of columns must be strings, not {strange[0]!r}")
     if not frame.implementation.is_pandas_like():
         return frame
-    indexed = [
-        name
-        for name in nw.to_native(frame).index.names
-        if name in (columns.id, columns.cutoff, columns.time) and name not in frame.columns
-    ]
-    if not indexed:
-        return frame
-    frame = nw.from_native(nw.to_native(frame).reset_index(level=indexed), eager_only=True)
+    wanted = {columns.id, columns.cutoff, columns.time} - {None, *frame.columns}
+    indexed = [name for name in nw.to_native(frame).index.names if name in wanted]
+    if indexed:
+        frame = nw.from_native(nw.to_native(frame).reset_index(level=indexed), eager_only=True)
     return frame
 
 
@@ -172,7 +166,9 @@ def _resolve(frame: Frame, columns: Columns) -> Columns:
         models = [
             name
             for name, type_ in schema.items()
-            if type_.is_numeric() and name not in named and not _NO_MODEL.fullmatch(name)
+            if (type_.is_integer() or type_.is_float())
+            and name not in named
+            and not _NO_MODEL.fullmatch(name)
         ]
         if not models:
             raise InvalidInput(f"no column of predictions among {', '.join(schema)}")
@@ -201,15 +197,3 @@ def _values(column: pa.ChunkedArray) -> Floats:
     elif not pa.types.is_floating(column.type):
         column = column.cast(pa.float64(), safe=False)
     return column.to_numpy()  # type: ignore[no-any-return]
-
-
-def _alike(answers: Sequence[pa.Table]) -> Sequence[pa.Table]:
-    """Return tables of one schema: gradients are float32 for one model and float64 for another."""
-    first = answers[0].schema
-    if all(answer.schema.equals(first) for answer in answers):
-        return answers
-    wide = pa.large_list(pa.float64())
-    for i, field in enumerate(first):
-        if pa.types.is_large_list(field.type):
-            first = first.set(i, field.with_type(wide))
-    return [answer.cast(first) for answer in answers]

@@ -32,7 +32,8 @@ def group(keys: Sequence[pa.ChunkedArray], time: pa.ChunkedArray | None) -> Grou
     recognised, and not sorted.
 
     Args:
-        keys: Columns without nulls that together name a series.
+        keys: Columns without nulls that together name a series. Of floats, -0.0 is 0.0, and all
+            NaN are one key.
         time: A column without nulls; None takes rows in their order.
 
     Example:
@@ -74,8 +75,13 @@ def _combine(codes: Sequence[Whole]) -> Whole:
 
 
 def _codes(column: pa.ChunkedArray) -> Whole:
-    """Return equal numbers for equal values."""
-    encoded = _plain(column).dictionary_encode()
+    """Return equal numbers for equal values; 0.0 and -0.0 are one, and so is every NaN."""
+    values = _plain(column)
+    if pa.types.is_floating(values.type):  # Arrow goes by their bits
+        numbers = values.to_numpy(zero_copy_only=False) + 0.0  # of -0.0 too, this is 0.0
+        numbers[np.isnan(numbers)] = np.nan
+        values = pa.array(numbers)
+    encoded = values.dictionary_encode()
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,7 @@
-"""Cuts series into requests of bounded weight, between series."""
+"""Cuts series into requests of bounded weight, between series.
+
+One that is too large by itself is cut between models.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -7,62 +10,86 @@ import pyarrow as pa
 
 from lossclient.forecasts import Forecasts
 from lossclient.options import ScoreOptions
-from lossclient.wire import Part, Weight, weight
+from lossclient.wire import Part, row_bytes
 
 
 def plan(forecasts: Forecasts, options: ScoreOptions, limit: int) -> list[Part]:
-    """Return the requests, model by model, in the order of series; at least one a model.
+    """Return the requests, at least one; models of different types go apart.
 
     Args:
         forecasts: The series.
         options: What is asked for.
-        limit: The most bytes of a request together with its gradients; a series that is larger
-            goes by itself.
+        limit: The most bytes of a request together with its gradients; a series that is larger,
+            even of one model, goes by itself.
     """
-    return [
-        part
-        for model in range(len(forecasts.predictions))
-        for part in cut(
-            forecasts,
-            Part(model, 0, len(forecasts)),
-            weight_of(forecasts, model, options),
-            limit,
-        )
+    types = [prediction.dtype for prediction in forecasts.predictions]
+    wholes = [
+        Part(0, len(forecasts), tuple(i for i, other in enumerate(types) if other == type_))
+        for type_ in dict.fromkeys(types)
     ]
+    return [part for whole in wholes for part in cut(forecasts, whole, options, limit)]
 
 
-def weight_of(forecasts: Forecasts, model: int, options: ScoreOptions) -> Weight:
-    """Return what an element and a series weigh in a request with these options."""
-    return weight(forecasts, model, len(options.losses) if options.gradients else 0)
+def weight_of(forecasts: Forecasts, part: Part, options: ScoreOptions) -> int:
+    """Return the bytes of a request and of the gradients that come back."""
+    elements = int(forecasts.offsets[part.stop] - forecasts.offsets[part.start])
+    return elements * _row_bytes(forecasts, part, options)
 
 
-def cut(forecasts: Forecasts, part: Part, weight: Weight, limit: int) -> Iterator[Part]:
-    """Yield parts as large as they may be."""
-    offsets = forecasts.offsets[part.start : part.stop + 1]
-    ends = offsets * weight.element + np.arange(len(offsets)) * weight.series
-    start, last = 0, len(offsets) - 1
+def cut(forecasts: Forecasts, part: Part, options: ScoreOptions, limit: int) -> Iterator[Part]:
+    """Yield parts, each of as many series as it may have."""
+    ends = forecasts.offsets[part.start : part.stop + 1] * _row_bytes(forecasts, part, options)
+    start, last = 0, part.series
     while True:
         stop = int(np.searchsorted(ends, ends[start] + limit, side="right")) - 1
         stop = min(max(stop, start + 1), last)
-        yield Part(part.model, part.start + start, part.start + stop)
+        piece = part._replace(start=part.start + start, stop=part.start + stop)
+        if piece.series == 1 < piece.rows and ends[stop] - ends[start] > limit:
+            for half in halve(forecasts, piece):
+                yield from cut(forecasts, half, options, limit)
+        else:
+            yield piece
         if stop == last:
             return
         start = stop
 
 
 def halve(forecasts: Forecasts, part: Part) -> tuple[Part, Part]:
-    """Return two parts of about as many elements, each with a series at least."""
+    """Return two parts of about as many elements: of fewer series, or of fewer models of one."""
+    if part.series == 1:
+        middle = len(part.models) // 2
+        return (
+            part._replace(models=part.models[:middle]),
+            part._replace(models=part.models[middle:]),
+        )
     inner = forecasts.offsets[part.start + 1 : part.stop]
-    middle = (forecasts.offsets[part.start] + forecasts.offsets[part.stop]) / 2
-    at = part.start + 1 + int(np.argmin(np.abs(inner - middle)))
+    half = (forecasts.offsets[part.start] + forecasts.offsets[part.stop]) / 2
+    at = part.start + 1 + int(np.argmin(np.abs(inner - half)))
     return part._replace(stop=at), part._replace(start=at)
 
 
-def join(forecasts: Forecasts, answers: Mapping[Part, Sequence[pa.Table]]) -> list[pa.Table]:
-    """Return one table a model, in the order of series, from those of the parts."""
-    return [
-        pa.concat_tables(
-            table for part in sorted(answers) if part.model == model for table in answers[part]
-        )
-        for model in range(len(forecasts.predictions))
-    ]
+def join(forecasts: Forecasts, answers: Mapping[Part, Sequence[pa.Table]]) -> pa.Table:
+    """Return a row for each series and model, the models of a series together.
+
+    Args:
+        forecasts: The series.
+        answers: Those of each part, in the same order. Gradients that are float for one model and
+            double for another become double.
+    """
+    parts = sorted(answers)
+    whole = pa.concat_tables(
+        (table for part in parts for table in answers[part]), promote_options="permissive"
+    )
+    models = len(forecasts.predictions)
+    places = np.concatenate(
+        [
+            (np.arange(part.start, part.stop)[:, None] * models + part.models).ravel()
+            for part in parts
+        ]
+    )
+    in_order = bool((places[1:] > places[:-1]).all())
+    return whole if in_order else whole.take(pa.array(np.argsort(places)))
+
+
+def _row_bytes(forecasts: Forecasts, part: Part, options: ScoreOptions) -> int:
+    return row_bytes(forecasts, part, len(options.losses) if options.gradients else 0)

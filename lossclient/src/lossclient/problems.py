@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import httpx
+import numpy as np
 
 from lossclient.exceptions import (
     BadRequest,
@@ -25,11 +26,10 @@ from lossclient.exceptions import (
 )
 from lossclient.forecasts import Forecasts
 from lossclient.retries import RETRYABLE_STATUSES, retry_after_s
-from lossclient.wire import Part
+from lossclient.wire import TARGET, Part
 
-_IN_SERIES = re.compile(r"/(prediction|target)/(\d+)(?:/(\d+))?")
-_NUMBERED = re.compile(r"^of series \d+ ")
-"""The service numbers the series of a request, which the caller never sees."""
+_IN_SERIES = re.compile(rf"/({TARGET}|\d+)/(\d+)")
+"""The target or a model, and the row in the request."""
 _HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.DecodingError)
 _CLASSES: Mapping[int, type[ServiceError]] = {
     401: Unauthorized,
@@ -96,7 +96,7 @@ def failure_of(
     if isinstance(outcome, httpx.RequestError):
         return _of_transport(outcome, request_id)
     problem = _problem(outcome)
-    detail = problem.get("detail") or problem.get("title") or _excerpt(outcome)
+    detail = problem.get("detail") or problem.get("title") or excerpt(outcome)
     request_id = outcome.headers.get("x-request-id", request_id)
     says = problem.get("retryable") is True
     after = retry_after_s(outcome.headers, now)
@@ -123,9 +123,9 @@ def failure_of(
 
 
 def unreadable(reply: Reply, request_id: str, reason: Exception | str) -> Failure:
-    """Say that an answer with status 200 holds no scores."""
+    """Say that an answer with status 200 is not the scores that were asked for."""
     error = UnexpectedAnswer(
-        f"the answer holds no scores: {reason}: {_excerpt(reply)}",
+        f"not the scores that were asked for: {reason}",
         status=reply.status,
         request_id=reply.headers.get("x-request-id", request_id),
     )
@@ -158,7 +158,8 @@ def _problem(reply: Reply) -> dict[str, Any]:
     return problem if isinstance(problem, dict) else {}
 
 
-def _excerpt(reply: Reply) -> str:
+def excerpt(reply: Reply) -> str:
+    """Return the beginning of an answer that is text."""
     return reply.body[:200].decode("utf-8", "replace").strip() or "no body"
 
 
@@ -173,18 +174,22 @@ def _faults(problem: Mapping[str, Any], forecasts: Forecasts, part: Part) -> tup
 
 def _fault(pointer: str, detail: str, forecasts: Forecasts, part: Part) -> ValueFault:
     place = _IN_SERIES.fullmatch(pointer)
-    if place is None or int(place[2]) >= part.series:
+    if place is None:
         return ValueFault(pointer, detail)
-    series = part.start + int(place[2])
-    position = None if place[3] is None else int(place[3])
+    is_target = place[1] == TARGET
+    element = int(forecasts.offsets[part.start]) + int(place[2])
+    if element >= forecasts.offsets[part.stop] or not (is_target or int(place[1]) in part.models):
+        return ValueFault(pointer, detail)
+    series = int(np.searchsorted(forecasts.offsets, element, side="right")) - 1
+    position = element - int(forecasts.offsets[series])
     key = forecasts.key_of(series)
     return ValueFault(
         pointer,
-        _NUMBERED.sub("", detail),
+        detail,
         id=key.id,
         cutoff=key.cutoff,
-        model=forecasts.models[part.model] if place[1] == "prediction" else None,
-        side=place[1],
+        model=None if is_target else forecasts.models[int(place[1])],
+        side="target" if is_target else "prediction",
         position=position,
-        row=None if position is None else forecasts.row_of(series, position),
+        row=forecasts.row_of(series, position),
     )

@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,11 @@ import numpy.typing as npt
 
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key
+
+Shapes = list[tuple[int, ...]]
+_NUMBERS = {float, int, np.float64, type(None)}
+"""Of a list, those that numpy reads as float64 whatever stands beside them."""
+_SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
 
 
 def read_series(
@@ -22,20 +30,25 @@ def read_series(
         The series, and their ids: positions where none are given.
 
     Raises:
-        InvalidInput: If the two sides differ in shape, or hold something else than numbers.
+        InvalidInput: If the two sides differ in shape, or hold something else than numbers, or a
+            series is empty.
     """
     both = (prediction, target)
     if all(_has_rows(side) for side in both) and prediction.shape == target.shape:
         lengths, flat = _at_once(prediction, target)
     else:
-        lengths, flat = _one_by_one(prediction, target)
+        lengths, flat = _side_by_side(prediction, target)
     names = _ids(ids, len(lengths))
+    key_of = _namer(names)
+    if not lengths.all():
+        empty = key_of(int(np.argmin(lengths))).id
+        raise InvalidInput(f"series {empty!r} is empty: a series has at least one element")
     forecasts = Forecasts(
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         target=flat[1],
         models=(None,),
         predictions=(flat[0],),
-        key_of=_namer(names),
+        key_of=key_of,
     )
     return forecasts, names
 
@@ -53,16 +66,16 @@ def _at_once(
     return np.full(len(target), math.prod(target.shape[1:])), flat
 
 
-def _one_by_one(prediction: Any, target: Any) -> tuple[npt.NDArray[np.int64], list[Floats]]:
-    sides = [_arrays(name, side) for name, side in (("prediction", prediction), ("target", target))]
-    if len(sides[0]) != len(sides[1]):
-        raise InvalidInput(f"prediction has {len(sides[0])} series, target {len(sides[1])}")
-    for i, (one, other) in enumerate(zip(*sides, strict=True)):
-        if one.shape != other.shape:
-            shapes = f"prediction {list(one.shape)}, target {list(other.shape)}"
-            raise InvalidInput(f"series {i} differs in shape: {shapes}")
-    lengths = np.fromiter((one.size for one in sides[0]), np.int64, len(sides[0]))
-    return lengths, [_flat(side) for side in sides]
+def _side_by_side(prediction: Any, target: Any) -> tuple[npt.NDArray[np.int64], list[Floats]]:
+    shapes, flat = _read("prediction", prediction)
+    others, other_flat = _read("target", target)
+    if len(shapes) != len(others):
+        raise InvalidInput(f"prediction has {len(shapes)} series, target {len(others)}")
+    if shapes != others:
+        i = next(i for i, shape in enumerate(shapes) if shape != others[i])
+        both = f"prediction {list(shapes[i])}, target {list(others[i])}"
+        raise InvalidInput(f"series {i} differs in shape: {both}")
+    return np.fromiter(map(math.prod, shapes), np.int64, len(shapes)), [flat, other_flat]
 
 
 def _namer(names: npt.NDArray[Any]) -> Callable[[int], Key]:
@@ -78,16 +91,37 @@ def _ids(ids: Any, count: int) -> npt.NDArray[Any]:
     return names
 
 
-def _arrays(name: str, side: Any) -> Sequence[Floats]:
+def _read(name: str, side: Any) -> tuple[Shapes, Floats]:
+    """Return the shape of each series, and the elements of all.
+
+    No step of Python is made for each series that is an array, or a list of plain numbers.
+    """
     if isinstance(side, np.ndarray) and side.dtype != object:
         if side.ndim < 2:
             raise InvalidInput(
                 f"{name} must hold series: an array of {side.ndim} dimensions has none"
             )
-        return list(_floats(f"{name}", side))
+        return [side.shape[1:]] * len(side), _floats(name, side).ravel()
     if isinstance(side, str | bytes) or not hasattr(side, "__iter__"):
         raise InvalidInput(f"{name} must be a list of series, not {type(side).__name__}")
-    return [_floats(f"{name} of series {i}", series) for i, series in enumerate(side)]
+    series = list(side)
+    kinds = set(map(type, series))
+    if kinds <= {list, tuple} and set(map(type, chain.from_iterable(series))) <= _NUMBERS:
+        with suppress(OverflowError):  # 10**400: see below whose it is
+            flat = np.array(list(chain.from_iterable(series)), np.float64)  # None becomes NaN
+            return list(zip(map(len, series), strict=True)), flat
+    if kinds != {np.ndarray} or not _are_numbers(series):
+        series = [_floats(f"{name} of series {i}", one) for i, one in enumerate(series)]
+    shapes = list(map(_SHAPE, series))
+    narrow = {np.dtype(np.float16), np.dtype(np.float32)}.issuperset(map(_DTYPE, series))
+    type_ = np.float32 if narrow and series else np.float64
+    return shapes, np.concatenate([*series, np.empty(0, type_)], axis=None, dtype=type_)
+
+
+def _are_numbers(series: Sequence[npt.NDArray[Any]]) -> bool:
+    """Tell whether arrays hold numbers of which `numpy.concatenate` makes what `_floats` does."""
+    kinds = {type_.kind for type_ in set(map(_DTYPE, series))}
+    return kinds <= set("fiu") and () not in map(_SHAPE, series)
 
 
 def _floats(name: str, series: Any) -> Floats:
@@ -95,7 +129,7 @@ def _floats(name: str, series: Any) -> Floats:
         array = np.asarray(series)
         if array.dtype == object and all(_is_number(value) for value in array.ravel()):
             array = array.astype(np.float64)  # None becomes NaN
-    except ValueError as error:  # rows of unequal lengths
+    except (ValueError, OverflowError) as error:  # rows of unequal lengths, 10**400
         raise InvalidInput(f"{name} is not a regular array: {error}") from error
     if array.size == 0 and array.ndim:
         array = array.astype(np.float64)
@@ -108,9 +142,3 @@ def _floats(name: str, series: Any) -> Floats:
 
 def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, float | int) and not isinstance(value, bool))
-
-
-def _flat(series: Sequence[Floats]) -> Floats:
-    if not series:
-        return np.empty(0, np.float64)
-    return np.concatenate([one.ravel() for one in series])

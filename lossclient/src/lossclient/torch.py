@@ -27,9 +27,9 @@ class RemoteLoss(nn.Module):
 
     The elements of a batch, whatever its shape, go as one series, whose mean and gradient are then
     those of the batch; cut into several, a gradient would be rounded twice. So one batch must fit
-    a request of the service: 128 MiB by default, nearly 16 Mi elements in float32. For ``sum`` and
-    ``none`` each element is a series of its own, for the same reason; that weighs some four times
-    as much, and goes in as many requests as it takes.
+    a request of the service: 128 MiB by default, some 11 Mi elements in float32. For ``sum`` and
+    ``none`` each element is a series of its own, for the same reason; its answer weighs more, and
+    it goes in as many requests as it takes.
 
     Gradients are the bits that autograd computes for the local module, times the gradient that
     comes from above. The loss is summed in float64 and then rounded, where torch sums in the

@@ -1,60 +1,67 @@
 """The one file that knows how series look on the wire.
 
-It writes one row a series, with the lists ``prediction`` and ``target``; so each model has requests
-of its own, and takes the target along. (The service's long form would take it once.)
+A request is in the service's long form: a row an element, with the number of its series, the target
+once, and a column for each model that goes along. It serves frames and lists of series alike; two
+things it cannot say, so they are kept from it. A series without elements would have no row, and is
+refused before (`lossclient.series`). All numbers are computed in double unless all of them are
+float, so models of different types go in different requests (`lossclient.plan`), and a float model
+against a double target has its gradients rounded here.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lossclient.forecasts import Floats, Forecasts
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
-_SERIES_BYTES = 16
-"""Two offsets."""
+TARGET = "y"
+"""The service takes it for the target, and other floats for predictions, unless told otherwise."""
+_SERIES = "series"
+QUERY: Mapping[str, str] = MappingProxyType({"group_columns": _SERIES})
+_NUMBER = np.dtype(np.int32)
+"""Of the numbers of series, which begin at 0 in each request."""
 
 
 class Part(NamedTuple):
-    """What one request carries: some neighbouring series of one model."""
+    """What one request carries: some neighbouring series of some models of one type."""
 
-    model: int
     start: int
     stop: int
+    models: tuple[int, ...]
 
     @property
     def series(self) -> int:
         """How many there are."""
         return self.stop - self.start
 
-
-class Weight(NamedTuple):
-    """What a request weighs: its body, and the gradients that come back."""
-
-    element: int
-    series: int = _SERIES_BYTES
-
-    def of(self, part: Part, forecasts: Forecasts) -> int:
-        """Return the bytes of one part."""
-        elements = int(forecasts.offsets[part.stop] - forecasts.offsets[part.start])
-        return self.element * elements + self.series * part.series
+    @property
+    def rows(self) -> int:
+        """How many the answer has: one for each series and model."""
+        return self.series * len(self.models)
 
 
-def weight(forecasts: Forecasts, model: int, gradients: int) -> Weight:
-    """Return what an element and a series of one model weigh, with so many gradients."""
-    prediction = forecasts.predictions[model].itemsize
-    return Weight((1 + gradients) * prediction + forecasts.target.itemsize)
+def row_bytes(forecasts: Forecasts, part: Part, gradients: int) -> int:
+    """Return what an element of a series weighs: its row, and the gradients that come back."""
+    predictions = sum(forecasts.predictions[model].itemsize for model in part.models)
+    return _NUMBER.itemsize + forecasts.target.itemsize + (1 + gradients) * predictions
 
 
 def encode(forecasts: Forecasts, part: Part) -> memoryview:
-    """Return the body of a request; its lists are the forecasts' own memory until they are sent."""
+    """Return the body of a request."""
     offsets = forecasts.offsets[part.start : part.stop + 1]
-    prediction, target = (
-        _lists(offsets, side) for side in (forecasts.predictions[part.model], forecasts.target)
-    )
-    batch = pa.record_batch({"prediction": prediction, "target": target})
+    rows = slice(offsets[0], offsets[-1])
+    columns: dict[str, npt.NDArray[Any]] = {
+        _SERIES: np.repeat(np.arange(part.series, dtype=_NUMBER), np.diff(offsets))
+    }
+    columns[TARGET] = forecasts.target[rows]
+    columns |= {str(model): forecasts.predictions[model][rows] for model in part.models}
+    batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -67,22 +74,76 @@ def compress(body: memoryview, coding: str) -> memoryview:
     return memoryview(pa.compress(pa.py_buffer(body), codec=coding, asbytes=True))
 
 
-def decode(body: bytes, series: int) -> pa.Table:
+def decode(
+    body: bytes, forecasts: Forecasts, part: Part, losses: Sequence[str], *, gradients: bool
+) -> pa.Table:
     """Return the columns of an answer: length, the losses, masked counts, gradients.
 
+    Its rows are the series in their order, the models of a series together.
+
     Raises:
-        ValueError: If it is not an answer for so many series.
+        ValueError: If it is not the answer for this part, these losses and gradients.
     """
     try:
         with pa.ipc.open_stream(body) as reader:
-            table = reader.read_all()
+            table = reader.read_all().replace_schema_metadata()
+        table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a sound Arrow stream: {error}") from error
-    if table.num_rows != series or table.column_names[:2] != ["id", "length"]:
-        raise ValueError(f"columns {table.column_names} with {table.num_rows} rows for {series}")
-    return table.drop_columns("id").replace_schema_metadata()  # series are in their order
+    asked = _asked(forecasts, part)
+    element = pa.from_numpy_dtype(np.result_type(forecasts.target, _prediction(forecasts, part)))
+    masked = [f"{loss}_masked" for loss in losses if f"{loss}_masked" in table.column_names]
+    slopes = [f"{loss}_gradient" for loss in losses] if gradients else []
+    types = {field.name: field.type for field in asked.schema}
+    types |= dict.fromkeys(losses, pa.float64()) | dict.fromkeys(masked, pa.int64())
+    types |= dict.fromkeys(slopes, pa.large_list(element))
+    if sorted(table.column_names) != sorted(types):
+        raise ValueError(f"columns {table.column_names}, not {list(types)}")
+    table = table.select(list(types))
+    if table.schema.types != list(types.values()):
+        raise ValueError(f"columns of types {table.schema.types}, not {list(types.values())}")
+    if len(table) != len(asked):
+        raise ValueError(f"{len(table)} rows for {len(asked)}")
+    if not table.select(asked.column_names).equals(asked):
+        raise ValueError("its series, models or lengths are not those of the request")
+    for name in (*masked, *slopes):
+        if table.column(name).null_count:
+            raise ValueError(f"column {name} holds nulls")
+    for name in slopes:
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, _gradient(name, table, forecasts, part))
+    return table.drop_columns([_SERIES, "model"])
 
 
-def _lists(offsets: npt.NDArray[np.int64], values: Floats) -> pa.Array:
-    part = np.ascontiguousarray(values[offsets[0] : offsets[-1]])
-    return pa.LargeListArray.from_arrays(offsets - offsets[0], part)
+def _asked(forecasts: Forecasts, part: Part) -> pa.Table:
+    """Return what an answer says of the request: the number of each series, models, lengths."""
+    count = len(part.models)
+    lengths = np.diff(forecasts.offsets[part.start : part.stop + 1])
+    names = pa.array([str(model) for model in part.models])
+    return pa.table(
+        {
+            _SERIES: np.repeat(np.arange(part.series, dtype=_NUMBER), count),
+            "model": names.take(pa.array(np.tile(np.arange(count), part.series))),
+            "length": np.repeat(lengths, count),
+        }
+    )
+
+
+def _prediction(forecasts: Forecasts, part: Part) -> Floats:
+    """Return the values of one model; all have its type."""
+    return forecasts.predictions[part.models[0]]
+
+
+def _gradient(name: str, table: pa.Table, forecasts: Forecasts, part: Part) -> pa.LargeListArray:
+    """Return a gradient in the type of the predictions; what is too large for it as the largest."""
+    column, type_ = table.column(name), _prediction(forecasts, part).dtype
+    values = pc.list_flatten(column)
+    lengths = table.column("length")
+    if values.null_count or not pc.list_value_length(column).equals(lengths):
+        raise ValueError(f"column {name} has not one number for each element")
+    flat = values.to_numpy()
+    if flat.dtype != type_:
+        limit = np.finfo(type_).max
+        flat = flat.clip(-limit, limit).astype(type_)
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return pa.LargeListArray.from_arrays(ends, pa.array(flat))

@@ -1,0 +1,28 @@
+"""What each process must have for itself, though it may have been forked."""
+
+import os
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """One of something in each process; a child makes its own when it first asks.
+
+    Two processes that share a connection would read each other's answers. What the child inherits
+    is dropped, not closed: its descriptors go, the parent's connections stay as they are. A lock in
+    it may be held by a thread that the child does not have.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made = (os.getpid(), make())
+
+    def get(self) -> T:
+        """Return that of this process."""
+        owner, made = self._made
+        if owner != os.getpid():
+            made = self._make()
+            self._made = (os.getpid(), made)  # at once: other threads may ask
+        return made

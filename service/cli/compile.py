@@ -1,0 +1,42 @@
+"""``loss-scoring compile``: compile ahead what a start would compile."""
+
+import subprocess
+from typing import Annotated
+
+import torch
+import typer
+
+from core import warm_up
+from service.cli.console import table_console
+from service.codecs import json
+
+
+def compile_all(
+    gpu: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Also the kernels for GPUs of this compute capability, such as 90 for an H100; "
+            "may be repeated; 0 means all that are known. No GPU is needed, a C compiler is."
+        ),
+    ] = None,
+) -> None:
+    """Compile all kernels into the caches of numba and Triton, so that the next start is quick."""
+    table_console().print("the CPU kernels")
+    warm_up(torch.device("cpu"))
+    json.warm_up()
+    if gpu:
+        _compile_cuda(gpu)
+
+
+def _compile_cuda(gpus: list[int]) -> None:
+    try:
+        from core.kernels import ahead  # noqa: PLC0415 - Triton may be absent
+    except ImportError as error:
+        raise typer.BadParameter(f"Triton is needed for CUDA kernels: {error}") from error
+    try:
+        ahead.compile_launcher()
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        raise typer.BadParameter(f"no launcher: {error}") from error
+    for capability in ahead.CAPABILITIES if 0 in gpus else gpus:
+        table_console().print(f"the CUDA kernels for compute capability {capability / 10}")
+        ahead.compile_tiles(capability)

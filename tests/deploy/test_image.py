@@ -1,0 +1,65 @@
+"""What the image is built from, checked without building it (``make image-test`` does)."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = ROOT / "deploy/locks"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def locked(name):
+    """Return the versions of a lock, after seeing that each has hashes."""
+    entries = re.findall(
+        r"^(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})*)$", text(name), re.MULTILINE
+    )
+    assert all(hashes for *_, hashes in entries)
+    assert len(entries) == len(re.findall(r"^\S", text(name), re.MULTILINE))
+    return {canonicalize_name(package): version for package, version, _ in entries}
+
+
+def text(name):
+    return (LOCKS / f"{name}.txt").read_text()
+
+
+def test_the_dockerfile_is_without_blame():
+    linter = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [linter, ROOT / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("variant", ["cuda", "cpu"])
+def test_what_the_image_installs_is_what_is_tested(variant):
+    constraints = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()
+    )
+    tested = {canonicalize_name(name): version for name, version in constraints.items()}
+    versions = {name: version.removesuffix("+cpu") for name, version in locked(variant).items()}
+    needed = map(Requirement, PROJECT["project"]["dependencies"])
+    assert {canonicalize_name(each.name) for each in needed} <= versions.keys()
+    only_cuda = {name for name in versions if name.startswith(("nvidia-", "cuda-"))}
+    assert bool(only_cuda) is (variant == "cuda")
+    assert {name: versions[name] for name in versions.keys() - only_cuda} == {
+        name: tested[name] for name in versions.keys() - only_cuda
+    }
+
+
+def test_the_image_is_built_by_what_builds_the_project():
+    backend = {
+        canonicalize_name(Requirement(each).name) for each in PROJECT["build-system"]["requires"]
+    }
+    assert backend | {"pip"} <= locked("build").keys()
+
+
+def test_no_lock_names_an_index():
+    for name in ("cuda", "cpu", "build"):
+        assert "//" not in text(name)

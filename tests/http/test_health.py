@@ -1,0 +1,48 @@
+"""The container's health check, as a command of its own against real sockets."""
+
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from instance import free_port, instance
+
+
+def checked(port):
+    return subprocess.run(
+        [sys.executable, "-m", "service.health"],
+        env=os.environ | {"LOSS_SCORING_PORT": str(port)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_is_well_while_the_service_takes_requests():
+    with instance() as service:
+        done = checked(service.port)
+        assert (done.returncode, done.stdout) == (0, '{"status":"ready"}\n'), done.stderr
+    gone = checked(service.port)
+    assert gone.returncode == 1
+    assert f"no answer on port {service.port}" in gone.stderr
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 0), (503, 1), (500, 1)])
+def test_each_status_of_readiness(status, code):
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status if self.path == "/readyz" else 404)
+            self.end_headers()
+            self.wfile.write(b"said")
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", free_port()), Answer) as server:
+        asked = threading.Thread(target=server.handle_request)
+        asked.start()
+        done = checked(server.server_port)
+        asked.join()
+    assert (done.returncode, done.stdout) == (code, "said\n")
