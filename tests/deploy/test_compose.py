@@ -129,6 +129,14 @@ def test_each_has_the_device_that_it_asks_for():
 
 
 @every_scorer
+def test_each_is_built_for_its_device_under_a_name_of_its_own(service):
+    assert re.search(r"^ARG VARIANT=", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    variant = settings_of(service).device
+    assert service["build"] == {"context": ".", "args": {"VARIANT": variant}}
+    assert service["image"] == f"loss-scoring:{variant}"
+
+
+@every_scorer
 def test_the_healthcheck_is_that_of_the_image(service):
     assert "healthcheck" not in service
     assert re.search(r"^HEALTHCHECK (?!NONE)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
