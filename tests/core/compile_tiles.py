@@ -4,25 +4,22 @@ import json
 import re
 import subprocess
 import tempfile
-from pathlib import Path
 
-from triton.backends.nvidia import compiler as nvidia
+from triton import knobs
 
 from core.kernels.ahead import compile_tiles
 from core.kernels.fused_tiles import join_pieces, score_tiles
 
 
-def spilled_bytes(ptx, arch):
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "tiles.ptx")
-        source.write_text(ptx)
-        suffix = "a" if arch == 90 else ""
-        ptxas = nvidia.get_ptxas(arch).path
-        command = [ptxas, "-v", f"--gpu-name=sm_{arch}{suffix}", source, "-o", Path(folder, "out")]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return sum(map(int, re.findall(r"(\d+) bytes spill", said))), re.findall(
-        r"Used (\d+) reg", said
-    )
+def resources(cubin):
+    """Return the registers of a thread, and the bytes of local memory, where spills go."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {name: int(count) for name, count in re.findall(r"\b([A-Z]+):(\d+)", said)}
+    return found["REG"], found["STACK"] + found["LOCAL"]
 
 
 def main():
@@ -35,7 +32,7 @@ def main():
                 score_tiles.arg_names[i]: value for (i,), value in kernel.src.constants.items()
             }
             ptx = kernel.asm["ptx"]
-            spilled, registers = spilled_bytes(ptx, arch)
+            registers, spilled = resources(kernel.asm["cubin"])
             report = {
                 "arch": arch,
                 "dtype": {"*fp32": "float32", "*fp64": "float64"}[kinds["prediction"]],

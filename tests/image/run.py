@@ -206,7 +206,18 @@ def try_cuda(image: str) -> int:
 def describe(image: str) -> None:
     """Print the size of an image and what it is made of."""
     size = int(output("podman", "image", "inspect", "--format", "{{.Size}}", image))
-    run = [*PODMAN, "run", "--rm", "--entrypoint", "du", image, "--block-size=1000000", "-d", "1"]
+    run = [
+        *PODMAN,
+        "run",
+        "--rm",
+        *CONFINED,
+        "--entrypoint",
+        "du",
+        image,
+        "--block-size=1000000",
+        "-d",
+        "1",
+    ]
     packages = output(*run, "/opt/venv/lib/python3.11/site-packages", "/opt/triton")
     rows = sorted(
         (line.split("\t") for line in packages.splitlines()), key=lambda row: -int(row[0])
