@@ -47,6 +47,7 @@ ROUTE = only(
     hostnames=some(like(r"^[a-z0-9.-]+$")),
     rules=some(
         only(
+            optional="timeouts",
             matches=some(
                 only(
                     path=only(type=one_of("Exact", "PathPrefix"), value=like("^/")),
@@ -58,10 +59,12 @@ ROUTE = only(
         )
     ),
 )
-NGINX = only(
-    targetRef=only(group=one_of("gateway.networking.k8s.io"), kind=one_of("HTTPRoute"), name=TEXT),
-    body=only(maxSize=like(r"^\d{1,4}[kmg]?$"), timeout=like(r"^[0-9]{1,4}(ms|s|m|h)?$")),
+TARGET = only(group=one_of("gateway.networking.k8s.io"), kind=one_of("HTTPRoute"), name=TEXT)
+NGINX_DURATION = like(r"^[0-9]{1,4}(ms|s|m|h)?$")
+CLIENT_SIDE = only(
+    targetRef=TARGET, body=only(maxSize=like(r"^\d{1,4}[kmg]?$"), timeout=NGINX_DURATION)
 )
+SERVER_SIDE = only(targetRefs=some(TARGET), timeout=only(read=NGINX_DURATION, send=NGINX_DURATION))
 RULES = only(
     stabilizationWindowSeconds={"type": "integer", "minimum": 0, "maximum": 3600},
     policies=some(
@@ -135,7 +138,8 @@ def _whole(api: str, kind: str, spec: Schema) -> tuple[tuple[str, str], Schema]:
 BY_HAND: Mapping[tuple[str, str], Schema] = dict(
     [
         _whole("gateway.networking.k8s.io/v1", "HTTPRoute", ROUTE),
-        _whole("gateway.nginx.org/v1alpha1", "ClientSettingsPolicy", NGINX),
+        _whole("gateway.nginx.org/v1alpha1", "ClientSettingsPolicy", CLIENT_SIDE),
+        _whole("gateway.nginx.org/v1alpha1", "ProxySettingsPolicy", SERVER_SIDE),
         _whole("keda.sh/v1alpha1", "ScaledObject", SCALED),
         _whole("monitoring.coreos.com/v1", "ServiceMonitor", MONITOR),
         _whole("monitoring.coreos.com/v1", "PrometheusRule", ALERTS),

@@ -27,6 +27,7 @@ POLICIES: Mapping[str, Callable[[Rendered], Iterator[str]]] = {
     "the disruption budget": wiring.disruption_budget,
     "the network policy": wiring.network,
     "the route": wiring.route,
+    "the gateway's patience": wiring.patience,
     "the limit of bodies": wiring.body_limit,
     "the scaler": wiring.scaler,
     "the monitor": wiring.monitor,

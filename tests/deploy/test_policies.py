@@ -27,8 +27,9 @@ def setting(name: str, value: Any) -> Edit:
 
 
 def broken(*edits: Edit) -> Rendered:
-    """Return the overlay gpu, behind NGINX, with some places changed or gone."""
-    documents = deepcopy([*render("gpu").documents, *render("cpu behind NGINX").all(NGINX)])
+    """Return the overlay gpu, with the settings of NGINX beside it, and some places changed or gone."""
+    nginx = render("cpu behind NGINX")
+    documents = deepcopy([*render("gpu").documents, *nginx.all(CLIENT), *nginx.all(PROXY)])
     for kind, path, value in edits:
         found = [one for one in documents if one["kind"] == kind]
         here: Any = next(
@@ -44,12 +45,8 @@ def broken(*edits: Edit) -> Rendered:
     return Rendered(documents)
 
 
-NGINX, ROUTE, SCALED, MONITOR = (
-    "ClientSettingsPolicy",
-    "HTTPRoute",
-    "ScaledObject",
-    "ServiceMonitor",
-)
+CLIENT, PROXY, ROUTE = "ClientSettingsPolicy", "ProxySettingsPolicy", "HTTPRoute"
+SCALED, MONITOR = "ScaledObject", "ServiceMonitor"
 BUDGET, NETWORK, ACCOUNT = "PodDisruptionBudget", "NetworkPolicy", "ServiceAccount"
 OTHER = {"app.kubernetes.io/name": "another"}
 FOR_ALERTS = "app.kubernetes.io/name"
@@ -145,10 +142,13 @@ CASES: list[tuple[str, str, list[Edit]]] = [
     ("the route", "no such port", [(ROUTE, "spec rules 0 backendRefs 0 port", 80)]),
     ("the route", "no such path", [(ROUTE, "spec rules 0 matches 0 path value", "/scores")]),
     ("the route", "world outside", [(ROUTE, "spec rules 0 matches 0 path value", "/metrics")]),
-    ("the route", "gives up", [(ROUTE, "spec rules 0 timeouts backendRequest", "10m")]),
-    ("the route", "gives up", [setting("MAX_TIMEOUT_MS", "900000")]),
-    ("the limit of bodies", "refuses bodies", [(NGINX, "spec body maxSize", "100m")]),
-    ("the limit of bodies", "no such route", [(NGINX, "spec targetRef name", "other")]),
+    ("the gateway's patience", "gives up", [(ROUTE, "spec rules 0 timeouts backendRequest", "10m")]),
+    ("the gateway's patience", "gives up", [setting("MAX_TIMEOUT_MS", "900000")]),
+    ("the gateway's patience", "the whole", [(ROUTE, "spec rules 0 timeouts request", "10m")]),
+    ("the gateway's patience", "gives up", [(ROUTE, "spec rules 0 timeouts", GONE), (PROXY, "spec timeout read", "60s")]),
+    ("the gateway's patience", "gives up", [(ROUTE, "spec rules 0 timeouts", GONE), (PROXY, "spec targetRefs 0 name", "x")]),
+    ("the limit of bodies", "refuses bodies", [(CLIENT, "spec body maxSize", "100m")]),
+    ("the limit of bodies", "no such route", [(CLIENT, "spec targetRef name", "other")]),
     ("the scaler", "no such Deployment", [(SCALED, "spec scaleTargetRef name", "scorer")]),
     ("the scaler", "sets the number", [("Deployment", "spec replicas", 2)]),
     ("the scaler", "less than two", [(SCALED, "spec minReplicaCount", 1)]),

@@ -103,7 +103,7 @@ def network(rendered: Rendered) -> Complaints:
 
 
 def route(rendered: Rendered) -> Complaints:
-    settings, found = settings_of(rendered), rendered.one("HTTPRoute")
+    found = rendered.one("HTTPRoute")
     ports = {port["port"] for port in rendered.one("Service")["spec"]["ports"]}
     for rule in found["spec"]["rules"]:
         for backend in rule["backendRefs"]:
@@ -116,9 +116,24 @@ def route(rendered: Rendered) -> Complaints:
                 yield f"no such path: {path}"
             if path in PROBES:
                 yield f"{path} is open to the world outside"
-        request, backend = (seconds_of(rule["timeouts"][x]) for x in ("request", "backendRequest"))
-        if not settings.max_timeout_ms / 1000 < backend <= request:
-            yield "the gateway gives up before the service does"
+
+
+def patience(rendered: Rendered) -> Complaints:
+    """Of the route, or of NGINX, which takes none from a route."""
+    of_nginx = {
+        target["name"]: policy["spec"]["timeout"]["read"]
+        for policy in rendered.all("ProxySettingsPolicy")
+        for target in policy["spec"]["targetRefs"]
+    }
+    found = rendered.one("HTTPRoute")
+    for rule in found["spec"]["rules"]:
+        read = of_nginx.get(found["metadata"]["name"], "60s")
+        timeouts = rule.get("timeouts", {"request": read, "backendRequest": read})
+        if seconds_of(timeouts["backendRequest"]) > seconds_of(timeouts["request"]):
+            yield "the parts may take longer than the whole"
+        for duration in timeouts.values():
+            if seconds_of(duration) <= settings_of(rendered).max_timeout_ms / 1000:
+                yield "the gateway gives up before the service does"
 
 
 def body_limit(rendered: Rendered) -> Complaints:
