@@ -84,16 +84,17 @@ def render(variant: str) -> Rendered:
     overlay, components = VARIANTS[variant]
     folder = DEPLOY / "overlays" / overlay
     if not components:
-        return Rendered(_documents(folder))
+        return Rendered(documents(folder))
     with TemporaryDirectory() as beside:
         here = Path(beside).resolve()
         added = [os.path.relpath(DEPLOY / "components" / name, here) for name in components]
         text = {"resources": [os.path.relpath(folder, here)], "components": added}
         (here / "kustomization.yaml").write_text(yaml.safe_dump(text))
-        return Rendered(_documents(here))
+        return Rendered(documents(here))
 
 
-def _documents(folder: Path) -> list[Document]:
+def documents(folder: Path) -> list[Document]:
+    """Return what ``kubectl kustomize`` makes of a folder."""
     done = subprocess.run(
         [KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False
     )

@@ -1,5 +1,6 @@
 """Every overlay renders, fits the schemas of Kubernetes, and keeps to every policy."""
 
+import re
 import subprocess
 from copy import deepcopy
 
@@ -8,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from policies import POLICIES
-from rendered import DEPLOY, VARIANTS, Rendered, render, why_not
+from rendered import DEPLOY, VARIANTS, Rendered, documents, render, why_not
 from validate import NEWEST, OLDEST, check
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -67,6 +68,31 @@ def test_alerts_become_an_object_with_the_same_rules():
     check(rule, NEWEST)
     assert rule["kind"] == "PrometheusRule"
     assert rule["spec"] == yaml.safe_load((DEPLOY / "observability/alerts.yml").read_text())
+
+
+def test_the_readme_names_what_there_is():
+    text = (DEPLOY / "README.md").read_text()
+    named = set(re.findall(r"`((?:overlays|components)/[\w-]+)`", text))
+    folders = [*(DEPLOY / "overlays").iterdir(), *(DEPLOY / "components").iterdir()]
+    assert named == {str(folder.relative_to(DEPLOY)) for folder in folders}
+    for path in re.findall(r"(?:-[kf] |^)(deploy/\S+)", text, re.MULTILINE):
+        assert (DEPLOY.parent / path).exists(), path
+
+
+def test_the_overlay_that_the_readme_shows_is_one(tmp_path):
+    text = (DEPLOY / "README.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "loss-scoring").symlink_to(DEPLOY.parent)
+    (tmp_path / "mine/kustomization.yaml").write_text(shown)
+    rendered = Rendered(documents(tmp_path / "mine"))
+    for document in rendered.documents:
+        check(document, NEWEST)
+    assert rendered.container["image"] == "registry.mine/loss-scoring:0.1.0-cuda"
+    assert rendered.environment["LOSS_SCORING_FRONTENDS"] == "8"
+    assert list(POLICIES["memory suffices"](rendered)), "as the page says"
+    others = POLICIES.keys() - {"memory suffices"}
+    assert [one for name in others for one in POLICIES[name](rendered)] == []
 
 
 def test_the_resource_of_each_gpu_overlay():

@@ -128,6 +128,18 @@ def test_figures_of_size_stand_in_the_measurements():
     assert f"gradients {round(times['Arrow + gradients'])}\n  times" in size
 
 
+def test_figures_of_front_ends_stand_in_the_measurements():
+    """To one digit: elements a second are those of one row each, which is neither best nor worst."""
+    (_, section) = OPERATIONS.read_text().split("\n## Front ends\n")
+    measured = (ROOT / "bench/results.md").read_text()
+    (ms,) = re.findall(r"│ 1k x 480 │ 3 decimals +│(?: [\d.]+ +│){3} ([\d.]+) ", measured)
+    (arrow,) = re.findall(r"│ 1000 +│ 1000 +│ 1 +│ \d+ +│ ([\d.]+) ", measured)
+    figures = (480 / float(ms), float(arrow))
+    json, arrow = (int(float(f"{million:.1g}")) for million in figures)
+    assert f"some {json} million elements a second of JSON" in section
+    assert f"scores some {arrow}\nmillion of Arrow" in section
+
+
 def test_figures_of_why_stand_in_the_measurements():
     """Every number of a row stands in the file that the row names."""
     for what, figure, source in rows(WHY, "How fast"):
