@@ -30,5 +30,6 @@ POLICIES: Mapping[str, Callable[[Rendered], Iterator[str]]] = {
     "the gateway's patience": wiring.patience,
     "the limit of bodies": wiring.body_limit,
     "the scaler": wiring.scaler,
+    "what the scaler asks": wiring.triggers,
     "the monitor": wiring.monitor,
 }

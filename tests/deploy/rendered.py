@@ -1,7 +1,6 @@
 """What kubectl makes of the overlays, and how to find one's way in it."""
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -22,11 +21,11 @@ VARIANTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "cpu": ("cpu", ()),
     "gpu": ("gpu", ()),
     "gpu-shared": ("gpu-shared", ()),
-    "cpu behind NGINX": ("cpu", ["gateway-nginx"]),
-    "gpu without a spare": ("gpu", ["no-spare-gpu"]),
-    "gpu-shared in time": ("gpu-shared", ["time-sliced"]),
+    "cpu behind NGINX": ("cpu", ["+gateway-nginx"]),
+    "gpu without a spare": ("gpu", ["+no-spare-gpu"]),
+    "gpu-shared in time": ("gpu-shared", ["-mig", "+time-sliced"]),
 }
-"""Each overlay as it is, then with the components that it leaves out: overlay, components."""
+"""Each overlay as it is, then with other components: overlay, what is added to its list or left out."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +80,19 @@ def why_not() -> str | None:
 @cache
 def render(variant: str) -> Rendered:
     """Return what ``kubectl kustomize`` makes of a variant; not to be changed."""
-    overlay, components = VARIANTS[variant]
+    overlay, changes = VARIANTS[variant]
     folder = DEPLOY / "overlays" / overlay
-    if not components:
+    if not changes:
         return Rendered(documents(folder))
     with TemporaryDirectory() as beside:
-        here = Path(beside).resolve()
-        added = [os.path.relpath(DEPLOY / "components" / name, here) for name in components]
-        text = {"resources": [os.path.relpath(folder, here)], "components": added}
-        (here / "kustomization.yaml").write_text(yaml.safe_dump(text))
-        return Rendered(documents(here))
+        copy = Path(beside).resolve() / "deploy"
+        shutil.copytree(DEPLOY, copy)
+        file = copy / "overlays" / overlay / "kustomization.yaml"
+        text = yaml.safe_load(file.read_text())
+        for sign, path in ((change[0], f"../../components/{change[1:]}") for change in changes):
+            (text["components"].append if sign == "+" else text["components"].remove)(path)
+        file.write_text(yaml.safe_dump(text))
+        return Rendered(documents(file.parent))
 
 
 def documents(folder: Path) -> list[Document]:

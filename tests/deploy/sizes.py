@@ -20,6 +20,11 @@ def bytes_of(quantity: str) -> int:
     return int(number) * _UNITS[unit]
 
 
+def cores_of(quantity: str) -> float:
+    """Return the cores of a quantity of Kubernetes."""
+    return int(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
 def nginx_bytes(size: str) -> int:
     """Return the bytes of a size of NGINX, whose units are powers of two."""
     number, unit = re.fullmatch(r"(\d+)([kmg]?)", size).groups()

@@ -1,8 +1,10 @@
 """Every overlay renders, fits the schemas of Kubernetes, and keeps to every policy."""
 
 import re
+import shutil
 import subprocess
 from copy import deepcopy
+from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
@@ -12,7 +14,12 @@ from policies import POLICIES
 from rendered import DEPLOY, VARIANTS, Rendered, documents, render, why_not
 from validate import NEWEST, OLDEST, check
 
+PROMTOOL = shutil.which("promtool")
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+def names(folder):
+    return {path.name for path in (DEPLOY / folder).iterdir()}
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -31,13 +38,12 @@ def test_policies_are_kept(rendered, policy):
     assert list(POLICIES[policy](rendered)) == []
 
 
-def test_overlays_are_all_rendered():
-    folders = {path.name for path in (DEPLOY / "overlays").iterdir()}
-    assert {overlay for overlay, _ in VARIANTS.values()} == folders
-    used = {name for _, components in VARIANTS.values() for name in components}
-    texts = "".join(path.read_text() for path in (DEPLOY / "overlays").glob("*/*.yaml"))
-    for component in (DEPLOY / "components").iterdir():
-        assert component.name in used or f"\n  - ../../components/{component.name}\n" in texts
+def test_overlays_and_components_are_all_rendered():
+    assert {overlay for overlay, _ in VARIANTS.values()} == names("overlays")
+    used = {change[1:] for _, changes in VARIANTS.values() for change in changes}
+    for file in (DEPLOY / "overlays").glob("*/kustomization.yaml"):
+        used |= {Path(path).name for path in yaml.safe_load(file.read_text())["components"]}
+    assert used == names("components") | {"observability"}
 
 
 def test_the_newest_version_is_the_newest_known():
@@ -70,11 +76,51 @@ def test_alerts_become_an_object_with_the_same_rules():
     assert rule["spec"] == yaml.safe_load((DEPLOY / "observability/alerts.yml").read_text())
 
 
+def test_every_component_can_be_left_out():
+    base = Rendered(documents(DEPLOY / "base"))
+    for document in base.documents:
+        check(document, NEWEST)
+    assert base.one("Deployment")["spec"]["replicas"] == 2
+    assert list(POLICIES["the Service"](base)) == list(POLICIES["the network policy"](base)) == []
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (apt: prometheus)")
+def test_what_the_scaler_asks_is_about_all_pods(tmp_path):
+    """Two pods, one with a queue of 20 Mi elements, one with half of its memory taken."""
+    triggers = render("gpu").one("ScaledObject")["spec"]["triggers"]
+    queries = [one["metadata"]["query"] for one in triggers if one["type"] == "prometheus"]
+    pods = {
+        "queued_elements": (20 << 20, 0),
+        "open_bytes": (0, 512),
+        "open_bytes_limit": (1024, 1024),
+    }
+    series = [
+        {
+            "series": f'loss_scoring_{name}{{job="loss-scoring",namespace="loss-scoring",pod="{i}"}}',
+            "values": f"{value}x20",
+        }
+        for name, values in pods.items()
+        for i, value in enumerate(values)
+    ]
+    wanted = [
+        {"expr": query, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": value}]}
+        for query, value in zip(queries, (20 << 20, 0.5), strict=True)
+    ]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": wanted}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": [test]}))
+    done = subprocess.run(
+        [PROMTOOL, "test", "rules", tmp_path / "test.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_readme_names_what_there_is():
     text = (DEPLOY / "README.md").read_text()
     named = set(re.findall(r"`((?:overlays|components)/[\w-]+)`", text))
-    folders = [*(DEPLOY / "overlays").iterdir(), *(DEPLOY / "components").iterdir()]
-    assert named == {str(folder.relative_to(DEPLOY)) for folder in folders}
+    assert named == {f"{one}/{name}" for one in ("overlays", "components") for name in names(one)}
     for path in re.findall(r"(?:-[kf] |^)(deploy/\S+)", text, re.MULTILINE):
         assert (DEPLOY.parent / path).exists(), path
 

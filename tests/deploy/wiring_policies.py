@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import yaml
 from pod_policies import settings_of
 from rendered import DEPLOY, ROOT, Document, Rendered
-from sizes import nginx_bytes, seconds_of
+from sizes import cores_of, nginx_bytes, seconds_of
 
 from service.http.auth import PROBES
 from service.http.routes import build_router
@@ -33,6 +33,8 @@ def namespaces(rendered: Rendered) -> Complaints:
         if labels.get(f"pod-security.kubernetes.io/{mode}") != "restricted":
             yield f"{mode} is not restricted"
     for document in rendered.documents:
+        if document["metadata"].get("labels", {}).get("app.kubernetes.io/name") != "loss-scoring":
+            yield f"a {document['kind']} that nobody finds by its label"
         where = document["metadata"].get("namespace", namespace["name"])
         if where != namespace["name"]:
             yield f"a {document['kind']} in {where}"
@@ -145,25 +147,35 @@ def body_limit(rendered: Rendered) -> Complaints:
 
 
 def scaler(rendered: Rendered) -> Complaints:
-    settings, spec = settings_of(rendered), rendered.one("ScaledObject")["spec"]
-    scaled = rendered.one("Deployment")
+    spec, scaled = rendered.one("ScaledObject")["spec"], rendered.one("Deployment")
     if spec["scaleTargetRef"]["name"] != scaled["metadata"]["name"]:
         yield "no such Deployment"
     if "replicas" in scaled["spec"]:
         yield "each apply sets the number of pods back"
     if not 2 <= spec["minReplicaCount"] <= spec["maxReplicaCount"]:
         yield "less than two pods, or more at least than at most"
-    (queue,) = (one["metadata"] for one in spec["triggers"] if one["type"] == "prometheus")
-    for name in set(re.findall(r"loss_scoring_\w+", queue["query"])) - METRICS:
-        yield f"no such metric: {name}"
-    labels = dict(re.findall(r'(\w+)="([^"]*)"', queue["query"]))
-    if labels != {"job": _job(rendered), "namespace": scaled["metadata"]["namespace"]}:
-        yield "the query is about other pods"
-    if not settings.batch_elements < int(queue["threshold"]) < settings.max_queued_elements / 2:
-        yield "it scales for a single batch, or when half of the queue is full"
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     if behavior["scaleDown"]["stabilizationWindowSeconds"] < 600:
         yield "it gives pods back that are slow to start"
+
+
+def triggers(rendered: Rendered) -> Complaints:
+    settings, found = settings_of(rendered), rendered.one("ScaledObject")["spec"]["triggers"]
+    where = rendered.one("Namespace")["metadata"]["name"]
+    for query in (one["metadata"]["query"] for one in found if one["type"] == "prometheus"):
+        for name, braces in re.findall(r"(loss_scoring_\w+)\{(.*?)\}", query):
+            if name not in METRICS:
+                yield f"no such metric: {name}"
+            if braces != f'job="{_job(rendered)}",namespace="{where}"':
+                yield "the query is about other pods"
+    of_queue = [one["metadata"] for one in found if "queued" in str(one["metadata"])]
+    for threshold in (int(one["threshold"]) for one in of_queue):
+        if not settings.batch_elements < threshold < settings.max_queued_elements / 2:
+            yield "it scales for a single batch, or when half of the queue is full"
+    (busy,) = (int(one["metadata"]["value"]) for one in found if one["type"] == "cpu")
+    cores = max(settings.frontends, 1)
+    if 100 * cores / cores_of(rendered.container["resources"]["requests"]["cpu"]) <= busy:
+        yield "front ends that are busy all the time are not busy enough"
 
 
 def _job(rendered: Rendered) -> str | None:
