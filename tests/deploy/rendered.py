@@ -80,19 +80,24 @@ def why_not() -> str | None:
 @cache
 def render(variant: str) -> Rendered:
     """Return what ``kubectl kustomize`` makes of a variant; not to be changed."""
-    overlay, changes = VARIANTS[variant]
-    folder = DEPLOY / "overlays" / overlay
-    if not changes:
-        return Rendered(documents(folder))
+    return with_changes(*VARIANTS[variant])
+
+
+def with_changes(overlay: str, changes: Sequence[str]) -> Rendered:
+    """Return what it makes of an overlay whose list of components has been changed."""
     with TemporaryDirectory() as beside:
         copy = Path(beside).resolve() / "deploy"
         shutil.copytree(DEPLOY, copy)
         file = copy / "overlays" / overlay / "kustomization.yaml"
         text = yaml.safe_load(file.read_text())
-        for sign, path in ((change[0], f"../../components/{change[1:]}") for change in changes):
-            (text["components"].append if sign == "+" else text["components"].remove)(path)
-        file.write_text(yaml.safe_dump(text))
-        return Rendered(documents(file.parent))
+        listed = {Path(path).name: path for path in text["components"]}
+        for change in changes:
+            if change.startswith("+"):
+                listed[change[1:]] = f"../../components/{change[1:]}"
+            else:
+                del listed[change[1:]]
+        file.write_text(yaml.safe_dump(text | {"components": list(listed.values())}))
+        return Rendered(documents(file.parent if changes else DEPLOY / "overlays" / overlay))
 
 
 def documents(folder: Path) -> list[Document]:

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from policies import POLICIES
-from rendered import DEPLOY, VARIANTS, Rendered, documents, render, why_not
+from rendered import DEPLOY, VARIANTS, Rendered, documents, render, why_not, with_changes
 from validate import NEWEST, OLDEST, check
 
 PROMTOOL = shutil.which("promtool")
@@ -76,12 +76,14 @@ def test_alerts_become_an_object_with_the_same_rules():
     assert rule["spec"] == yaml.safe_load((DEPLOY / "observability/alerts.yml").read_text())
 
 
-def test_every_component_can_be_left_out():
-    base = Rendered(documents(DEPLOY / "base"))
-    for document in base.documents:
-        check(document, NEWEST)
-    assert base.one("Deployment")["spec"]["replicas"] == 2
-    assert list(POLICIES["the Service"](base)) == list(POLICIES["the network policy"](base)) == []
+@pytest.mark.parametrize("overlay", names("overlays"))
+def test_a_plain_cluster_needs_no_component(overlay):
+    bare = with_changes(overlay, ["-gateway", "-keda", "-observability"])
+    for document in bare.documents:
+        assert check(document, NEWEST) == NEWEST, "a part of Kubernetes"
+    assert bare.one("Deployment")["spec"]["replicas"] == 2
+    for policy in ("the Service", "the network policy", "memory suffices", "the GPU"):
+        assert list(POLICIES[policy](bare)) == []
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (apt: prometheus)")

@@ -99,11 +99,25 @@ def test_sections_of_the_runbook_name_an_alert_and_say_what_to_do():
 
 def test_log_lines_that_are_quoted_are_written_by_the_code():
     sources = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
-    for line in ("the device worker died", "does not answer", "refused with", "pieces failed"):
+    for line in (
+        "the device worker died",
+        "does not answer",
+        "refused with",
+        "pieces failed",
+        "torch sees",
+    ):
         assert line in OPERATIONS.read_text()
         assert line in sources
     assert "unexpected error in request" in OPERATIONS.read_text()
     assert "unexpected error in request" in sources
+
+
+def test_exit_codes_are_those_of_the_code():
+    from service.cli.serve import _CUT_OFF, _FAILED
+
+    page = OPERATIONS.read_text()
+    assert f"exit code {_FAILED} |" in page
+    assert f"exit code 137 or {_CUT_OFF} after a termination" in page
 
 
 def test_metrics_that_pages_name_are_described():
