@@ -137,10 +137,9 @@ def test_the_overlay_that_the_readme_shows_is_one(tmp_path):
     for document in rendered.documents:
         check(document, NEWEST)
     assert rendered.container["image"] == "registry.mine/loss-scoring:0.1.0-cuda"
-    assert rendered.environment["LOSS_SCORING_FRONTENDS"] == "8"
-    assert list(POLICIES["memory suffices"](rendered)), "as the page says"
-    others = POLICIES.keys() - {"memory suffices"}
-    assert [one for name in others for one in POLICIES[name](rendered)] == []
+    assert rendered.environment["LOSS_SCORING_ACCESS_LOG"] == "true"
+    assert "prometheus-operated" not in str(rendered.one("ScaledObject"))
+    assert [one for policy in POLICIES.values() for one in policy(rendered)] == []
 
 
 def test_the_resource_of_each_gpu_overlay():
