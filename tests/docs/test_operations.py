@@ -99,11 +99,25 @@ def test_sections_of_the_runbook_name_an_alert_and_say_what_to_do():
 
 def test_log_lines_that_are_quoted_are_written_by_the_code():
     sources = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
-    for line in ("the device worker died", "does not answer", "refused with", "pieces failed"):
+    for line in (
+        "the device worker died",
+        "does not answer",
+        "refused with",
+        "pieces failed",
+        "torch sees",
+    ):
         assert line in OPERATIONS.read_text()
         assert line in sources
     assert "unexpected error in request" in OPERATIONS.read_text()
     assert "unexpected error in request" in sources
+
+
+def test_exit_codes_are_those_of_the_code():
+    from service.cli.serve import _CUT_OFF, _FAILED
+
+    page = OPERATIONS.read_text()
+    assert f"exit code {_FAILED} |" in page
+    assert f"exit code 137 or {_CUT_OFF} after a termination" in page
 
 
 def test_metrics_that_pages_name_are_described():
@@ -126,6 +140,18 @@ def test_figures_of_size_stand_in_the_measurements():
     assert f"some {table[0][2]} MB" in size
     assert f"a {table[0][1]} MB body took {round(times['Arrow'])} times its size" in size
     assert f"gradients {round(times['Arrow + gradients'])}\n  times" in size
+
+
+def test_figures_of_front_ends_stand_in_the_measurements():
+    """To one digit: elements a second are those of one row each, which is neither best nor worst."""
+    (_, section) = OPERATIONS.read_text().split("\n## Front ends\n")
+    measured = (ROOT / "bench/results.md").read_text()
+    (ms,) = re.findall(r"│ 1k x 480 │ 3 decimals +│(?: [\d.]+ +│){3} ([\d.]+) ", measured)
+    (arrow,) = re.findall(r"│ 1000 +│ 1000 +│ 1 +│ \d+ +│ ([\d.]+) ", measured)
+    figures = (480 / float(ms), float(arrow))
+    json, arrow = (int(float(f"{million:.1g}")) for million in figures)
+    assert f"some {json} million elements a second of JSON" in section
+    assert f"scores some {arrow}\nmillion of Arrow" in section
 
 
 def test_figures_of_why_stand_in_the_measurements():

@@ -8,7 +8,8 @@ import pytest
 from conftest import ROOT
 from pages import DOCS, NAMES, PAGES, anchors, links, tokens
 
-LINKED = [*PAGES, ROOT / "lossclient/README.md", *sorted((ROOT / "bench").glob("*.md"))]
+BESIDE = [ROOT / "lossclient/README.md", ROOT / "deploy/README.md"]
+LINKED = [*PAGES, *BESIDE, *sorted((ROOT / "bench").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))

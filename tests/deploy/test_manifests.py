@@ -1,0 +1,153 @@
+"""Every overlay renders, fits the schemas of Kubernetes, and keeps to every policy."""
+
+import re
+import shutil
+import subprocess
+from copy import deepcopy
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from policies import POLICIES
+from rendered import DEPLOY, VARIANTS, Rendered, documents, render, why_not, with_changes
+from validate import NEWEST, OLDEST, check
+
+PROMTOOL = shutil.which("promtool")
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+def names(folder):
+    return {path.name for path in (DEPLOY / folder).iterdir()}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def rendered(request) -> Rendered:
+    return render(request.param)
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_every_object_fits_its_schema(rendered, version):
+    for document in rendered.documents:
+        check(document, version)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policies_are_kept(rendered, policy):
+    assert list(POLICIES[policy](rendered)) == []
+
+
+def test_overlays_and_components_are_all_rendered():
+    assert {overlay for overlay, _ in VARIANTS.values()} == names("overlays")
+    used = {change[1:] for _, changes in VARIANTS.values() for change in changes}
+    for file in (DEPLOY / "overlays").glob("*/kustomization.yaml"):
+        used |= {Path(path).name for path in yaml.safe_load(file.read_text())["components"]}
+    assert used == names("components") | {"observability"}
+
+
+def test_the_newest_version_is_the_newest_known():
+    assert kubernetes_validate.latest_version().startswith(NEWEST)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [("Deployment", "replica"), ("Service", "targetport"), ("ScaledObject", "maxReplicas"),
+     ("HTTPRoute", "timeout"), ("ServiceMonitor", "port")],
+)  # fmt: skip
+def test_unknown_fields_fail(kind, key):
+    document = deepcopy(render("gpu").one(kind))
+    document["spec"][key] = 1
+    with pytest.raises(jsonschema.ValidationError, match=key):
+        check(document, NEWEST)
+
+
+def test_before_the_oldest_version_a_pod_cannot_sleep():
+    with pytest.raises(jsonschema.ValidationError, match="sleep"):
+        check(render("gpu").one("Deployment"), "1.28")
+
+
+def test_alerts_become_an_object_with_the_same_rules():
+    script = DEPLOY / "observability/prometheus-rule.sh"
+    printed = subprocess.run([script], capture_output=True, text=True, check=True).stdout
+    rule = yaml.safe_load(printed)
+    check(rule, NEWEST)
+    assert rule["kind"] == "PrometheusRule"
+    assert rule["spec"] == yaml.safe_load((DEPLOY / "observability/alerts.yml").read_text())
+
+
+@pytest.mark.parametrize("overlay", names("overlays"))
+def test_a_plain_cluster_needs_no_component(overlay):
+    bare = with_changes(overlay, ["-gateway", "-keda", "-observability"])
+    for document in bare.documents:
+        assert check(document, NEWEST) == NEWEST, "a part of Kubernetes"
+    assert bare.one("Deployment")["spec"]["replicas"] == 2
+    for policy in ("the Service", "the network policy", "memory suffices", "the GPU"):
+        assert list(POLICIES[policy](bare)) == []
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (apt: prometheus)")
+def test_what_the_scaler_asks_is_about_all_pods(tmp_path):
+    """Two pods, one with a queue of 20 Mi elements, one with half of its memory taken."""
+    triggers = render("gpu").one("ScaledObject")["spec"]["triggers"]
+    queries = [one["metadata"]["query"] for one in triggers if one["type"] == "prometheus"]
+    pods = {
+        "queued_elements": (20 << 20, 0),
+        "open_bytes": (0, 512),
+        "open_bytes_limit": (1024, 1024),
+    }
+    series = [
+        {
+            "series": f'loss_scoring_{name}{{job="loss-scoring",namespace="loss-scoring",pod="{i}"}}',
+            "values": f"{value}x20",
+        }
+        for name, values in pods.items()
+        for i, value in enumerate(values)
+    ]
+    wanted = [
+        {"expr": query, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": value}]}
+        for query, value in zip(queries, (20 << 20, 0.5), strict=True)
+    ]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": wanted}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": [test]}))
+    done = subprocess.run(
+        [PROMTOOL, "test", "rules", tmp_path / "test.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_names_what_there_is():
+    text = (DEPLOY / "README.md").read_text()
+    named = set(re.findall(r"`((?:overlays|components)/[\w-]+)`", text))
+    assert named == {f"{one}/{name}" for one in ("overlays", "components") for name in names(one)}
+    for path in re.findall(r"(?:-[kf] |^)(deploy/\S+)", text, re.MULTILINE):
+        assert (DEPLOY.parent / path).exists(), path
+
+
+def test_the_overlay_that_the_readme_shows_is_one(tmp_path):
+    text = (DEPLOY / "README.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "loss-scoring").symlink_to(DEPLOY.parent)
+    (tmp_path / "mine/kustomization.yaml").write_text(shown)
+    rendered = Rendered(documents(tmp_path / "mine"))
+    for document in rendered.documents:
+        check(document, NEWEST)
+    assert rendered.container["image"] == "registry.mine/loss-scoring:0.1.0-cuda"
+    assert rendered.environment["LOSS_SCORING_ACCESS_LOG"] == "true"
+    assert "prometheus-operated" not in str(rendered.one("ScaledObject"))
+    assert [one for policy in POLICIES.values() for one in policy(rendered)] == []
+
+
+def test_the_resource_of_each_gpu_overlay():
+    def asked(variant):
+        limits = render(variant).container["resources"]["limits"]
+        return [name for name in limits if name.startswith("nvidia.com/")]
+
+    assert asked("gpu") == ["nvidia.com/gpu"]
+    assert asked("gpu-shared") == ["nvidia.com/mig-1g.10gb"]
+    assert asked("gpu-shared in time") == ["nvidia.com/gpu.shared"]
+    assert asked("cpu") == []
