@@ -21,8 +21,9 @@ from core.options import LOSSES, LossSpec, ScoreOptions
 WIDTHS = (32, 256, 512)
 """Widths of tiles; a longer series is cut into pieces of the last."""
 _TILE = 512
-"""Elements of a tile: 4 a thread, as one vectorised load of float32 brings; with more, registers
-spill (tests/core/compile_tiles.py shows how many)."""
+"""Elements of a tile: 4 a thread, as one vectorised load of float32 brings."""
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
+"""Beside the constants. A fused multiply-add would round once where the contract rounds twice."""
 _ALIGNED = 4
 _JOINED = 128
 _NAMES = tuple(LOSSES)
@@ -169,7 +170,7 @@ class _Batch:
                 self.series,
                 *choices,
                 **fixed,
-                **launch_options(aligned=self.aligned),
+                **LAUNCH,
             )
         return columns, made
 
@@ -185,19 +186,9 @@ class _Batch:
                 sums.shape[1],
                 self.series,
                 ROWS=_JOINED,
-                **launch_options(aligned=True),
+                **LAUNCH,
             )
         return totals
-
-
-def launch_options(*, aligned: bool) -> dict[str, Any]:
-    """Return what the compiler is told beside the constants.
-
-    Unaligned elements are dealt to the threads one by one, so neighbours must change threads to be
-    folded; with four warps that takes more registers than there are, with two it does not. A fused
-    multiply-add rounds once where the contract rounds twice.
-    """
-    return {"num_warps": 4 if aligned else 2, "enable_fp_fusion": False}
 
 
 def constants(width: int, dtype: torch.dtype, *, aligned: bool) -> dict[str, Any]:
