@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 SOAK_S ?= 1200
+TEST_JOBS ?= 2
 
 .PHONY: help run stop test lint format docs lock lock-image bench bench-peers test-darts test-ray test-spark test-gpu image-test chaos clean
 
@@ -41,7 +42,7 @@ docs: $(VENV)/.installed ## build the site into docs/_build, warnings are errors
 
 test: lint ## lint, then all tests with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses $(TEST_JOBS) --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -43,8 +43,6 @@ def read_only(rendered: Rendered) -> Complaints:
     }
     if not (mounts.get("/tmp") or {}).get("emptyDir"):  # noqa: S108 - of the container
         yield "there is no /tmp"
-    if not (mounts.get(rendered.environment.get("HOME")) or {}).get("emptyDir"):
-        yield "caches cannot be written"
     for volume in volumes.values():
         if "emptyDir" in volume and "sizeLimit" not in volume["emptyDir"]:
             yield f"the volume {volume['name']} may fill the node"

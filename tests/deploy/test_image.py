@@ -63,3 +63,10 @@ def test_the_image_is_built_by_what_builds_the_project():
 def test_no_lock_names_an_index():
     for name in ("cuda", "cpu", "build"):
         assert "//" not in text(name)
+
+
+def test_what_the_image_writes_lies_in_the_one_folder_that_can_be_written():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    folders = re.findall(r"(?:HOME|_CACHE_DIR)=(\S+)", dockerfile[dockerfile.rindex("\nFROM") :])
+    assert len(folders) == 2
+    assert all(Path(folder).is_relative_to("/tmp") for folder in folders)  # noqa: S108 - inside

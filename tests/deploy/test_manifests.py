@@ -76,7 +76,7 @@ def test_alerts_become_an_object_with_the_same_rules():
     assert rule["spec"] == yaml.safe_load((DEPLOY / "observability/alerts.yml").read_text())
 
 
-@pytest.mark.parametrize("overlay", names("overlays"))
+@pytest.mark.parametrize("overlay", sorted(names("overlays")))
 def test_a_plain_cluster_needs_no_component(overlay):
     bare = with_changes(overlay, ["-gateway", "-keda", "-observability"])
     for document in bare.documents:

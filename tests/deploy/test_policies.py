@@ -74,7 +74,6 @@ CASES: list[tuple[str, str, list[Edit]]] = [
     ("the restricted pod security standard", "all capabilities", [pod("initContainers", [{"name": "x"}])]),
     ("a read-only root", "can be written", [container("securityContext readOnlyRootFilesystem", value=False)]),
     ("a read-only root", "no /tmp", [container("volumeMounts 0 mountPath", "/cache")]),
-    ("a read-only root", "caches", [container("env 0 value", "/home/user")]),
     ("a read-only root", "fill the node", [pod("volumes 0 emptyDir sizeLimit", GONE)]),
     ("no token", "account that is made", [pod("serviceAccountName", "default")]),
     ("no token", "pod mounts", [pod("automountServiceAccountToken", GONE)]),
