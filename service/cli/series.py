@@ -1,6 +1,5 @@
 """Rows of a file to series: the long form, one row an element, and the nested, one row a series."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +15,9 @@ from core.table import (
     NullKeyError,
     element_type,
     faults_of,
+    find_models,
     group_rows,
     holds_numbers,
-    is_interval,
     is_text,
     tensor_of_column,
 )
@@ -29,8 +28,6 @@ from service.errors import InvalidError
 
 ID_NAMES = ("unique_id", "id")
 CUTOFF_NAME = "cutoff"
-_INDEX = re.compile(r"__index_level_\d+__")
-"""What pandas leaves in a file; no forecast, even if it is a number."""
 _FIRST_LOOK = 1 << 12
 """Series after which those of different blocks are first compared."""
 
@@ -104,16 +101,7 @@ def find_layout(  # noqa: PLR0913 - one name a column
     if cutoff_col is not None or CUTOFF_NAME in names:
         keys += (_pick(names, cutoff_col, (CUTOFF_NAME,), "--cutoff-col"),)
     if models is None:
-        taken = {*keys, time_col, target_col}
-        models = [
-            name
-            for name in names
-            if name not in taken
-            and not is_interval(name)
-            and not _INDEX.fullmatch(name)
-            and not pa.types.is_null(schema.field(name).type)
-            and _holds_numbers(schema.field(name).type, nested=nested)
-        ]
+        models = find_models(_elements(schema) if nested else schema, {*keys, time_col, target_col})
         if not models:
             raise InvalidError(f"no column of predictions among {', '.join(names)}")
     layout = Layout(keys, target_col, tuple(dict.fromkeys(models)), nested)
@@ -165,6 +153,12 @@ def _pick(names: list[str], given: str | None, usual: tuple[str, ...], flag: str
 def _is_list(type_: pa.DataType) -> bool:
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(is_kind(type_) for is_kind in kinds)
+
+
+def _elements(schema: pa.Schema) -> pa.Schema:
+    """Return what stands in the columns of lists that can be scored, by their names."""
+    lists = [field for field in schema if _holds_numbers(field.type, nested=True)]
+    return pa.schema([field.with_type(field.type.value_type) for field in lists])
 
 
 def _holds_numbers(type_: pa.DataType, *, nested: bool) -> bool:

@@ -197,7 +197,7 @@ def decode(
 def _layout(schema: pa.Schema, columns: LongColumns) -> Layout:
     models = columns.predictions
     if models is None:
-        models = find_models(schema, {*columns.groups, columns.target})
+        models = find_models(schema, {*columns.groups, columns.time, columns.target})
     return Layout(columns.groups, columns.target, models)
 
 

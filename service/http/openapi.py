@@ -143,6 +143,7 @@ def _parameters() -> list[dict[str, Any]]:
             for option, choices in CHOICES.items()
         },
         "group_columns": {"type": "string", "example": "unique_id,cutoff"},
+        "time_column": {"type": "string", "default": "ds"},
         "target_column": {"type": "string", "default": "y"},
         "prediction_columns": {"type": "string", "example": "AutoARIMA,SeasonalNaive"},
     }
