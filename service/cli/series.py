@@ -204,7 +204,7 @@ def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[
             continue
         groups = _together(table, layout)
         starts = groups.edges[:-1]
-        goes_on = bool(rest) and _key(rest[-1], -1, layout) == _key(table, 0, layout)
+        goes_on = bool(rest) and _is_one_series(rest[-1].slice(len(rest[-1]) - 1), table, layout)
         if goes_on and len(groups) == 1:
             rest.append(table)
             continue
@@ -218,8 +218,10 @@ def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[
     seen.check()
 
 
-def _key(table: pa.Table, row: int, layout: Layout) -> tuple[object, ...]:
-    return tuple(table.column(key)[row].as_py() for key in layout.keys)
+def _is_one_series(last: pa.Table, table: pa.Table, layout: Layout) -> bool:
+    """Tell whether the first row of a table goes on with the series of another row."""
+    both = pa.concat_tables([last.select(layout.keys), table.slice(0, 1).select(layout.keys)])
+    return len(group_rows(both)) == 1
 
 
 def _together(table: pa.Table, layout: Layout) -> Groups:
