@@ -164,11 +164,10 @@ def score_tiles(
             derivative = sign * tl.where(steep < most, steep, most)
             if full:
                 side = _sign(x, zero)
+                joined = sign - side * quotient  # here, as registers spill if it comes later
                 derivative = sign * steep - side * (g * _divide(quotient, bottom))
-                beyond = usable & ~(tl.abs(derivative) <= most)
-                if tl.max(tl.max(beyond.to(tl.int32), axis=1), axis=0):  # hardly ever
-                    joined = _divide((sign - side * quotient) * g, bottom)
-                    derivative = tl.where(beyond, joined, derivative)
+                joined = _divide(joined * g, bottom)
+                derivative = tl.where(tl.abs(derivative) <= most, derivative, joined)
             derivative = _within(derivative, most)
             tl.store(slopes_smape + index, tl.where(usable, derivative, zero) + zero, mask=inside)
 
