@@ -4,7 +4,8 @@ darts replaces a quotient that is NaN or infinite by 0 *after* dividing, so the 
 poisons the backward pass: 0 * inf is NaN. Here the division never happens where its result is not
 wanted (both operands are replaced first), so those elements get gradient 0 and every other
 element gets darts' own gradient, bit for bit. All is ``torch.where`` and plain arithmetic, so the
-modules work under ``torch.func.vmap`` and ``torch.compile``.
+modules work under ``torch.func.vmap`` and ``torch.compile``. The one gradient with two terms, that
+of sMAPE with the gradient of its denominator, is written out in ``_FullQuotient``.
 """
 
 from typing import Any, Literal
@@ -49,6 +50,46 @@ def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     numerator = torch.where(usable, _finite_gradient(numerator), 0)
     denominator = torch.where(usable, _finite_gradient(denominator), 1)
     return numerator / denominator
+
+
+class _FullQuotient(torch.autograd.Function):
+    """``|a - b| / (|a| + |b|)``, with value 0 and gradient 0 where that is NaN or infinite.
+
+    The gradient has autograd's bits where autograd's is finite. Over a subnormal denominator one of
+    its two terms overflows, or both, and then it is computed as one term, as the kernels do.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        quotient = (a - b).abs() / (a.abs() + b.abs())
+        return torch.where(quotient.isfinite(), quotient, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004 - torch passes it by name
+        """Keep the inputs; quotients are computed again."""
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (grad,), (a, b) = grads, ctx.saved_tensors
+        by_a, by_b = ctx.needs_input_grad
+        return (
+            _full_gradient(a, b, grad) if by_a else None,
+            _full_gradient(b, a, grad) if by_b else None,
+        )
+
+
+def _full_gradient(a: Tensor, b: Tensor, grad: Tensor) -> Tensor:
+    """Return the derivative by ``a``, which looks the same as that by ``b``."""
+    denominator = a.abs() + b.abs()
+    quotient = (a - b).abs() / denominator
+    sign, side = (a - b).sign(), a.sign()
+    gradient = sign * (grad / denominator) - side * (grad * (quotient / denominator))
+    joined = (sign - side * quotient) * grad / denominator
+    gradient = torch.where(gradient.isfinite(), gradient, joined)
+    return torch.where(quotient.isfinite(), gradient, 0)
 
 
 class _Loss(nn.Module):
@@ -158,10 +199,10 @@ class SmapeLoss(_Loss):
 
     def terms(self, inpt: Tensor, tgt: Tensor) -> Tensor:
         """Return ``|tgt - inpt| / (|tgt| + |inpt|)``, 0 where that is not finite."""
+        if not self.block_denom_grad:
+            return _FullQuotient.apply(inpt, tgt)  # type: ignore[no-any-return, no-untyped-call]
         denominator = tgt.abs() + inpt.abs()
-        if self.block_denom_grad:
-            denominator = denominator.detach()
-        return _quotient((tgt - inpt).abs(), denominator)
+        return _quotient((tgt - inpt).abs(), denominator.detach())
 
     def extra_repr(self) -> str:
         """Show what differs from the defaults in the module's repr."""

@@ -79,6 +79,7 @@ def _block(
     most = kind(np.finfo(p.dtype).max)
     zero = kind(0)
     one = kind(1)
+    beyond = False
     for k in range(width):
         i = base + uint64(k)
         x = p[i]
@@ -115,17 +116,44 @@ def _block(
             counts_smape[k] += (not usable) & there
             if slopes_smape is not None:
                 steep = g_smape / d
-                steep = steep if steep < most else most
+                if full is None:
+                    steep = steep if steep < most else most
                 slope = steep if x > t else (-steep if x < t else zero)
                 if full is not None:
                     side = one if x > zero else (-one if x < zero else zero)
-                    sign = one if x > t else (-one if x < t else zero)
                     slope = slope - side * (g_smape * (q / d))
-                    factored = steep * (sign - side * q)
-                    slope = slope if abs(slope) <= most else factored
-                    slope = slope if slope < most else most
-                    slope = slope if slope > -most else -most
+                    beyond |= usable & (not (abs(slope) <= most))
                 slopes_smape[i] = (slope if usable & sound else zero) + zero
+    if full is not None:
+        if beyond:
+            _join(p, y, base, width, g_smape, slopes_smape)
+
+
+@_inlined
+def _join(p, y, base, width, g, slopes):
+    """Write sMAPE's gradient, of which a term overflowed, as one term; see the plain kernel.
+
+    It happens where the denominator is subnormal, so hardly ever; a loop of its own keeps this out
+    of the other, which is up to 1.4 times as fast as with a select (float64 1.07).
+    """
+    kind = p.dtype.type
+    most = kind(np.finfo(p.dtype).max)
+    zero = kind(0)
+    one = kind(1)
+    for k in range(width):
+        i = base + uint64(k)
+        x = p[i]
+        t = y[i]
+        d = abs(t) + abs(x)
+        q = abs(t - x) / d
+        sign = one if x > t else (-one if x < t else zero)
+        side = one if x > zero else (-one if x < zero else zero)
+        slope = sign * (g / d) - side * (g * (q / d))
+        if (q <= most) & (not (abs(slope) <= most)):
+            slope = ((sign - side * q) * g) / d
+            slope = slope if slope < most else most
+            slope = slope if slope > -most else -most
+            slopes[i] = slope + zero
 
 
 @_inlined

@@ -163,14 +163,14 @@ def score_tiles(
             divisor = tl.load(divisors + 2 * series + owner, mask=real, other=1)[:, None]
             g = _divide(one, tl.broadcast_to(divisor, [ROWS, WIDTH]).to(x.dtype))
             steep = _divide(g, bottom)
-            steep = tl.where(steep < most, steep, most)
             sign = _sign(x, t)
-            derivative = sign * steep
+            derivative = sign * tl.where(steep < most, steep, most)
             if full:
                 side = _sign(x, zero)
-                derivative = derivative - side * (g * _divide(quotient, bottom))
-                factored = steep * (sign - side * quotient)
-                derivative = tl.where(tl.abs(derivative) <= most, derivative, factored)
+                joined = sign - side * quotient  # here, as registers spill if it comes later
+                derivative = sign * steep - side * (g * _divide(quotient, bottom))
+                joined = _divide(joined * g, bottom)
+                derivative = tl.where(tl.abs(derivative) <= most, derivative, joined)
             derivative = _within(derivative, most)
             tl.store(slopes_smape + index, tl.where(usable, derivative, zero) + zero, mask=inside)
 

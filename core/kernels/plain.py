@@ -36,19 +36,17 @@ def _smape(p: Tensor, y: Tensor, spec: LossSpec) -> _Terms:
     denominator = y.abs() + p.abs()
     quotient = (y - p).abs() / denominator
     usable = quotient.isfinite()
-
-    def slope(g: Tensor) -> Tensor:
-        return (g / denominator).clamp(max=torch.finfo(g.dtype).max)  # else 0 * inf below
+    sign, side = (p - y).sign(), p.sign()
 
     def blocked(g: Tensor) -> Tensor:
-        return (p - y).sign() * slope(g)
+        return sign * (g / denominator).clamp(max=torch.finfo(g.dtype).max)  # else 0 * inf
 
     def full(g: Tensor) -> Tensor:
-        gradient = blocked(g) - p.sign() * (g * (quotient / denominator))
-        # A tiny denominator overflows the second term: then factor the slope out, which keeps
-        # the sign right.
-        factored = slope(g) * ((p - y).sign() - p.sign() * quotient)
-        return torch.where(gradient.isfinite(), gradient, factored)
+        gradient = sign * (g / denominator) - side * (g * (quotient / denominator))
+        # A subnormal denominator overflows a term or both, and then their difference says nothing:
+        # take it before the last division.
+        joined = (sign - side * quotient) * g / denominator
+        return torch.where(gradient.isfinite(), gradient, joined)
 
     value = torch.where(usable, quotient, 0)
     return _Terms(value, usable, blocked if spec.block_denom_grad else full)

@@ -17,7 +17,6 @@ from core.table.layout import (
     faults_of,
     find_models,
     holds_numbers,
-    is_interval,
     is_text,
 )
 from core.table.numbers import one_array, tensor_of, tensor_of_column
@@ -39,7 +38,6 @@ __all__ = [
     "holds_numbers",
     "interleave",
     "interleave_elements",
-    "is_interval",
     "is_text",
     "one_array",
     "score_table",

@@ -3,7 +3,8 @@
 Equal neighbours are found by comparing a column with itself one row on; so a table whose series
 are each together is grouped at the speed of a comparison, and stays where it is. Only the keys of
 such runs are encoded, by Arrow's hash tables, which compare what they hold: keys are equal by
-value, never by hash alone.
+value, never by hash alone. Keys that are floats are equal as pandas groups them: 0.0 and -0.0 are
+one key, and so is every NaN.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from core.table.numbers import one_array
 
 
 class NullKeyError(TableError):
-    """Rows whose key is null, NaN or infinite belong to no series.
+    """Rows whose key is null belong to no series.
 
     Attributes:
         column: Of the key.
@@ -95,7 +96,7 @@ def find_runs(keys: pa.Table) -> Runs:
     """Find the runs of a table; ``Runs.group`` takes some hundred bytes more for each.
 
     Raises:
-        NullKeyError: If a key is null or not finite.
+        NullKeyError: If a key is null.
     """
     takeable = [_takeable(column) for column in keys.columns]
     columns = [
@@ -111,7 +112,7 @@ def group_rows(keys: pa.Table) -> Groups:
         keys: The columns that together name a series.
 
     Raises:
-        NullKeyError: If a key is null or not finite.
+        NullKeyError: If a key is null.
 
     Example:
         >>> import pyarrow as pa
@@ -137,19 +138,29 @@ def _comparable(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     Raises:
         NullKeyError: If a row has no key.
     """
-    void = column.is_null()
     if pa.types.is_dictionary(column.type):
         # Two entries of a dictionary may be equal; and an entry may be null.
         array = column.chunk(0)
         entries = array.dictionary.dictionary_encode().indices
         column = pa.chunked_array([entries.take(array.indices)])
-        void = column.is_null()
     elif pa.types.is_floating(column.type):
-        column = pc.add(column, pa.scalar(0.0, column.type))  # -0.0 becomes the 0.0 it equals
-        void = pc.invert(pc.fill_null(pc.is_finite(column), False))  # noqa: FBT003 - Arrow's own
-    if pc.any(void).as_py():
-        raise NullKeyError(name, np.flatnonzero(void.to_numpy()))
+        column = _bits(column)
+    if column.null_count:
+        raise NullKeyError(name, np.flatnonzero(column.is_null().to_numpy()))
     return column
+
+
+def _bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the bits of floats, the same wherever they are the same key.
+
+    Arrow itself compares NaN with nothing, and hashes NaNs by their bits, of which there are many.
+    """
+    column = pc.add(column, pa.scalar(0.0, column.type))  # -0.0 becomes the 0.0 it equals
+    nan = pc.is_nan(column)
+    if pc.any(nan).as_py():
+        column = pc.if_else(nan, pa.scalar(float("nan"), column.type), column)
+    integer = pa.int32() if column.type == pa.float32() else pa.int64()
+    return pa.chunked_array([chunk.view(integer) for chunk in column.chunks], integer)
 
 
 def _run_starts(columns: list[pa.ChunkedArray], rows: int) -> NDArray[np.int64]:

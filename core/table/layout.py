@@ -10,6 +10,11 @@ import pyarrow as pa
 from core.options import LOSSES
 
 _INTERVAL = re.compile(r".*-(lo|hi)-\d+(\.\d+)?")
+"""A bound of a prediction interval, as Nixtla names them."""
+_INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas leaves of a frame's index."""
+_NO_MODELS = ("unique_id", "ds", "cutoff", "y")
+"""Nixtla's id, time, cutoff and target; no predictions, even where others stand for them."""
 _TAKEN = {
     "model",
     "length",
@@ -54,22 +59,29 @@ class Layout:
 
 
 def find_models(schema: pa.Schema, taken: Collection[str]) -> tuple[str, ...]:
-    """Return all columns of floating numbers that are neither taken nor prediction intervals.
+    """Return the columns of predictions where nobody names them: the one rule of all entries.
 
-    Integers are no predictions unless somebody names them: a time may be one.
+    They are those of floats or integers (not booleans, decimals, dates or times), but for what is
+    taken, ``unique_id``, ``ds``, ``cutoff`` and ``y``, prediction intervals, and pandas' index.
+
+    Args:
+        schema: All columns.
+        taken: Those that are named for something else: group, time, cutoff, target.
+
+    Example:
+        >>> schema = pa.schema({"ds": "int64", "A": "double", "A-lo-90": "double", "B": "int32"})
+        >>> find_models(schema, {"unique_id", "ds", "y"})
+        ('A', 'B')
     """
     return tuple(
         field.name
         for field in schema
-        if pa.types.is_floating(field.type)
+        if (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
         and field.name not in taken
-        and not is_interval(field.name)
+        and field.name not in _NO_MODELS
+        and not _INTERVAL.fullmatch(field.name)
+        and not _INDEX.fullmatch(field.name)
     )
-
-
-def is_interval(name: str) -> bool:
-    """Tell whether a column is a bound of a prediction interval as Nixtla names them."""
-    return _INTERVAL.fullmatch(name) is not None
 
 
 def faults_of(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]:
@@ -79,7 +91,7 @@ def faults_of(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]:
     if not layout.keys:
         yield "", "no column is named that tells series apart"
     if not layout.models:
-        yield "", "there is no column of predictions: none is named, and no other holds floats"
+        yield "", "there is no column of predictions: none is named, and no other holds numbers"
     for name in named:
         if named[name] > 1:
             yield name, "is named more than once"

@@ -20,6 +20,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     table: pa.Table,
     *,
     group_by: Sequence[str] = ("unique_id", "cutoff"),
+    time: str = "ds",
     target: str = "y",
     predictions: Sequence[str] | None = None,
     losses: Iterable[LossSpec | str] = ALL_LOSSES,
@@ -37,9 +38,11 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     Args:
         table: One row an element. It is trusted: validate what came from elsewhere.
         group_by: The columns that together name a series.
+        time: A column that is not read, and never a model unless ``predictions`` names it.
         target: The column of actual values.
-        predictions: One column a model. Default: all of floats that are not named otherwise and
-            are no prediction intervals (``-lo-90``, ``-hi-90``).
+        predictions: One column a model. Default: all of floats or integers that are not named
+            otherwise and are no prediction intervals (``-lo-90``, ``-hi-90``); see
+            ``core.table.find_models``.
         losses: Names of losses, or ``LossSpec``s; all by default.
         gradients: Whether to return d loss / d prediction.
         missing: What a null, NaN or infinite element does; see ``ScoreOptions``.
@@ -72,8 +75,9 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         zero_division,
     )
     keys = tuple(group_by)
-    models = find_models(table.schema, {*keys, target}) if predictions is None else predictions
-    layout = Layout(keys, target, tuple(models))
+    if predictions is None:
+        predictions = find_models(table.schema, {*keys, time, target})
+    layout = Layout(keys, target, tuple(predictions))
     faults = list(faults_of(table.schema, layout))
     if faults:
         raise TableError(*faults)

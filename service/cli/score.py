@@ -46,7 +46,9 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     ] = "zero",
     models: Annotated[
         str | None,
-        typer.Option(help="Columns of predictions, comma-separated; default all numeric ones."),
+        typer.Option(
+            help="Columns of predictions, comma-separated; default all of floats or integers."
+        ),
     ] = None,
     id_col: Annotated[str | None, typer.Option(help="Default unique_id, or id.")] = None,
     time_col: Annotated[str, typer.Option(help="Not read; never taken for a model.")] = "ds",

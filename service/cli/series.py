@@ -1,6 +1,5 @@
 """Rows of a file to series: the long form, one row an element, and the nested, one row a series."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +15,9 @@ from core.table import (
     NullKeyError,
     element_type,
     faults_of,
+    find_models,
     group_rows,
     holds_numbers,
-    is_interval,
     is_text,
     tensor_of_column,
 )
@@ -29,8 +28,6 @@ from service.errors import InvalidError
 
 ID_NAMES = ("unique_id", "id")
 CUTOFF_NAME = "cutoff"
-_INDEX = re.compile(r"__index_level_\d+__")
-"""What pandas leaves in a file; no forecast, even if it is a number."""
 _FIRST_LOOK = 1 << 12
 """Series after which those of different blocks are first compared."""
 
@@ -104,16 +101,7 @@ def find_layout(  # noqa: PLR0913 - one name a column
     if cutoff_col is not None or CUTOFF_NAME in names:
         keys += (_pick(names, cutoff_col, (CUTOFF_NAME,), "--cutoff-col"),)
     if models is None:
-        taken = {*keys, time_col, target_col}
-        models = [
-            name
-            for name in names
-            if name not in taken
-            and not is_interval(name)
-            and not _INDEX.fullmatch(name)
-            and not pa.types.is_null(schema.field(name).type)
-            and _holds_numbers(schema.field(name).type, nested=nested)
-        ]
+        models = find_models(_elements(schema) if nested else schema, {*keys, time_col, target_col})
         if not models:
             raise InvalidError(f"no column of predictions among {', '.join(names)}")
     layout = Layout(keys, target_col, tuple(dict.fromkeys(models)), nested)
@@ -167,6 +155,12 @@ def _is_list(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
+def _elements(schema: pa.Schema) -> pa.Schema:
+    """Return what stands in the columns of lists that can be scored, by their names."""
+    lists = [field for field in schema if _holds_numbers(field.type, nested=True)]
+    return pa.schema([field.with_type(field.type.value_type) for field in lists])
+
+
 def _holds_numbers(type_: pa.DataType, *, nested: bool) -> bool:
     if nested:
         return _is_list(type_) and bool(pa.types.is_floating(type_.value_type))
@@ -210,7 +204,7 @@ def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[
             continue
         groups = _together(table, layout)
         starts = groups.edges[:-1]
-        goes_on = bool(rest) and _key(rest[-1], -1, layout) == _key(table, 0, layout)
+        goes_on = bool(rest) and _is_one_series(rest[-1].slice(len(rest[-1]) - 1), table, layout)
         if goes_on and len(groups) == 1:
             rest.append(table)
             continue
@@ -224,8 +218,10 @@ def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[
     seen.check()
 
 
-def _key(table: pa.Table, row: int, layout: Layout) -> tuple[object, ...]:
-    return tuple(table.column(key)[row].as_py() for key in layout.keys)
+def _is_one_series(last: pa.Table, table: pa.Table, layout: Layout) -> bool:
+    """Tell whether the first row of a table goes on with the series of another row."""
+    both = pa.concat_tables([last.select(layout.keys), table.slice(0, 1).select(layout.keys)])
+    return len(group_rows(both)) == 1
 
 
 def _together(table: pa.Table, layout: Layout) -> Groups:

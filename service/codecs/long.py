@@ -35,7 +35,7 @@ from service.codecs.request import LongForm, ScoreRequest, check_elements
 from service.errors import Faults, TooLargeError
 
 _RUN_BYTES, _ROW_BYTES, _KEY_BYTES = 128, 24, 24
-"""What grouping takes for each run and row, and for each row of a column of texts."""
+"""What grouping takes for each run and row, and for each row of a column of texts or floats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,8 @@ class LongTable:
     def key_bytes(self) -> int:
         """The most that ``runs`` takes, and grouping of it: texts may be copied twice."""
         types = [self.table.schema.field(name).type for name in self.layout.keys]
-        copied = sum(pa.types.is_dictionary(type_) or is_text(type_) for type_ in types)
+        kinds = (pa.types.is_dictionary, is_text, pa.types.is_floating)
+        copied = sum(any(is_kind(type_) for is_kind in kinds) for type_ in types)
         return 2 * self.text_bytes + _KEY_BYTES * int(self.table.num_rows) * int(copied)
 
     @cached_property
@@ -73,14 +74,14 @@ class LongTable:
         """Neighbours with equal keys.
 
         Raises:
-            InvalidError: If a key is null or not finite.
+            InvalidError: If a key is null.
         """
         try:
             return find_runs(self.table.select(self.layout.keys))
         except NullKeyError as error:
             name = escape(error.column)
             faults = Faults()
-            faults.add_each(error.rows, lambda row: (f"/{name}/{row}", "is null, or not finite"))
+            faults.add_each(error.rows, lambda row: (f"/{name}/{row}", "is null"))
             faults.check()
             raise
 
@@ -197,7 +198,7 @@ def decode(
 def _layout(schema: pa.Schema, columns: LongColumns) -> Layout:
     models = columns.predictions
     if models is None:
-        models = find_models(schema, {*columns.groups, columns.target})
+        models = find_models(schema, {*columns.groups, columns.time, columns.target})
     return Layout(columns.groups, columns.target, models)
 
 

@@ -1,5 +1,6 @@
 """Answers in the long form: a row is a series and model; in Arrow, or columns of a document."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,16 +64,26 @@ def document(request: ScoreRequest, long: LongForm, scores: Scores) -> dict[str,
 
 
 def _json_keys(keys: pa.Table, models: int) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the columns of keys as JSON has them: dates and times as text of ISO 8601."""
+    """Yield the columns of keys as JSON has them.
+
+    Dates and times are text of ISO 8601; a float that JSON has no number for is text as well.
+    """
     for name, column in zip(keys.column_names, keys.columns, strict=True):
         type_ = column.type
         if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
             listed = _iso(column)
+        elif pa.types.is_floating(type_):
+            listed = [key if math.isfinite(key) else _name(key) for key in column.to_pylist()]
         elif pa.types.is_decimal(type_) or pa.types.is_time(type_):
             listed = column.cast(pa.string()).to_pylist()
         else:
             listed = column.to_pylist()
         yield name, [key for key in listed for _ in range(models)]
+
+
+def _name(key: float) -> str:
+    """Name a float that is not finite as JavaScript does."""
+    return "NaN" if math.isnan(key) else "Infinity" if key > 0 else "-Infinity"
 
 
 def _iso(column: pa.ChunkedArray) -> list[str]:

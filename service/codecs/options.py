@@ -17,7 +17,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 DTYPES = ("float64", "float32")
 JSON_OPTIONS = ("losses", "gradients", *CHOICES, "dtype")
 PARAMETERS = sorted({name for loss in LOSSES.values() for name in loss.parameters})
-LONG_COLUMNS = ("group_columns", "target_column", "prediction_columns")
+LONG_COLUMNS = ("group_columns", "time_column", "target_column", "prediction_columns")
 QUERY_OPTIONS = ("losses", "gradients", *PARAMETERS, *CHOICES, *LONG_COLUMNS)
 MAX_GROUP_COLUMNS = 8
 """Each is compared from row to row, and has its part in what a row takes meanwhile."""
@@ -73,12 +73,14 @@ class LongColumns:
     Attributes:
         groups: Those that together name a series.
         target: That of the actual values.
-        predictions: One a model; None takes those of floats that are not named otherwise.
+        predictions: One a model; None takes what ``core.table.find_models`` does.
+        time: Not read, and never taken for a model.
     """
 
     groups: tuple[str, ...]
     target: str = "y"
     predictions: tuple[str, ...] | None = None
+    time: str = "ds"
 
 
 def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> LongColumns | None:
@@ -96,12 +98,15 @@ def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Long
     target = given.get("target_column", "y")
     if not target or target in groups:
         faults.add("?target_column", "must be the name of a column that is no group column")
+    time = given.get("time_column", "ds")
+    if not time:
+        faults.add("?time_column", "must be the name of a column")
     if "prediction_columns" not in given:
-        return LongColumns(groups, target)
+        return LongColumns(groups, target, None, time)
     predictions = _names("prediction_columns", given, faults)
     for name in {*groups, target}.intersection(predictions):
         faults.add("?prediction_columns", f"names {name!r}, which is named otherwise")
-    return LongColumns(groups, target, predictions)
+    return LongColumns(groups, target, predictions, time)
 
 
 def _names(parameter: str, given: Mapping[str, str], faults: Faults) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def _schemas() -> dict[str, Any]:
                     "type": "object",
                     "additionalProperties": _list_of({}),
                     "description": "The group columns. Dates and times are text of ISO 8601, those "
-                    "with a zone in UTC; decimals are text.",
+                    "with a zone in UTC; decimals, NaN and infinity are text.",
                 },
                 "models": _list_of({"type": "string"}),
                 "lengths": _list_of({"type": "integer"}),
@@ -143,6 +143,7 @@ def _parameters() -> list[dict[str, Any]]:
             for option, choices in CHOICES.items()
         },
         "group_columns": {"type": "string", "example": "unique_id,cutoff"},
+        "time_column": {"type": "string", "default": "ds"},
         "target_column": {"type": "string", "default": "y"},
         "prediction_columns": {"type": "string", "example": "AutoARIMA,SeasonalNaive"},
     }

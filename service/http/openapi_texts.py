@@ -92,11 +92,12 @@ LONG_PARAMETERS: Mapping[str, str] = {
         "together name a series. Text, numbers, dates or times, never null; the rows of a series "
         "may stand anywhere and keep their order. A column whose name has a comma cannot be named."
     ),
+    "time_column": "Of the long form: a column that is not looked at, and never taken for a model.",
     "target_column": "Of the long form: the column of actual values.",
     "prediction_columns": (
-        "Of the long form: the columns of predictions, one a model. Default: all of floats that "
-        "are not named otherwise, without prediction intervals such as AutoETS-lo-90. Other "
-        "columns are not looked at."
+        "Of the long form: the columns of predictions, one a model. Default: all of floats "
+        "or integers that are not named otherwise, without prediction intervals such as "
+        "AutoETS-lo-90. Other columns are not looked at."
     ),
 }
 

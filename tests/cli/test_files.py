@@ -169,6 +169,17 @@ def test_the_answer_is_that_of_the_whole_table(cli, tmp_path, monkeypatch, batch
     assert pq.read_table(output).equals(score_table(table, missing="skip"))
 
 
+@pytest.mark.parametrize("flags", [[], ["--sort"]])
+def test_keys_of_floats_go_on_in_the_next_batch(cli, tmp_path, monkeypatch, flags):
+    monkeypatch.setattr(open_source, "__defaults__", (2, ()))
+    cutoffs = [0.0, -0.0, 0.0, *[float("nan")] * 4, float("inf")]
+    table = pa.table({"unique_id": ["a"] * 8, "cutoff": cutoffs, "y": [1.0] * 8, "m": range(8)})
+    path, output = tmp_path / "f.parquet", tmp_path / "scores.parquet"
+    pq.write_table(table, path)
+    assert cli("score", path, "-o", output, *flags)[0] == 0
+    assert sorted(pq.read_table(output)["length"].to_pylist()) == [1, 3, 4]
+
+
 @pytest.mark.parametrize("apart", [1, 3, 40])
 def test_a_series_that_comes_back_is_refused_wherever_it_does(cli, tmp_path, monkeypatch, apart):
     monkeypatch.setattr(open_source, "__defaults__", (2, ()))

@@ -1,10 +1,13 @@
-"""The two scripts under examples/ run, on the data beside them."""
+"""The two scripts under examples/ run, on the data beside them, and print what the docs show."""
 
 import re
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
+
+SHOWN = re.findall(r"```text\n(.*?)```", (ROOT / "docs/transcripts.md").read_text(), re.DOTALL)
 
 
 def run(name, *arguments):
@@ -21,6 +24,7 @@ def test_a_leaderboard_of_recorded_forecasts(url):
     assert smape == sorted(smape)
     wins = sum(int(row[-1]) for row in rows)
     assert f"{wins} series" in printed
+    assert printed.splitlines()[-5:] == SHOWN[1].splitlines()[-5:]
 
 
 def test_training_here_and_there_ends_in_the_same_weights(url):
@@ -28,5 +32,8 @@ def test_training_here_and_there_ends_in_the_same_weights(url):
     assert "weights equal" in printed
     curve = [line.split() for line in printed.splitlines() if re.match(r" +\d+ ", line)]
     assert len(curve) == 12
+    shown = [line.split() for line in SHOWN[2].splitlines() if re.match(r" +\d+ ", line)]
+    for row, there in zip(curve, shown, strict=False):
+        assert [float(x) for x in row[:3]] == pytest.approx([float(x) for x in there[:3]], rel=1e-4)
     assert float(curve[-1][1]) < float(curve[0][1])
     assert all(int(row[3]) <= 16 for row in curve)  # see test_torch.py

@@ -118,9 +118,7 @@ def test_losses_and_gradients_are_those_of_the_local_module(remote, spec, reduct
     dtype = data.draw(st.sampled_from([np.float32, np.float64]))
     shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=6))
     width = np.dtype(dtype).itemsize * 8
-    # One over a subnormal number overflows, and what is clamped then is not the same in both.
-    floats = st.floats(-(2.0**99), 2.0**99, width=width, allow_subnormal=False)
-    values = floats | st.sampled_from([0.0, -0.0, 1.0, -2.5])
+    values = st.floats(-(2.0**99), 2.0**99, width=width) | st.sampled_from([0.0, -0.0, 1.0, -2.5])
     if data.draw(st.booleans()):
         values |= st.sampled_from([np.nan, np.inf, -np.inf])
     p, y = (

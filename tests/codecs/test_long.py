@@ -186,7 +186,7 @@ def test_other_columns_are_not_looked_at():
         (small(), {"columns": "A"}, ["?columns"]),
         (small(unique_id=["b", None, None]), {}, ["/unique_id/1", "/unique_id/2"]),
         (small(unique_id=pa.array(["b", None, "a"]).dictionary_encode()), {}, ["/unique_id/1"]),
-        (small(cutoff=[1.0, float("nan"), float("inf")]), {}, ["/cutoff/1", "/cutoff/2"]),
+        (small(cutoff=[1.0, float("nan"), None]), {}, ["/cutoff/2"]),
     ],
 )
 def test_mistakes_are_pointed_at(made, query, at):
@@ -230,6 +230,8 @@ def test_no_rows():
         (pa.array([2**64 - 1, 0], pa.uint64()), [2**64 - 1, 0]),
         (pa.array([True, False]), [True, False]),
         (pa.array([0.5, -0.0]), [0.5, -0.0]),
+        (pa.array([float("nan"), float("inf")]), ["NaN", "Infinity"]),
+        (pa.array([-float("inf"), 1.5], pa.float32()), ["-Infinity", 1.5]),
         (pa.array([dt.date(2024, 2, 29), dt.date(1969, 12, 31)]), ["2024-02-29", "1969-12-31"]),
         (pa.array([86_400_000, 0], pa.date64()), ["1970-01-02", "1970-01-01"]),
         (pa.array([0, 1], pa.timestamp("s")), ["1970-01-01T00:00:00", "1970-01-01T00:00:01"]),
@@ -247,7 +249,8 @@ def test_no_rows():
 def test_keys_in_both_formats(keys, says):
     made = pa.table({"key": keys, "y": [1.0, 2.0], "A": [1.0, 2.0]})
     got, text = answers(read_long(write(made), {"group_columns": "key"}))
-    assert got["key"].combine_chunks().equals(keys)
+    assert got["key"].type == keys.type
+    assert str(got["key"].combine_chunks()) == str(keys)  # in which NaN is NaN
     listed = plain_json.loads(text)["groups"]["key"]
     assert len(set(listed)) == 2
     assert says is None or listed == says
@@ -312,7 +315,7 @@ def with_eight_keys(key):
     return memoryview(write(pa.table({**dict.fromkeys(KEYS, key), **numbers}))), columns
 
 
-@pytest.mark.parametrize("kind", ["views", "codes", "texts"])
+@pytest.mark.parametrize("kind", ["views", "codes", "texts", "floats"])
 def test_what_finding_runs_takes_is_bounded_beforehand(kind):
     rows, size = 20_000, 100
     texts = pa.array(["b" * size, "c" * size])
@@ -320,6 +323,7 @@ def test_what_finding_runs_takes_is_bounded_beforehand(kind):
         "views": lambda: views(rows, size),
         "codes": lambda: pa.DictionaryArray.from_arrays(np.arange(rows, dtype=np.int8) % 2, texts),
         "texts": lambda: texts.take(np.arange(rows) % 2),
+        "floats": lambda: pa.array(np.where(np.arange(rows) % 2, np.nan, 1.0)),
     }[kind]()
     body, columns = with_eight_keys(key)
     table = long.decode(body, SKIP, columns, check=check_of(body, 1 << 26), max_elements=1 << 20)

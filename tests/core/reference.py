@@ -32,7 +32,10 @@ def score_series(p, y, loss, *, block=True, missing="propagate", zero_division="
         else:
             gradient = sign * np.minimum(g / d, np.finfo(p.dtype).max)
             if not block:
-                gradient -= np.nan_to_num(np.sign(p)) * (g * ((error / d) / d))
+                side = np.nan_to_num(np.sign(p))
+                gradient = sign * (g / d) - side * (g * ((error / d) / d))
+                joined = (sign - side * (error / d)) * g / d
+                gradient = np.where(np.isfinite(gradient), gradient, joined)
         most = np.finfo(p.dtype).max
         gradient = np.clip(gradient, -most, most)
         gradient[~(counted & sound)] = 0

@@ -98,12 +98,6 @@ def check(kernel, p, y, lengths, options):
 def test_awkward_values(kernel, dtype, spec, missing, zero_division):
     p, y = adversarial(dtype, finite=False)
     options = ScoreOptions((spec,), gradients=True, missing=missing, zero_division=zero_division)
-    if spec.name == "smape" and not spec.block_denom_grad:
-        # Here one overflow decides the sign; the factored form is checked by its own test.
-        with np.errstate(all="ignore"):
-            d = np.abs(p) + np.abs(y)
-            keep = ~(d > 0) | ~np.isfinite(d) | np.isfinite(1 / d)
-        p, y = p[keep], y[keep]
     lengths = np.ones(len(p), np.int64)
     check(kernel, p, y, lengths, options)
     rng = np.random.default_rng(0)
@@ -111,17 +105,6 @@ def test_awkward_values(kernel, dtype, spec, missing, zero_division):
     cuts = np.sort(rng.integers(0, len(p), 40))
     lengths = np.diff(np.concatenate([[0], cuts, [len(p)]]))  # some are empty
     check(kernel, p[order], y[order], lengths, options)
-
-
-@each_kernel
-@each_dtype
-def test_overflow_keeps_the_sign_of_the_gradient(kernel, dtype):
-    tiny = np.finfo(dtype).smallest_subnormal
-    p, y = (np.array(side, dtype) * tiny for side in ([3, 1, -3, 5, 0], [1, 3, -1, 5, 4]))
-    options = ScoreOptions((LossSpec("smape", block_denom_grad=False),), gradients=True)
-    gradient = run(kernel, p, y, [1] * 5, options).gradients["smape"].numpy()
-    assert np.isfinite(gradient).all()
-    assert np.sign(gradient).tolist() == [1, -1, -1, 0, -1]
 
 
 @each_kernel

@@ -155,7 +155,7 @@ def test_repr_shows_what_differs_from_the_default():
     "name",
     [
         "core.losses", "core.options", "core.ragged", "core.scoring", "core.table.groups",
-        "core.table.score", "service.engine.policy",
+        "core.table.layout", "core.table.score", "service.engine.policy",
     ],
 )  # fmt: skip
 def test_examples_in_docstrings_run(name):

@@ -150,7 +150,7 @@ def test_the_rows_of_a_series_do_not_matter_where_they_stand():
         (pa.array([1, None, 2, 3]), [1]),
         (pa.array(["a", None, "b", "c"]).dictionary_encode(), [1]),
         (pa.DictionaryArray.from_arrays([0, 1, 0, 1], pa.array(["a", None])), [1, 3]),
-        (pa.array([0.0, float("nan"), float("inf"), None]), [1, 2, 3]),
+        (pa.array([0.0, float("nan"), float("inf"), None]), [3]),
         (pa.array(["a", None, "b", "c"], pa.string_view()), [1]),
     ],
     ids=lambda one: str(getattr(one, "type", "")),

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import Any
 
 import httpx
 from conftest import ROOT
+from instance import serving
 from pages import Block
+from standins import standing_in
 
 _PRINTED = "http://127.0.0.1:8000"
 _FLAG = re.compile(r"loss-scoring serve[^#\n]*")
+_SERVES = re.compile(r"(?:[A-Z_]+=\S+ )*loss-scoring serve[^\n]*\n?")
+_STANDIN = re.compile(r"# run by the tests on a stand-in for (\w+);")
 
 
 def prepare(directory: Path) -> None:
@@ -70,6 +75,10 @@ class Runner:
             subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
         self._printed = None
 
+    def __getitem__(self, name: str) -> Any:
+        """Return what the page has named so."""
+        return self._namespace[name]
+
     def finish(self) -> None:
         """Fail if a request was refused and the page did not say so."""
         assert self._unread is None, f"{self._page}: a request shown gets {self._unread}"
@@ -78,7 +87,9 @@ class Runner:
         source = block.text.replace(_PRINTED, self._url)
         code = compile("\n" * block.line + source, self._page, "exec")
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.chdir(self._directory):
+        named = _STANDIN.match(block.text)
+        library = standing_in(named[1]) if named else contextlib.nullcontext()
+        with contextlib.redirect_stdout(printed), contextlib.chdir(self._directory), library:
             exec(code, self._namespace)  # noqa: S102 - our own pages
         self._printed = printed.getvalue()
         self.ran.append(block)
@@ -91,6 +102,9 @@ class Runner:
             self._printed = None
             return
         check_flags(block.text)
+        if _SERVES.fullmatch(block.text):
+            self._serve(block)
+            return
         run = subprocess.run(
             ["bash", "-ec", block.text.replace(_PRINTED, self._url)],
             cwd=self._directory,
@@ -101,6 +115,16 @@ class Runner:
         )
         self._printed = run.stdout
         self.ran.append(block)
+
+    def _serve(self, block: Block) -> None:
+        """Start a service until it is ready, and hold it to an exit status of 0."""
+        words = shlex.split(block.text)
+        first = words.index("loss-scoring")
+        variables = dict(word.split("=", 1) for word in words[:first])
+        command = [Path(sys.prefix) / "bin" / words[first], *words[first + 1 :]]
+        with contextlib.chdir(self._directory), serving(*command, **variables):
+            self.ran.append(block)
+        self._printed = None
 
     def _json(self, block: Block) -> None:
         document = json.loads(block.text)

@@ -33,7 +33,7 @@ def test_most_blocks_run():
     code = [block for block in everything if block.kind in ("python", "sh")]
     not_run = [block for block in code if block.why_not]
     assert len(code) >= 20
-    assert len(not_run) <= len(code) / 3, [block.why_not for block in not_run]
+    assert len(not_run) <= 4, [block.why_not for block in not_run]
 
 
 @pytest.fixture
@@ -57,6 +57,8 @@ BAD = '{"series": [{"prediction": [1], "target": []}]}'
         [("sh", "false\necho 1")],
         [("sh", "make nothing-of-the-kind")],
         [("sh", "loss-scoring serve --no-such-flag")],
+        [("sh", "loss-scoring serve --max-elements 0")],
+        [("python", "# run by the tests on a stand-in for prefect;\nimport dagster")],
         [("sh", "LOSS_SCORING_NO_SUCH=1 true")],
         [("python", "print('[1]')"), ("json", "[2]")],
         [("python", "print(1)"), ("output", "2")],
