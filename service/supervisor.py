@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from service.http.keys import Keys
 from service.settings import Settings
 from service.telemetry.logs import configure
 from service.telemetry.shared import SharedMetrics
@@ -31,7 +32,7 @@ _SOUND_S = 10
 """A child that lived so long is replaced without delay."""
 _TICK_S = 0.5
 _GRACE_S = 2
-_FAILED, _CUT_OFF = 3, 1
+_WRONG_SETTING, _FAILED, _CUT_OFF = 2, 3, 1
 
 
 class Child:
@@ -312,6 +313,11 @@ def main() -> None:
     """Supervise the service that the environment describes."""
     settings = Settings.from_environment()
     configure(settings, "supervisor")
+    try:
+        Keys.of(settings)  # which each front end would refuse, too
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(_WRONG_SETTING)
     sys.exit(Supervisor(settings).run())
 
 
