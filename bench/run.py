@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from core.cores import available_cores
+
 HERE = Path(__file__).parent
 PARTS = {
     "kernel": ["kernel.py", "--repeats", "7"],
@@ -30,7 +32,7 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
-        f"{len(os.sched_getaffinity(0))} CPUs ({cpu}), {memory:.0f} GiB, no GPU used; "
+        f"{available_cores()} CPUs ({cpu}), {memory:.0f} GiB, no GPU used; "
         f"Python {platform.python_version()}, {packages}."
     )
 

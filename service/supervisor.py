@@ -18,8 +18,11 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
+from service.http.keys import Keys
 from service.settings import Settings
+from service.starts import FailedStarts
 from service.telemetry.logs import configure
 from service.telemetry.shared import SharedMetrics
 
@@ -31,7 +34,8 @@ _SOUND_S = 10
 """A child that lived so long is replaced without delay."""
 _TICK_S = 0.5
 _GRACE_S = 2
-_FAILED, _CUT_OFF = 3, 1
+_LONGEST_MESSAGE = 1 << 12
+_WRONG_SETTING, _FAILED, _CUT_OFF, _LOST = 2, 3, 1, 70
 
 
 class Child:
@@ -85,11 +89,11 @@ class Child:
         """Whether it refused to start, and ever did: no other start will go better."""
         return not self.ever_ready and (self.running.returncode or 0) > 0
 
-    def hear(self) -> list[dict[str, int]]:
+    def hear(self) -> list[dict[str, Any]]:
         """Take its messages."""
         messages = []
         with suppress(OSError):
-            while raw := self.control.recv(256):
+            while raw := self.control.recv(_LONGEST_MESSAGE):
                 messages.append(json.loads(raw))
                 self._heard = time.monotonic()
         return messages
@@ -149,6 +153,7 @@ class Supervisor:
         settings: Those of the service; children read theirs from the same environment.
         worker: The command of the device worker.
         frontend: The command of a front end.
+        starts: Decides when no worker will ever be ready again.
     """
 
     def __init__(
@@ -156,8 +161,10 @@ class Supervisor:
         settings: Settings,
         worker: Sequence[str] = (sys.executable, "-P", "-m", "service.cli.worker"),
         frontend: Sequence[str] = (sys.executable, "-P", "-m", "service.cli.frontend"),
+        starts: FailedStarts | None = None,
     ) -> None:
         self._settings = settings
+        self._starts = starts or FailedStarts()
         self._commands = worker, frontend
         self._stops = 0
         self._signals, writes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -192,10 +199,14 @@ class Supervisor:
         self._children = [self._worker, *self._frontends]
         self._ending = "none"
         self._worker_id = 0
+        self._reason = ""
         try:
             while not self._stops:
                 if not self._keep_running():
                     return _FAILED
+                if self._starts.too_many:
+                    self._give_up()
+                    return _LOST
                 self._wait()
             listening.close()
             return self._drain()
@@ -249,26 +260,50 @@ class Supervisor:
     def _see_to_worker(self) -> None:
         nursery = self._worker
         if nursery.alive:
-            for message in nursery.hear():
-                if "ready" in message:
-                    nursery.became_ready()
-                    self._worker_id = message["ready"]
-                    for child in self._frontends:
-                        if child.serving:
-                            self._introduce(child)
-                elif "ended" in message and nursery.ready:
-                    self._worker_ended(message["ended"])
+            self._listen_to_worker()
         hung = nursery.kill_if_silent(self._settings.hung_s)  # the worker dies with it
-        if nursery.ended() and nursery.ready:
-            self._worker_ended(1 if hung else 0)
+        if hung and not nursery.ready:
+            self._reason = f"it was not ready after {_STARTING_S} s"
+        if nursery.ended():
+            code = nursery.running.returncode
+            self._worker_ended((1 if hung else 0) if nursery.ready else code)
         nursery.restart_if_due()
+        if nursery.serving:
+            self._starts.sound()
+
+    def _listen_to_worker(self) -> None:
+        for message in self._worker.hear():
+            if "ready" in message:
+                self._worker.became_ready()
+                self._worker_id = message["ready"]
+                for child in self._frontends:
+                    if child.serving:
+                        self._introduce(child)
+            elif "failed" in message:
+                self._reason = message["failed"]
+            elif "ended" in message:
+                self._worker_ended(message["ended"])
 
     def _worker_ended(self, code: int) -> None:
+        why, self._reason = self._reason or f"it ended with {code}", ""
+        if not self._worker.ready:
+            log.warning("the worker did not become ready: %s", why)
+            self._starts.failed(why)
+            return
+        self._starts.sound()
         log.warning("the worker ended with %d", code)
         self._metrics.ended("worker")
         self._worker.ready = False
         killed = code in (0, -signal.SIGKILL)
         self._ending = "killed" if killed else "crashed"
+
+    def _give_up(self) -> None:
+        """Say why: whoever starts the service anew can see more than this process, and do more."""
+        starts = self._starts
+        log.error(
+            "giving up: no worker was ready for %.0f s, and %d starts failed, the last one as %s",
+            *(starts.seconds, starts.count, starts.why),
+        )
 
     def _introduce(self, child: Child) -> None:
         """Give a front end and the worker the ends of a socket.
@@ -312,6 +347,11 @@ def main() -> None:
     """Supervise the service that the environment describes."""
     settings = Settings.from_environment()
     configure(settings, "supervisor")
+    try:
+        Keys.of(settings)  # which each front end would refuse, too
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(_WRONG_SETTING)
     sys.exit(Supervisor(settings).run())
 
 

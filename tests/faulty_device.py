@@ -3,7 +3,8 @@
 ``faulty_device.py serve`` is the service in one process, ``faulty_device.py PARENT CONTROL`` the
 worker under a supervisor. CHAOS_DIR is a folder: while ``gate`` lies there, a prediction that
 begins with BLOCK holds the device, and says so by ``blocked``; ``ledger`` gets a line for each
-batch that was begun: the first prediction and the length of every series.
+batch that was begun: the first prediction and the length of every series. Once ``lost`` lies there
+no other worker can open the device: the start ``fails`` or ``crashes``, as the file says.
 CHAOS_MEMORY: elements that a batch may have. CHAOS_BATCH_S: seconds that each batch takes beside. A
 prediction that begins with POISON fails its batch, with DEADLY ends the process.
 """
@@ -32,10 +33,12 @@ class FaultyKernel:
         self.memory = int(os.environ.get("CHAOS_MEMORY", "1000000000"))
         self.batch_s = float(os.environ.get("CHAOS_BATCH_S", "0"))
         self.real = kernel_for(torch.device("cpu"))
+        self.nursery = os.getpid()
 
     def __call__(
         self, prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
     ) -> Scores:
+        self.be_lost()
         firsts, lengths = prediction[offsets[:-1]].tolist(), offsets.diff().tolist()
         if len(prediction) > self.memory:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -53,6 +56,14 @@ class FaultyKernel:
             time.sleep(0.002)
         time.sleep(self.batch_s)
         return self.real(prediction, target, offsets, options)
+
+    def be_lost(self) -> None:
+        lost = self.folder / "lost"
+        if os.getpid() == self.nursery or not lost.exists():
+            return
+        if lost.read_text() == "crashes":
+            os.abort()
+        raise RuntimeError("CUDA error: the device is lost\nFor debugging consider something")
 
 
 if __name__ == "__main__":

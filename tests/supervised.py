@@ -1,11 +1,14 @@
 """``loss-scoring serve`` whose worker or front ends are a script: supervised.py PART SCRIPT.
 
-As ``service.supervisor``, it imports nothing large.
+As ``service.supervisor``, it imports nothing large. CHAOS_GIVE_UP: after how many failed starts in
+how many seconds it does.
 """
 
+import os
 import sys
 
 from service.settings import Settings
+from service.starts import FailedStarts
 from service.supervisor import Supervisor
 from service.telemetry.logs import configure
 
@@ -14,4 +17,6 @@ if __name__ == "__main__":
     command = {part: (sys.executable, script)}
     settings = Settings.from_environment()
     configure(settings, "supervisor")
-    sys.exit(Supervisor(settings, **command).run())
+    most, seconds = os.environ.get("CHAOS_GIVE_UP", "5 90").split()
+    starts = FailedStarts(int(most), float(seconds))
+    sys.exit(Supervisor(settings, starts=starts, **command).run())

@@ -11,7 +11,6 @@ in another order, and the same request would change its last bits once the compi
 """
 
 import itertools
-import os
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.buffers import BufferPool
+from core.cores import available_cores
 from core.kernels.fused_loops import LANES, sweep
 from core.kernels.interface import Scores
 from core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
@@ -37,12 +37,6 @@ _NONE_KNOWN = np.empty((0, len(LOSSES)), np.int64)
 _OUTPUTS = BufferPool(retain_bytes=256 << 20)
 """Three gradients of a batch of 4 Mi float64 are 96 MiB; two such answers may be under way."""
 Columns = dict[str, NDArray[Any]]
-
-
-def _available_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +109,12 @@ class FusedCpuKernel:
     """Scores on the CPU; see ``core.kernels.interface.Kernel``.
 
     Args:
-        threads: How many threads share a large batch, the caller included; all CPUs this process
-            may use by default.
+        threads: How many threads share a large batch, the caller included; by default one for
+            each processor that this process may use.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = _available_cpus() if threads is None else threads
+        self.threads = available_cores() if threads is None else threads
         if self.threads < 1:
             raise ValueError(f"threads is at least 1, not {self.threads}")
 

@@ -39,6 +39,8 @@ _UNFIT, _CANNOT_START, _LOST = 0, 3, 70
 _SOUND_S = 1
 """Who lived so long is replaced without delay."""
 _LONGEST_DELAY_S = 1
+_LONGEST_REASON = 300
+"""Letters, which JSON may write as 12 bytes each; the supervisor takes messages of 4096."""
 
 
 def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
@@ -57,7 +59,11 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
     configure(settings, "worker")
     no_cuda = settings.device == "auto" and not Path("/dev/nvidiactl").exists()
     if settings.device == "cpu" or no_cuda:
-        make(torch.device("cpu")).warm_up()
+        try:
+            make(torch.device("cpu")).warm_up()
+        except Exception as error:
+            _tell(control, error)
+            raise
     gc.collect()
     gc.freeze()  # shared with the workers, as long as nobody writes to it
     early = 0
@@ -82,9 +88,18 @@ def _run(
     """Serve front ends until the process is ended; never returns."""
     try:
         uvloop.run(_serve(settings, make(choose_device(settings.device)), control))
-    except Exception:
+    except Exception as error:
         log.exception("the worker cannot start")
+        _tell(control, error)
     os._exit(_CANNOT_START)
+
+
+def _tell(control: socket.socket, error: Exception) -> None:
+    """Let the supervisor know why there is no worker."""
+    first_line = str(error).partition("\n")[0]  # CUDA adds advice
+    why = f"{type(error).__name__}: {first_line}"[:_LONGEST_REASON]
+    with suppress(OSError):
+        control.send(json.dumps({"failed": why}).encode())
 
 
 async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socket) -> None:

@@ -1,16 +1,16 @@
 """Threads that read and write bodies, beside the event loop."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from core.cores import available_cores
 from service.http.room import Hold
 
 _T = TypeVar("_T")
 
-_COUNT = min(8, (os.cpu_count() or 1) + 2)
+_COUNT = min(8, available_cores() + 2)
 """The numbers of a body are read without the GIL, the rest is not."""
 
 

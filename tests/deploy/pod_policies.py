@@ -162,8 +162,6 @@ def resources(rendered: Rendered) -> Complaints:
     requests, limits = found.get("requests", {}), found.get("limits", {})
     if "cpu" not in requests:
         yield "no request of cpu"
-    if "cpu" in limits:
-        yield "a quota of cpu stops a kernel that has a thread for each processor of the node"
     if "memory" not in limits:
         yield "no limit of memory"
     if requests.get("memory") != limits.get("memory"):

@@ -105,7 +105,6 @@ CASES: list[tuple[str, str, list[Edit]]] = [
     ("drain", "drained", [pod("terminationGracePeriodSeconds", 39)]),
     ("drain", "drained", [setting("SHUTDOWN_S", "60")]),
     ("requests and limits", "request of cpu", [container("resources requests cpu", GONE)]),
-    ("requests and limits", "quota", [container("resources limits cpu", "6")]),
     ("requests and limits", "limit of memory", [container("resources limits memory", GONE)]),
     ("requests and limits", "need not be there", [container("resources requests memory", "1Gi")]),
     ("memory suffices", "less than", [container("resources limits memory", "8Gi")]),
