@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from service.early_stop import STOPS
 from service.http.keys import Keys
 from service.settings import Settings
 from service.starts import FailedStarts
@@ -169,8 +170,9 @@ class Supervisor:
         self._stops = 0
         self._signals, writes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
-        for stop in (signal.SIGTERM, signal.SIGINT):
+        for stop in STOPS:
             signal.signal(stop, self._count_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # whoever became this process waited so
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _count_stop(self, *_: object) -> None:

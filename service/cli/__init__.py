@@ -1,5 +1,8 @@
 """The command line ``loss-scoring``."""
 
+from service import early_stop  # noqa: F401 - first, as what comes below takes seconds
+
+# isort: split
 import sys
 
 import typer

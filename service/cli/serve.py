@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp
 
 from service.app import choose_device, create_app
+from service.early_stop import STOPS
 from service.http.protocol import bounded
 from service.settings import Settings
 from service.telemetry.logs import configure
@@ -33,8 +34,9 @@ of two got 30; with 2 handles each, 18."""
 
 
 class _Server(uvicorn.Server):
-    """Drains on a signal, be it amid the start, and exits 0.
+    """Drains on a signal, and exits 0; at once amid the start, when there is nothing to drain.
 
+    A thread that compiles cannot be called off, and the event loop would wait for it to the end.
     uvicorn would raise the signal again once it has drained, and ends on a second one if that is
     SIGINT and it does not wait for the application, as it does while a device hangs.
 
@@ -51,6 +53,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
         """Drain; the second time end at once."""
+        if not (self.started or self.server_state.connections):
+            os._exit(0)
         if self.should_exit and not self._patient:
             os._exit(_CUT_OFF)
         self.should_exit = True
@@ -113,6 +117,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     if app is None:
         # In place of this process: the supervisor needs no torch, and its memory.
         os.environ |= {f"LOSS_SCORING_{name.upper()}": str(given[name]) for name in given}
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # they wait until it listens to them
         os.execv(sys.executable, [sys.executable, "-P", "-m", "service.supervisor"])  # noqa: S606
     run_server(app, settings, metrics)
 
@@ -140,7 +145,7 @@ def run_server(
         timeout_graceful_shutdown=settings.shutdown_s,
     )
     server = _Server(config, patient=listening is not None)
-    for stop in (signal.SIGTERM, signal.SIGINT):
+    for stop in STOPS:
         signal.signal(stop, server.handle_exit)
     # A thread that wants the interpreter asks for it after this long. The event loop is such a
     # thread while a large request is decoded; the default of 5 ms is its latency then.

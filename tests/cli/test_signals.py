@@ -3,8 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 SERVER = """
-import asyncio, gc, os, signal
+import asyncio, gc, os, signal, time
+import uvicorn
 from service.cli.serve import run_server
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -18,15 +21,57 @@ async def app(scope, receive, send):
             await asyncio.sleep(60)  # as for a device that hangs
         await send({"type": kind + ".complete"})
 
-def collect():
+def stop(*_):
     os.kill(os.getpid(), signal.SIGTERM)
 
-gc.collect = collect  # it is called between the start and uvicorn's
+{when}
 run_server(app, Settings(port=0), Metrics())
+"""
+BEFORE_UVICORN = "gc.collect = stop  # it is called between the start and uvicorn's"
+COMPILING = """
+def compile_in_a_thread():
+    stop()
+    time.sleep(60)
+
+async def app(scope, receive, send):
+    await asyncio.get_running_loop().run_in_executor(None, compile_in_a_thread)
+"""
+STARTED = """
+startup = uvicorn.Server.startup
+
+async def started(*arguments, **options):
+    await startup(*arguments, **options)
+    stop()
+
+uvicorn.Server.startup = started
+"""
+ACCEPTED = """
+startup = uvicorn.Server.startup
+
+async def accepted(self, *arguments, **options):
+    self.server_state.connections.add(None)
+    stop()
+    await asyncio.sleep(0.1)
+    self.server_state.connections.clear()
+    await startup(self, *arguments, **options)
+
+uvicorn.Server.startup = accepted
 """
 
 
-def test_a_signal_amid_the_start_ends_the_server_and_a_second_one_at_once():
-    command = [sys.executable, "-c", SERVER]
+def run(when: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-c", SERVER.replace("{when}", when)]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
-    assert (ended.returncode, ended.stdout) == (1, "draining\n"), ended.stderr
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("when", [BEFORE_UVICORN, COMPILING])
+def test_a_signal_amid_the_start_ends_the_server_at_once(when):
+    code, said, log = run(when)
+    assert (code, said) == (0, ""), log
+
+
+@pytest.mark.parametrize("when", [STARTED, ACCEPTED])
+def test_a_later_one_drains_what_was_accepted_and_a_second_one_ends_it_at_once(when):
+    code, said, log = run(when)
+    assert (code, said) == (1, "draining\n"), log
