@@ -65,6 +65,15 @@ def test_series_are_rows_of_one_id_and_cutoff_in_the_order_of_time(kind):
     assert [forecasts.row_of(0, i) for i in (0, 1)] == [2, 0]
 
 
+def test_columns_of_nixtla_are_no_models_where_others_stand_for_them(kind):
+    columns = {
+        "shop": ["a", "b"], "real": [1.0, 2.0], "A": [2, 3],
+        "unique_id": [1, 2], "ds": [1, 2], "y": [0.5, 0.5], "__index_level_0__": [0, 1],
+    }  # fmt: skip
+    forecasts = read_frame(kind(columns), Columns(id="shop", time=None, target="real")).forecasts
+    assert forecasts.models == ("A",)
+
+
 def test_the_same_kind_of_frame_comes_back(kind):
     df = kind(LONG)
     reading = read_frame(df, Columns())

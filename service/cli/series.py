@@ -129,6 +129,11 @@ def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block
     if sort:
         fields = [source.schema.field(name) for name in layout.columns]
         whole = pa.Table.from_batches(batches, pa.schema(fields))
+        for key in layout.keys:
+            place = whole.schema.get_field_index(key)
+            type_ = whole.schema.field(key).type
+            if pa.types.is_dictionary(type_):  # Arrow sorts no categories
+                whole = whole.set_column(place, key, whole[key].cast(type_.value_type))
         keys = [(key, "ascending") for key in layout.keys]
         batches = iter(whole.sort_by(keys).to_batches(max_chunksize=1 << 17))
     yield from _long_blocks(batches, layout)

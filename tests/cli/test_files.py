@@ -159,6 +159,15 @@ def test_scattered_rows_are_refused_and_sorted_on_demand(cli, tmp_path):
         assert np.allclose(*values, rtol=1e-13, atol=0, equal_nan=True)
 
 
+def test_scattered_rows_of_categories_are_sorted_as_well(cli, tmp_path):
+    ids = pa.array(["b", "a", "b"]).dictionary_encode()
+    path, output = tmp_path / "f.parquet", tmp_path / "scores.parquet"
+    pq.write_table(pa.table({"unique_id": ids, "y": [1.0, 2, 3], "m": [2.0, 4, 6]}), path)
+    assert cli("score", path, "--sort", "-o", output)[0] == 0
+    scores = pq.read_table(output).select(["unique_id", "length", "mae"])
+    assert scores.to_pydict() == {"unique_id": ["a", "b"], "length": [1, 2], "mae": [2.0, 2.0]}
+
+
 @pytest.mark.parametrize("batch_rows", [1, 300, 1 << 17])
 def test_the_answer_is_that_of_the_whole_table(cli, tmp_path, monkeypatch, batch_rows):
     monkeypatch.setattr(open_source, "__defaults__", (batch_rows, ()))

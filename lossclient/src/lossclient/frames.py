@@ -13,8 +13,9 @@ from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key
 from lossclient.grouping import group
 
-_NO_MODEL = re.compile(r".*-(lo|hi)-\d+(\.\d+)?")
-"""Nixtla's prediction intervals: numbers, but not forecasts."""
+_NO_MODEL = re.compile(r"unique_id|ds|cutoff|y|__index_level_\d+__|.*-(lo|hi)-\d+(\.\d+)?")
+"""Numbers, but not forecasts: Nixtla's own columns, also where others are named for them, pandas'
+index, and bounds of prediction intervals. It is the service's rule as well."""
 
 Frame = nw.DataFrame[Any]
 FrameT = TypeVar("FrameT")
