@@ -6,8 +6,8 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS build
 ARG VARIANT=cuda
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
-# The oldest processor that runs the image: with AVX2. All nodes then sum in the same order, so that
-# a series has the same bits on each, and what is compiled here is valid there. On arm64: generic.
+# The oldest processor that runs the image: with AVX2. What is compiled here is then valid on all
+# nodes, and a series has the same bits on each.
 ARG CPU_NAME=x86-64-v3
 WORKDIR /src
 
@@ -36,7 +36,9 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-index --no-deps /wheels/*.whl
 
 # Caches, since the container can write none: numba's in the package, Triton's beside it.
-ENV NUMBA_CPU_NAME=${CPU_NAME}
+# Without its second variable numba adds what this very machine has to that processor.
+ENV NUMBA_CPU_NAME=${CPU_NAME} \
+    NUMBA_CPU_FEATURES=""
 RUN mkdir /opt/triton \
     && set -- compile \
     && if [ "${VARIANT}" = cuda ]; then set -- compile --gpu 0; fi \
@@ -57,7 +59,10 @@ RUN site="$(echo /opt/venv/lib/python3*/site-packages)" \
 
 FROM ${BASE_IMAGE}
 ARG CPU_NAME=x86-64-v3
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="loss-scoring" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.description="Scores forecasts over HTTP: MAE, MAPE and sMAPE per series, with gradients"
 COPY --from=build /opt/triton /opt/triton
 COPY --from=build /opt/venv /opt/venv
@@ -66,6 +71,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     LOSS_SCORING_HOST=0.0.0.0 \
     NUMBA_CPU_NAME=${CPU_NAME} \
+    NUMBA_CPU_FEATURES="" \
     NUMBA_CACHE_LOCATOR_CLASSES=core.compiled.PackagedCache \
     TRITON_CACHE_MANAGER=core.kernels.triton_cache:SeededCache \
     TRITON_SEED_DIR=/opt/triton \

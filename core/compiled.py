@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from numba import njit
-from numba.core.caching import InTreeCacheLocator
+from numba.core.caching import FunctionCache, InTreeCacheLocator
 
 _FAST: Any = {"nogil": True, "error_model": "numpy"}
+_NOT_KEPT = "numba cannot cache on disk, so each start compiles"
 
 
 def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **options: Any) -> Any:
     """Return a function that compiles itself at its first call, and keeps the result on disk.
 
-    It warns where no folder can be written, as then each start compiles.
+    It warns where nothing can be written, as then each start compiles.
 
     Args:
         function: What to compile.
@@ -25,16 +26,28 @@ def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **optio
     """
     texts = [path.read_bytes() for path in (Path(__file__), *sources)]
     function.__qualname__ += f"_{zlib.crc32(b''.join(texts)):x}"  # part of the name of the file
+    loop = njit(**_FAST, **options)(function)
     try:
-        return njit(cache=True, **_FAST, **options)(function)
-    except RuntimeError as error:  # no folder for the cache
-        warnings.warn(f"numba cannot cache on disk, so each start compiles: {error}", stacklevel=2)
-        return njit(**_FAST, **options)(function)
+        # What ``cache=True`` does with numba's own.
+        loop._cache = _Cache(function)  # type: ignore[no-untyped-call] # noqa: SLF001
+    except RuntimeError as error:  # no folder for it
+        warnings.warn(f"{_NOT_KEPT}: {error}", stacklevel=2)
+    return loop
 
 
 def inlined(function: Callable[..., Any], **options: Any) -> Any:
     """Return a function that becomes a part of each compiled one that calls it."""
     return njit(forceinline=True, **_FAST, **options)(function)
+
+
+class _Cache(FunctionCache):
+    """A cache that warns where it cannot be written; numba's own fails the call, once compiled."""
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+        except OSError as error:  # read-only or full; the text is one for all functions: told once
+            warnings.warn(f"{_NOT_KEPT}: {error.strerror}", stacklevel=2)
 
 
 class PackagedCache(InTreeCacheLocator):

@@ -1,5 +1,6 @@
 """The fused CPU kernel against the plain one, and what only it does: threads, pieces, caching."""
 
+import errno
 import itertools
 import math
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numba.core.caching import IndexDataCacheFile, InTreeCacheLocator
 from reference import adversarial
 
 from core import ALL_LOSSES, LossSpec, ScoreOptions, compiled, kernel_for
@@ -188,17 +190,33 @@ def test_without_numba_the_plain_kernel_and_a_warning(monkeypatch):
 
 
 def test_without_a_folder_for_the_cache_it_warns_and_works(monkeypatch):
-    def refuse(*_args, cache=False, **options):
-        if cache:
-            raise RuntimeError("no locator available")
-        return lambda function: function
+    def refuse(_function):
+        raise RuntimeError("no locator available")
 
-    def loop():
-        pass
+    def loop(number):
+        return number + 1
 
-    monkeypatch.setattr(compiled, "njit", refuse)
+    monkeypatch.setattr(compiled, "_Cache", refuse)
     with pytest.warns(UserWarning, match="cannot cache"):
-        assert compiled.compiled(loop) is loop
+        assert compiled.compiled(loop)(1) == 2
+
+
+@pytest.mark.parametrize("step", ["ensure_cache_path", "save"])
+def test_where_the_cache_cannot_be_written_it_warns_and_works(monkeypatch, step):
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def loop(number):
+        return number + 1
+
+    owner = IndexDataCacheFile if step == "save" else InTreeCacheLocator
+    monkeypatch.setattr(owner, step, refuse)
+    monkeypatch.setattr(compiled._Cache._impl_class, "_locator_classes", [compiled.PackagedCache])
+    one = compiled.compiled(loop)
+    with pytest.warns(UserWarning, match="each start compiles: Read-only"):
+        assert one(1) == 2
+    with pytest.warns(UserWarning, match="each start compiles: Read-only"):
+        assert one(1.5) == 2.5
 
 
 def test_what_is_kept_on_disk_is_named_after_all_of_its_sources(tmp_path):

@@ -1,5 +1,6 @@
 """What the image is built from, checked without building it (``make image-test`` does)."""
 
+import os
 import re
 import subprocess
 import sys
@@ -70,3 +71,23 @@ def test_what_the_image_writes_lies_in_the_one_folder_that_can_be_written():
     folders = re.findall(r"(?:HOME|_CACHE_DIR)=(\S+)", dockerfile[dockerfile.rindex("\nFROM") :])
     assert len(folders) == 2
     assert all(Path(folder).is_relative_to("/tmp") for folder in folders)  # noqa: S108 - inside
+
+
+def test_the_image_says_which_version_it_is():
+    label = f'image.version="{PROJECT["project"]["version"]}"'
+    assert label in (ROOT / "Dockerfile").read_text()
+
+
+def test_its_loops_are_compiled_for_a_named_processor_and_nothing_of_the_builder_s():
+    """Else each other processor finds none of them, and compiles at every start."""
+    script = "from numba.core.registry import cpu_target as t\n"
+    script += "print(t.target_context.codegen().magic_tuple()[1:])"
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    given = dict(re.findall(r"^ .*(NUMBA_CPU_\w+)=(\S+)", dockerfile, re.MULTILINE))
+    assert given == {"NUMBA_CPU_FEATURES": '""', "NUMBA_CPU_NAME": "${CPU_NAME}"}
+    assert dockerfile.count("NUMBA_CPU_NAME=") == dockerfile.count("NUMBA_CPU_FEATURES=") == 2
+    given = {"NUMBA_CPU_FEATURES": "", "NUMBA_CPU_NAME": "x86-64-v3"}
+    key = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | given, check=True, capture_output=True
+    ).stdout
+    assert key.strip() == b"('x86-64-v3', '')"

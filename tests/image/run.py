@@ -96,6 +96,23 @@ def it_compiles_nothing(service):
 
 
 @check
+def it_compiles_nothing_on_another_processor_either(service):
+    script = (
+        "import numba.core.codegen as codegen\n"
+        "def host(): raise AssertionError('what was compiled depends on the builder')\n"
+        "codegen.get_host_cpu_features = codegen.ll.get_host_cpu_name = host\n"
+        "from core import warm_up; import torch\n"
+        "warm_up(torch.device('cpu'))\n"
+        "from core.kernels.fused_loops import sweep\n"
+        "print(sum(sweep.stats.cache_hits.values()), sum(sweep.stats.cache_misses.values()))\n"
+    )
+    hits, misses = map(int, service.inside("python3", "-c", script).splitlines()[-1].split())
+    assert hits, "nothing was looked up"
+    assert misses == 0
+    yield f"{hits} of the kernel's forms found, and the builder's processor was not asked for"
+
+
+@check
 def it_is_confined(service):
     script = "import os; print(os.getuid(), os.getgid(), os.getpid())"
     assert service.inside("python3", "-c", script).split()[:2] == ["10001", "10001"]
