@@ -21,7 +21,7 @@ def test_cross_talk():
     check(cross_talk.run(requests=1500))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def little():
     with instance(faulty(), environment=failing_device.LITTLE, **QUEUED) as running:
         yield running
@@ -31,7 +31,7 @@ def test_abandoned(little):
     check(abandoned.findings(little, each=30))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def slow():
     limits = {"batch_elements": 10, "shutdown_s": draining.SHUTDOWN_S, **QUEUED}
     with instance(faulty(), environment=deadlines.SLOW, **limits) as running:
@@ -51,12 +51,10 @@ def test_failing_device(little):
 
 
 def test_draining(slow):
-    """The last test of its service."""
     check(draining.accepted(slow, requests=4))
 
 
 def test_a_second_sigterm(little):
-    """The last test of its service."""
     check(draining.twice(little))
 
 

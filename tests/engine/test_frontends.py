@@ -188,10 +188,8 @@ def test_what_cannot_start_says_so_and_ends(service, wrong):
     assert "cannot" in ended.stderr
 
 
-def test_a_drain_serves_what_was_accepted(service):
-    """The last test, since the service has ended after it."""
-
-    async def drain():
+def test_a_drain_serves_what_was_accepted():
+    async def drain(service):
         first = await block(service)
         waits = (await Connection.open(service)).begin(post(tagged(8.5)))
         await queued(service, 1)
@@ -206,7 +204,8 @@ def test_a_drain_serves_what_was_accepted(service):
         assert losses(await first) == [777]
         assert losses(await waits) == [8.5]
 
-    others = processes(service)
-    play(drain())
-    assert service.exit_code(20) == 0
-    wait_until(lambda: not any(map(stat_of, others)))
+    with fleet() as service:
+        others = processes(service)
+        play(drain(service))
+        assert service.exit_code(20) == 0
+        wait_until(lambda: not any(map(stat_of, others)))

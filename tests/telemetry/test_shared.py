@@ -18,7 +18,7 @@ from scrape import samples, scrape, total
 
 from service.telemetry import shared
 
-FRONTENDS, REQUESTS = 2, 240
+FRONTENDS, CLIENTS = 2, 24
 ROLES = ("frontend", "worker")
 MIXED = {"losses": ["mae", "mape"], "series": [{"prediction": [1.0, 2.0], "target": [0.0, 1.0]}]}
 
@@ -30,6 +30,7 @@ def service(tmp_path_factory):
         patch.setenv("TMPDIR", str(shared_files))
         with instance(faulty(FRONTENDS), frontends=FRONTENDS, device="cpu", **QUEUED) as one:
             one.temporary = shared_files
+            one.sent = 0  # tests of this file can run in any order
             yield one
 
 
@@ -41,13 +42,19 @@ def scored(text):
     return total(text, "loss_scoring_requests_total", route="/score", status="200")
 
 
-async def send(service, count, body=MIXED):
-    async def some(number):
-        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
-            for _ in range(number):
-                (await client.post("/score", json=body)).raise_for_status()
+def send(service, each):
+    """Have clients score something, each that often."""
 
-    await asyncio.gather(*(some(count // 24) for _ in range(24)))
+    async def some():
+        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+            for _ in range(each):
+                (await client.post("/score", json=MIXED)).raise_for_status()
+
+    async def all_of_them():
+        await asyncio.gather(*(some() for _ in range(CLIENTS)))
+
+    asyncio.run(all_of_them())
+    service.sent += CLIENTS * each
 
 
 def settled(service, count, of=scored):
@@ -64,31 +71,30 @@ def read(folder):
 
 
 def test_what_happened_is_told_though_nobody_asks(service):
-    before = scored(scrape(service.url))
-    asyncio.run(send(service, 24))
+    send(service, 1)
     (folder,) = folders(service)
-    wait_until(lambda: scored(read(folder)) == before + 24)
+    wait_until(lambda: scored(read(folder)) == service.sent)
 
 
 def test_whoever_is_asked_tells_of_all(service):
-    asyncio.run(send(service, REQUESTS - 24))
-    for text in settled(service, REQUESTS):
-        assert scored(text) == REQUESTS
-        assert total(text, "loss_scoring_request_seconds_count", format="json") == REQUESTS
-        assert total(text, "loss_scoring_stage_seconds_count") == 4 * REQUESTS
+    send(service, 9)
+    for text in settled(service, service.sent):
+        assert scored(text) == service.sent
+        assert total(text, "loss_scoring_request_seconds_count", format="json") == service.sent
+        assert total(text, "loss_scoring_stage_seconds_count") == 4 * service.sent
         for loss in ("mae", "mape"):
-            assert total(text, "loss_scoring_scored_series_total", loss=loss) == REQUESTS
-            assert total(text, "loss_scoring_scored_elements_total", loss=loss) == 2 * REQUESTS
-        assert total(text, "loss_scoring_masked_elements_total", loss="mape") == REQUESTS
+            assert total(text, "loss_scoring_scored_series_total", loss=loss) == service.sent
+            assert total(text, "loss_scoring_scored_elements_total", loss=loss) == 2 * service.sent
+        assert total(text, "loss_scoring_masked_elements_total", loss="mape") == service.sent
         assert total(text, "loss_scoring_masked_elements_total", loss="smape") == 0
         assert total(text, "loss_scoring_processes", role="frontend") == FRONTENDS
         assert total(text, "loss_scoring_processes", role="worker") == 1
         assert total(text, "loss_scoring_ready_processes") == FRONTENDS
     batched = settled(
-        service, 2 * REQUESTS, lambda text: total(text, "loss_scoring_batch_elements_sum")
+        service, 2 * service.sent, lambda text: total(text, "loss_scoring_batch_elements_sum")
     )
-    assert total(batched[0], "loss_scoring_batch_elements_sum") == 2 * REQUESTS
-    assert total(batched[0], "loss_scoring_batch_requests_sum") == REQUESTS
+    assert total(batched[0], "loss_scoring_batch_elements_sum") == 2 * service.sent
+    assert total(batched[0], "loss_scoring_batch_requests_sum") == service.sent
 
 
 def counters(text):
@@ -100,7 +106,8 @@ def counters(text):
 
 
 def test_nothing_goes_backwards_when_processes_are_killed(service):
-    before = settled(service, REQUESTS)[-1]
+    send(service, 1)
+    before = settled(service, service.sent)[-1]
     restarts = {role: total(before, "loss_scoring_restarts_total", role=role) for role in ROLES}
     frontends, worker = service.frontends, service.worker
     (folder,) = folders(service)
@@ -113,8 +120,8 @@ def test_nothing_goes_backwards_when_processes_are_killed(service):
         after = scrape(service.url)
         assert all(counters(after)[key] >= value for key, value in counters(before).items())
         before = after
-    asyncio.run(send(service, REQUESTS))
-    assert {scored(text) for text in settled(service, 2 * REQUESTS)} == {2 * REQUESTS}
+    send(service, 9)
+    assert {scored(text) for text in settled(service, service.sent)} == {service.sent}
     for role in ROLES:
         wait_until(
             lambda role=role: (
@@ -142,12 +149,14 @@ def test_a_refusal_is_counted_with_its_reason(service):
     assert {refused(text) for text in settled(service, before + 1, refused)} == {before + 1}
 
 
-def test_the_directory_goes_with_the_supervisor(service):
-    """The last test, since the service has ended after it."""
-    assert folders(service)
-    service.signal()
-    assert service.exit_code(30) == 0
-    assert not folders(service)
+def test_the_directory_goes_with_the_supervisor(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with instance(faulty(1), frontends=1, device="cpu") as service:
+        service.temporary = tmp_path
+        assert folders(service)
+        service.signal()
+        assert service.exit_code(30) == 0
+        assert not folders(service)
 
 
 DIES = """
