@@ -1,23 +1,32 @@
-"""The health check of the container, which has no curl: ``python -m service.health``."""
+"""The health check of the container, which has no curl: ``python -m service.health``.
+
+It asks where the environment says that the service listens; of flags it knows nothing.
+"""
 
 import http.client
 import os
 import sys
 
 _TIMEOUT_S = 3
+_ALL_ADDRESSES = {"0.0.0.0", "::"}  # noqa: S104 - not to listen on
 _UNAUTHORIZED = 401  # the probes need a key: it answers, and who has no key cannot know more
 
 
 def main() -> int:
     """Ask ``/readyz`` of the service in this container; returns 0 if it takes requests, else 1."""
-    port = int(os.environ.get("LOSS_SCORING_PORT", "8000"))
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
+    host = os.environ.get("LOSS_SCORING_HOST", "127.0.0.1")
+    host = "127.0.0.1" if host in _ALL_ADDRESSES else host
+    port = os.environ.get("LOSS_SCORING_PORT", "8000")
+    if not port.isdecimal():
+        sys.stderr.write(f"LOSS_SCORING_PORT is no port: {port!r}\n")
+        return 1
+    connection = http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
         said = answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        sys.stderr.write(f"no answer on port {port}: {error}\n")
+        sys.stderr.write(f"no answer of {host}, port {port}: {error}\n")
         return 1
     finally:
         connection.close()

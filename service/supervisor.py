@@ -184,10 +184,10 @@ class Supervisor:
         # Shared memory costs descriptors, and so do connections; children inherit this.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        try:
-            where = settings.host, settings.port
-            listening = socket.create_server(where, family=family, backlog=2048)
+        where, v6 = (settings.host, settings.port), ":" in settings.host
+        family = socket.AF_INET6 if v6 else socket.AF_INET
+        try:  # `::` takes IPv4 as well, as where there is one process
+            listening = socket.create_server(where, family=family, backlog=2048, dualstack_ipv6=v6)
         except OSError as error:
             log.error("cannot listen: %s", error)  # noqa: TRY400 - that is all there is to know
             return _FAILED

@@ -1,6 +1,7 @@
 """The container's health check, as a command of its own against real sockets."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -10,10 +11,10 @@ import pytest
 from instance import free_port, instance
 
 
-def checked(port):
+def checked(port, host="127.0.0.1"):
     return subprocess.run(
         [sys.executable, "-m", "service.health"],
-        env=os.environ | {"LOSS_SCORING_PORT": str(port)},
+        env=os.environ | {"LOSS_SCORING_PORT": str(port), "LOSS_SCORING_HOST": host},
         capture_output=True,
         text=True,
         check=False,
@@ -26,7 +27,21 @@ def test_it_is_well_while_the_service_takes_requests():
         assert (done.returncode, done.stdout) == (0, '{"status":"ready"}\n'), done.stderr
     gone = checked(service.port)
     assert gone.returncode == 1
-    assert f"no answer on port {service.port}" in gone.stderr
+    assert f"no answer of 127.0.0.1, port {service.port}" in gone.stderr
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
+@pytest.mark.parametrize("frontends", [0, 1])
+def test_all_addresses_of_ipv6_are_those_of_ipv4_too(frontends):
+    with instance(host="::", frontends=frontends, device="cpu") as service:  # asked by IPv4
+        assert checked(service.port, "::").returncode == 0
+        assert checked(service.port, "::1").returncode == 0
+
+
+@pytest.mark.parametrize("port", ["", "http"])
+def test_a_port_that_is_none_is_named(port):
+    done = checked(port)
+    assert (done.returncode, done.stderr) == (1, f"LOSS_SCORING_PORT is no port: {port!r}\n")
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 0), (503, 1), (500, 1)])
