@@ -8,8 +8,7 @@ import os
 import sys
 
 from service.settings import Settings
-from service.starts import FailedStarts
-from service.supervisor import Supervisor
+from service.supervisor import FailedStarts, Supervisor
 from service.telemetry.logs import configure
 
 if __name__ == "__main__":

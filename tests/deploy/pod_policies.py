@@ -9,7 +9,7 @@ from sizes import bytes_of, most_memory
 
 from service.http.auth import PROBES
 from service.settings import Settings
-from service.supervisor import _STARTING_S
+from service.supervisor import STARTING_S
 
 Complaints = Iterator[str]
 _PREFIX = "LOSS_SCORING_"
@@ -136,7 +136,7 @@ def probe_times(rendered: Rendered) -> Complaints:
         kind: probe["periodSeconds"] * probe["failureThreshold"]
         for kind, probe in _probes(rendered).items()
     }
-    if most["startup"] < _STARTING_S:
+    if most["startup"] < STARTING_S:
         yield "a start has less time than the supervisor gives it"
     if (
         most["liveness"] - _probes(rendered)["liveness"]["periodSeconds"]

@@ -115,11 +115,11 @@ def test_log_lines_that_are_quoted_are_written_by_the_code():
 
 def test_exit_codes_are_those_of_the_code():
     from service.cli.serve import _CUT_OFF, _FAILED
-    from service.supervisor import _LOST
+    from service.supervisor import LOST
 
     page = OPERATIONS.read_text()
-    assert f"exit code {_LOST}, `giving up`" in page
-    assert f"ends with status {_LOST}," in page
+    assert f"exit code {LOST}, `giving up`" in page
+    assert f"ends with status {LOST}," in page
     assert f"exit code {_FAILED} |" in page
     assert f"exit code 137 or {_CUT_OFF} after a termination" in page
 

@@ -284,8 +284,8 @@ def test_memory_of_a_withdrawn_request_is_kept_until_the_worker_lets_go(monkeypa
     async def main():
         async with front_end() as engine:
             late, placed = [], threading.Event()
-            place, report = engine._place, engine._placed
-            monkeypatch.setattr(engine, "_place", lambda job: (place(job), placed.set()))
+            place, report = engine._placing.place, engine._placed
+            monkeypatch.setattr(engine._placing, "place", lambda job: (place(job), placed.set()))
             monkeypatch.setattr(engine, "_placed", lambda *said: late.append(said))
             large = ragged([1.0] * MEBI)
             future = submit(engine, large)

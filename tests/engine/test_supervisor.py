@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from family import children, command_of, descriptors, stat_of, wait_until
 
-from service import supervisor
 from service.supervisor import Child
+from service.supervisor import child as starting
 
 STUB = Path(__file__).with_name("stub_family.py")
 
@@ -102,7 +102,7 @@ def test_a_child_that_cannot_be_started_is_tried_again_and_leaves_no_descriptors
     before = descriptors(os.getpid())
     module, name = broken.split(".")
     with monkeypatch.context() as patch:
-        patch.setattr(getattr(supervisor, module), name, fail)
+        patch.setattr(getattr(starting, module), name, fail)
         for _ in range(3):
             assert not child.restart_if_due()
             assert not child.alive

@@ -15,28 +15,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core import Ragged, ScoreOptions, Scores
-from core.buffers import SMALLEST, BufferPool
 from service.engine.drain import DrainRate
 from service.engine.policy import Span
-from service.engine.remote.channel import MOST_DESCRIPTORS, Channel
+from service.engine.remote.channel import MOST_DESCRIPTORS
 from service.engine.remote.job import RemoteJob, error_of
-from service.engine.remote.memory import Place, SharedMemory
+from service.engine.remote.link import TOGETHER, Link
+from service.engine.remote.memory import SharedMemory
+from service.engine.remote.placing import Placing
 from service.engine.remote.suspects import Ending
-from service.engine.remote.wire import Box, Layout, Row, aligned
+from service.engine.remote.wire import Box, Layout, Row
 from service.engine.scorer import Answer, Scorer
 from service.errors import OverloadedError, ScoringError
 
 log = logging.getLogger(__name__)
 
-_RETAINED = 256 << 20
 _COPIED_AT_ONCE = 1 << 22
-_LOOKED_UP = 1 << 16
-"""Bytes of a side below which it is copied, wherever it lies."""
-_TOGETHER = 128
-"""Requests in one message."""
 
 
 class RemoteEngine:
@@ -57,7 +52,7 @@ class RemoteEngine:
         at_once: Scorer | None = None,
     ) -> None:
         self._memory = memory
-        self._pool = BufferPool(_RETAINED, memory.allocate)
+        self._placing = Placing(memory)
         self._cells = memory.allocate(8 * Box.CELLS)
         self._box = Box(self._cells.view(np.uint64))
         self._max_queued_elements = max_queued_elements
@@ -69,9 +64,8 @@ class RemoteEngine:
         self._queued_elements = 0
         self._unsent: list[int] = []
         self._withdrawn: list[int] = []
-        self._known: set[int] = set()
         self._flushing = False
-        self._channel: Channel | None = None
+        self._link: Link | None = None
         self._connected = False
         self._running = False
         self._changed = asyncio.Event()
@@ -110,9 +104,9 @@ class RemoteEngine:
         while not all(job.future.done() for job in self._jobs.values()):
             self._changed.clear()
             await self._changed.wait()
-        if self._channel is not None:
-            self._channel.close()
-            self._channel, self._connected = None, False
+        if self._link is not None:
+            self._link.close()
+            self._link, self._connected = None, False
 
     def score_at_once(
         self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
@@ -151,42 +145,15 @@ class RemoteEngine:
         future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
         if 2 * elements * prediction.dtype.itemsize <= _COPIED_AT_ONCE:
             try:
-                self._place(job)
+                self._placing.place(job)
             except BaseException:
                 self._forget(job)
                 raise
             self._send_soon(job)
         else:
-            placed = loop.run_in_executor(None, self._place, job)
+            placed = loop.run_in_executor(None, self._placing.place, job)
             placed.add_done_callback(lambda done: self._placed(job, done.exception()))
         return future
-
-    def _place(self, job: RemoteJob) -> None:
-        """Find out where the numbers lie, and copy those the worker cannot see."""
-        sides = job.prediction.array, job.target.array
-        found = [
-            self._memory.find(side.ctypes.data, side.nbytes) if side.nbytes > _LOOKED_UP else None
-            for side in sides
-        ]
-        copied: list[NDArray[Any]] = [job.prediction.edges]
-        copied += [side for side, place in zip(sides, found, strict=True) if place is None]
-        size = job.layout.size + sum(aligned(part.nbytes) for part in copied)
-        block = self._pool.empty(max(size, SMALLEST), np.uint8)
-        base = self._memory.find(block.ctypes.data, size)
-        if base is None:  # the pool has lent all it may keep
-            block = self._memory.allocate(size)
-            base = self._memory.find(block.ctypes.data, size)
-        if base is None:
-            return
-        start, places = job.layout.size, []
-        for part in copied:
-            block[start : start + part.nbytes] = part.view(np.uint8)
-            places.append(Place(base.segment, base.start + start))
-            start += aligned(part.nbytes)
-        offsets, *rest = places
-        prediction, target = (place or rest.pop(0) for place in found)
-        job.block = block[: job.layout.size]
-        job.places = offsets, prediction, target, base
 
     def _placed(self, job: RemoteJob, error: BaseException | None) -> None:
         if error is not None:
@@ -237,26 +204,25 @@ class RemoteEngine:
             end: Leads to it.
             ending: How the worker before it ended.
         """
-        if self._channel is not None:
-            self._channel.read()  # its last words
-            self._channel.close()
+        if self._link is not None:
+            self._link.read()  # its last words
+            self._link.close()
         self._judge(ending)
         self._box.clear()
-        self._known.clear()
         self._withdrawn.clear()
         self._unsent = [n for n, job in self._jobs.items() if job.places is not None]
-        self._channel = channel = Channel(end, self._hear, self._disconnected)
+        self._link = link = Link(self._memory, end, self._hear, self._disconnected)
         self._connected = True
-        channel.open()
+        link.open()
         box = self._memory.find(self._cells.ctypes.data, self._cells.nbytes)
         if box is not None:
-            self._tell({"box": box}, {box.segment})
+            link.tell({"box": box}, link.unknown([box]))
         self._flush()
 
     def tell_dropped(self) -> None:
         """Let the worker forget memory that has gone, though there is nothing else to tell."""
-        if self._connected and self._memory.dropped:
-            self._tell({}, set())
+        if self._link is not None and self._connected and self._memory.dropped:
+            self._link.tell({}, set())
 
     def _disconnected(self) -> None:
         self._connected = False
@@ -280,34 +246,22 @@ class RemoteEngine:
     def _flush(self) -> None:
         """Tell the worker all there is to tell, in as few messages as may be."""
         self._flushing = False
-        if not self._connected:
+        link = self._link
+        if link is None or not self._connected:
             return
         while self._unsent or self._withdrawn:
             rows: list[Row] = []
             segments: set[int] = set()
-            while self._unsent and len(rows) < _TOGETHER and len(segments) < MOST_DESCRIPTORS - 4:
+            while self._unsent and len(rows) < TOGETHER and len(segments) < MOST_DESCRIPTORS - 4:
                 job = self._jobs.get(self._unsent.pop(0))
                 if job is None or job.places is None or job.sent or job.future.done():
                     continue
                 job.sent = True
                 rows.append(job.row())
-                segments |= {place.segment for place in job.places} - self._known
-            message: dict[str, Any] = {"submit": rows, "withdraw": self._withdrawn[:_TOGETHER]}
-            del self._withdrawn[:_TOGETHER]
-            self._tell(message, segments)
-
-    def _tell(self, message: dict[str, Any], segments: set[int]) -> None:
-        assert self._channel is not None  # noqa: S101 - it is connected
-        dropped = self._memory.dropped
-        gone = [dropped.popleft() for _ in range(min(len(dropped), _TOGETHER))]
-        new = [self._memory.segments[number] for number in segments]
-        self._known |= segments
-        self._known.difference_update(gone)
-        self._channel.send(
-            {**message, "segments": [one.number for one in new], "drop": gone},
-            [one.descriptor for one in new],
-            keep=[one.mapping() for one in new],
-        )
+                segments |= link.unknown(job.places)
+            message: dict[str, Any] = {"submit": rows, "withdraw": self._withdrawn[:TOGETHER]}
+            del self._withdrawn[:TOGETHER]
+            link.tell(message, segments)
 
     def _hear(self, message: dict[str, Any], _descriptors: list[int]) -> None:
         for number, queue_s, compute_s in message.get("done", ()):

@@ -1,0 +1,13 @@
+"""The process above the others, where there are several.
+
+__main__     the command
+supervisor   keeps front ends and the worker running, and brings them together
+child        one process: how it starts, is heard, ends, and when it is started again
+starts       when no start will go better here
+"""
+
+from service.supervisor.child import STARTING_S, Child
+from service.supervisor.starts import FailedStarts
+from service.supervisor.supervisor import LOST, Supervisor
+
+__all__ = ["LOST", "STARTING_S", "Child", "FailedStarts", "Supervisor"]
