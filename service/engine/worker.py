@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for, takes_arrays, warm_up
+from core.cores import available_cores
 from service.engine.staging import Staging
 from service.engine.streams import CudaStreams
 
@@ -99,6 +100,8 @@ class DeviceWorker:
 
     def warm_up(self) -> None:
         """Compile the kernel and score a tiny batch, so that no request waits for a compiler."""
+        # torch would take a thread for each processor of the node, whatever this container may use.
+        torch.set_num_threads(available_cores())
         if self._kernel is kernel_for(self.device):
             warm_up(self.device)
         self._score_ones()

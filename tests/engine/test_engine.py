@@ -21,6 +21,7 @@ from core import LossSpec, Ragged, ScoreOptions, Scores, score
 from core.kernels import kernel_for
 from service.engine import BatchPolicy, Engine, Limits
 from service.engine import engine as module
+from service.engine import worker as device_worker
 from service.engine.remote import Ending, Host, RemoteEngine, SharedMemory
 from service.engine.staging import Staging
 from service.engine.worker import DeviceWorker, Piece
@@ -501,6 +502,16 @@ def test_500_tagged_requests_get_their_own_answers():
             await asyncio.gather(*map(one, range(500)))
 
     asyncio.run(main())
+
+
+def test_torch_takes_no_more_threads_than_a_container_may_use(worker_of, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(device_worker, "available_cores", lambda: 3)
+        worker_of(kernel_for(CPU)).warm_up()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_worker_scores_as_core_does(worker_of):
