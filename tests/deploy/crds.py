@@ -41,6 +41,7 @@ def like(pattern: str) -> Schema:
     return {"type": "string", "pattern": pattern}
 
 
+NUMBER = like(r"^\d+(\.\d+)?$")
 GATEWAY_DURATION = like(r"^([0-9]{1,5}(h|m|s|ms)){1,4}$")
 ROUTE = only(
     parentRefs=some(only(name=TEXT, namespace=TEXT)),
@@ -75,18 +76,25 @@ RULES = only(
         )
     ),
 )
+FLAG = one_of("true", "false")  # a text, as all that a trigger is told
+OF_PROMETHEUS = only(
+    type=one_of("prometheus"),
+    metricType=one_of("AverageValue", "Value"),
+    metadata=only(
+        serverAddress=like("^https?://"), query=TEXT, threshold=NUMBER, ignoreNullValues=FLAG
+    ),
+)
+OF_CPU = only(
+    type=one_of("cpu"),
+    metricType=one_of("AverageValue", "Utilization"),
+    metadata=only(value=NUMBER),
+)
 SCALED = only(
     scaleTargetRef=only(name=TEXT),
     minReplicaCount=SECONDS,
     maxReplicaCount=COUNT,
     pollingInterval=COUNT,
-    triggers=some(
-        only(
-            type=one_of("prometheus", "cpu"),
-            metricType=one_of("AverageValue", "Value", "Utilization"),
-            metadata=TEXTS,
-        )
-    ),
+    triggers=some({"oneOf": [OF_PROMETHEUS, OF_CPU]}),
     fallback=only(
         failureThreshold=SECONDS,
         replicas=SECONDS,

@@ -154,6 +154,11 @@ def scaler(rendered: Rendered) -> Complaints:
         yield "each apply sets the number of pods back"
     if not 2 <= spec["minReplicaCount"] <= spec["maxReplicaCount"]:
         yield "less than two pods, or more at least than at most"
+    fallback = spec.get("fallback", {})
+    if fallback.get("behavior") != "currentReplicasIfHigher":
+        yield "pods go when Prometheus does"
+    if fallback.get("replicas") != spec["minReplicaCount"]:
+        yield "the number without Prometheus is not the least one"
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     if behavior["scaleDown"]["stabilizationWindowSeconds"] < 600:
         yield "it gives pods back that are slow to start"
@@ -162,13 +167,16 @@ def scaler(rendered: Rendered) -> Complaints:
 def triggers(rendered: Rendered) -> Complaints:
     settings, found = settings_of(rendered), rendered.one("ScaledObject")["spec"]["triggers"]
     where = rendered.one("Namespace")["metadata"]["name"]
-    for query in (one["metadata"]["query"] for one in found if one["type"] == "prometheus"):
+    of_prometheus = [one["metadata"] for one in found if one["type"] == "prometheus"]
+    if any(one.get("ignoreNullValues") != "false" for one in of_prometheus):
+        yield "where Prometheus knows nothing, nothing is to do: pods are given back"
+    for query in (one["query"] for one in of_prometheus):
         for name, braces in re.findall(r"(loss_scoring_\w+)\{(.*?)\}", query):
             if name not in METRICS:
                 yield f"no such metric: {name}"
             if braces != f'job="{_job(rendered)}",namespace="{where}"':
                 yield "the query is about other pods"
-    of_queue = [one["metadata"] for one in found if "queued" in str(one["metadata"])]
+    of_queue = [one for one in of_prometheus if "queued" in one["query"]]
     for threshold in (int(one["threshold"]) for one in of_queue):
         if not settings.batch_elements < threshold < settings.max_queued_elements / 2:
             yield "it scales for a single batch, or when half of the queue is full"
