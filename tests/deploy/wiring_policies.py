@@ -171,11 +171,10 @@ def triggers(rendered: Rendered) -> Complaints:
     if any(one.get("ignoreNullValues") != "false" for one in of_prometheus):
         yield "where Prometheus knows nothing, nothing is to do: pods are given back"
     for query in (one["query"] for one in of_prometheus):
-        for name, braces in re.findall(r"(loss_scoring_\w+)\{(.*?)\}", query):
-            if name not in METRICS:
-                yield f"no such metric: {name}"
-            if braces != f'job="{_job(rendered)}",namespace="{where}"':
-                yield "the query is about other pods"
+        for name in set(re.findall(r"loss_scoring_\w+", query)) - METRICS:
+            yield f"no such metric: {name}"
+        if re.findall(r"\{(.*?)\}", query) != [f'job="{_job(rendered)}",namespace="{where}"']:
+            yield "the query is about other pods"
     of_queue = [one for one in of_prometheus if "queued" in one["query"]]
     for threshold in (int(one["threshold"]) for one in of_queue):
         if not settings.batch_elements < threshold < settings.max_queued_elements / 2:
