@@ -44,7 +44,7 @@ def test_the_schema_of_compose_takes_it():
 
 def test_the_schema_of_compose_does_not_take_everything(tmp_path):
     wrong = tmp_path / "docker-compose.yml"
-    wrong.write_text(FILE.read_text().replace("pids_limit: 512", "pid_limit: 512"))
+    wrong.write_text(FILE.read_text().replace("pids_limit: 2048", "pid_limit: 2048"))
     fits, said = check_schema(wrong)
     assert not fits
     assert "pid_limit" in said
@@ -78,7 +78,7 @@ def test_containers_are_contained(service):
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["restart"] == "unless-stopped"
     assert size(service["mem_limit"]) >= 256 << 20
-    assert 100 <= service["pids_limit"] <= 1000
+    assert 100 <= service["pids_limit"] <= 4096
     assert not {"privileged", "cap_add", "network_mode", "pid", "ipc"} & service.keys()
     for options in tmpfs(service).values():
         assert {"nosuid", "nodev"} <= set(options)
@@ -170,6 +170,12 @@ def test_memory_is_what_operations_says_and_more(service):
     (held,) = (size(option[5:]) for option in room if option.startswith("size="))
     assert size(service["mem_limit"]) >= most_memory(settings_of(service)) + held
     assert service["memswap_limit"] == service["mem_limit"]
+
+
+@every_scorer
+def test_threads_of_a_large_machine_have_room(service):
+    """Four a core in each of four processes, on 96 cores, and a few tens."""
+    assert service["pids_limit"] >= 4 * (4 * 96 + 50)
 
 
 @every_scorer
