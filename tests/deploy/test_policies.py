@@ -51,6 +51,7 @@ BUDGET, NETWORK, ACCOUNT = "PodDisruptionBudget", "NetworkPolicy", "ServiceAccou
 OTHER = {"app.kubernetes.io/name": "another"}
 FOR_ALERTS = "app.kubernetes.io/name"
 QUERY = 'sum(loss_scoring_queue{job="loss-scoring",namespace="default"})'
+GPU_NODES = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "nvidia.com/gpu.present", "operator": "Exists"}]}]}  # fmt: skip
 INSECURE: Mapping[str, Edit] = {
     "no namespaces of the host": pod("hostPID", value=True),
     "no Windows host process": container("securityContext windowsOptions", {"hostProcess": True}),
@@ -114,7 +115,8 @@ CASES: list[tuple[str, str, list[Edit]]] = [
     ("the GPU", "unnoticed", [setting("DEVICE", "auto")]),
     ("the GPU", "not one GPU", [container("resources limits nvidia.com/gpu", 2)]),
     ("the GPU", "tainted", [pod("tolerations", [])]),
-    ("the GPU", "any node", [pod("affinity", GONE)]),
+    ("the GPU", "a node to come", [pod("nodeSelector", {"nvidia.com/gpu.present": "true"})]),
+    ("the GPU", "a node to come", [pod("affinity nodeAffinity requiredDuringSchedulingIgnoredDuringExecution", GPU_NODES)]),
     ("one restricted namespace", "enforce", [("Namespace", "metadata labels pod-security.kubernetes.io/enforce", "baseline")]),
     ("one restricted namespace", "nobody finds", [(BUDGET, "metadata labels", GONE)]),
     ("one restricted namespace", "in default", [("Service", "metadata namespace", "default")]),
