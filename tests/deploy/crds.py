@@ -66,6 +66,15 @@ CLIENT_SIDE = only(
     targetRef=TARGET, body=only(maxSize=like(r"^\d{1,4}[kmg]?$"), timeout=NGINX_DURATION)
 )
 SERVER_SIDE = only(targetRefs=some(TARGET), timeout=only(read=NGINX_DURATION, send=NGINX_DURATION))
+CILIUM = only(
+    endpointSelector=only(matchLabels=TEXTS),
+    ingress=some(
+        only(
+            fromEntities=some(one_of("ingress", "cluster", "world", "all")),
+            toPorts=some(only(ports=some(only(port=like(r"^\d+$"), protocol=one_of("TCP"))))),
+        )
+    ),
+)
 RULES = only(
     stabilizationWindowSeconds={"type": "integer", "minimum": 0, "maximum": 3600},
     policies=some(
@@ -148,6 +157,7 @@ BY_HAND: Mapping[tuple[str, str], Schema] = dict(
         _whole("gateway.networking.k8s.io/v1", "HTTPRoute", ROUTE),
         _whole("gateway.nginx.org/v1alpha1", "ClientSettingsPolicy", CLIENT_SIDE),
         _whole("gateway.nginx.org/v1alpha1", "ProxySettingsPolicy", SERVER_SIDE),
+        _whole("cilium.io/v2", "CiliumNetworkPolicy", CILIUM),
         _whole("keda.sh/v1alpha1", "ScaledObject", SCALED),
         _whole("monitoring.coreos.com/v1", "ServiceMonitor", MONITOR),
         _whole("monitoring.coreos.com/v1", "PrometheusRule", ALERTS),

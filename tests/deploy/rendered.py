@@ -22,6 +22,7 @@ VARIANTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "gpu": ("gpu", ()),
     "gpu-shared": ("gpu-shared", ()),
     "cpu behind NGINX": ("cpu", ["+gateway-nginx"]),
+    "gpu behind Cilium": ("gpu", ["+gateway-cilium"]),
     "gpu without a spare": ("gpu", ["+no-spare-gpu"]),
     "gpu-shared in time": ("gpu-shared", ["-mig", "+time-sliced"]),
 }

@@ -180,6 +180,10 @@ def test_the_overlay_that_the_readme_shows_is_one(tmp_path):
     assert [one for policy in POLICIES.values() for one in policy(rendered)] == []
 
 
+def test_cilium_lets_its_gateway_in():
+    assert len(render("gpu behind Cilium").all("CiliumNetworkPolicy")) == 1
+
+
 def test_the_resource_of_each_gpu_overlay():
     def asked(variant):
         limits = render(variant).container["resources"]["limits"]

@@ -27,9 +27,10 @@ def setting(name: str, value: Any) -> Edit:
 
 
 def broken(*edits: Edit) -> Rendered:
-    """Return the overlay gpu, with the settings of NGINX beside it, and some places changed or gone."""
+    """Return the overlay gpu, with what NGINX and Cilium need, and some places changed or gone."""
     nginx = render("cpu behind NGINX")
     documents = deepcopy([*render("gpu").documents, *nginx.all(CLIENT), *nginx.all(PROXY)])
+    documents += deepcopy(render("gpu behind Cilium").all(CILIUM))
     for kind, path, value in edits:
         found = [one for one in documents if one["kind"] == kind]
         here: Any = next(
@@ -48,6 +49,7 @@ def broken(*edits: Edit) -> Rendered:
 CLIENT, PROXY, ROUTE = "ClientSettingsPolicy", "ProxySettingsPolicy", "HTTPRoute"
 SCALED, MONITOR = "ScaledObject", "ServiceMonitor"
 BUDGET, NETWORK, ACCOUNT = "PodDisruptionBudget", "NetworkPolicy", "ServiceAccount"
+CILIUM = "CiliumNetworkPolicy"
 OTHER = {"app.kubernetes.io/name": "another"}
 FOR_ALERTS = "app.kubernetes.io/name"
 QUERY = 'sum(loss_scoring_queue{job="loss-scoring",namespace="default"})'
@@ -140,6 +142,9 @@ CASES: list[tuple[str, str, list[Edit]]] = [
     ("the network policy", "anybody", [(NETWORK, "spec ingress 0 from 0 namespaceSelector", {})]),
     ("the network policy", "other ports", [(NETWORK, "spec ingress 0 ports", [])]),
     ("the network policy", "opens no", [(NETWORK, "spec egress", [{}])]),
+    ("the policy of Cilium", "no pod", [(CILIUM, "spec endpointSelector matchLabels", {})]),
+    ("the policy of Cilium", "others", [(CILIUM, "spec ingress 0 fromEntities", ["world"])]),
+    ("the policy of Cilium", "other ports", [(CILIUM, "spec ingress 0 toPorts 0 ports 0 port", "80")]),
     ("the route", "no such Service", [(ROUTE, "spec rules 0 backendRefs 0 name", "scorer")]),
     ("the route", "no such port", [(ROUTE, "spec rules 0 backendRefs 0 port", 80)]),
     ("the route", "no such path", [(ROUTE, "spec rules 0 matches 0 path value", "/scores")]),

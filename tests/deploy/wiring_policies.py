@@ -104,6 +104,18 @@ def network(rendered: Rendered) -> Complaints:
         yield "the service opens no connection"
 
 
+def cilium(rendered: Rendered) -> Complaints:
+    ports = {str(port["containerPort"]) for port in rendered.container["ports"]}
+    for spec in (one["spec"] for one in rendered.all("CiliumNetworkPolicy")):
+        if not _selects(spec["endpointSelector"]["matchLabels"], rendered.pod):
+            yield "the policy selects no pod"
+        for rule in spec["ingress"]:
+            if rule["fromEntities"] != ["ingress"]:
+                yield "others than the gateway may come in"
+            if {port["port"] for one in rule["toPorts"] for port in one["ports"]} != ports:
+                yield "other ports than that of the service"
+
+
 def route(rendered: Rendered) -> Complaints:
     found = rendered.one("HTTPRoute")
     ports = {port["port"] for port in rendered.one("Service")["spec"]["ports"]}
