@@ -184,6 +184,14 @@ def test_cilium_lets_its_gateway_in():
     assert len(render("gpu behind Cilium").all("CiliumNetworkPolicy")) == 1
 
 
+def test_processors_tell_of_need_where_a_gpu_does_the_work():
+    def asked(variant):
+        return [one["type"] for one in render(variant).one("ScaledObject")["spec"]["triggers"]]
+
+    assert asked("gpu") == asked("gpu-shared") == ["prometheus", "prometheus", "cpu"]
+    assert asked("cpu") == ["prometheus", "prometheus"]
+
+
 def test_the_resource_of_each_gpu_overlay():
     def asked(variant):
         limits = render(variant).container["resources"]["limits"]

@@ -169,6 +169,7 @@ CASES: list[tuple[str, str, list[Edit]]] = [
     ("the scaler", "when Prometheus does", [(SCALED, "spec fallback behavior", "static")]),
     ("the scaler", "not the least", [(SCALED, "spec fallback replicas", 1)]),
     ("the scaler", "gives pods back", [(SCALED, "spec advanced horizontalPodAutoscalerConfig behavior scaleDown stabilizationWindowSeconds", 60)]),
+    ("what the scaler asks", "no want of pods", [setting("DEVICE", "cpu")]),
     ("what the scaler asks", "not busy enough", [container("resources requests cpu", "6")]),
     ("the monitor", "no Service", [(MONITOR, "spec selector matchLabels", OTHER)]),
     ("the monitor", "no such port", [(MONITOR, "spec endpoints 0 port", "metrics")]),

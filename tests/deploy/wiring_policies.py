@@ -191,10 +191,13 @@ def triggers(rendered: Rendered) -> Complaints:
     for threshold in (int(one["threshold"]) for one in of_queue):
         if not settings.batch_elements < threshold < settings.max_queued_elements / 2:
             yield "it scales for a single batch, or when half of the queue is full"
-    (busy,) = (int(one["metadata"]["value"]) for one in found if one["type"] == "cpu")
+    of_cpu = [int(one["metadata"]["value"]) for one in found if one["type"] == "cpu"]
+    if of_cpu and settings.device == "cpu":
+        yield "one batch keeps all cores busy, which is no want of pods"
     cores = max(settings.frontends, 1)
-    if 100 * cores / cores_of(rendered.container["resources"]["requests"]["cpu"]) <= busy:
-        yield "front ends that are busy all the time are not busy enough"
+    for busy in of_cpu:
+        if 100 * cores / cores_of(rendered.container["resources"]["requests"]["cpu"]) <= busy:
+            yield "front ends that are busy all the time are not busy enough"
 
 
 def _job(rendered: Rendered) -> str | None:
