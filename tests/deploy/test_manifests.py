@@ -12,7 +12,9 @@ import pytest
 import yaml
 from policies import POLICIES
 from rendered import DEPLOY, VARIANTS, Rendered, documents, render, why_not, with_changes
+from sizes import seconds_of
 from validate import NEWEST, OLDEST, check
+from wiring_policies import ALERTS
 
 PROMTOOL = shutil.which("promtool")
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -182,6 +184,17 @@ def test_the_overlay_that_the_readme_shows_is_one(tmp_path):
 
 def test_cilium_lets_its_gateway_in():
     assert len(render("gpu behind Cilium").all("CiliumNetworkPolicy")) == 1
+
+
+def test_no_start_is_an_alert(rendered):
+    probe = rendered.container["startupProbe"]
+    (alert,) = (
+        rule
+        for group in ALERTS["groups"]
+        for rule in group["rules"]
+        if rule["alert"] == "LossScoringNotReady"
+    )
+    assert seconds_of(alert["for"]) > probe["periodSeconds"] * probe["failureThreshold"]
 
 
 def test_processors_tell_of_need_where_a_gpu_does_the_work():
