@@ -11,13 +11,13 @@ import kubernetes_validate
 import pytest
 import yaml
 from policies import POLICIES
-from rendered import DEPLOY, VARIANTS, Rendered, documents, render, why_not, with_changes
+from rendered import DEPLOY, VARIANTS, Rendered, documents, render, skips, why_not, with_changes
 from sizes import seconds_of
 from validate import NEWEST, OLDEST, check
 from wiring_policies import ALERTS
 
 PROMTOOL = shutil.which("promtool")
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = pytest.mark.skipif(skips(), reason=str(why_not()))
 
 
 def names(folder):

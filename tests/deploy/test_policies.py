@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pod_security import RULES
 from policies import POLICIES
-from rendered import Rendered, render, why_not
+from rendered import Rendered, render, skips, why_not
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = pytest.mark.skipif(skips(), reason=str(why_not()))
 GONE = object()
 Edit = tuple[str, str, Any]
 
