@@ -41,6 +41,7 @@ def like(pattern: str) -> Schema:
     return {"type": "string", "pattern": pattern}
 
 
+NUMBER = like(r"^\d+(\.\d+)?$")
 GATEWAY_DURATION = like(r"^([0-9]{1,5}(h|m|s|ms)){1,4}$")
 ROUTE = only(
     parentRefs=some(only(name=TEXT, namespace=TEXT)),
@@ -65,6 +66,15 @@ CLIENT_SIDE = only(
     targetRef=TARGET, body=only(maxSize=like(r"^\d{1,4}[kmg]?$"), timeout=NGINX_DURATION)
 )
 SERVER_SIDE = only(targetRefs=some(TARGET), timeout=only(read=NGINX_DURATION, send=NGINX_DURATION))
+CILIUM = only(
+    endpointSelector=only(matchLabels=TEXTS),
+    ingress=some(
+        only(
+            fromEntities=some(one_of("ingress", "cluster", "world", "all")),
+            toPorts=some(only(ports=some(only(port=like(r"^\d+$"), protocol=one_of("TCP"))))),
+        )
+    ),
+)
 RULES = only(
     stabilizationWindowSeconds={"type": "integer", "minimum": 0, "maximum": 3600},
     policies=some(
@@ -75,18 +85,25 @@ RULES = only(
         )
     ),
 )
+FLAG = one_of("true", "false")  # a text, as all that a trigger is told
+OF_PROMETHEUS = only(
+    type=one_of("prometheus"),
+    metricType=one_of("AverageValue", "Value"),
+    metadata=only(
+        serverAddress=like("^https?://"), query=TEXT, threshold=NUMBER, ignoreNullValues=FLAG
+    ),
+)
+OF_CPU = only(
+    type=one_of("cpu"),
+    metricType=one_of("AverageValue", "Utilization"),
+    metadata=only(value=NUMBER),
+)
 SCALED = only(
     scaleTargetRef=only(name=TEXT),
     minReplicaCount=SECONDS,
     maxReplicaCount=COUNT,
     pollingInterval=COUNT,
-    triggers=some(
-        only(
-            type=one_of("prometheus", "cpu"),
-            metricType=one_of("AverageValue", "Value", "Utilization"),
-            metadata=TEXTS,
-        )
-    ),
+    triggers=some({"oneOf": [OF_PROMETHEUS, OF_CPU]}),
     fallback=only(
         failureThreshold=SECONDS,
         replicas=SECONDS,
@@ -140,6 +157,7 @@ BY_HAND: Mapping[tuple[str, str], Schema] = dict(
         _whole("gateway.networking.k8s.io/v1", "HTTPRoute", ROUTE),
         _whole("gateway.nginx.org/v1alpha1", "ClientSettingsPolicy", CLIENT_SIDE),
         _whole("gateway.nginx.org/v1alpha1", "ProxySettingsPolicy", SERVER_SIDE),
+        _whole("cilium.io/v2", "CiliumNetworkPolicy", CILIUM),
         _whole("keda.sh/v1alpha1", "ScaledObject", SCALED),
         _whole("monitoring.coreos.com/v1", "ServiceMonitor", MONITOR),
         _whole("monitoring.coreos.com/v1", "PrometheusRule", ALERTS),

@@ -194,5 +194,7 @@ def gpu(rendered: Rendered) -> Complaints:
         yield "not one GPU, nor one part of one"
     if not any(one.get("key") == "nvidia.com/gpu" for one in spec.get("tolerations", [])):
         yield "nodes with a GPU are tainted"
-    if "nvidia.com/gpu.present" not in str(spec.get("affinity")):
-        yield "any node will do"
+    affinity = spec.get("affinity", {}).get("nodeAffinity", {})
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    if "nvidia.com/" in str([required, spec.get("nodeSelector")]):
+        yield "an autoscaler does not know that a node to come will have that label"

@@ -26,6 +26,7 @@ POLICIES: Mapping[str, Callable[[Rendered], Iterator[str]]] = {
     "the Service": wiring.service,
     "the disruption budget": wiring.disruption_budget,
     "the network policy": wiring.network,
+    "the policy of Cilium": wiring.cilium,
     "the route": wiring.route,
     "the gateway's patience": wiring.patience,
     "the limit of bodies": wiring.body_limit,

@@ -11,11 +11,13 @@ import kubernetes_validate
 import pytest
 import yaml
 from policies import POLICIES
-from rendered import DEPLOY, VARIANTS, Rendered, documents, render, why_not, with_changes
+from rendered import DEPLOY, VARIANTS, Rendered, documents, render, skips, why_not, with_changes
+from sizes import seconds_of
 from validate import NEWEST, OLDEST, check
+from wiring_policies import ALERTS
 
 PROMTOOL = shutil.which("promtool")
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = pytest.mark.skipif(skips(), reason=str(why_not()))
 
 
 def names(folder):
@@ -104,6 +106,13 @@ def test_what_the_scaler_asks_is_about_all_pods(tmp_path):
         for name, values in pods.items()
         for i, value in enumerate(values)
     ]
+    series += [  # of another service
+        {
+            "series": f'loss_scoring_{name}{{job="loss-scoring",namespace="other",pod="2"}}',
+            "values": "1024x20",
+        }
+        for name in pods
+    ]
     wanted = [
         {"expr": query, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": value}]}
         for query, value in zip(queries, (20 << 20, 0.5), strict=True)
@@ -127,19 +136,73 @@ def test_the_readme_names_what_there_is():
         assert (DEPLOY.parent / path).exists(), path
 
 
-def test_the_overlay_that_the_readme_shows_is_one(tmp_path):
+def of_the_readme(index, folder):
+    """Return what is made of one of the overlays that the readme shows."""
     text = (DEPLOY / "README.md").read_text()
-    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "loss-scoring").symlink_to(DEPLOY.parent)
-    (tmp_path / "mine/kustomization.yaml").write_text(shown)
-    rendered = Rendered(documents(tmp_path / "mine"))
+    shown = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[index]
+    (folder / "mine").mkdir()
+    (folder / "loss-scoring").symlink_to(DEPLOY.parent)
+    (folder / "mine/kustomization.yaml").write_text(shown)
+    rendered = Rendered(documents(folder / "mine"))
     for document in rendered.documents:
         check(document, NEWEST)
+    return rendered
+
+
+def assert_all_in(namespace, rendered):
+    assert rendered.one("Namespace")["metadata"]["name"] == namespace
+    for document in rendered.documents:
+        assert document["metadata"].get("namespace", namespace) == namespace
+    text = yaml.safe_dump(rendered.one("ScaledObject"))
+    assert set(re.findall(r'namespace="(.*?)"', text)) == {namespace}
+    assert [one for policy in POLICIES.values() for one in policy(rendered)] == []
+
+
+@pytest.mark.parametrize("overlay", sorted(names("overlays")))
+def test_an_overlay_whose_namespace_is_changed_is_all_there(overlay, tmp_path):
+    """As `kustomize edit set namespace` and Argo CD change it."""
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    folder = tmp_path / "deploy/overlays" / overlay
+    text = (folder / "kustomization.yaml").read_text()
+    (folder / "kustomization.yaml").write_text(
+        text.replace("namespace: loss-scoring\n", "namespace: nightly\n")
+    )
+    assert_all_in("nightly", Rendered(documents(folder)))
+
+
+def test_the_overlay_of_another_namespace_that_the_readme_shows_is_one(tmp_path):
+    assert_all_in("nightly", of_the_readme(1, tmp_path))
+
+
+def test_the_overlay_that_the_readme_shows_is_one(tmp_path):
+    rendered = of_the_readme(0, tmp_path)
     assert rendered.container["image"] == "registry.mine/loss-scoring:0.1.0-cuda"
     assert rendered.environment["LOSS_SCORING_ACCESS_LOG"] == "true"
     assert "prometheus-operated" not in str(rendered.one("ScaledObject"))
     assert [one for policy in POLICIES.values() for one in policy(rendered)] == []
+
+
+def test_cilium_lets_its_gateway_in():
+    assert len(render("gpu behind Cilium").all("CiliumNetworkPolicy")) == 1
+
+
+def test_no_start_is_an_alert(rendered):
+    probe = rendered.container["startupProbe"]
+    (alert,) = (
+        rule
+        for group in ALERTS["groups"]
+        for rule in group["rules"]
+        if rule["alert"] == "LossScoringNotReady"
+    )
+    assert seconds_of(alert["for"]) > probe["periodSeconds"] * probe["failureThreshold"]
+
+
+def test_processors_tell_of_need_where_a_gpu_does_the_work():
+    def asked(variant):
+        return [one["type"] for one in render(variant).one("ScaledObject")["spec"]["triggers"]]
+
+    assert asked("gpu") == asked("gpu-shared") == ["prometheus", "prometheus", "cpu"]
+    assert asked("cpu") == ["prometheus", "prometheus"]
 
 
 def test_the_resource_of_each_gpu_overlay():

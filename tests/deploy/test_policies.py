@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pod_security import RULES
 from policies import POLICIES
-from rendered import Rendered, render, why_not
+from rendered import Rendered, render, skips, why_not
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = pytest.mark.skipif(skips(), reason=str(why_not()))
 GONE = object()
 Edit = tuple[str, str, Any]
 
@@ -27,9 +27,10 @@ def setting(name: str, value: Any) -> Edit:
 
 
 def broken(*edits: Edit) -> Rendered:
-    """Return the overlay gpu, with the settings of NGINX beside it, and some places changed or gone."""
+    """Return the overlay gpu, with what NGINX and Cilium need, and some places changed or gone."""
     nginx = render("cpu behind NGINX")
     documents = deepcopy([*render("gpu").documents, *nginx.all(CLIENT), *nginx.all(PROXY)])
+    documents += deepcopy(render("gpu behind Cilium").all(CILIUM))
     for kind, path, value in edits:
         found = [one for one in documents if one["kind"] == kind]
         here: Any = next(
@@ -48,9 +49,11 @@ def broken(*edits: Edit) -> Rendered:
 CLIENT, PROXY, ROUTE = "ClientSettingsPolicy", "ProxySettingsPolicy", "HTTPRoute"
 SCALED, MONITOR = "ScaledObject", "ServiceMonitor"
 BUDGET, NETWORK, ACCOUNT = "PodDisruptionBudget", "NetworkPolicy", "ServiceAccount"
+CILIUM = "CiliumNetworkPolicy"
 OTHER = {"app.kubernetes.io/name": "another"}
 FOR_ALERTS = "app.kubernetes.io/name"
 QUERY = 'sum(loss_scoring_queue{job="loss-scoring",namespace="default"})'
+GPU_NODES = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "nvidia.com/gpu.present", "operator": "Exists"}]}]}  # fmt: skip
 INSECURE: Mapping[str, Edit] = {
     "no namespaces of the host": pod("hostPID", value=True),
     "no Windows host process": container("securityContext windowsOptions", {"hostProcess": True}),
@@ -114,7 +117,8 @@ CASES: list[tuple[str, str, list[Edit]]] = [
     ("the GPU", "unnoticed", [setting("DEVICE", "auto")]),
     ("the GPU", "not one GPU", [container("resources limits nvidia.com/gpu", 2)]),
     ("the GPU", "tainted", [pod("tolerations", [])]),
-    ("the GPU", "any node", [pod("affinity", GONE)]),
+    ("the GPU", "a node to come", [pod("nodeSelector", {"nvidia.com/gpu.present": "true"})]),
+    ("the GPU", "a node to come", [pod("affinity nodeAffinity requiredDuringSchedulingIgnoredDuringExecution", GPU_NODES)]),
     ("one restricted namespace", "enforce", [("Namespace", "metadata labels pod-security.kubernetes.io/enforce", "baseline")]),
     ("one restricted namespace", "nobody finds", [(BUDGET, "metadata labels", GONE)]),
     ("one restricted namespace", "in default", [("Service", "metadata namespace", "default")]),
@@ -138,6 +142,9 @@ CASES: list[tuple[str, str, list[Edit]]] = [
     ("the network policy", "anybody", [(NETWORK, "spec ingress 0 from 0 namespaceSelector", {})]),
     ("the network policy", "other ports", [(NETWORK, "spec ingress 0 ports", [])]),
     ("the network policy", "opens no", [(NETWORK, "spec egress", [{}])]),
+    ("the policy of Cilium", "no pod", [(CILIUM, "spec endpointSelector matchLabels", {})]),
+    ("the policy of Cilium", "others", [(CILIUM, "spec ingress 0 fromEntities", ["world"])]),
+    ("the policy of Cilium", "other ports", [(CILIUM, "spec ingress 0 toPorts 0 ports 0 port", "80")]),
     ("the route", "no such Service", [(ROUTE, "spec rules 0 backendRefs 0 name", "scorer")]),
     ("the route", "no such port", [(ROUTE, "spec rules 0 backendRefs 0 port", 80)]),
     ("the route", "no such path", [(ROUTE, "spec rules 0 matches 0 path value", "/scores")]),
@@ -156,7 +163,13 @@ CASES: list[tuple[str, str, list[Edit]]] = [
     ("what the scaler asks", "other pods", [(SCALED, "spec triggers 0 metadata query", QUERY)]),
     ("what the scaler asks", "single batch", [(SCALED, "spec triggers 0 metadata threshold", "1000")]),
     ("what the scaler asks", "single batch", [setting("BATCH_ELEMENTS", str(16 << 20))]),
+    ("what the scaler asks", "nothing is to do", [(SCALED, "spec triggers 0 metadata ignoreNullValues", GONE)]),
+    ("what the scaler asks", "nothing is to do", [(SCALED, "spec triggers 1 metadata ignoreNullValues", "true")]),
+    ("the scaler", "when Prometheus does", [(SCALED, "spec fallback", GONE)]),
+    ("the scaler", "when Prometheus does", [(SCALED, "spec fallback behavior", "static")]),
+    ("the scaler", "not the least", [(SCALED, "spec fallback replicas", 1)]),
     ("the scaler", "gives pods back", [(SCALED, "spec advanced horizontalPodAutoscalerConfig behavior scaleDown stabilizationWindowSeconds", 60)]),
+    ("what the scaler asks", "no want of pods", [setting("DEVICE", "cpu")]),
     ("what the scaler asks", "not busy enough", [container("resources requests cpu", "6")]),
     ("the monitor", "no Service", [(MONITOR, "spec selector matchLabels", OTHER)]),
     ("the monitor", "no such port", [(MONITOR, "spec endpoints 0 port", "metrics")]),

@@ -104,6 +104,18 @@ def network(rendered: Rendered) -> Complaints:
         yield "the service opens no connection"
 
 
+def cilium(rendered: Rendered) -> Complaints:
+    ports = {str(port["containerPort"]) for port in rendered.container["ports"]}
+    for spec in (one["spec"] for one in rendered.all("CiliumNetworkPolicy")):
+        if not _selects(spec["endpointSelector"]["matchLabels"], rendered.pod):
+            yield "the policy selects no pod"
+        for rule in spec["ingress"]:
+            if rule["fromEntities"] != ["ingress"]:
+                yield "others than the gateway may come in"
+            if {port["port"] for one in rule["toPorts"] for port in one["ports"]} != ports:
+                yield "other ports than that of the service"
+
+
 def route(rendered: Rendered) -> Complaints:
     found = rendered.one("HTTPRoute")
     ports = {port["port"] for port in rendered.one("Service")["spec"]["ports"]}
@@ -154,6 +166,11 @@ def scaler(rendered: Rendered) -> Complaints:
         yield "each apply sets the number of pods back"
     if not 2 <= spec["minReplicaCount"] <= spec["maxReplicaCount"]:
         yield "less than two pods, or more at least than at most"
+    fallback = spec.get("fallback", {})
+    if fallback.get("behavior") != "currentReplicasIfHigher":
+        yield "pods go when Prometheus does"
+    if fallback.get("replicas") != spec["minReplicaCount"]:
+        yield "the number without Prometheus is not the least one"
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     if behavior["scaleDown"]["stabilizationWindowSeconds"] < 600:
         yield "it gives pods back that are slow to start"
@@ -162,20 +179,25 @@ def scaler(rendered: Rendered) -> Complaints:
 def triggers(rendered: Rendered) -> Complaints:
     settings, found = settings_of(rendered), rendered.one("ScaledObject")["spec"]["triggers"]
     where = rendered.one("Namespace")["metadata"]["name"]
-    for query in (one["metadata"]["query"] for one in found if one["type"] == "prometheus"):
-        for name, braces in re.findall(r"(loss_scoring_\w+)\{(.*?)\}", query):
-            if name not in METRICS:
-                yield f"no such metric: {name}"
-            if braces != f'job="{_job(rendered)}",namespace="{where}"':
-                yield "the query is about other pods"
-    of_queue = [one["metadata"] for one in found if "queued" in str(one["metadata"])]
+    of_prometheus = [one["metadata"] for one in found if one["type"] == "prometheus"]
+    if any(one.get("ignoreNullValues") != "false" for one in of_prometheus):
+        yield "where Prometheus knows nothing, nothing is to do: pods are given back"
+    for query in (one["query"] for one in of_prometheus):
+        for name in set(re.findall(r"loss_scoring_\w+", query)) - METRICS:
+            yield f"no such metric: {name}"
+        if re.findall(r"\{(.*?)\}", query) != [f'job="{_job(rendered)}",namespace="{where}"']:
+            yield "the query is about other pods"
+    of_queue = [one for one in of_prometheus if "queued" in one["query"]]
     for threshold in (int(one["threshold"]) for one in of_queue):
         if not settings.batch_elements < threshold < settings.max_queued_elements / 2:
             yield "it scales for a single batch, or when half of the queue is full"
-    (busy,) = (int(one["metadata"]["value"]) for one in found if one["type"] == "cpu")
+    of_cpu = [int(one["metadata"]["value"]) for one in found if one["type"] == "cpu"]
+    if of_cpu and settings.device == "cpu":
+        yield "one batch keeps all cores busy, which is no want of pods"
     cores = max(settings.frontends, 1)
-    if 100 * cores / cores_of(rendered.container["resources"]["requests"]["cpu"]) <= busy:
-        yield "front ends that are busy all the time are not busy enough"
+    for busy in of_cpu:
+        if 100 * cores / cores_of(rendered.container["resources"]["requests"]["cpu"]) <= busy:
+            yield "front ends that are busy all the time are not busy enough"
 
 
 def _job(rendered: Rendered) -> str | None:
