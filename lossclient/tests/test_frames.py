@@ -273,6 +273,26 @@ def test_what_cannot_be_read_is_explained(kind, change, columns, words):
         read_frame(kind(content), columns)
 
 
+DICTIONARY = pa.DictionaryArray.from_arrays([0, 0, 1, 0, 1], [7, None])
+RUNS = pa.RunEndEncodedArray.from_arrays([2, 3, 5], [7, None, 8])
+
+
+@pytest.mark.parametrize("column", ["unique_id", "ds", "cutoff"])
+@pytest.mark.parametrize("values", [DICTIONARY, RUNS], ids=["dictionary", "runs"])
+def test_a_null_among_encoded_values_is_found(column, values):
+    assert values.null_count == 0
+    table = pa.table({**LONG, column: values})
+    with pytest.raises(InvalidInput, match=f"'{column}' is null in row 2"):
+        read_frame(table, Columns())
+
+
+@pytest.mark.parametrize("column", ["y", "Naive"])
+@pytest.mark.parametrize("values", [DICTIONARY, RUNS], ids=["dictionary", "runs"])
+def test_encoded_numbers_are_refused(column, values):
+    with pytest.raises(InvalidInput, match=f"'{column}' must hold numbers"):
+        read_frame(pa.table({**LONG, column: values}), Columns(models=["Naive"]))
+
+
 @pytest.mark.parametrize("name", ["model", "length", "mae", "mape_masked", "smape_gradient"])
 def test_names_that_the_answer_needs(name):
     df = pl.DataFrame(LONG).rename({"unique_id": name})

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key
-from lossclient.grouping import group
+from lossclient.grouping import group, plain
 
 _NO_MODEL = re.compile(r"unique_id|ds|cutoff|y|__index_level_\d+__|.*-(lo|hi)-\d+(\.\d+)?")
 """Numbers, but not forecasts: Nixtla's own columns, also where others are named for them, pandas'
@@ -81,16 +81,14 @@ def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading
         table = frame.select(*dict.fromkeys([*keys, *times, columns.target, *models])).to_arrow()
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InvalidInput(f"the frame cannot be read: {error}") from error
-    for name in (*keys, *times):
-        _check_no_null(name, table.column(name))
     try:
-        groups = group(
-            [table.column(name) for name in keys],
-            None if columns.time is None else table.column(columns.time),
-        )
+        found = {name: _without_null(name, table.column(name)) for name in (*keys, *times)}
+        when = None if columns.time is None else found[columns.time]
+        groups = group([found[name] for name in keys], when)
         named = frame.select(*keys)[groups.first]
     except pa.ArrowException as error:  # structs and views, of which Arrow makes no series
-        raise InvalidInput(f"the series cannot be found by {', '.join(keys)}: {error}") from error
+        types = ", ".join(f"{name} ({table.column(name).type})" for name in (*keys, *times))
+        raise InvalidInput(f"the series cannot be found by {types}: {error}") from error
 
     def values_of(name: str) -> Floats:
         values = _values(table.column(name))
@@ -185,10 +183,12 @@ def _resolve(frame: Frame, columns: Columns) -> Columns:
     return Columns(columns.id, columns.time, columns.target, cutoff, models)
 
 
-def _check_no_null(name: str, column: pa.ChunkedArray) -> None:
-    if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+def _without_null(name: str, column: pa.ChunkedArray) -> pa.Array:
+    values = plain(column)
+    if values.null_count:
+        row = int(np.flatnonzero(values.is_null())[0])
         raise InvalidInput(f"column {name!r} is null in row {row}, so the row belongs to no series")
+    return values
 
 
 def _values(column: pa.ChunkedArray) -> Floats:
