@@ -1,6 +1,8 @@
 """Every decision on the way from a part to its scores, with a clock that only pauses move."""
 
+import itertools
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from fake_service import answer, answer_with, problem, scores_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lossclient import (
     BadRequest,
@@ -26,6 +30,7 @@ from lossclient import (
 from lossclient.exchange import Pause, Post, Room, Rules, Surroundings, exchange
 from lossclient.forecasts import Forecasts, Key
 from lossclient.options import ScoreOptions
+from lossclient.plan import plan
 from lossclient.problems import Reply
 from lossclient.retries import Retries
 from lossclient.wire import Part
@@ -124,7 +129,9 @@ def test_what_may_help_is_tried_again(outcome):
     assert error is None
     assert len(tables) == 1
     assert pauses == [0.125, 0.25]
-    assert len({post.headers["X-Request-Id"] for post in posts}) == 1  # one line in a log
+    ids = [post.headers["X-Request-Id"] for post in posts]
+    assert len({name.rpartition("-")[0] for name in ids}) == 1  # together in a log
+    assert [name.rpartition("-")[2] for name in ids] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -334,6 +341,38 @@ def test_what_is_too_large_is_halved_and_remembered():
     _, posts, _, error = play([refuse_over(5)] * 9, Part(0, 4, (1,)), room=room)
     assert error is None
     assert len(posts) == 3  # none of them refused
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    st.lists(st.sampled_from([np.float32, np.float64]), min_size=1, max_size=4),
+    st.integers(9, 60),
+)
+def test_no_two_requests_have_one_id(lengths, types, most):
+    """Parts of parts that were too large, and their attempts, included."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = np.arange(1.0, offsets[-1] + 1)
+    predictions = tuple(values.astype(type_) for type_ in types)
+    forecasts = Forecasts(offsets, values.astype("f4"), (None,) * len(types), predictions, Key)
+    options, room = ScoreOptions(["mae"]), Room()
+    busy_at_first = itertools.cycle([problem(503), refuse_over(most)])
+    posts = []
+    for part in plan(forecasts, options, 2000):
+        _, sent, _, error = play(
+            busy_at_first, part, forecasts=forecasts, options=options, room=room, call_id="call"
+        )
+        assert error is None
+        posts += sent
+    ids = [post.headers["X-Request-Id"] for post in posts]
+    assert len(set(ids)) == len(ids)
+
+
+def test_an_id_is_one_that_the_service_takes():
+    far = replace(FORECASTS, offsets=np.array([0, *[5] * (10**6), 10]))
+    _, (post,), _, _ = play([problem(400)], Part(10**6, 10**6 + 1, (0, 1)), forecasts=far)
+    assert re.fullmatch(
+        r"lossclient-[0-9a-f]{16}-1000000:1000001-0:2-1", post.headers["X-Request-Id"]
+    )
 
 
 def test_one_series_that_is_too_long_teaches_nothing_about_the_others():

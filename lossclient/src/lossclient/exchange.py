@@ -167,7 +167,6 @@ def _attempts(
     headers = {
         "Content-Type": wire.MEDIA_TYPE,
         "Accept": wire.MEDIA_TYPE,
-        "X-Request-Id": f"{rules.call_id}-{part.start}.{part.models[0]}",
     }
     if rules.compression is not None:
         body = wire.compress(body, rules.compression)
@@ -176,6 +175,7 @@ def _attempts(
     failed = 0
     last: LossClientError | None = None
     while True:
+        headers["X-Request-Id"] = _request_id(rules, part, failed + 1)
         left_s = rules.left_s(last)
         if left_s is not None:
             headers["X-Request-Timeout-Ms"] = str(max(1, min(int(left_s * 1000), 999_999_999)))
@@ -197,6 +197,15 @@ def _attempts(
             ) from last
         log.info("attempt %d failed, next in %.3g s: %s", failed, wait_s, last)
         yield Pause(wait_s)
+
+
+def _request_id(rules: Rules, part: Part, attempt: int) -> str:
+    """Return what no other request is called: parts of a call share no series and model.
+
+    It ends in the numbers of the series, of the models from the first to the last, and the attempt.
+    """
+    models = f"{part.models[0]}:{part.models[-1] + 1}"
+    return f"{rules.call_id}-{part.start}:{part.stop}-{models}-{attempt}"
 
 
 def _read(
