@@ -375,6 +375,17 @@ def test_an_id_is_one_that_the_service_takes():
     )
 
 
+def test_calls_with_and_without_gradients_learn_of_one_another():
+    """What is too large by its body is so with gradients and without."""
+    room = Room()
+    for gradients, wanted in ((False, 5), (True, 3), (False, 3)):
+        options = ScoreOptions(gradients=gradients)
+        _, posts, _, error = play([refuse_over(5)] * 9, options=options, room=room)
+        assert error is None
+        assert len(posts) == wanted
+        assert room.most == 6 * (4 + 16) // 2
+
+
 def test_one_series_that_is_too_long_teaches_nothing_about_the_others():
     room = Room()
     _, posts, _, error = play([refuse_over(3)] * 9, Part(2, 4, (1,)), room=room)

@@ -63,13 +63,17 @@ Answers = list[pa.Table]
 
 @dataclass
 class Room:
-    """How much the service takes at once, as far as it was seen to refuse."""
+    """How much the service takes at once, as far as it was seen to refuse.
+
+    Attributes:
+        most: Bytes of a body before compression; the same for calls with and without gradients.
+    """
 
     most: float = math.inf
 
-    def refused(self, weight: int) -> None:
-        """Learn that this was too much."""
-        self.most = min(self.most, weight // 2)
+    def refused(self, body: int) -> None:
+        """Learn that a body of so many bytes was too much."""
+        self.most = min(self.most, body // 2)
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,9 @@ def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, 
     Raises:
         LossClientError: What the last attempt died of.
     """
-    weight = weight_of(forecasts, part, rules.options)
-    if part.rows > 1 and weight > rules.room.most:
-        smaller = list(cut(forecasts, part, rules.options, int(rules.room.most)))
+    body = weight_of(forecasts, part)
+    if part.rows > 1 and body > rules.room.most:
+        smaller = list(cut(forecasts, part, int(rules.room.most)))
         return (yield from _exchange_each(forecasts, smaller, rules))
     outcome = yield from _attempts(forecasts, part, rules)
     if isinstance(outcome, pa.Table):
@@ -145,7 +149,7 @@ def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, 
     if outcome.is_too_large and part.rows > 1:
         answers = yield from _exchange_each(forecasts, halve(forecasts, part), rules)
         # Not before: one series that is too long by itself says nothing about the others.
-        rules.room.refused(weight)
+        rules.room.refused(body)
         return answers
     raise outcome.error
 
