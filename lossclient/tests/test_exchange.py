@@ -259,6 +259,20 @@ def test_a_gradient_has_the_type_of_the_prediction():
     assert table.schema.field("mae_gradient").type == pa.large_list(pa.float32())
 
 
+def test_beside_a_wider_model_a_gradient_is_what_it_is_alone():
+    first, second = FORECASTS.predictions
+    mixed = replace(FORECASTS, predictions=(first.astype(np.float32), second))
+    options = ScoreOptions(gradients=True)
+    ((both,), (post,), *_), ((narrow,), *_), ((wide,), *_) = (
+        play([answer], part, forecasts=mixed, options=options)
+        for part in (BOTH, ALL, Part(0, 4, (1,)))
+    )
+    assert pa.ipc.open_stream(post.body).schema.types[2:] == [pa.float32(), pa.float64()]
+    assert narrow.schema.field("mape_gradient").type == pa.large_list(pa.float32())
+    apart = pa.concat_tables([narrow, wide], promote_options="permissive")
+    assert both.equals(apart.take(pa.array([0, 4, 1, 5, 2, 6, 3, 7])))
+
+
 @pytest.mark.parametrize(
     ("outcome", "kind"),
     [

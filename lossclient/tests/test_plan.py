@@ -23,9 +23,11 @@ def forecasts_of(lengths, types=(np.float64,), target=np.float64):
     return Forecasts(offsets, values.astype(target), (None,) * len(types), predictions, Key)
 
 
-@given(lengths, types, st.integers(1, 2000), st.booleans())
-def test_parts_are_whole_and_as_large_as_they_may_be(lengths, types, limit, gradients):
-    forecasts = forecasts_of(lengths, types)
+@given(
+    lengths, types, st.sampled_from([np.float32, np.float64]), st.integers(1, 2000), st.booleans()
+)
+def test_parts_are_whole_and_as_large_as_they_may_be(lengths, types, target, limit, gradients):
+    forecasts = forecasts_of(lengths, types, target)
     options = ScoreOptions(["mae", "mape"], gradients)
     columns = 2 if gradients else 0
     parts = plan(forecasts, options, limit)
@@ -33,7 +35,7 @@ def test_parts_are_whole_and_as_large_as_they_may_be(lengths, types, limit, grad
     assert sorted(pairs) == [(i, m) for i in range(len(lengths)) for m in range(len(types))]
     for part in parts:
         assert part.rows or not lengths
-        assert len({types[model] for model in part.models}) == 1
+        assert len({np.result_type(target, types[model]) for model in part.models}) == 1
         assert part.rows <= 1 or weight_of(forecasts, part, columns) <= limit
     for part, after in pairwise(parts):
         if part.models == after.models and part.stop == after.start:
@@ -41,9 +43,15 @@ def test_parts_are_whole_and_as_large_as_they_may_be(lengths, types, limit, grad
             assert weight_of(forecasts, larger, columns) > limit
 
 
-def test_no_series_are_one_request_for_each_type():
-    forecasts = forecasts_of([], [np.float32, np.float64, np.float32])
-    assert plan(forecasts, ScoreOptions(), 1) == [Part(0, 0, (0, 2)), Part(0, 0, (1,))]
+@pytest.mark.parametrize("lengths", [[], [3, 1]])
+def test_models_go_apart_only_where_they_are_computed_in_different_types(lengths):
+    narrow, wide = (
+        forecasts_of(lengths, [np.float32, np.float64, np.float32], target)
+        for target in (np.float32, np.float64)
+    )
+    whole = len(lengths)
+    assert plan(narrow, ScoreOptions(), 999) == [Part(0, whole, (0, 2)), Part(0, whole, (1,))]
+    assert plan(wide, ScoreOptions(), 999) == [Part(0, whole, (0, 1, 2))]
 
 
 def test_gradients_make_requests_smaller():
@@ -53,6 +61,8 @@ def test_gradients_make_requests_smaller():
     single = forecasts_of([1], [np.float32], np.float32)
     weight = weight_of(single, Part(0, 1, (0,)), 3)
     assert weight == 4 * (1 + 2 + 3)
+    against_double = forecasts_of([1], [np.float32], np.float64)
+    assert weight_of(against_double, Part(0, 1, (0,)), 3) == 4 + 8 + 4 + 3 * 8  # gradients too
 
 
 @given(lengths, st.integers(1, 5), st.data())
@@ -94,7 +104,8 @@ def test_answers_are_joined_series_by_series(lengths, types, limit):
 
     def answer_of(part):
         pairs = [(i, m) for i in range(part.start, part.stop) for m in part.models]
-        kind = pa.large_list(pa.from_numpy_dtype(types[part.models[0]]))
+        widest = np.result_type(*(types[model] for model in part.models))
+        kind = pa.large_list(pa.from_numpy_dtype(widest))
         gradient = pa.array([[float(m)] for _, m in pairs], kind)
         series, models = ([pair[side] for pair in pairs] for side in (0, 1))
         columns = [pa.array(series, pa.int64()), pa.array(models, pa.int64()), gradient]

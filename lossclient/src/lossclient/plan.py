@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from lossclient.forecasts import Forecasts
 from lossclient.options import ScoreOptions
-from lossclient.wire import Part, row_bytes
+from lossclient.wire import Part, computed_in, row_bytes
 
 
 def plan(forecasts: Forecasts, options: ScoreOptions, limit: int) -> list[Part]:
-    """Return the requests, at least one; models of different types go apart.
+    """Return the requests, at least one; models that are computed in different types go apart.
 
     Args:
         forecasts: The series.
@@ -22,7 +22,7 @@ def plan(forecasts: Forecasts, options: ScoreOptions, limit: int) -> list[Part]:
         limit: The most bytes of a request together with its gradients; a series that is larger,
             even of one model, goes by itself.
     """
-    types = [prediction.dtype for prediction in forecasts.predictions]
+    types = [computed_in(forecasts, model) for model in range(len(forecasts.predictions))]
     wholes = [
         Part(0, len(forecasts), tuple(i for i, other in enumerate(types) if other == type_))
         for type_ in dict.fromkeys(types)
