@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -360,14 +361,47 @@ def test_any_frame_is_read_as_pandas_groups_it(table, make):
 @pytest.mark.parametrize(
     "ids",
     [
-        pa.array(["a", "b"], pa.string_view()),
-        pa.array([{"a": 1}, {"a": 2}]),
+        pa.array(["b", "a", "b"], pa.string_view()),
+        pa.array([b"b", b"a", b"b"], pa.binary_view()),
+        pa.array(np.array([2, 1, 2], np.float16)),
+        pc.run_end_encode(pa.array(["b", "a", "b"])),
     ],
+    ids=lambda values: str(values.type),
 )
-def test_keys_that_arrow_cannot_take_apart_are_refused_in_words(ids):
-    table = pa.table({"unique_id": ids, "y": [1.0, 2.0], "A": [1.0, 2.0]})
-    with pytest.raises(InvalidInput, match="cannot be"):
-        read_frame(table, Columns(time=None))
+def test_ids_and_cutoffs_of_any_type(ids):
+    table = pa.table({"unique_id": ids, "cutoff": ids, "y": [1.0, 2.0, 3.0], "A": [1.0] * 3})
+    reading = read_frame(table, Columns(time=None))
+    forecasts = reading.forecasts
+    assert as_lists(forecasts, forecasts.target) == [[1, 3], [2]]
+    frame = write_frame(reading, answer_of(forecasts))
+    assert frame["unique_id"].to_pylist() == frame["cutoff"].to_pylist() == ids.to_pylist()[:2]
+
+
+def test_pandas_takes_no_rows_of_views():
+    table = pa.table({"unique_id": pa.array(["a"], pa.string_view()), "y": [1.0], "A": [1.0]})
+    with pytest.raises(InvalidInput, match=r"found by unique_id \(string_view\)"):
+        read_frame(table.to_pandas(types_mapper=pd.ArrowDtype), Columns(time=None))
+
+
+def test_keys_that_arrow_cannot_take_apart_are_refused_in_words():
+    ids = pa.array([{"a": 1}, {"a": 2}])
+    table = pa.table({"unique_id": [1, 2], "ds": ids, "y": [1.0, 2.0], "A": [1.0, 2.0]})
+    with pytest.raises(
+        InvalidInput, match=r"found by unique_id \(int64\), ds \(struct<a: int64>\)"
+    ):
+        read_frame(table, Columns())
+
+
+def test_a_model_without_any_number_is_missing_throughout(kind):
+    df = kind({**LONG, "Theta": [None] * 5})
+    (prediction,) = read_frame(df, Columns(models=["Theta"])).forecasts.predictions
+    np.testing.assert_array_equal(prediction, [np.nan] * 5)
+
+
+def test_numbers_among_objects_are_read():
+    df = pd.DataFrame({**LONG, "Theta": np.array([200, None, 1.5, 400, 500], object)})
+    (prediction,) = read_frame(df, Columns(time=None, models=["Theta"])).forecasts.predictions
+    np.testing.assert_array_equal(prediction, [200, 1.5, np.nan, 400, 500])
 
 
 def test_names_that_are_no_strings_are_refused_in_words():

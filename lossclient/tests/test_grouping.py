@@ -62,6 +62,8 @@ def test_what_is_sorted_is_not_moved(table):
         (pa.uint8(), [3, 1, 2]),
         (pa.int64(), [3, -1, 2]),
         (pa.float64(), [0.5, -1.0, 0.25]),
+        (pa.float16(), [0.5, -1.0, 0.25]),
+        (pa.binary_view(), [b"c", b"a", b"b"]),
         (pa.string(), ["2026-03", "2026-01", "2026-02"]),
         (pa.string_view(), ["c", "a", "b"]),
         (pa.dictionary(pa.int32(), pa.string()), ["c", "a", "b"]),

@@ -1,7 +1,7 @@
 """A frame of forecasts, as Nixtla's ``cross_validation`` returns it, to series and back."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +16,9 @@ from lossclient.grouping import group, plain
 _NO_MODEL = re.compile(r"unique_id|ds|cutoff|y|__index_level_\d+__|.*-(lo|hi)-\d+(\.\d+)?")
 """Numbers, but not forecasts: Nixtla's own columns, also where others are named for them, pandas'
 index, and bounds of prediction intervals. It is the service's rule as well."""
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+"""What a column of numbers is in Arrow; one that is null throughout has all elements missing."""
+_WITHOUT_ROWS = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_run_end_encoded)
 
 Frame = nw.DataFrame[Any]
 FrameT = TypeVar("FrameT")
@@ -48,7 +51,8 @@ class Reading:
 
     Attributes:
         forecasts: Its series.
-        keys: One row a series, in the frame's own types: id, and cutoff if there is one.
+        keys: One row a series, in the frame's own types: id, and cutoff if there is one. Only of
+            pyarrow's views and runs they are plain.
     """
 
     forecasts: Forecasts
@@ -81,12 +85,16 @@ def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading
         table = frame.select(*dict.fromkeys([*keys, *times, columns.target, *models])).to_arrow()
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InvalidInput(f"the frame cannot be read: {error}") from error
+    for name in (columns.target, *models):
+        if not any(is_kind(table.column(name).type) for is_kind in _NUMBERS):
+            wrong = frame.schema[name]
+            raise InvalidInput(f"column {name!r} must hold numbers, not {wrong}")
     try:
         found = {name: _without_null(name, table.column(name)) for name in (*keys, *times)}
         when = None if columns.time is None else found[columns.time]
         groups = group([found[name] for name in keys], when)
-        named = frame.select(*keys)[groups.first]
-    except pa.ArrowException as error:  # structs and views, of which Arrow makes no series
+        named = _with_rows(frame.select(*keys), table, found)[groups.first]
+    except pa.ArrowException as error:  # structs and lists, of which Arrow makes no series
         types = ", ".join(f"{name} ({table.column(name).type})" for name in (*keys, *times))
         raise InvalidInput(f"the series cannot be found by {types}: {error}") from error
 
@@ -177,9 +185,6 @@ def _resolve(frame: Frame, columns: Columns) -> Columns:
     for name in (*named, *models):
         if name not in schema:
             raise InvalidInput(f"no column {name!r} among {', '.join(schema)}")
-    for name in (columns.target, *models):
-        if not schema[name].is_numeric():
-            raise InvalidInput(f"column {name!r} must hold numbers, not {schema[name]}")
     return Columns(columns.id, columns.time, columns.target, cutoff, models)
 
 
@@ -189,6 +194,18 @@ def _without_null(name: str, column: pa.ChunkedArray) -> pa.Array:
         row = int(np.flatnonzero(values.is_null())[0])
         raise InvalidInput(f"column {name!r} is null in row {row}, so the row belongs to no series")
     return values
+
+
+def _with_rows(keys: Frame, table: pa.Table, found: Mapping[str, pa.Array]) -> Frame:
+    """Return keys of which rows can be taken: Arrow takes none of views and runs."""
+    for name in keys.columns:
+        if any(is_kind(table.column(name).type) for is_kind in _WITHOUT_ROWS):
+            native = keys.to_native()
+            if not isinstance(native, pa.Table):
+                raise pa.ArrowNotImplementedError("no rows can be taken of its type")
+            plain_one = native.set_column(keys.columns.index(name), name, found[name])
+            keys = nw.from_native(plain_one, eager_only=True)
+    return keys
 
 
 def _values(column: pa.ChunkedArray) -> Floats:

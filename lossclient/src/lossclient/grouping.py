@@ -59,6 +59,15 @@ def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
     return Groups(offsets, order, order[offsets[:-1]])
 
 
+_TAKEN_AS = (
+    (pa.types.is_string, pa.large_string()),  # one array holds at most 2 GiB of strings
+    (pa.types.is_string_view, pa.large_string()),
+    (pa.types.is_binary, pa.large_binary()),
+    (pa.types.is_binary_view, pa.large_binary()),
+    (pa.types.is_float16, pa.float32()),
+)
+
+
 def plain(column: pa.ChunkedArray) -> pa.Array:
     """Return one array of a type that Arrow's functions take, with every null in sight.
 
@@ -70,8 +79,9 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
         column = column.cast(column.type.value_type)
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
-    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_string())  # one array holds at most 2 GiB of strings
+    for is_kind, type_ in _TAKEN_AS:
+        if is_kind(column.type):
+            column = column.cast(type_)
     return column.combine_chunks()
 
 
