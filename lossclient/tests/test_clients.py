@@ -27,6 +27,7 @@ from lossclient import (
     Retries,
     TransportError,
 )
+from lossclient.configuration import Configuration
 
 URL = "http://service.test/api"
 RNG = np.random.default_rng(0)
@@ -330,6 +331,49 @@ def test_a_client_works_in_a_child_that_was_forked():
         env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2
+
+
+def test_a_closed_client_says_so(make):
+    client = make(answer)
+    client.call("score_series", [[1.0]], [[2.0]])  # closes it
+    for method, arguments in (
+        ("score_series", ([[1.0]], [[2.0]])),
+        ("score_series", ([], [])),
+        ("score", (pa.table({"unique_id": [1], "y": [1.0], "A": [1.0]}), ["A"], "unique_id", None)),
+    ):
+        with pytest.raises(InvalidInput, match="client is closed"):
+            client.call(method, *arguments)
+
+
+def test_a_client_that_is_closed_between_two_attempts_says_so(make):
+    def respond(request):
+        client._client._http.close()
+        return problem(503)
+
+    client = make(respond, retries=FAST)
+    with pytest.raises(InvalidInput, match="client is closed"):
+        client.call("score_series", [[1.0]], [[2.0]])
+
+
+def test_a_client_that_another_thread_closes_just_before_it_sends_says_so(monkeypatch):
+    client = Client(URL, transport=httpx.MockTransport(answer))
+    request_of = Configuration.request
+
+    def request_and_close(*arguments):
+        client.close()
+        return request_of(*arguments)
+
+    monkeypatch.setattr(Configuration, "request", request_and_close)
+    with pytest.raises(InvalidInput, match="client is closed"):
+        client.score_series([[1.0]], [[2.0]])
+
+
+def test_what_a_transport_dies_of_is_not_hidden(make):
+    def respond(request):
+        raise RuntimeError("of its own")
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        make(respond).call("score_series", [[1.0]], [[2.0]])
 
 
 def test_a_refused_size_is_remembered_by_the_client():

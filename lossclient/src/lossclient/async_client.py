@@ -11,7 +11,7 @@ import httpx
 import pyarrow as pa
 
 from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
-from lossclient.exceptions import DeadlineExceeded, LossClientError
+from lossclient.exceptions import DeadlineExceeded
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.forks import PerProcess
@@ -113,8 +113,10 @@ class AsyncClient:
         return scores_of(answer, names)
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        await self._http.get().aclose()
+        """Close all connections of this process; the client cannot be used any more."""
+        http = self._http.close()
+        if http is not None:
+            await http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,7 +132,7 @@ class AsyncClient:
     async def _answer(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> pa.Table:
         """Return a row for each series and model, the models of a series together."""
         answers: dict[Part, Answers] = {}
-        failures: list[LossClientError] = []
+        failures: list[Exception] = []
         with progress_bar(forecasts, show) as bar:
 
             async def work() -> None:
@@ -139,7 +141,7 @@ class AsyncClient:
                         part = waiting.popleft()
                         answers[part] = await self._drive(exchange(forecasts, part, rules))
                         bar.update(part.rows)
-                except LossClientError as error:
+                except Exception as error:  # noqa: BLE001 - raised below, and not in a group
                     failures.append(error)
                     tasks.cancel_scope.cancel()
 
