@@ -428,31 +428,6 @@ def test_transport_errors_have_their_cause(make):
     assert caught.value.request_id.startswith("lossclient-")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"base_url": "service:8000"},
-        {"base_url": "ftp://service"},
-        {"base_url": "http://"},
-        {"base_url": None},
-        {"concurrency": 0},
-        {"request_bytes": 0},
-        {"deadline_s": 0},
-        {"compression": "br"},
-    ],
-)
-def test_arguments_that_make_no_sense(options):
-    for kind in (Client, AsyncClient):
-        with pytest.raises(InvalidInput):
-            kind(**{"base_url": URL, **options})
-
-
-@pytest.mark.parametrize("losses", ["mae", [], ()])
-def test_losses_are_a_list(make, losses):
-    with pytest.raises(InvalidInput, match="list of names"):
-        make(answer).call("score_series", [[1.0]], [[2.0]], losses=losses)
-
-
 def test_a_progress_bar_is_shown_when_asked_for(make, capsys):
     make(answer).call("score_series", SERIES, TARGETS)
     assert capsys.readouterr().err == ""  # not a terminal

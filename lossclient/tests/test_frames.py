@@ -259,7 +259,6 @@ def test_named_columns():
         ({}, Columns(cutoff="fold"), "no column 'fold'"),
         ({}, Columns(models=["ETS"]), "no column 'ETS'"),
         ({}, Columns(models=[]), "models is empty"),
-        ({}, Columns(models="Naive"), "a list of columns"),
         ({}, Columns(models=["note"]), "'note' must hold numbers"),
         ({}, Columns(target="note"), "'note' must hold numbers"),
         ({"Naive": None, "Theta": None}, Columns(), "no column of predictions"),

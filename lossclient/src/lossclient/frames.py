@@ -9,6 +9,7 @@ import narwhals as nw
 import numpy as np
 import pyarrow as pa
 
+from lossclient.arguments import Rule, check, is_names, is_text, or_none
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key
 from lossclient.grouping import group, plain
@@ -24,6 +25,15 @@ Frame = nw.DataFrame[Any]
 FrameT = TypeVar("FrameT")
 """Whatever kind of frame the caller has."""
 
+_COLUMN = Rule("the name of a column", is_text)
+_RULES = {
+    "id_col": _COLUMN,
+    "time_col": or_none(_COLUMN),
+    "target_col": _COLUMN,
+    "cutoff_col": or_none(_COLUMN),
+    "models": or_none(Rule("a list of names of columns", is_names)),
+}
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -36,6 +46,9 @@ class Columns:
         cutoff: Names a series together with the id; ignored where it is the default and absent.
         models: The columns of predictions; None takes all others of floats and integers (not
             decimals nor booleans) that are not prediction intervals (``-lo-90``, ``-hi-90``).
+
+    Raises:
+        InvalidInput: If one is no name, or no list of them.
     """
 
     id: str = "unique_id"
@@ -43,6 +56,9 @@ class Columns:
     target: str = "y"
     cutoff: str | None = "cutoff"
     models: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        check({name: getattr(self, name.removesuffix("_col")) for name in _RULES}, _RULES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +75,29 @@ class Reading:
     keys: Frame
 
 
+def open_frame(df: Any, columns: Columns) -> Frame:
+    """Return whatever frame it is, with pandas those columns too that are in its index.
+
+    Raises:
+        InvalidInput: If it is none, or a name of a column stands twice or is no string.
+    """
+    try:
+        frame: Frame = nw.from_native(df, eager_only=True)
+    except TypeError as error:
+        frame = _of_arrow(df, error)
+    except nw.exceptions.NarwhalsError as error:  # a column stands twice
+        raise InvalidInput(f"the frame cannot be read: {error}") from error
+    if strange := [name for name in frame.columns if not isinstance(name, str)]:
+        raise InvalidInput(f"names of columns must be strings, not {strange[0]!r}")
+    if not frame.implementation.is_pandas_like():
+        return frame
+    wanted = {columns.id, columns.cutoff, columns.time} - {None, *frame.columns}
+    indexed = [name for name in nw.to_native(frame).index.names if name in wanted]
+    if indexed:
+        frame = nw.from_native(nw.to_native(frame).reset_index(level=indexed), eager_only=True)
+    return frame
+
+
 def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading:
     """Find the series of a frame.
 
@@ -72,7 +111,7 @@ def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading
         InvalidInput: If a column is absent or of a wrong type, or a key is null. (With pandas a
             key that is NaN is null, too; elsewhere all NaN are one key, and -0.0 is 0.0.)
     """
-    frame = _open(df, columns)
+    frame = open_frame(df, columns)
     columns = _resolve(frame, columns)
     keys = [columns.id] if columns.cutoff is None else [columns.id, columns.cutoff]
     taken = {"model", "length"}.union(*((x, f"{x}_masked", f"{x}_gradient") for x in losses))
@@ -135,27 +174,17 @@ def write_frame(reading: Reading, answer: pa.Table) -> Any:
     return both.to_native()
 
 
-def _open(df: Any, columns: Columns) -> Frame:
-    try:
-        frame: Frame = nw.from_native(df, eager_only=True)
-    except TypeError as error:
-        if not (hasattr(df, "__arrow_c_stream__") or hasattr(df, "__arrow_c_array__")):
-            raise InvalidInput(
-                f"a frame is wanted (pandas, polars, pyarrow, or any with __arrow_c_stream__), "
-                f"not {type(df).__name__}; collect a lazy one first"
-            ) from error
-        frame = nw.from_native(pa.table(df), eager_only=True)
-    except nw.exceptions.NarwhalsError as error:  # a column stands twice
-        raise InvalidInput(f"the frame cannot be read: {error}") from error
-    if strange := [name for name in frame.columns if not isinstance(name, str)]:
-        raise InvalidInput(f"names of columns must be strings, not {strange[0]!r}")
-    if not frame.implementation.is_pandas_like():
-        return frame
-    wanted = {columns.id, columns.cutoff, columns.time} - {None, *frame.columns}
-    indexed = [name for name in nw.to_native(frame).index.names if name in wanted]
-    if indexed:
-        frame = nw.from_native(nw.to_native(frame).reset_index(level=indexed), eager_only=True)
-    return frame
+def _of_arrow(df: Any, error: Exception) -> Frame:
+    """Return a frame of whatever else has an Arrow stream of several columns."""
+    if hasattr(df, "__arrow_c_stream__") or hasattr(df, "__arrow_c_array__"):
+        try:
+            return nw.from_native(pa.table(df), eager_only=True)
+        except (pa.ArrowException, TypeError, ValueError) as of_arrow:  # a column alone
+            error = of_arrow
+    raise InvalidInput(
+        f"a frame is wanted (pandas, polars, pyarrow, or any with __arrow_c_stream__), "
+        f"not {type(df).__name__}; collect a lazy one first"
+    ) from error
 
 
 def _resolve(frame: Frame, columns: Columns) -> Columns:
@@ -164,11 +193,14 @@ def _resolve(frame: Frame, columns: Columns) -> Columns:
     cutoff = columns.cutoff
     if cutoff not in schema and cutoff == Columns.cutoff:
         cutoff = None
-    named = [columns.id, columns.target]
-    named += [name for name in (columns.time, cutoff) if name is not None]
+    roles = (columns.id, columns.time, columns.target, cutoff)
+    named = [name for name in roles if name is not None]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise InvalidInput(
+            f"two of id_col, time_col, target_col and cutoff_col are {twice[0]!r}; "
+            "each must be a column of its own"
+        )
     models = columns.models
-    if isinstance(models, str):
-        raise InvalidInput(f"models must be a list of columns, not {models!r}")
     if models is None:
         models = [
             name

@@ -85,7 +85,10 @@ def _namer(names: npt.NDArray[Any]) -> Callable[[int], Key]:
 def _ids(ids: Any, count: int) -> npt.NDArray[Any]:
     if ids is None:
         return np.arange(count)
-    names: npt.NDArray[Any] = np.asarray(ids)
+    try:
+        names: npt.NDArray[Any] = np.asarray(ids)
+    except ValueError as error:  # lists of unequal lengths
+        raise InvalidInput(f"ids must be one a series: {error}") from error
     if names.ndim != 1 or len(names) != count:
         raise InvalidInput(f"ids must be one a series, {count} in all, not of shape {names.shape}")
     return names
