@@ -26,6 +26,8 @@ from lossclient import (
     Overloaded,
     Retries,
     TransportError,
+    async_client,
+    wire,
 )
 from lossclient.configuration import Configuration
 
@@ -142,6 +144,40 @@ def test_what_is_sent(make):
 
 def test_a_key_is_not_shown(make):
     assert "secret" not in repr(make(answer, api_key="secret")._client._configuration)
+
+
+def test_what_takes_long_leaves_the_event_loop_alone(monkeypatch):
+    """Else a large frame would hold up all tasks of the caller."""
+    called = {}
+
+    def watch(module, name):
+        inner = getattr(module, name)
+
+        def watched(*arguments, **options):
+            called.setdefault(name, set()).add(threading.current_thread())
+            return inner(*arguments, **options)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for name in ("encode", "compress", "decode"):
+        watch(wire, name)
+    for name in ("read_frame", "write_frame", "read_series", "join", "scores_of"):
+        watch(async_client, name)
+
+    async def respond(request):
+        raw = pa.input_stream(pa.BufferReader(await request.aread()), compression="gzip").read()
+        return answer(httpx.Request("POST", request.url, content=raw))
+
+    async def main():
+        transport = httpx.MockTransport(respond)
+        async with AsyncClient(URL, transport=transport, compression="gzip") as client:
+            await client.score_series([[1.0]], [[2.0]])
+            frame = {"unique_id": [1], "y": [1.0], "A": [1.0]}
+            await client.score(pa.table(frame), time_col=None)
+
+    asyncio.run(main())
+    assert len(called) == 8
+    assert threading.current_thread() not in set().union(*called.values())
 
 
 def test_no_more_requests_at_a_time_than_allowed(make):
