@@ -314,6 +314,13 @@ def test_a_column_that_stands_twice():
         read_frame(df, Columns())
 
 
+def test_two_levels_of_an_index_with_one_name():
+    df = pd.DataFrame(LONG).drop(columns="cutoff")
+    df.index = pd.MultiIndex.from_arrays([LONG["cutoff"]] * 2, names=["cutoff", "cutoff"])
+    with pytest.raises(InvalidInput, match="the index cannot be read"):
+        read_frame(df, Columns())
+
+
 def test_ids_of_mixed_types():
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_frame(pd.DataFrame({**LONG, "unique_id": ["a", 1, "b", 2, "c"]}), Columns())

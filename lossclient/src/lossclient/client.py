@@ -174,7 +174,7 @@ class Client:
 
         Args:
             prediction: Of each series; one with several channels (T x C) counts T times C elements.
-            target: Of the same shapes. None is a missing element, as NaN is.
+            target: Of the same shapes. None is a missing element, as NaN is, and what numpy masks.
             ids: For errors, and given back; positions by default.
             losses: As in `score`, like all that follow.
             gradients: See there.

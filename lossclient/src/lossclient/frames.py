@@ -92,10 +92,14 @@ def open_frame(df: Any, columns: Columns) -> Frame:
     if not frame.implementation.is_pandas_like():
         return frame
     wanted = {columns.id, columns.cutoff, columns.time} - {None, *frame.columns}
-    indexed = [name for name in nw.to_native(frame).index.names if name in wanted]
-    if indexed:
-        frame = nw.from_native(nw.to_native(frame).reset_index(level=indexed), eager_only=True)
-    return frame
+    native = frame.to_native()
+    indexed = [name for name in native.index.names if name in wanted]
+    if not indexed:
+        return frame
+    try:
+        return nw.from_native(native.reset_index(level=indexed), eager_only=True)
+    except ValueError as error:  # two levels have one name
+        raise InvalidInput(f"the index cannot be read: {error}") from error
 
 
 def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading:
