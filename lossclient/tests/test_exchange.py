@@ -439,6 +439,7 @@ def test_faults_are_named_as_the_caller_knows_them():
         {"pointer": "/y/7", "detail": "of nowhere"},
         {"pointer": "/2/0", "detail": "of no model"},
         {"pointer": "/series/0", "detail": "of the wire"},
+        {"pointer": "/y/" + "9" * 5000, "detail": "of no number"},
     ]
     response = problem(422, errors=errors, error_count=30)
     _, _, _, error = play([response], Part(2, 4, (0, 1)))
@@ -451,11 +452,11 @@ def test_faults_are_named_as_the_caller_knows_them():
     assert (second.id, second.side, second.model) == ("c", "target", None)
     assert (third.id, third.position, third.model) == ("d", 0, "Naive")
     assert (option.pointer, option.id, option.side) == ("?losses", None, None)
-    assert [other.id for other in others] == [None] * 3
+    assert [other.id for other in others] == [None] * 4
     assert error.count == 30
     text = str(error)
     assert "series 'd' at cutoff 2023, model Theta: prediction 2 (row 1) is missing" in text
-    assert "and 23 more" in text
+    assert "and 22 more" in text
     assert "request r1" in text
 
 
@@ -467,6 +468,7 @@ def test_a_problem_document_may_be_anything():
         b'{"detail": null}',
         b'{"errors": 5, "error_count": "x"}',
         b'{"errors": [3]}',
+        b"[" * 100_000,
     ):
         response = httpx.Response(
             422, content=body, headers={"content-type": "application/problem+json"}

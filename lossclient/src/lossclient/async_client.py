@@ -30,7 +30,7 @@ class AsyncClient:
     """`Client`, to be awaited; it takes the same arguments and decides the same.
 
     Whatever takes long, from reading a frame to writing one, is done in threads, so that other
-    tasks go on.
+    tasks go on. It belongs to the event loop that first uses it, as its connections do.
 
     Example:
         >>> async def main():

@@ -67,8 +67,8 @@ class Reading:
 
     Attributes:
         forecasts: Its series.
-        keys: One row a series, in the frame's own types: id, and cutoff if there is one. Only of
-            pyarrow's views and runs they are plain.
+        keys: One row a series, in the frame's own types: id, and cutoff if there is one; pyarrow's
+            views and runs as plain columns.
     """
 
     forecasts: Forecasts
@@ -130,8 +130,7 @@ def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading
         raise InvalidInput(f"the frame cannot be read: {error}") from error
     for name in (columns.target, *models):
         if not any(is_kind(table.column(name).type) for is_kind in _NUMBERS):
-            wrong = frame.schema[name]
-            raise InvalidInput(f"column {name!r} must hold numbers, not {wrong}")
+            raise InvalidInput(f"column {name!r} must hold numbers, not {frame.schema[name]}")
     try:
         found = {name: _without_null(name, table.column(name)) for name in (*keys, *times)}
         when = None if columns.time is None else found[columns.time]
