@@ -314,6 +314,16 @@ def test_a_column_that_stands_twice():
         read_frame(df, Columns())
 
 
+def test_periods_of_pandas():
+    days = pd.PeriodIndex(["2026-02", "2026-01", "2026-03"], freq="M")
+    df = pd.DataFrame({"unique_id": days[[0, 1, 0]], "ds": days[::-1], "y": [1.0, 2, 3], "A": 0.0})
+    reading = read_frame(df, Columns())
+    forecasts = reading.forecasts
+    assert as_lists(forecasts, forecasts.target) == [[3, 1], [2]]
+    frame = write_frame(reading, answer_of(forecasts))
+    assert frame["unique_id"].tolist() == days[:2].tolist()
+
+
 def test_two_levels_of_an_index_with_one_name():
     df = pd.DataFrame(LONG).drop(columns="cutoff")
     df.index = pd.MultiIndex.from_arrays([LONG["cutoff"]] * 2, names=["cutoff", "cutoff"])
