@@ -26,7 +26,10 @@ from lossclient import (
     Overloaded,
     Retries,
     TransportError,
+    async_client,
+    wire,
 )
+from lossclient.configuration import Configuration
 
 URL = "http://service.test/api"
 RNG = np.random.default_rng(0)
@@ -143,6 +146,40 @@ def test_a_key_is_not_shown(make):
     assert "secret" not in repr(make(answer, api_key="secret")._client._configuration)
 
 
+def test_what_takes_long_leaves_the_event_loop_alone(monkeypatch):
+    """Else a large frame would hold up all tasks of the caller."""
+    called = {}
+
+    def watch(module, name):
+        inner = getattr(module, name)
+
+        def watched(*arguments, **options):
+            called.setdefault(name, set()).add(threading.current_thread())
+            return inner(*arguments, **options)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for name in ("encode", "compress", "decode"):
+        watch(wire, name)
+    for name in ("read_frame", "write_frame", "read_series", "join", "scores_of"):
+        watch(async_client, name)
+
+    async def respond(request):
+        raw = pa.input_stream(pa.BufferReader(await request.aread()), compression="gzip").read()
+        return answer(httpx.Request("POST", request.url, content=raw))
+
+    async def main():
+        transport = httpx.MockTransport(respond)
+        async with AsyncClient(URL, transport=transport, compression="gzip") as client:
+            await client.score_series([[1.0]], [[2.0]])
+            frame = {"unique_id": [1], "y": [1.0], "A": [1.0]}
+            await client.score(pa.table(frame), time_col=None)
+
+    asyncio.run(main())
+    assert len(called) == 8
+    assert threading.current_thread() not in set().union(*called.values())
+
+
 def test_no_more_requests_at_a_time_than_allowed(make):
     lock = threading.Lock()
     now, most = 0, 0
@@ -165,7 +202,7 @@ def test_retries(make):
     tries = {}
 
     def respond(request):
-        name = request.headers["x-request-id"]
+        name = request.headers["x-request-id"].rpartition("-")[0]
         tries[name] = tries.get(name, 0) + 1
         if tries[name] == 1:
             raise httpx.ReadError("reset")
@@ -252,7 +289,7 @@ def test_a_failure_ends_pauses_of_other_parts():
     second = threading.Event()
 
     def respond(request):
-        if request.headers["x-request-id"].endswith("-0.0"):
+        if request.headers["x-request-id"].endswith("-0:1-0:1-1"):
             second.wait(10)
             return problem(422)
         second.set()
@@ -332,6 +369,49 @@ def test_a_client_works_in_a_child_that_was_forked():
     assert done.returncode == 2
 
 
+def test_a_closed_client_says_so(make):
+    client = make(answer)
+    client.call("score_series", [[1.0]], [[2.0]])  # closes it
+    for method, arguments in (
+        ("score_series", ([[1.0]], [[2.0]])),
+        ("score_series", ([], [])),
+        ("score", (pa.table({"unique_id": [1], "y": [1.0], "A": [1.0]}), ["A"], "unique_id", None)),
+    ):
+        with pytest.raises(InvalidInput, match="client is closed"):
+            client.call(method, *arguments)
+
+
+def test_a_client_that_is_closed_between_two_attempts_says_so(make):
+    def respond(request):
+        client._client._http.close()
+        return problem(503)
+
+    client = make(respond, retries=FAST)
+    with pytest.raises(InvalidInput, match="client is closed"):
+        client.call("score_series", [[1.0]], [[2.0]])
+
+
+def test_a_client_that_another_thread_closes_just_before_it_sends_says_so(monkeypatch):
+    client = Client(URL, transport=httpx.MockTransport(answer))
+    request_of = Configuration.request
+
+    def request_and_close(*arguments):
+        client.close()
+        return request_of(*arguments)
+
+    monkeypatch.setattr(Configuration, "request", request_and_close)
+    with pytest.raises(InvalidInput, match="client is closed"):
+        client.score_series([[1.0]], [[2.0]])
+
+
+def test_what_a_transport_dies_of_is_not_hidden(make):
+    def respond(request):
+        raise RuntimeError("of its own")
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        make(respond).call("score_series", [[1.0]], [[2.0]])
+
+
 def test_a_refused_size_is_remembered_by_the_client():
     refused = 0
 
@@ -382,31 +462,6 @@ def test_transport_errors_have_their_cause(make):
         make(respond, retries=0).call("score_series", [[1.0]], [[2.0]])
     assert isinstance(caught.value.__cause__, httpx.ConnectError)
     assert caught.value.request_id.startswith("lossclient-")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"base_url": "service:8000"},
-        {"base_url": "ftp://service"},
-        {"base_url": "http://"},
-        {"base_url": None},
-        {"concurrency": 0},
-        {"request_bytes": 0},
-        {"deadline_s": 0},
-        {"compression": "br"},
-    ],
-)
-def test_arguments_that_make_no_sense(options):
-    for kind in (Client, AsyncClient):
-        with pytest.raises(InvalidInput):
-            kind(**{"base_url": URL, **options})
-
-
-@pytest.mark.parametrize("losses", ["mae", [], ()])
-def test_losses_are_a_list(make, losses):
-    with pytest.raises(InvalidInput, match="list of names"):
-        make(answer).call("score_series", [[1.0]], [[2.0]], losses=losses)
 
 
 def test_a_progress_bar_is_shown_when_asked_for(make, capsys):

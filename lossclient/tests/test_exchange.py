@@ -1,6 +1,8 @@
 """Every decision on the way from a part to its scores, with a clock that only pauses move."""
 
+import itertools
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from fake_service import answer, answer_with, problem, scores_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lossclient import (
     BadRequest,
@@ -26,6 +30,7 @@ from lossclient import (
 from lossclient.exchange import Pause, Post, Room, Rules, Surroundings, exchange
 from lossclient.forecasts import Forecasts, Key
 from lossclient.options import ScoreOptions
+from lossclient.plan import plan
 from lossclient.problems import Reply
 from lossclient.retries import Retries
 from lossclient.wire import Part
@@ -124,7 +129,9 @@ def test_what_may_help_is_tried_again(outcome):
     assert error is None
     assert len(tables) == 1
     assert pauses == [0.125, 0.25]
-    assert len({post.headers["X-Request-Id"] for post in posts}) == 1  # one line in a log
+    ids = [post.headers["X-Request-Id"] for post in posts]
+    assert len({name.rpartition("-")[0] for name in ids}) == 1  # together in a log
+    assert [name.rpartition("-")[2] for name in ids] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -252,6 +259,20 @@ def test_a_gradient_has_the_type_of_the_prediction():
     assert table.schema.field("mae_gradient").type == pa.large_list(pa.float32())
 
 
+def test_beside_a_wider_model_a_gradient_is_what_it_is_alone():
+    first, second = FORECASTS.predictions
+    mixed = replace(FORECASTS, predictions=(first.astype(np.float32), second))
+    options = ScoreOptions(gradients=True)
+    ((both,), (post,), *_), ((narrow,), *_), ((wide,), *_) = (
+        play([answer], part, forecasts=mixed, options=options)
+        for part in (BOTH, ALL, Part(0, 4, (1,)))
+    )
+    assert pa.ipc.open_stream(post.body).schema.types[2:] == [pa.float32(), pa.float64()]
+    assert narrow.schema.field("mape_gradient").type == pa.large_list(pa.float32())
+    apart = pa.concat_tables([narrow, wide], promote_options="permissive")
+    assert both.equals(apart.take(pa.array([0, 4, 1, 5, 2, 6, 3, 7])))
+
+
 @pytest.mark.parametrize(
     ("outcome", "kind"),
     [
@@ -336,6 +357,49 @@ def test_what_is_too_large_is_halved_and_remembered():
     assert len(posts) == 3  # none of them refused
 
 
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    st.lists(st.sampled_from([np.float32, np.float64]), min_size=1, max_size=4),
+    st.integers(9, 60),
+)
+def test_no_two_requests_have_one_id(lengths, types, most):
+    """Parts of parts that were too large, and their attempts, included."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = np.arange(1.0, offsets[-1] + 1)
+    predictions = tuple(values.astype(type_) for type_ in types)
+    forecasts = Forecasts(offsets, values.astype("f4"), (None,) * len(types), predictions, Key)
+    options, room = ScoreOptions(["mae"]), Room()
+    busy_at_first = itertools.cycle([problem(503), refuse_over(most)])
+    posts = []
+    for part in plan(forecasts, options, 2000):
+        _, sent, _, error = play(
+            busy_at_first, part, forecasts=forecasts, options=options, room=room, call_id="call"
+        )
+        assert error is None
+        posts += sent
+    ids = [post.headers["X-Request-Id"] for post in posts]
+    assert len(set(ids)) == len(ids)
+
+
+def test_an_id_is_one_that_the_service_takes():
+    far = replace(FORECASTS, offsets=np.array([0, *[5] * (10**6), 10]))
+    _, (post,), _, _ = play([problem(400)], Part(10**6, 10**6 + 1, (0, 1)), forecasts=far)
+    assert re.fullmatch(
+        r"lossclient-[0-9a-f]{16}-1000000:1000001-0:2-1", post.headers["X-Request-Id"]
+    )
+
+
+def test_calls_with_and_without_gradients_learn_of_one_another():
+    """What is too large by its body is so with gradients and without."""
+    room = Room()
+    for gradients, wanted in ((False, 5), (True, 3), (False, 3)):
+        options = ScoreOptions(gradients=gradients)
+        _, posts, _, error = play([refuse_over(5)] * 9, options=options, room=room)
+        assert error is None
+        assert len(posts) == wanted
+        assert room.most == 6 * (4 + 16) // 2
+
+
 def test_one_series_that_is_too_long_teaches_nothing_about_the_others():
     room = Room()
     _, posts, _, error = play([refuse_over(3)] * 9, Part(2, 4, (1,)), room=room)
@@ -375,6 +439,7 @@ def test_faults_are_named_as_the_caller_knows_them():
         {"pointer": "/y/7", "detail": "of nowhere"},
         {"pointer": "/2/0", "detail": "of no model"},
         {"pointer": "/series/0", "detail": "of the wire"},
+        {"pointer": "/y/" + "9" * 5000, "detail": "of no number"},
     ]
     response = problem(422, errors=errors, error_count=30)
     _, _, _, error = play([response], Part(2, 4, (0, 1)))
@@ -387,11 +452,11 @@ def test_faults_are_named_as_the_caller_knows_them():
     assert (second.id, second.side, second.model) == ("c", "target", None)
     assert (third.id, third.position, third.model) == ("d", 0, "Naive")
     assert (option.pointer, option.id, option.side) == ("?losses", None, None)
-    assert [other.id for other in others] == [None] * 3
+    assert [other.id for other in others] == [None] * 4
     assert error.count == 30
     text = str(error)
     assert "series 'd' at cutoff 2023, model Theta: prediction 2 (row 1) is missing" in text
-    assert "and 23 more" in text
+    assert "and 22 more" in text
     assert "request r1" in text
 
 
@@ -403,6 +468,7 @@ def test_a_problem_document_may_be_anything():
         b'{"detail": null}',
         b'{"errors": 5, "error_count": "x"}',
         b'{"errors": [3]}',
+        b"[" * 100_000,
     ):
         response = httpx.Response(
             422, content=body, headers={"content-type": "application/problem+json"}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -258,7 +259,6 @@ def test_named_columns():
         ({}, Columns(cutoff="fold"), "no column 'fold'"),
         ({}, Columns(models=["ETS"]), "no column 'ETS'"),
         ({}, Columns(models=[]), "models is empty"),
-        ({}, Columns(models="Naive"), "a list of columns"),
         ({}, Columns(models=["note"]), "'note' must hold numbers"),
         ({}, Columns(target="note"), "'note' must hold numbers"),
         ({"Naive": None, "Theta": None}, Columns(), "no column of predictions"),
@@ -271,6 +271,26 @@ def test_what_cannot_be_read_is_explained(kind, change, columns, words):
     content = {name: values for name, values in {**LONG, **change}.items() if values is not None}
     with pytest.raises(InvalidInput, match=words):
         read_frame(kind(content), columns)
+
+
+DICTIONARY = pa.DictionaryArray.from_arrays([0, 0, 1, 0, 1], [7, None])
+RUNS = pa.RunEndEncodedArray.from_arrays([2, 3, 5], [7, None, 8])
+
+
+@pytest.mark.parametrize("column", ["unique_id", "ds", "cutoff"])
+@pytest.mark.parametrize("values", [DICTIONARY, RUNS], ids=["dictionary", "runs"])
+def test_a_null_among_encoded_values_is_found(column, values):
+    assert values.null_count == 0
+    table = pa.table({**LONG, column: values})
+    with pytest.raises(InvalidInput, match=f"'{column}' is null in row 2"):
+        read_frame(table, Columns())
+
+
+@pytest.mark.parametrize("column", ["y", "Naive"])
+@pytest.mark.parametrize("values", [DICTIONARY, RUNS], ids=["dictionary", "runs"])
+def test_encoded_numbers_are_refused(column, values):
+    with pytest.raises(InvalidInput, match=f"'{column}' must hold numbers"):
+        read_frame(pa.table({**LONG, column: values}), Columns(models=["Naive"]))
 
 
 @pytest.mark.parametrize("name", ["model", "length", "mae", "mape_masked", "smape_gradient"])
@@ -291,6 +311,23 @@ def test_what_is_no_frame(df):
 def test_a_column_that_stands_twice():
     df = pd.DataFrame(LONG).rename(columns={"Theta": "Naive"})
     with pytest.raises(InvalidInput, match="cannot be read"):
+        read_frame(df, Columns())
+
+
+def test_periods_of_pandas():
+    days = pd.PeriodIndex(["2026-02", "2026-01", "2026-03"], freq="M")
+    df = pd.DataFrame({"unique_id": days[[0, 1, 0]], "ds": days[::-1], "y": [1.0, 2, 3], "A": 0.0})
+    reading = read_frame(df, Columns())
+    forecasts = reading.forecasts
+    assert as_lists(forecasts, forecasts.target) == [[3, 1], [2]]
+    frame = write_frame(reading, answer_of(forecasts))
+    assert frame["unique_id"].tolist() == days[:2].tolist()
+
+
+def test_two_levels_of_an_index_with_one_name():
+    df = pd.DataFrame(LONG).drop(columns="cutoff")
+    df.index = pd.MultiIndex.from_arrays([LONG["cutoff"]] * 2, names=["cutoff", "cutoff"])
+    with pytest.raises(InvalidInput, match="the index cannot be read"):
         read_frame(df, Columns())
 
 
@@ -340,14 +377,47 @@ def test_any_frame_is_read_as_pandas_groups_it(table, make):
 @pytest.mark.parametrize(
     "ids",
     [
-        pa.array(["a", "b"], pa.string_view()),
-        pa.array([{"a": 1}, {"a": 2}]),
+        pa.array(["b", "a", "b"], pa.string_view()),
+        pa.array([b"b", b"a", b"b"], pa.binary_view()),
+        pa.array(np.array([2, 1, 2], np.float16)),
+        pc.run_end_encode(pa.array(["b", "a", "b"])),
     ],
+    ids=lambda values: str(values.type),
 )
-def test_keys_that_arrow_cannot_take_apart_are_refused_in_words(ids):
-    table = pa.table({"unique_id": ids, "y": [1.0, 2.0], "A": [1.0, 2.0]})
-    with pytest.raises(InvalidInput, match="cannot be"):
-        read_frame(table, Columns(time=None))
+def test_ids_and_cutoffs_of_any_type(ids):
+    table = pa.table({"unique_id": ids, "cutoff": ids, "y": [1.0, 2.0, 3.0], "A": [1.0] * 3})
+    reading = read_frame(table, Columns(time=None))
+    forecasts = reading.forecasts
+    assert as_lists(forecasts, forecasts.target) == [[1, 3], [2]]
+    frame = write_frame(reading, answer_of(forecasts))
+    assert frame["unique_id"].to_pylist() == frame["cutoff"].to_pylist() == ids.to_pylist()[:2]
+
+
+def test_pandas_takes_no_rows_of_views():
+    table = pa.table({"unique_id": pa.array(["a"], pa.string_view()), "y": [1.0], "A": [1.0]})
+    with pytest.raises(InvalidInput, match=r"found by unique_id \(string_view\)"):
+        read_frame(table.to_pandas(types_mapper=pd.ArrowDtype), Columns(time=None))
+
+
+def test_keys_that_arrow_cannot_take_apart_are_refused_in_words():
+    ids = pa.array([{"a": 1}, {"a": 2}])
+    table = pa.table({"unique_id": [1, 2], "ds": ids, "y": [1.0, 2.0], "A": [1.0, 2.0]})
+    with pytest.raises(
+        InvalidInput, match=r"found by unique_id \(int64\), ds \(struct<a: int64>\)"
+    ):
+        read_frame(table, Columns())
+
+
+def test_a_model_without_any_number_is_missing_throughout(kind):
+    df = kind({**LONG, "Theta": [None] * 5})
+    (prediction,) = read_frame(df, Columns(models=["Theta"])).forecasts.predictions
+    np.testing.assert_array_equal(prediction, [np.nan] * 5)
+
+
+def test_numbers_among_objects_are_read():
+    df = pd.DataFrame({**LONG, "Theta": np.array([200, None, 1.5, 400, 500], object)})
+    (prediction,) = read_frame(df, Columns(time=None, models=["Theta"])).forecasts.predictions
+    np.testing.assert_array_equal(prediction, [200, 1.5, np.nan, 400, 500])
 
 
 def test_names_that_are_no_strings_are_refused_in_words():

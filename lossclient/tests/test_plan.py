@@ -23,26 +23,35 @@ def forecasts_of(lengths, types=(np.float64,), target=np.float64):
     return Forecasts(offsets, values.astype(target), (None,) * len(types), predictions, Key)
 
 
-@given(lengths, types, st.integers(1, 2000), st.booleans())
-def test_parts_are_whole_and_as_large_as_they_may_be(lengths, types, limit, gradients):
-    forecasts = forecasts_of(lengths, types)
+@given(
+    lengths, types, st.sampled_from([np.float32, np.float64]), st.integers(1, 2000), st.booleans()
+)
+def test_parts_are_whole_and_as_large_as_they_may_be(lengths, types, target, limit, gradients):
+    forecasts = forecasts_of(lengths, types, target)
     options = ScoreOptions(["mae", "mape"], gradients)
+    columns = 2 if gradients else 0
     parts = plan(forecasts, options, limit)
     pairs = [(i, m) for part in parts for i in range(part.start, part.stop) for m in part.models]
     assert sorted(pairs) == [(i, m) for i in range(len(lengths)) for m in range(len(types))]
     for part in parts:
         assert part.rows or not lengths
-        assert len({types[model] for model in part.models}) == 1
-        assert part.rows <= 1 or weight_of(forecasts, part, options) <= limit
+        assert len({np.result_type(target, types[model]) for model in part.models}) == 1
+        assert part.rows <= 1 or weight_of(forecasts, part, columns) <= limit
     for part, after in pairwise(parts):
         if part.models == after.models and part.stop == after.start:
             larger = part._replace(stop=part.stop + 1)
-            assert weight_of(forecasts, larger, options) > limit
+            assert weight_of(forecasts, larger, columns) > limit
 
 
-def test_no_series_are_one_request_for_each_type():
-    forecasts = forecasts_of([], [np.float32, np.float64, np.float32])
-    assert plan(forecasts, ScoreOptions(), 1) == [Part(0, 0, (0, 2)), Part(0, 0, (1,))]
+@pytest.mark.parametrize("lengths", [[], [3, 1]])
+def test_models_go_apart_only_where_they_are_computed_in_different_types(lengths):
+    narrow, wide = (
+        forecasts_of(lengths, [np.float32, np.float64, np.float32], target)
+        for target in (np.float32, np.float64)
+    )
+    whole = len(lengths)
+    assert plan(narrow, ScoreOptions(), 999) == [Part(0, whole, (0, 2)), Part(0, whole, (1,))]
+    assert plan(wide, ScoreOptions(), 999) == [Part(0, whole, (0, 1, 2))]
 
 
 def test_gradients_make_requests_smaller():
@@ -50,8 +59,10 @@ def test_gradients_make_requests_smaller():
     plain, heavy = (plan(forecasts, ScoreOptions(gradients=g), 20_000) for g in (False, True))
     assert len(heavy) > 2 * len(plain)
     single = forecasts_of([1], [np.float32], np.float32)
-    weight = weight_of(single, Part(0, 1, (0,)), ScoreOptions(gradients=True))
+    weight = weight_of(single, Part(0, 1, (0,)), 3)
     assert weight == 4 * (1 + 2 + 3)
+    against_double = forecasts_of([1], [np.float32], np.float64)
+    assert weight_of(against_double, Part(0, 1, (0,)), 3) == 4 + 8 + 4 + 3 * 8  # gradients too
 
 
 @given(lengths, st.integers(1, 5), st.data())
@@ -75,14 +86,14 @@ def test_a_single_series_is_halved_between_models():
 
 def test_a_part_of_the_middle_is_cut_within_itself():
     forecasts = forecasts_of([10] * 6)
-    parts = list(cut(forecasts, Part(1, 5, (0,)), ScoreOptions(), 2 * 10 * (4 + 16)))
+    parts = list(cut(forecasts, Part(1, 5, (0,)), 2 * 10 * (4 + 16)))
     assert parts == [Part(1, 3, (0,)), Part(3, 5, (0,))]
 
 
 def test_the_models_of_a_series_go_apart_only_where_it_is_too_large():
     forecasts = forecasts_of([10, 40, 10], [np.float64] * 4)
     limit = 10 * (4 + 8 + 4 * 8)
-    parts = list(cut(forecasts, Part(0, 3, (0, 1, 2, 3)), ScoreOptions(), limit))
+    parts = list(cut(forecasts, Part(0, 3, (0, 1, 2, 3)), limit))
     assert [part[:2] for part in parts] == [(0, 1), *[(1, 2)] * 4, (2, 3)]
     assert [part.models for part in parts[1:5]] == [(0,), (1,), (2,), (3,)]
 
@@ -93,7 +104,8 @@ def test_answers_are_joined_series_by_series(lengths, types, limit):
 
     def answer_of(part):
         pairs = [(i, m) for i in range(part.start, part.stop) for m in part.models]
-        kind = pa.large_list(pa.from_numpy_dtype(types[part.models[0]]))
+        widest = np.result_type(*(types[model] for model in part.models))
+        kind = pa.large_list(pa.from_numpy_dtype(widest))
         gradient = pa.array([[float(m)] for _, m in pairs], kind)
         series, models = ([pair[side] for pair in pairs] for side in (0, 1))
         columns = [pa.array(series, pa.int64()), pa.array(models, pa.int64()), gradient]
@@ -112,7 +124,7 @@ def test_a_large_frame_goes_in_as_many_requests_as_the_documents_say():
     forecasts = forecasts_of([24] * 100_000, [np.float64] * 12)
     parts = plan(forecasts, ScoreOptions(), REQUEST_BYTES)
     assert len(parts) == 31
-    assert sum(weight_of(forecasts, part, ScoreOptions()) for part in parts) == 259_200_000
+    assert sum(weight_of(forecasts, part) for part in parts) == 259_200_000
 
 
 @pytest.mark.parametrize("types", [[np.float64], [np.float32] * 5])
@@ -120,5 +132,5 @@ def test_a_body_weighs_what_the_plan_says(types):
     forecasts = forecasts_of([100] * 50, types)
     models = tuple(range(len(types)))
     for part in (Part(0, 50, models), Part(20, 30, models), Part(49, 50, models[:1])):
-        more = len(encode(forecasts, part)) - weight_of(forecasts, part, ScoreOptions())
+        more = len(encode(forecasts, part)) - weight_of(forecasts, part)
         assert 0 <= more < 1000 + 200 * len(types)

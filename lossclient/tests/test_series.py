@@ -122,6 +122,38 @@ def test_none_is_missing():
     np.testing.assert_array_equal(forecasts.target, [np.nan, 2])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_what_is_masked_is_missing(dtype):
+    masked = np.ma.array(np.array([[1, 99], [3, 4]], dtype), mask=[[0, 1], [0, 0]])
+    for side in (masked, list(masked), [masked[0], [3, 4]]):
+        forecasts, _ = read_series(side, np.ones((2, 2)))
+        np.testing.assert_array_equal(forecasts.predictions[0], [1, np.nan, 3, 4])
+    forecasts, _ = read_series(masked, masked)
+    assert forecasts.target.dtype == (np.float32 if dtype == np.float32 else np.float64)
+
+
+def test_ids_of_several_types_stay_what_they_are():
+    forecasts, ids = read_series([[1], [2]], [[1], [2]], ids=["1", 1])
+    assert ids.tolist() == ["1", 1]
+    assert [forecasts.key_of(i).id for i in (0, 1)] == ["1", 1]
+
+
+class Tensor:
+    """Like torch's, in a graph or of a type that numpy lacks."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, dtype=None, copy=None):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("requires grad"), TypeError("BFloat16")])
+def test_tensors_that_numpy_cannot_read(error):
+    with pytest.raises(InvalidInput, match=f"prediction of series 0 .*{error}"):
+        read_series([Tensor(error)], [[1.0]])
+
+
 def test_ids_are_given_back():
     forecasts, ids = read_series([[1], [2]], [[1], [2]], ids=["a", "b"])
     assert ids.tolist() == ["a", "b"]

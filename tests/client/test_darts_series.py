@@ -133,3 +133,6 @@ def test_what_cannot_be_compared_is_named(remote):
         score(remote, one, [one])
     with pytest.raises(InvalidInput, match="predicted 0 must be a TimeSeries, not list"):
         score(remote, [one], [[1.0]])
+    for nothing in (None, 5, iter([one])):
+        with pytest.raises(InvalidInput, match="predicted must be a TimeSeries or a list of them"):
+            score(remote, one, nothing)

@@ -1,9 +1,10 @@
 """RemoteLoss at the real service against the local modules.
 
-Gradients are held to be the same bits. A loss may differ by rounding: the service sums in float64,
-torch in the tensors' type. All terms have one sign, so a sum that adds each term at most ``d``
-times is off by at most ``d`` units in the last place. Of n terms torch adds in 8 lanes or more and
-in blocks, so ``d`` stays under 16 for the n of up to a few thousand here; ours is off by less than 1.
+Gradients are held to be the same bits, but where a factor comes from above. A loss may differ by
+rounding: the service sums in float64, torch in the tensors' type. All terms have one sign, so a sum
+that adds each term at most ``d`` times is off by at most ``d`` units in the last place. Of n terms
+torch adds in 8 lanes or more and in blocks, so ``d`` stays under 16 for the n of up to a few thousand
+here; ours is off by less than 1.
 """
 
 import functools

@@ -89,3 +89,22 @@ def test_pyarrow_is_taken_too(ours):
 def test_an_absent_model_is_named(ours, forecasts):
     with pytest.raises(InvalidInput, match="no column 'Nobody'"):
         ours.mae(forecasts, ["Nobody"])
+
+
+def test_a_cutoff_in_the_index_of_pandas_counts(ours):
+    columns = {"unique_id": [1, 1], "cutoff": [5, 6], "y": [1.0, 2.0], "M": [2.0, 5.0]}
+    found = ours.mae(pd.DataFrame(columns).set_index(["unique_id", "cutoff"]), ["M"])
+    assert found.to_dict("list") == {"unique_id": [1, 1], "cutoff": [5, 6], "M": [1.0, 3.0]}
+
+
+@pytest.mark.parametrize("models", [None, "M", iter(["M"]), [["M"]]])
+def test_models_are_a_list(ours, models):
+    table = pa.table({"unique_id": [2, 1], "y": [1.0, 4.0], "M": [2.0, 2.0]})
+    with pytest.raises(InvalidInput, match="models must be a list of names"):
+        ours.mae(table, models)
+
+
+@pytest.mark.parametrize("df", [pd.Series([1.0]), [1.0], None])
+def test_what_is_no_frame(ours, df):
+    with pytest.raises(InvalidInput, match="a frame is wanted"):
+        ours.mae(df, ["M"])

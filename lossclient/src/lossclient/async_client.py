@@ -11,7 +11,7 @@ import httpx
 import pyarrow as pa
 
 from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
-from lossclient.exceptions import DeadlineExceeded, LossClientError
+from lossclient.exceptions import DeadlineExceeded
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.forks import PerProcess
@@ -29,7 +29,8 @@ from lossclient.wire import Part
 class AsyncClient:
     """`Client`, to be awaited; it takes the same arguments and decides the same.
 
-    Frames and series are read in a thread, so that other tasks go on.
+    Whatever takes long, from reading a frame to writing one, is done in threads, so that other
+    tasks go on. It belongs to the event loop that first uses it, as its connections do.
 
     Example:
         >>> async def main():
@@ -110,11 +111,13 @@ class AsyncClient:
         rules = self._configuration.rules(options)
         forecasts, names = await anyio.to_thread.run_sync(read_series, prediction, target, ids)
         answer = await self._answer(forecasts, rules, show=progress)
-        return scores_of(answer, names)
+        return await anyio.to_thread.run_sync(scores_of, answer, names)
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        await self._http.get().aclose()
+        """Close all connections of this process; the client cannot be used any more."""
+        http = self._http.close()
+        if http is not None:
+            await http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,7 +133,7 @@ class AsyncClient:
     async def _answer(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> pa.Table:
         """Return a row for each series and model, the models of a series together."""
         answers: dict[Part, Answers] = {}
-        failures: list[LossClientError] = []
+        failures: list[Exception] = []
         with progress_bar(forecasts, show) as bar:
 
             async def work() -> None:
@@ -139,7 +142,7 @@ class AsyncClient:
                         part = waiting.popleft()
                         answers[part] = await self._drive(exchange(forecasts, part, rules))
                         bar.update(part.rows)
-                except LossClientError as error:
+                except Exception as error:  # noqa: BLE001 - raised below, and not in a group
                     failures.append(error)
                     tasks.cancel_scope.cancel()
 
@@ -152,16 +155,15 @@ class AsyncClient:
             raise failures[0]
         if time.cancelled_caught:
             raise DeadlineExceeded("the deadline has passed")
-        return join(forecasts, answers)
+        return await anyio.to_thread.run_sync(join, forecasts, answers)
 
     async def _drive(self, steps: Generator[Step, Outcome, Answers]) -> Answers:
-        """Do what the steps say, until they return."""
+        """Do what the steps say, until they return; they encode and decode on the way."""
         outcome: Outcome = None
         while True:
-            try:
-                step = steps.send(outcome)
-            except StopIteration as end:
-                return cast("Answers", end.value)
+            step = await anyio.to_thread.run_sync(_next, steps, outcome)
+            if isinstance(step, list):
+                return step
             if isinstance(step, Pause):
                 await anyio.sleep(step.seconds)
                 outcome = None
@@ -176,3 +178,11 @@ class AsyncClient:
         except httpx.RequestError as error:
             return error
         return Reply(response.status_code, response.headers, response.content)
+
+
+def _next(steps: Generator[Step, Outcome, Answers], outcome: Outcome) -> Step | Answers:
+    """Return the next step or the answers, as no future takes the end of a generator."""
+    try:
+        return steps.send(outcome)
+    except StopIteration as end:
+        return cast("Answers", end.value)

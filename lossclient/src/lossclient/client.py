@@ -174,7 +174,7 @@ class Client:
 
         Args:
             prediction: Of each series; one with several channels (T x C) counts T times C elements.
-            target: Of the same shapes. None is a missing element, as NaN is.
+            target: Of the same shapes. None is a missing element, as NaN is, and what numpy masks.
             ids: For errors, and given back; positions by default.
             losses: As in `score`, like all that follow.
             gradients: See there.
@@ -197,8 +197,10 @@ class Client:
         return scores_of(answer, names)
 
     def close(self) -> None:
-        """Close all connections."""
-        self._http.get().close()
+        """Close all connections of this process; the client cannot be used any more."""
+        http = self._http.close()
+        if http is not None:
+            http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -273,6 +275,9 @@ class Client:
             response = http.send(request)
         except httpx.RequestError as error:
             return error
+        except RuntimeError:
+            self._http.get()  # says so if another thread has closed it
+            raise
         return Reply(response.status_code, response.headers, response.content)
 
 

@@ -7,8 +7,17 @@ from typing import Any
 
 import httpx
 
+from lossclient.arguments import (
+    Rule,
+    are_headers,
+    check,
+    is_count,
+    is_seconds,
+    is_text,
+    is_visible,
+    or_none,
+)
 from lossclient.body import async_pieces, pieces
-from lossclient.exceptions import InvalidInput
 from lossclient.exchange import Post, Room, Rules, Surroundings
 from lossclient.options import ScoreOptions
 from lossclient.retries import Retries
@@ -18,6 +27,46 @@ TIMEOUT_S = 75.0
 CONNECT_S = 10.0
 """A machine that is there answers sooner, whatever the request takes."""
 REQUEST_BYTES = 8 << 20
+
+
+def _is_base_url(value: Any) -> bool:
+    try:
+        url = httpx.URL(value)
+        url.raw_host.decode().encode("idna")  # as a look-up would, and die of a UnicodeError
+    except (httpx.InvalidURL, TypeError, UnicodeError):
+        return False
+    port_is_sound = url.port is None or 0 < url.port < 1 << 16
+    return url.scheme in ("http", "https") and bool(url.host) and port_is_sound
+
+
+def _is_timeout(value: Any) -> bool:
+    if not isinstance(value, httpx.Timeout):
+        return is_seconds(value)
+    phases = (value.connect, value.read, value.write, value.pool)
+    return all(phase is None or is_seconds(phase) for phase in phases)
+
+
+_WHOLE = Rule("a whole number of at least 1", lambda value: is_count(value, 1))
+_RULES = {
+    "base_url": Rule("like http://host:port", _is_base_url),
+    "api_key": or_none(
+        Rule("visible ASCII characters, no space nor end of a line", is_visible, shown=False)
+    ),
+    "timeout": Rule("seconds over 0 and at most 1e9, or an httpx.Timeout of such", _is_timeout),
+    "deadline_s": or_none(Rule("seconds over 0 and at most 1e9", is_seconds)),
+    "retries": Rule(
+        "a whole number of at least 0, or Retries",
+        lambda value: isinstance(value, Retries) or is_count(value, 0),
+    ),
+    "concurrency": _WHOLE,
+    "request_bytes": _WHOLE,
+    "compression": or_none(
+        Rule("zstd or gzip", lambda value: is_text(value) and value in {"zstd", "gzip"})
+    ),
+    "headers": or_none(
+        Rule("a mapping of names to printable ASCII text", are_headers, shown=False)
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -54,18 +103,7 @@ class Configuration:
     surroundings: Surroundings = field(default_factory=Surroundings)
 
     def __post_init__(self) -> None:
-        try:
-            url = httpx.URL(self.base_url)
-        except (httpx.InvalidURL, TypeError) as error:
-            raise InvalidInput(f"base_url: {error}") from error
-        if url.scheme not in ("http", "https") or not url.host:
-            raise InvalidInput(f"base_url must be like http://host:port, not {self.base_url!r}")
-        if self.concurrency < 1 or self.request_bytes < 1:
-            raise InvalidInput("concurrency and request_bytes must be at least 1")
-        if self.deadline_s is not None and self.deadline_s <= 0:
-            raise InvalidInput("deadline_s must be over 0")
-        if self.compression not in (None, "zstd", "gzip"):
-            raise InvalidInput(f"compression must be zstd or gzip, not {self.compression!r}")
+        check(vars(self), _RULES)
 
     def for_httpx(self) -> dict[str, Any]:
         """Return the arguments of httpx's clients."""

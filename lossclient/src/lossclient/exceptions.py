@@ -1,7 +1,7 @@
 """Everything a call can raise.
 
 LossClientError
-├── InvalidInput          the frame or an argument cannot be sent (also a ValueError)
+├── InvalidInput          frame or argument cannot be sent, client is closed (also a ValueError)
 ├── TransportError        no answer came: connecting, sending or reading failed, retries included
 ├── DeadlineExceeded      the time is over, here or at the service: 504 (also a TimeoutError)
 └── ServiceError          the service answered, but not with scores
@@ -29,7 +29,7 @@ class LossClientError(Exception):
 
 
 class InvalidInput(LossClientError, ValueError):
-    """The frame or an argument cannot be sent; nothing was."""
+    """The frame or an argument cannot be sent, or the client is closed; nothing was sent."""
 
 
 class TransportError(LossClientError):

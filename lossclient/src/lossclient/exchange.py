@@ -63,13 +63,17 @@ Answers = list[pa.Table]
 
 @dataclass
 class Room:
-    """How much the service takes at once, as far as it was seen to refuse."""
+    """How much the service takes at once, as far as it was seen to refuse.
+
+    Attributes:
+        most: Bytes of a body before compression; the same for calls with and without gradients.
+    """
 
     most: float = math.inf
 
-    def refused(self, weight: int) -> None:
-        """Learn that this was too much."""
-        self.most = min(self.most, weight // 2)
+    def refused(self, body: int) -> None:
+        """Learn that a body of so many bytes was too much."""
+        self.most = min(self.most, body // 2)
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,9 @@ def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, 
     Raises:
         LossClientError: What the last attempt died of.
     """
-    weight = weight_of(forecasts, part, rules.options)
-    if part.rows > 1 and weight > rules.room.most:
-        smaller = list(cut(forecasts, part, rules.options, int(rules.room.most)))
+    body = weight_of(forecasts, part)
+    if part.rows > 1 and body > rules.room.most:
+        smaller = list(cut(forecasts, part, int(rules.room.most)))
         return (yield from _exchange_each(forecasts, smaller, rules))
     outcome = yield from _attempts(forecasts, part, rules)
     if isinstance(outcome, pa.Table):
@@ -145,7 +149,7 @@ def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, 
     if outcome.is_too_large and part.rows > 1:
         answers = yield from _exchange_each(forecasts, halve(forecasts, part), rules)
         # Not before: one series that is too long by itself says nothing about the others.
-        rules.room.refused(weight)
+        rules.room.refused(body)
         return answers
     raise outcome.error
 
@@ -167,7 +171,6 @@ def _attempts(
     headers = {
         "Content-Type": wire.MEDIA_TYPE,
         "Accept": wire.MEDIA_TYPE,
-        "X-Request-Id": f"{rules.call_id}-{part.start}.{part.models[0]}",
     }
     if rules.compression is not None:
         body = wire.compress(body, rules.compression)
@@ -176,6 +179,7 @@ def _attempts(
     failed = 0
     last: LossClientError | None = None
     while True:
+        headers["X-Request-Id"] = _request_id(rules, part, failed + 1)
         left_s = rules.left_s(last)
         if left_s is not None:
             headers["X-Request-Timeout-Ms"] = str(max(1, min(int(left_s * 1000), 999_999_999)))
@@ -197,6 +201,15 @@ def _attempts(
             ) from last
         log.info("attempt %d failed, next in %.3g s: %s", failed, wait_s, last)
         yield Pause(wait_s)
+
+
+def _request_id(rules: Rules, part: Part, attempt: int) -> str:
+    """Return what no other request is called: parts of a call share no series and model.
+
+    It ends in the numbers of the series, of the models from the first to the last, and the attempt.
+    """
+    models = f"{part.models[0]}:{part.models[-1] + 1}"
+    return f"{rules.call_id}-{part.start}:{part.stop}-{models}-{attempt}"
 
 
 def _read(

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from lossclient.exceptions import InvalidInput
+
 T = TypeVar("T")
 
 
@@ -18,11 +20,24 @@ class PerProcess(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self._made = (os.getpid(), make())
+        self._closed = False
 
     def get(self) -> T:
-        """Return that of this process."""
+        """Return that of this process.
+
+        Raises:
+            InvalidInput: If `close` was called, here or before the fork.
+        """
+        if self._closed:
+            raise InvalidInput("the client is closed; make another one")
         owner, made = self._made
         if owner != os.getpid():
             made = self._make()
             self._made = (os.getpid(), made)  # at once: other threads may ask
         return made
+
+    def close(self) -> T | None:
+        """Give it to nobody any more; return that of this process, to be closed, if it has one."""
+        self._closed = True
+        owner, made = self._made
+        return made if owner == os.getpid() else None

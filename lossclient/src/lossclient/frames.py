@@ -1,7 +1,7 @@
 """A frame of forecasts, as Nixtla's ``cross_validation`` returns it, to series and back."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -9,17 +9,30 @@ import narwhals as nw
 import numpy as np
 import pyarrow as pa
 
+from lossclient.arguments import Rule, check, is_names, is_text, or_none
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key
-from lossclient.grouping import group
+from lossclient.grouping import group, plain
 
 _NO_MODEL = re.compile(r"unique_id|ds|cutoff|y|__index_level_\d+__|.*-(lo|hi)-\d+(\.\d+)?")
 """Numbers, but not forecasts: Nixtla's own columns, also where others are named for them, pandas'
 index, and bounds of prediction intervals. It is the service's rule as well."""
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+"""What a column of numbers is in Arrow; one that is null throughout has all elements missing."""
+_WITHOUT_ROWS = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_run_end_encoded)
 
 Frame = nw.DataFrame[Any]
 FrameT = TypeVar("FrameT")
 """Whatever kind of frame the caller has."""
+
+_COLUMN = Rule("the name of a column", is_text)
+_RULES = {
+    "id_col": _COLUMN,
+    "time_col": or_none(_COLUMN),
+    "target_col": _COLUMN,
+    "cutoff_col": or_none(_COLUMN),
+    "models": or_none(Rule("a list of names of columns", is_names)),
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,9 @@ class Columns:
         cutoff: Names a series together with the id; ignored where it is the default and absent.
         models: The columns of predictions; None takes all others of floats and integers (not
             decimals nor booleans) that are not prediction intervals (``-lo-90``, ``-hi-90``).
+
+    Raises:
+        InvalidInput: If one is no name, or no list of them.
     """
 
     id: str = "unique_id"
@@ -41,6 +57,9 @@ class Columns:
     cutoff: str | None = "cutoff"
     models: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        check({name: getattr(self, name.removesuffix("_col")) for name in _RULES}, _RULES)
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:
@@ -48,11 +67,39 @@ class Reading:
 
     Attributes:
         forecasts: Its series.
-        keys: One row a series, in the frame's own types: id, and cutoff if there is one.
+        keys: One row a series, in the frame's own types: id, and cutoff if there is one; pyarrow's
+            views and runs as plain columns.
     """
 
     forecasts: Forecasts
     keys: Frame
+
+
+def open_frame(df: Any, columns: Columns) -> Frame:
+    """Return whatever frame it is, with pandas those columns too that are in its index.
+
+    Raises:
+        InvalidInput: If it is none, or a name of a column stands twice or is no string.
+    """
+    try:
+        frame: Frame = nw.from_native(df, eager_only=True)
+    except TypeError as error:
+        frame = _of_arrow(df, error)
+    except nw.exceptions.NarwhalsError as error:  # a column stands twice
+        raise InvalidInput(f"the frame cannot be read: {error}") from error
+    if strange := [name for name in frame.columns if not isinstance(name, str)]:
+        raise InvalidInput(f"names of columns must be strings, not {strange[0]!r}")
+    if not frame.implementation.is_pandas_like():
+        return frame
+    wanted = {columns.id, columns.cutoff, columns.time} - {None, *frame.columns}
+    native = frame.to_native()
+    indexed = [name for name in native.index.names if name in wanted]
+    if not indexed:
+        return frame
+    try:
+        return nw.from_native(native.reset_index(level=indexed), eager_only=True)
+    except ValueError as error:  # two levels have one name
+        raise InvalidInput(f"the index cannot be read: {error}") from error
 
 
 def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading:
@@ -68,7 +115,7 @@ def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading
         InvalidInput: If a column is absent or of a wrong type, or a key is null. (With pandas a
             key that is NaN is null, too; elsewhere all NaN are one key, and -0.0 is 0.0.)
     """
-    frame = _open(df, columns)
+    frame = open_frame(df, columns)
     columns = _resolve(frame, columns)
     keys = [columns.id] if columns.cutoff is None else [columns.id, columns.cutoff]
     taken = {"model", "length"}.union(*((x, f"{x}_masked", f"{x}_gradient") for x in losses))
@@ -81,16 +128,17 @@ def read_frame(df: Any, columns: Columns, losses: Sequence[str] = ()) -> Reading
         table = frame.select(*dict.fromkeys([*keys, *times, columns.target, *models])).to_arrow()
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InvalidInput(f"the frame cannot be read: {error}") from error
-    for name in (*keys, *times):
-        _check_no_null(name, table.column(name))
+    for name in (columns.target, *models):
+        if not any(is_kind(table.column(name).type) for is_kind in _NUMBERS):
+            raise InvalidInput(f"column {name!r} must hold numbers, not {frame.schema[name]}")
     try:
-        groups = group(
-            [table.column(name) for name in keys],
-            None if columns.time is None else table.column(columns.time),
-        )
-        named = frame.select(*keys)[groups.first]
-    except pa.ArrowException as error:  # structs and views, of which Arrow makes no series
-        raise InvalidInput(f"the series cannot be found by {', '.join(keys)}: {error}") from error
+        found = {name: _without_null(name, table.column(name)) for name in (*keys, *times)}
+        when = None if columns.time is None else found[columns.time]
+        groups = group([found[name] for name in keys], when)
+        named = _with_rows(frame.select(*keys), table, found)[groups.first]
+    except pa.ArrowException as error:  # structs and lists, of which Arrow makes no series
+        types = ", ".join(f"{name} ({table.column(name).type})" for name in (*keys, *times))
+        raise InvalidInput(f"the series cannot be found by {types}: {error}") from error
 
     def values_of(name: str) -> Floats:
         values = _values(table.column(name))
@@ -129,27 +177,17 @@ def write_frame(reading: Reading, answer: pa.Table) -> Any:
     return both.to_native()
 
 
-def _open(df: Any, columns: Columns) -> Frame:
-    try:
-        frame: Frame = nw.from_native(df, eager_only=True)
-    except TypeError as error:
-        if not (hasattr(df, "__arrow_c_stream__") or hasattr(df, "__arrow_c_array__")):
-            raise InvalidInput(
-                f"a frame is wanted (pandas, polars, pyarrow, or any with __arrow_c_stream__), "
-                f"not {type(df).__name__}; collect a lazy one first"
-            ) from error
-        frame = nw.from_native(pa.table(df), eager_only=True)
-    except nw.exceptions.NarwhalsError as error:  # a column stands twice
-        raise InvalidInput(f"the frame cannot be read: {error}") from error
-    if strange := [name for name in frame.columns if not isinstance(name, str)]:
-        raise InvalidInput(f"names of columns must be strings, not {strange[0]!r}")
-    if not frame.implementation.is_pandas_like():
-        return frame
-    wanted = {columns.id, columns.cutoff, columns.time} - {None, *frame.columns}
-    indexed = [name for name in nw.to_native(frame).index.names if name in wanted]
-    if indexed:
-        frame = nw.from_native(nw.to_native(frame).reset_index(level=indexed), eager_only=True)
-    return frame
+def _of_arrow(df: Any, error: Exception) -> Frame:
+    """Return a frame of whatever else has an Arrow stream of several columns."""
+    if hasattr(df, "__arrow_c_stream__") or hasattr(df, "__arrow_c_array__"):
+        try:
+            return nw.from_native(pa.table(df), eager_only=True)
+        except (pa.ArrowException, TypeError, ValueError) as of_arrow:  # a column alone
+            error = of_arrow
+    raise InvalidInput(
+        f"a frame is wanted (pandas, polars, pyarrow, or any with __arrow_c_stream__), "
+        f"not {type(df).__name__}; collect a lazy one first"
+    ) from error
 
 
 def _resolve(frame: Frame, columns: Columns) -> Columns:
@@ -158,11 +196,14 @@ def _resolve(frame: Frame, columns: Columns) -> Columns:
     cutoff = columns.cutoff
     if cutoff not in schema and cutoff == Columns.cutoff:
         cutoff = None
-    named = [columns.id, columns.target]
-    named += [name for name in (columns.time, cutoff) if name is not None]
+    roles = (columns.id, columns.time, columns.target, cutoff)
+    named = [name for name in roles if name is not None]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise InvalidInput(
+            f"two of id_col, time_col, target_col and cutoff_col are {twice[0]!r}; "
+            "each must be a column of its own"
+        )
     models = columns.models
-    if isinstance(models, str):
-        raise InvalidInput(f"models must be a list of columns, not {models!r}")
     if models is None:
         models = [
             name
@@ -179,16 +220,27 @@ def _resolve(frame: Frame, columns: Columns) -> Columns:
     for name in (*named, *models):
         if name not in schema:
             raise InvalidInput(f"no column {name!r} among {', '.join(schema)}")
-    for name in (columns.target, *models):
-        if not schema[name].is_numeric():
-            raise InvalidInput(f"column {name!r} must hold numbers, not {schema[name]}")
     return Columns(columns.id, columns.time, columns.target, cutoff, models)
 
 
-def _check_no_null(name: str, column: pa.ChunkedArray) -> None:
-    if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+def _without_null(name: str, column: pa.ChunkedArray) -> pa.Array:
+    values = plain(column)
+    if values.null_count:
+        row = int(np.flatnonzero(values.is_null())[0])
         raise InvalidInput(f"column {name!r} is null in row {row}, so the row belongs to no series")
+    return values
+
+
+def _with_rows(keys: Frame, table: pa.Table, found: Mapping[str, pa.Array]) -> Frame:
+    """Return keys of which rows can be taken: Arrow takes none of views and runs."""
+    for name in keys.columns:
+        if any(is_kind(table.column(name).type) for is_kind in _WITHOUT_ROWS):
+            native = keys.to_native()
+            if not isinstance(native, pa.Table):
+                raise pa.ArrowNotImplementedError("no rows can be taken of its type")
+            plain_one = native.set_column(keys.columns.index(name), name, found[name])
+            keys = nw.from_native(plain_one, eager_only=True)
+    return keys
 
 
 def _values(column: pa.ChunkedArray) -> Floats:

@@ -25,20 +25,19 @@ class Groups(NamedTuple):
     first: Whole
 
 
-def group(keys: Sequence[pa.ChunkedArray], time: pa.ChunkedArray | None) -> Groups:
+def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
     """Gather the rows with equal keys, in the order of time; ties stay in the order of rows.
 
     Series come in the order in which their keys appear first. Rows that already lie so are
     recognised, and not sorted.
 
     Args:
-        keys: Columns without nulls that together name a series. Of floats, -0.0 is 0.0, and all
-            NaN are one key.
-        time: A column without nulls; None takes rows in their order.
+        keys: Columns without nulls that together name a series, as `plain` makes them. Of floats,
+            -0.0 is 0.0, and all NaN are one key.
+        time: Another such column; None takes rows in their order.
 
     Example:
-        >>> ids = pa.chunked_array([["b", "a", "b"]])
-        >>> group([ids], pa.chunked_array([[2, 1, 1]]))
+        >>> group([pa.array(["b", "a", "b"])], pa.array([2, 1, 1]))
         Groups(offsets=array([0, 2, 3]), order=array([2, 0, 1]), first=array([2, 1]))
     """
     codes = _combine([_codes(key) for key in keys])
@@ -60,6 +59,32 @@ def group(keys: Sequence[pa.ChunkedArray], time: pa.ChunkedArray | None) -> Grou
     return Groups(offsets, order, order[offsets[:-1]])
 
 
+_TAKEN_AS = (
+    (pa.types.is_string, pa.large_string()),  # one array holds at most 2 GiB of strings
+    (pa.types.is_string_view, pa.large_string()),
+    (pa.types.is_binary, pa.large_binary()),
+    (pa.types.is_binary_view, pa.large_binary()),
+    (pa.types.is_float16, pa.float32()),
+)
+
+
+def plain(column: pa.ChunkedArray) -> pa.Array:
+    """Return one array of a type that Arrow's functions take, with every null in sight.
+
+    A dictionary and runs count none of their own where their values hold one.
+    """
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    elif pa.types.is_run_end_encoded(column.type):
+        column = pc.run_end_decode(column)
+    for is_kind, type_ in _TAKEN_AS:
+        if is_kind(column.type):
+            column = column.cast(type_)
+    return column.combine_chunks()
+
+
 def _is_ordered(when: Whole, changes: Whole) -> bool:
     goes_on = when[1:] >= when[:-1]
     goes_on[changes - 1] = True
@@ -74,9 +99,8 @@ def _combine(codes: Sequence[Whole]) -> Whole:
     return combined
 
 
-def _codes(column: pa.ChunkedArray) -> Whole:
+def _codes(values: pa.Array) -> Whole:
     """Return equal numbers for equal values; 0.0 and -0.0 are one, and so is every NaN."""
-    values = _plain(column)
     if pa.types.is_floating(values.type):  # Arrow goes by their bits
         numbers = values.to_numpy(zero_copy_only=False) + 0.0  # of -0.0 too, this is 0.0
         numbers[np.isnan(numbers)] = np.nan
@@ -85,9 +109,8 @@ def _codes(column: pa.ChunkedArray) -> Whole:
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
 
 
-def _ranks(column: pa.ChunkedArray) -> Whole:
+def _ranks(values: pa.Array) -> Whole:
     """Return numbers in the order of the values."""
-    values = _plain(column)
     if pa.types.is_timestamp(values.type) or pa.types.is_date64(values.type):
         values = values.view(pa.int64())
     elif pa.types.is_date32(values.type):
@@ -96,14 +119,3 @@ def _ranks(column: pa.ChunkedArray) -> Whole:
         return values.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
     ranks = pc.rank(values, sort_keys="ascending", tiebreaker="dense")
     return ranks.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
-
-
-def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """Return one array of a type that Arrow's functions take: no dictionary, extension or view."""
-    type_ = column.type
-    if pa.types.is_dictionary(type_):
-        column, type_ = column.cast(type_.value_type), type_.value_type
-    if pa.types.is_string(type_) or pa.types.is_string_view(type_):
-        column = column.cast(pa.large_string())  # one array holds at most 2 GiB of strings
-    array = column.combine_chunks()
-    return array.storage if isinstance(array, pa.ExtensionArray) else array

@@ -4,12 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lossclient.exceptions import InvalidInput
+from lossclient.arguments import Rule, check, is_flag, is_list_of_names, is_text
 
 Missing = Literal["error", "skip", "propagate"]
 ZeroDivision = Literal["zero", "skip"]
 
 ALL_LOSSES = ("mae", "mape", "smape")
+
+_RULES = {
+    "losses": Rule("a list of names", is_list_of_names),
+    "gradients": Rule("True or False", is_flag),
+    "missing": Rule("error, skip or propagate", is_text),
+    "zero_division": Rule("zero or skip", is_text),
+    "block_denom_grad": Rule("True or False", is_flag),
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class ScoreOptions:
         block_denom_grad: Whether the gradient of smape takes its denominator for a constant.
 
     Raises:
-        InvalidInput: If ``losses`` is not a sequence of names.
+        InvalidInput: If one is of a wrong type.
     """
 
     losses: Sequence[str] = ALL_LOSSES
@@ -38,8 +46,7 @@ class ScoreOptions:
     block_denom_grad: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.losses, str) or not self.losses:
-            raise InvalidInput(f"losses must be a list of names, not {self.losses!r}")
+        check(vars(self), _RULES)
 
     def query(self) -> Mapping[str, str]:
         """Return the options as query parameters.

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from lossclient.forecasts import Forecasts
 from lossclient.options import ScoreOptions
-from lossclient.wire import Part, row_bytes
+from lossclient.wire import Part, computed_in, row_bytes
 
 
 def plan(forecasts: Forecasts, options: ScoreOptions, limit: int) -> list[Part]:
-    """Return the requests, at least one; models of different types go apart.
+    """Return the requests, at least one; models that are computed in different types go apart.
 
     Args:
         forecasts: The series.
@@ -22,23 +22,24 @@ def plan(forecasts: Forecasts, options: ScoreOptions, limit: int) -> list[Part]:
         limit: The most bytes of a request together with its gradients; a series that is larger,
             even of one model, goes by itself.
     """
-    types = [prediction.dtype for prediction in forecasts.predictions]
+    types = [computed_in(forecasts, model) for model in range(len(forecasts.predictions))]
     wholes = [
         Part(0, len(forecasts), tuple(i for i, other in enumerate(types) if other == type_))
         for type_ in dict.fromkeys(types)
     ]
-    return [part for whole in wholes for part in cut(forecasts, whole, options, limit)]
+    gradients = len(options.losses) if options.gradients else 0
+    return [part for whole in wholes for part in cut(forecasts, whole, limit, gradients)]
 
 
-def weight_of(forecasts: Forecasts, part: Part, options: ScoreOptions) -> int:
-    """Return the bytes of a request and of the gradients that come back."""
+def weight_of(forecasts: Forecasts, part: Part, gradients: int = 0) -> int:
+    """Return the bytes of a body, and of so many gradients for each prediction that come back."""
     elements = int(forecasts.offsets[part.stop] - forecasts.offsets[part.start])
-    return elements * _row_bytes(forecasts, part, options)
+    return elements * row_bytes(forecasts, part, gradients)
 
 
-def cut(forecasts: Forecasts, part: Part, options: ScoreOptions, limit: int) -> Iterator[Part]:
-    """Yield parts, each of as many series as it may have."""
-    ends = forecasts.offsets[part.start : part.stop + 1] * _row_bytes(forecasts, part, options)
+def cut(forecasts: Forecasts, part: Part, limit: int, gradients: int = 0) -> Iterator[Part]:
+    """Yield parts within a weight, each of as many series as it may have."""
+    ends = forecasts.offsets[part.start : part.stop + 1] * row_bytes(forecasts, part, gradients)
     start, last = 0, part.series
     while True:
         stop = int(np.searchsorted(ends, ends[start] + limit, side="right")) - 1
@@ -46,7 +47,7 @@ def cut(forecasts: Forecasts, part: Part, options: ScoreOptions, limit: int) -> 
         piece = part._replace(start=part.start + start, stop=part.start + stop)
         if piece.series == 1 < piece.rows and ends[stop] - ends[start] > limit:
             for half in halve(forecasts, piece):
-                yield from cut(forecasts, half, options, limit)
+                yield from cut(forecasts, half, limit, gradients)
         else:
             yield piece
         if stop == last:
@@ -89,7 +90,3 @@ def join(forecasts: Forecasts, answers: Mapping[Part, Sequence[pa.Table]]) -> pa
     )
     in_order = bool((places[1:] > places[:-1]).all())
     return whole if in_order else whole.take(pa.array(np.argsort(places)))
-
-
-def _row_bytes(forecasts: Forecasts, part: Part, options: ScoreOptions) -> int:
-    return row_bytes(forecasts, part, len(options.losses) if options.gradients else 0)

@@ -28,7 +28,7 @@ from lossclient.forecasts import Forecasts
 from lossclient.retries import RETRYABLE_STATUSES, retry_after_s
 from lossclient.wire import TARGET, Part
 
-_IN_SERIES = re.compile(rf"/({TARGET}|\d+)/(\d+)")
+_IN_SERIES = re.compile(rf"/({TARGET}|\d{{1,18}})/(\d{{1,18}})")
 """The target or a model, and the row in the request."""
 _HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.DecodingError)
 _CLASSES: Mapping[int, type[ServiceError]] = {
@@ -153,7 +153,7 @@ def _problem(reply: Reply) -> dict[str, Any]:
         return {}
     try:
         problem = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return problem if isinstance(problem, dict) else {}
 

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from lossclient.arguments import Rule, check, is_count, is_seconds
+
 RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
+_WAIT = Rule("seconds from 0 to 1e9", lambda value: is_seconds(value, zero=True))
+_RULES = {
+    "attempts": Rule("a whole number of at least 0", lambda value: is_count(value, 0)),
+    "first_s": _WAIT,
+    "most_s": _WAIT,
+    "patience_s": _WAIT,
+}
 
 
 @dataclass(frozen=True)
@@ -17,12 +26,18 @@ class Retries:
         first_s: The most to wait after the first failure; it doubles with each.
         most_s: The most it doubles to.
         patience_s: A service that asks for a longer wait is taken to be down.
+
+    Raises:
+        InvalidInput: If one is negative, no number, or too large for a clock.
     """
 
     attempts: int = 5
     first_s: float = 0.25
     most_s: float = 8.0
     patience_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        check(vars(self), _RULES)
 
     def wait_s(self, failed: int, retry_after_s: float | None, chance: float) -> float | None:
         """Return how long to wait before the next attempt; None if there shall be none.

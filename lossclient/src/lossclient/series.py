@@ -24,7 +24,8 @@ def read_series(
 ) -> tuple[Forecasts, npt.NDArray[Any]]:
     """Read series from two nested lists, lists of arrays, or arrays whose rows are series.
 
-    A series with several channels (T x C) is read row by row; None is a missing element.
+    A series with several channels (T x C) is read row by row; None is a missing element, and so is
+    one that numpy has masked.
 
     Returns:
         The series, and their ids: positions where none are given.
@@ -85,7 +86,11 @@ def _namer(names: npt.NDArray[Any]) -> Callable[[int], Key]:
 def _ids(ids: Any, count: int) -> npt.NDArray[Any]:
     if ids is None:
         return np.arange(count)
-    names: npt.NDArray[Any] = np.asarray(ids)
+    try:
+        mixed = isinstance(ids, list | tuple) and len(set(map(type, ids))) > 1
+        names: npt.NDArray[Any] = np.asarray(ids, object if mixed else None)  # 1 is not "1"
+    except ValueError as error:  # lists of unequal lengths
+        raise InvalidInput(f"ids must be one a series: {error}") from error
     if names.ndim != 1 or len(names) != count:
         raise InvalidInput(f"ids must be one a series, {count} in all, not of shape {names.shape}")
     return names
@@ -129,15 +134,20 @@ def _floats(name: str, series: Any) -> Floats:
         array = np.asarray(series)
         if array.dtype == object and all(_is_number(value) for value in array.ravel()):
             array = array.astype(np.float64)  # None becomes NaN
-    except (ValueError, OverflowError) as error:  # rows of unequal lengths, 10**400
+    except (ValueError, OverflowError, TypeError, RuntimeError) as error:
+        # Rows of unequal lengths, 10**400; tensors of types that numpy lacks, or in a graph.
         raise InvalidInput(f"{name} is not a regular array: {error}") from error
     if array.size == 0 and array.ndim:
         array = array.astype(np.float64)
     if array.ndim == 0 or array.dtype.kind not in "fiu":
         raise InvalidInput(f"{name} must hold numbers, not {array.dtype}")
     if array.dtype == np.float16:
-        return array.astype(np.float32)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+        array = array.astype(np.float32)
+    elif array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    if isinstance(series, np.ma.MaskedArray):
+        return np.where(series.mask, np.nan, array)
+    return array
 
 
 def _is_number(value: object) -> bool:

@@ -31,9 +31,11 @@ class RemoteLoss(nn.Module):
     ``none`` each element is a series of its own, for the same reason; its answer weighs more, and
     it goes in as many requests as it takes.
 
-    Gradients are the bits that autograd computes for the local module, times the gradient that
-    comes from above. The loss is summed in float64 and then rounded, where torch sums in the
-    tensors' own type: it may differ in its last bits.
+    Of finite values of one type, gradients are the bits of the local module's where the backward
+    pass begins at the loss itself. A factor from above (the loss was scaled, or is a term of a
+    larger one) is multiplied in last, where autograd begins with it: then the last bits may differ.
+    So may those of the loss, which is summed in float64 and then rounded, where torch sums in the
+    tensors' own type.
 
     Args:
         client: Who asks; `Client`'s retries and deadlines hold. It stays open.

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import narwhals as nw
 
+from lossclient.arguments import Rule, check, is_names
 from lossclient.client import Client
-from lossclient.frames import FrameT
+from lossclient.frames import Columns, FrameT, open_frame
 from lossclient.options import ZeroDivision
 
 
@@ -100,7 +101,9 @@ class Losses:
         target_col: str,
         cutoff_col: str,
     ) -> Any:
-        has_cutoff = cutoff_col in nw.from_native(df, eager_only=True).columns
+        check({"models": models}, {"models": Rule("a list of names of columns", is_names)})
+        columns = Columns(id_col, None, target_col, cutoff_col)
+        has_cutoff = cutoff_col in open_frame(df, columns).columns
         scores = self.client.score(
             df,
             models,
@@ -117,9 +120,9 @@ class Losses:
         names = list(dict.fromkeys(models))
         keys = [cutoff_col, id_col] if has_cutoff else [id_col]
         wide = long.gather_every(len(names)).select(*keys)  # the models of a series are together
-        columns = (
+        means = (
             long[loss].gather_every(len(names), offset).alias(name)
             for offset, name in enumerate(names)
         )
-        wide = nw.maybe_reset_index(wide).with_columns(*map(nw.maybe_reset_index, columns))
+        wide = nw.maybe_reset_index(wide).with_columns(*map(nw.maybe_reset_index, means))
         return nw.maybe_reset_index(wide.sort(*keys)).to_native()

@@ -4,8 +4,8 @@ A request is in the service's long form: a row an element, with the number of it
 once, and a column for each model that goes along. It serves frames and lists of series alike; two
 things it cannot say, so they are kept from it. A series without elements would have no row, and is
 refused before (`lossclient.series`). All numbers are computed in double unless all of them are
-float, so models of different types go in different requests (`lossclient.plan`), and a float model
-against a double target has its gradients rounded here.
+float, so against a float target double models go in requests of their own (`lossclient.plan`); and
+gradients that come in double for a float model are rounded here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lossclient.forecasts import Floats, Forecasts
+from lossclient.forecasts import Forecasts
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 TARGET = "y"
@@ -29,7 +29,10 @@ _NUMBER = np.dtype(np.int32)
 
 
 class Part(NamedTuple):
-    """What one request carries: some neighbouring series of some models of one type."""
+    """What one request carries: some neighbouring series of some models.
+
+    All models are computed in one type, that of the first of them with the target.
+    """
 
     start: int
     stop: int
@@ -49,7 +52,13 @@ class Part(NamedTuple):
 def row_bytes(forecasts: Forecasts, part: Part, gradients: int) -> int:
     """Return what an element of a series weighs: its row, and the gradients that come back."""
     predictions = sum(forecasts.predictions[model].itemsize for model in part.models)
-    return _NUMBER.itemsize + forecasts.target.itemsize + (1 + gradients) * predictions
+    slopes = gradients * len(part.models) * computed_in(forecasts, part.models[0]).itemsize
+    return _NUMBER.itemsize + forecasts.target.itemsize + predictions + slopes
+
+
+def computed_in(forecasts: Forecasts, model: int) -> np.dtype[Any]:
+    """Return the type in which a model is scored: double unless it and the target are float."""
+    return np.result_type(forecasts.target, forecasts.predictions[model])
 
 
 def encode(forecasts: Forecasts, part: Part) -> memoryview:
@@ -91,7 +100,7 @@ def decode(
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a sound Arrow stream: {error}") from error
     asked = _asked(forecasts, part)
-    element = pa.from_numpy_dtype(np.result_type(forecasts.target, _prediction(forecasts, part)))
+    element = pa.from_numpy_dtype(computed_in(forecasts, part.models[0]))
     masked = [f"{loss}_masked" for loss in losses if f"{loss}_masked" in table.column_names]
     slopes = [f"{loss}_gradient" for loss in losses] if gradients else []
     types = {field.name: field.type for field in asked.schema}
@@ -129,21 +138,25 @@ def _asked(forecasts: Forecasts, part: Part) -> pa.Table:
     )
 
 
-def _prediction(forecasts: Forecasts, part: Part) -> Floats:
-    """Return the values of one model; all have its type."""
-    return forecasts.predictions[part.models[0]]
-
-
 def _gradient(name: str, table: pa.Table, forecasts: Forecasts, part: Part) -> pa.LargeListArray:
-    """Return a gradient in the type of the predictions; what is too large for it as the largest."""
-    column, type_ = table.column(name), _prediction(forecasts, part).dtype
+    """Return a gradient, rounded to the type of each prediction; what is too large as the largest.
+
+    It is float only where all models of the part are.
+    """
+    column, lengths = table.column(name), table.column("length")
     values = pc.list_flatten(column)
-    lengths = table.column("length")
     if values.null_count or not pc.list_value_length(column).equals(lengths):
         raise ValueError(f"column {name} has not one number for each element")
     flat = values.to_numpy()
-    if flat.dtype != type_:
-        limit = np.finfo(type_).max
-        flat = flat.clip(-limit, limit).astype(type_)
+    narrow = np.array(
+        [forecasts.predictions[model].itemsize < flat.itemsize for model in part.models]
+    )
+    if narrow.any():
+        limit = np.finfo(np.float32).max
+        rounded = flat.clip(-limit, limit).astype(np.float32)
+        if narrow.all():
+            flat = rounded
+        else:
+            flat = np.where(np.repeat(np.tile(narrow, part.series), lengths), rounded, flat)
     ends = np.concatenate([[0], np.cumsum(lengths)])
     return pa.LargeListArray.from_arrays(ends, pa.array(flat))
