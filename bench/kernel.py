@@ -132,7 +132,7 @@ def main() -> None:
             ]
             slower = plain["plain"] / times["call all + gradient"]
             together.add_row(shape, dtype.__name__, *(f"{x:.2f}" for x in (*gain, slower)))
-    console = Console()
+    console = Console(width=110)
     console.print(table)
     console.print(together)
 

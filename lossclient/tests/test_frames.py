@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossclient import InvalidInput
-from lossclient.frames import Columns, read_frame, write_frame
+from lossclient.columns import Columns
+from lossclient.frames import read_frame, write_frame
 
 KINDS = {
     "pandas": pd.DataFrame,

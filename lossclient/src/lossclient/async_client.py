@@ -10,12 +10,13 @@ import anyio.to_thread
 import httpx
 import pyarrow as pa
 
+from lossclient.columns import Columns
 from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
 from lossclient.exceptions import DeadlineExceeded
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.forks import PerProcess
-from lossclient.frames import Columns, FrameT, read_frame, write_frame
+from lossclient.frames import FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
 from lossclient.problems import Reply

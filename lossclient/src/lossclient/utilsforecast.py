@@ -12,7 +12,8 @@ import narwhals as nw
 
 from lossclient.arguments import Rule, check, is_names
 from lossclient.client import Client
-from lossclient.frames import Columns, FrameT, open_frame
+from lossclient.columns import Columns
+from lossclient.frames import FrameT, open_frame
 from lossclient.options import ZeroDivision
 
 
