@@ -331,8 +331,10 @@ INTERRUPTED = """
 import os, signal, socket, threading
 from lossclient import Client
 with socket.create_server(("127.0.0.1", 0)) as silent:
+    kept = []  # or it would be closed, which is an answer
     def interrupt():
-        silent.accept()[0].recv(1)
+        kept.append(silent.accept()[0])
+        kept[0].recv(1)
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt, daemon=True).start()
     url = f"http://127.0.0.1:{silent.getsockname()[1]}"
