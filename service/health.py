@@ -3,12 +3,13 @@
 It asks where the environment says that the service listens; of flags it knows nothing.
 """
 
+import contextlib
 import http.client
 import os
 import sys
 
 _TIMEOUT_S = 3
-_ALL_ADDRESSES = {"0.0.0.0", "::"}  # noqa: S104 - not to listen on
+_ALL_ADDRESSES = {"", "0.0.0.0", "::"}  # noqa: S104 - not to listen on
 _UNAUTHORIZED = 401  # the probes need a key: it answers, and who has no key cannot know more
 
 
@@ -17,19 +18,16 @@ def main() -> int:
     host = os.environ.get("LOSS_SCORING_HOST", "127.0.0.1")
     host = "127.0.0.1" if host in _ALL_ADDRESSES else host
     port = os.environ.get("LOSS_SCORING_PORT", "8000")
-    if not port.isdecimal():
-        sys.stderr.write(f"LOSS_SCORING_PORT is no port: {port!r}\n")
-        return 1
-    connection = http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", "/readyz")
-        answer = connection.getresponse()
-        said = answer.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:
+        with contextlib.closing(
+            http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)
+        ) as connection:
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            said = answer.read().decode(errors="replace")
+    except (OSError, ValueError, http.client.HTTPException) as error:
         sys.stderr.write(f"no answer of {host}, port {port}: {error}\n")
         return 1
-    finally:
-        connection.close()
     sys.stdout.write(said + "\n")
     return 0 if answer.status in {http.client.OK, _UNAUTHORIZED} else 1
 

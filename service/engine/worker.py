@@ -100,8 +100,8 @@ class DeviceWorker:
 
     def warm_up(self) -> None:
         """Compile the kernel and score a tiny batch, so that no request waits for a compiler."""
-        # torch would take a thread for each processor of the node, whatever this container may use.
-        torch.set_num_threads(available_cores())
+        # torch takes a thread for each processor of the node, whatever a container has time for.
+        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
         if self._kernel is kernel_for(self.device):
             warm_up(self.device)
         self._score_ones()

@@ -69,8 +69,11 @@ class Supervisor:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         where, v6 = (settings.host, settings.port), ":" in settings.host
         family = socket.AF_INET6 if v6 else socket.AF_INET
-        try:  # `::` takes IPv4 as well, as where there is one process
-            listening = socket.create_server(where, family=family, backlog=2048, dualstack_ipv6=v6)
+        both = v6 and socket.has_dualstack_ipv6()  # as where there is one process
+        try:
+            listening = socket.create_server(
+                where, family=family, backlog=2048, dualstack_ipv6=both
+            )
         except OSError as error:
             log.error("cannot listen: %s", error)  # noqa: TRY400 - that is all there is to know
             return _FAILED

@@ -504,12 +504,16 @@ def test_500_tagged_requests_get_their_own_answers():
     asyncio.run(main())
 
 
-def test_torch_takes_no_more_threads_than_a_container_may_use(worker_of, monkeypatch):
+@pytest.mark.parametrize(("has", "takes"), [(4, 3), (2, 2)])
+def test_torch_takes_no_more_threads_than_a_container_has_time_for(
+    worker_of, monkeypatch, has, takes
+):
     before = torch.get_num_threads()
     try:
         monkeypatch.setattr(device_worker, "available_cores", lambda: 3)
+        torch.set_num_threads(has)
         worker_of(kernel_for(CPU)).warm_up()
-        assert torch.get_num_threads() == 3
+        assert torch.get_num_threads() == takes
     finally:
         torch.set_num_threads(before)
 

@@ -111,3 +111,23 @@ def test_a_child_that_cannot_be_started_is_tried_again_and_leaves_no_descriptors
     assert wait_until(child.restart_if_due)
     child.control.close()
     child.running.wait()
+
+
+WITHOUT_IPV6 = """
+import socket, sys
+def refused(*_): raise OSError("Address family not supported by protocol")
+socket.has_dualstack_ipv6, socket.socket = (lambda: False), refused
+from service.settings import Settings
+from service.supervisor import Supervisor
+sys.exit(Supervisor(Settings(host="::", frontends=1)).run())
+"""
+
+
+def test_without_ipv6_it_says_that_it_cannot_listen():
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_IPV6], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (
+        3,
+        "cannot listen: Address family not supported by protocol\n",
+    )

@@ -38,10 +38,11 @@ def test_all_addresses_of_ipv6_are_those_of_ipv4_too(frontends):
         assert checked(service.port, "::1").returncode == 0
 
 
-@pytest.mark.parametrize("port", ["", "http"])
-def test_a_port_that_is_none_is_named(port):
-    done = checked(port)
-    assert (done.returncode, done.stderr) == (1, f"LOSS_SCORING_PORT is no port: {port!r}\n")
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", ""), ("127.0.0.1", "http"), ("a b", 80)])
+def test_where_nothing_can_listen_is_named(host, port):
+    done = checked(port, host)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"no answer of {host}, port {port}: ")
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 0), (503, 1), (500, 1)])
@@ -58,6 +59,6 @@ def test_each_status_of_readiness(status, code):
     with HTTPServer(("127.0.0.1", free_port()), Answer) as server:
         asked = threading.Thread(target=server.handle_request)
         asked.start()
-        done = checked(server.server_port)
+        done = checked(f" {server.server_port} ", "")  # as the service would take them
         asked.join()
     assert (done.returncode, done.stdout) == (code, "said\n")
