@@ -115,11 +115,12 @@ def test_a_child_that_cannot_be_started_is_tried_again_and_leaves_no_descriptors
 
 WITHOUT_IPV6 = """
 import socket, sys
-def refused(*_): raise OSError("Address family not supported by protocol")
-socket.has_dualstack_ipv6, socket.socket = (lambda: False), refused
 from service.settings import Settings
 from service.supervisor import Supervisor
-sys.exit(Supervisor(Settings(host="::", frontends=1)).run())
+supervisor = Supervisor(Settings(host="::", frontends=1))
+def refused(*_): raise OSError("Address family not supported by protocol")
+socket.has_dualstack_ipv6, socket.socket = (lambda: False), refused
+sys.exit(supervisor.run())
 """
 
 
