@@ -6,9 +6,9 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS build
 ARG VARIANT=cuda
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
-# The oldest processor that runs the image: with AVX2. What is compiled here is then valid on all
-# nodes, and a series has the same bits on each.
+# The oldest processor that runs the image: with AVX2. What is compiled here is then valid on all nodes.
 ARG CPU_NAME=x86-64-v3
+ARG CPU_FEATURES=""
 WORKDIR /src
 
 # Triton compiles its launcher in C. It is done here, once, so that the image needs no compiler.
@@ -38,7 +38,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
 # Caches, since the container can write none: numba's in the package, Triton's beside it.
 # Without its second variable numba adds what this very machine has to that processor.
 ENV NUMBA_CPU_NAME=${CPU_NAME} \
-    NUMBA_CPU_FEATURES=""
+    NUMBA_CPU_FEATURES=${CPU_FEATURES}
 RUN mkdir /opt/triton \
     && set -- compile \
     && if [ "${VARIANT}" = cuda ]; then set -- compile --gpu 0; fi \
@@ -59,6 +59,7 @@ RUN site="$(echo /opt/venv/lib/python3*/site-packages)" \
 
 FROM ${BASE_IMAGE}
 ARG CPU_NAME=x86-64-v3
+ARG CPU_FEATURES=""
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="loss-scoring" \
       org.opencontainers.image.version="0.1.0" \
@@ -71,7 +72,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     LOSS_SCORING_HOST=0.0.0.0 \
     NUMBA_CPU_NAME=${CPU_NAME} \
-    NUMBA_CPU_FEATURES="" \
+    NUMBA_CPU_FEATURES=${CPU_FEATURES} \
     NUMBA_CACHE_LOCATOR_CLASSES=core.compiled.PackagedCache \
     TRITON_CACHE_MANAGER=core.kernels.triton_cache:SeededCache \
     TRITON_SEED_DIR=/opt/triton \

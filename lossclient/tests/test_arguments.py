@@ -85,9 +85,13 @@ def test_arguments_that_make_sense(options):
 
 
 def test_a_secret_is_not_shown():
-    for options in ({"api_key": "secret\n"}, {"headers": {"authorization": "secret\n"}}):
+    for options in (
+        {"api_key": "secret\n"},
+        {"headers": {"authorization": "secret\n"}},
+        {"base_url": "http://u:secret@h:0"},
+    ):
         with pytest.raises(InvalidInput) as caught:
-            Client(URL, **options)
+            Client(**{"base_url": URL, **options})
         assert "secret" not in str(caught.value)
 
 

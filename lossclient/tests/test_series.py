@@ -128,6 +128,8 @@ def test_what_is_masked_is_missing(dtype):
     for side in (masked, list(masked), [masked[0], [3, 4]]):
         forecasts, _ = read_series(side, np.ones((2, 2)))
         np.testing.assert_array_equal(forecasts.predictions[0], [1, np.nan, 3, 4])
+    forecasts, _ = read_series([list(masked)], np.ones((1, 2, 2)))  # of two components
+    np.testing.assert_array_equal(forecasts.predictions[0], [1, np.nan, 3, 4])
     forecasts, _ = read_series(masked, masked)
     assert forecasts.target.dtype == (np.float32 if dtype == np.float32 else np.float64)
 
@@ -136,6 +138,8 @@ def test_ids_of_several_types_stay_what_they_are():
     forecasts, ids = read_series([[1], [2]], [[1], [2]], ids=["1", 1])
     assert ids.tolist() == ["1", 1]
     assert [forecasts.key_of(i).id for i in (0, 1)] == ["1", 1]
+    _, ids = read_series([[1], [2]], [[1], [2]], ids=[np.int64(1), 2])
+    assert ids.dtype == np.int64
 
 
 class Tensor:

@@ -91,6 +91,12 @@ def test_an_absent_model_is_named(ours, forecasts):
         ours.mae(forecasts, ["Nobody"])
 
 
+def test_a_stream_of_arrow_is_read_once(ours):
+    table = pa.table({"unique_id": [1, 1], "cutoff": [5, 6], "y": [1.0, 2.0], "M": [2.0, 5.0]})
+    found = ours.mae(table.to_reader(), ["M"])
+    assert found.to_pydict() == {"cutoff": [5, 6], "unique_id": [1, 1], "M": [1.0, 3.0]}
+
+
 def test_a_cutoff_in_the_index_of_pandas_counts(ours):
     columns = {"unique_id": [1, 1], "cutoff": [5, 6], "y": [1.0, 2.0], "M": [2.0, 5.0]}
     found = ours.mae(pd.DataFrame(columns).set_index(["unique_id", "cutoff"]), ["M"])

@@ -13,6 +13,8 @@ _LONGEST_S = 1e9
 """Thirty years; clocks and sockets take no more, and infinity least of all."""
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token of HTTP."""
+_PASSWORD = re.compile("//[^/]*@")
+"""And the user's name before it, in a URL."""
 
 
 class Rule(NamedTuple):
@@ -50,8 +52,8 @@ def check(arguments: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
     for name, rule in rules.items():
         value = arguments[name]
         if not rule.holds(value):
-            shown = f", not {value!r:.80}" if rule.shown else ""
-            raise InvalidInput(f"{name} must be {rule.wanted}{shown}")
+            found = f", not {_PASSWORD.sub('//...@', repr(value)):.80}" if rule.shown else ""
+            raise InvalidInput(f"{name} must be {rule.wanted}{found}")
 
 
 def is_flag(value: Any) -> bool:

@@ -66,7 +66,8 @@ class Room:
     """How much the service takes at once, as far as it was seen to refuse.
 
     Attributes:
-        most: Bytes of a body before compression; the same for calls with and without gradients.
+        most: Bytes of a body before compression; the same for calls with and without gradients,
+            though a service may have refused the answer's size, of which a 413 says nothing.
     """
 
     most: float = math.inf

@@ -87,7 +87,7 @@ def _ids(ids: Any, count: int) -> npt.NDArray[Any]:
     if ids is None:
         return np.arange(count)
     try:
-        mixed = isinstance(ids, list | tuple) and len(set(map(type, ids))) > 1
+        mixed = isinstance(ids, list | tuple) and len({isinstance(one, str) for one in ids}) > 1
         names: npt.NDArray[Any] = np.asarray(ids, object if mixed else None)  # 1 is not "1"
     except ValueError as error:  # lists of unequal lengths
         raise InvalidInput(f"ids must be one a series: {error}") from error
@@ -145,8 +145,9 @@ def _floats(name: str, series: Any) -> Floats:
         array = array.astype(np.float32)
     elif array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
-    if isinstance(series, np.ma.MaskedArray):
-        return np.where(series.mask, np.nan, array)
+    rows = series if isinstance(series, list | tuple) else [series]
+    if any(isinstance(row, np.ma.MaskedArray) for row in rows):
+        return np.where(np.ma.getmaskarray(np.ma.asarray(series)), np.nan, array)
     return array
 
 

@@ -104,9 +104,10 @@ class Losses:
     ) -> Any:
         check({"models": models}, {"models": Rule("a list of names of columns", is_names)})
         columns = Columns(id_col, None, target_col, cutoff_col)
-        has_cutoff = cutoff_col in open_frame(df, columns).columns
+        frame = open_frame(df, columns)  # once: a stream can be read but once
+        has_cutoff = cutoff_col in frame.columns
         scores = self.client.score(
-            df,
+            frame.to_native(),
             models,
             id_col=id_col,
             time_col=None,  # a mean has no order
