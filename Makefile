@@ -6,7 +6,7 @@ PORT ?= 8000
 SOAK_S ?= 1200
 TEST_JOBS ?= 2
 
-.PHONY: help run stop test lint format docs lock lock-image bench bench-peers test-darts test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test coverage lint format docs lock lock-image bench bench-peers test-darts test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,10 @@ docs: $(VENV)/.installed ## build the site into docs/_build, warnings are errors
 	$(BIN)/sphinx-build -q -W --keep-going -n -c docs . docs/_build
 	@echo "docs/_build/index.html"
 
-test: lint ## lint, then all tests with branch coverage
+test: lint ## lint, then all tests
+	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist worksteal
+
+coverage: $(VENV)/.installed ## the same tests, half as slow again, and which branches they take
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses $(TEST_JOBS) --dist worksteal
 	$(BIN)/coverage combine --quiet
