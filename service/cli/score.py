@@ -16,17 +16,10 @@ from core import LOSSES, Missing, MissingValueError, Ragged, ScoreOptions, Score
 from core import score as score_series
 from core.table import answer_schema, answer_table
 from service.app import choose_device
+from service.cli.columns import CUTOFF_NAME, ID_NAMES, Layout, find_layout
 from service.cli.console import table_console
 from service.cli.files import check_output, explained, open_output, open_source
-from service.cli.series import (
-    CUTOFF_NAME,
-    ID_NAMES,
-    Block,
-    Layout,
-    find_layout,
-    name_of,
-    read_series,
-)
+from service.cli.series import Block, name_of, read_series
 from service.codecs.options import options_from_query
 from service.errors import Faults, InvalidError
 

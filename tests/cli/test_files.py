@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from core.table import score_table
 from service.cli import app, main
+from service.cli.columns import find_layout
 from service.cli.files import open_source
-from service.cli.series import find_layout, read_series
+from service.cli.series import read_series
 
 EXAMPLE = ROOT / "examples/data/forecasts.parquet"
 

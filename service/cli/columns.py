@@ -1,0 +1,112 @@
+"""Which column of a file is what, in either form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from core.table import Layout as LongLayout
+from core.table import faults_of, find_models, holds_numbers
+from service.errors import InvalidError
+
+ID_NAMES = ("unique_id", "id")
+CUTOFF_NAME = "cutoff"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which column is what.
+
+    Attributes:
+        keys: The columns that together name a series.
+        target: The column of actual values.
+        models: The columns of predictions.
+        nested: Whether a row is a whole series.
+    """
+
+    keys: tuple[str, ...]
+    target: str
+    models: tuple[str, ...]
+    nested: bool
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are read."""
+        return [*self.keys, self.target, *self.models]
+
+    @property
+    def long(self) -> LongLayout:
+        """The same for a table in the long form."""
+        return LongLayout(self.keys, self.target, self.models)
+
+
+def find_layout(  # noqa: PLR0913 - one name a column
+    schema: pa.Schema,
+    *,
+    id_col: str | None,
+    time_col: str,
+    target_col: str | None,
+    cutoff_col: str | None,
+    models: Sequence[str] | None,
+) -> Layout:
+    """Find the columns; None takes the name that the form uses (unique_id, y or id, target).
+
+    Raises:
+        InvalidError: If a column is absent, stands twice, or has the wrong type.
+    """
+    names = schema.names
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InvalidError(f"column {repeated[0]!r} stands more than once")
+    id_col = _pick(names, id_col, ID_NAMES, "--id-col")
+    target_col = _pick(names, target_col, ("y", "target"), "--target-col")
+    nested = _is_list(schema.field(target_col).type)
+    keys: tuple[str, ...] = (id_col,)
+    if cutoff_col is not None or CUTOFF_NAME in names:
+        keys += (_pick(names, cutoff_col, (CUTOFF_NAME,), "--cutoff-col"),)
+    if models is None:
+        models = find_models(_elements(schema) if nested else schema, {*keys, time_col, target_col})
+        if not models:
+            raise InvalidError(f"no column of predictions among {', '.join(names)}")
+    layout = Layout(keys, target_col, tuple(dict.fromkeys(models)), nested)
+    _check_columns(schema, layout)
+    return layout
+
+
+def _pick(names: list[str], given: str | None, usual: tuple[str, ...], flag: str) -> str:
+    wanted = usual if given is None else (given,)
+    for name in wanted:
+        if name in names:
+            return name
+    raise InvalidError(
+        f"no column {' or '.join(map(repr, wanted))} among {', '.join(names)}; name it by {flag}"
+    )
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _elements(schema: pa.Schema) -> pa.Schema:
+    """Return what stands in the columns of lists that can be scored, by their names."""
+    lists = [field for field in schema if _holds_numbers(field.type, nested=True)]
+    return pa.schema([field.with_type(field.type.value_type) for field in lists])
+
+
+def _holds_numbers(type_: pa.DataType, *, nested: bool) -> bool:
+    if nested:
+        return _is_list(type_) and bool(pa.types.is_floating(type_.value_type))
+    return holds_numbers(type_)
+
+
+def _check_columns(schema: pa.Schema, layout: Layout) -> None:
+    if not layout.nested:
+        for name, detail in faults_of(schema, layout.long):
+            raise InvalidError(f"column {name!r} {detail}")
+    for name in (layout.target, *layout.models):
+        if name not in schema.names:
+            raise InvalidError(f"no column {name!r} among {', '.join(schema.names)}")
+        if not _holds_numbers(schema.field(name).type, nested=layout.nested):
+            type_ = schema.field(name).type
+            raise InvalidError(f"column {name!r} must hold lists of float or double, not {type_}")
