@@ -18,7 +18,7 @@ from instance import MEBI, QUEUED, faulty, instance
 
 
 def test_cross_talk():
-    check(cross_talk.run(requests=1500))
+    check(cross_talk.run(requests=600))
 
 
 @pytest.fixture
