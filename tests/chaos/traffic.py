@@ -50,6 +50,7 @@ def play(crowd: Coroutine[Any, Any, _T]) -> _T:
     """Run a crowd of clients to its end; then all of them hang up."""
 
     async def main() -> _T:
+        _OPEN.clear()  # those of another loop, which has ended
         try:
             return await crowd
         finally:

@@ -141,11 +141,12 @@ def folders(service):
 
 def test_a_refusal_is_counted_with_its_reason(service):
     def refused(text):
-        return total(text, "loss_scoring_refusals_total", reason="invalid")
+        return total(text, "loss_scoring_refusals_total", reason="unsupported-media-type")
 
     with httpx.Client(base_url=service.url, timeout=60) as client:
         before = refused(scrape(service.url))
-        assert client.post("/score", json={"nonsense": 1}).status_code == 422
+        # Of no format, so that it is not counted among what was sent.
+        assert client.post("/score", data={"nonsense": "1"}).status_code == 415
     assert {refused(text) for text in settled(service, before + 1, refused)} == {before + 1}
 
 
