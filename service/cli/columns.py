@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from core.table import Layout as LongLayout
-from core.table import faults_of, find_models, holds_numbers
+from core import table
+from core.table import faults_of, find_models
 from service.errors import InvalidError
 
 ID_NAMES = ("unique_id", "id")
@@ -14,30 +14,19 @@ CUTOFF_NAME = "cutoff"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Which column is what.
+class Layout(table.Layout):
+    """Which column is what; see there.
 
     Attributes:
-        keys: The columns that together name a series.
-        target: The column of actual values.
-        models: The columns of predictions.
         nested: Whether a row is a whole series.
     """
 
-    keys: tuple[str, ...]
-    target: str
-    models: tuple[str, ...]
     nested: bool
 
     @property
     def columns(self) -> list[str]:
         """All columns that are read."""
-        return [*self.keys, self.target, *self.models]
-
-    @property
-    def long(self) -> LongLayout:
-        """The same for a table in the long form."""
-        return LongLayout(self.keys, self.target, self.models)
+        return [*self.keys, *self.numbers]
 
 
 def find_layout(  # noqa: PLR0913 - one name a column
@@ -90,23 +79,21 @@ def _is_list(type_: pa.DataType) -> bool:
 
 def _elements(schema: pa.Schema) -> pa.Schema:
     """Return what stands in the columns of lists that can be scored, by their names."""
-    lists = [field for field in schema if _holds_numbers(field.type, nested=True)]
+    lists = [field for field in schema if _holds_lists(field.type)]
     return pa.schema([field.with_type(field.type.value_type) for field in lists])
 
 
-def _holds_numbers(type_: pa.DataType, *, nested: bool) -> bool:
-    if nested:
-        return _is_list(type_) and bool(pa.types.is_floating(type_.value_type))
-    return holds_numbers(type_)
+def _holds_lists(type_: pa.DataType) -> bool:
+    return _is_list(type_) and bool(pa.types.is_floating(type_.value_type))
 
 
 def _check_columns(schema: pa.Schema, layout: Layout) -> None:
     if not layout.nested:
-        for name, detail in faults_of(schema, layout.long):
+        for name, detail in faults_of(schema, layout):
             raise InvalidError(f"column {name!r} {detail}")
-    for name in (layout.target, *layout.models):
+        return
+    for name in layout.numbers:
         if name not in schema.names:
             raise InvalidError(f"no column {name!r} among {', '.join(schema.names)}")
-        if not _holds_numbers(schema.field(name).type, nested=layout.nested):
-            type_ = schema.field(name).type
+        if not _holds_lists(type_ := schema.field(name).type):
             raise InvalidError(f"column {name!r} must hold lists of float or double, not {type_}")

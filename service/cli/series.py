@@ -181,8 +181,8 @@ def _check_keys(table: pa.Table, layout: Layout) -> None:
 def _long_block(table: pa.Table, layout: Layout, seen: _Seen) -> Block:
     groups = _together(table, layout)
     seen.add(groups.keys)
-    kind = element_type(table.schema, layout.long)
-    target, *predictions = [tensor_of_column(table.column(n), kind) for n in layout.long.numbers]
+    kind = element_type(table.schema, layout)
+    target, *predictions = [tensor_of_column(table.column(n), kind) for n in layout.numbers]
     by_model = dict(zip(layout.models, predictions, strict=True))
     return _block(groups.keys, target, by_model, groups.edges, table.num_rows)
 

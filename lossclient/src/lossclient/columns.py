@@ -16,13 +16,14 @@ index, and bounds of prediction intervals. It is the service's rule as well."""
 
 Frame = nw.DataFrame[Any]
 
+MODELS = Rule("a list of names of columns", is_names)
 _COLUMN = Rule("the name of a column", is_text)
 _RULES = {
     "id_col": _COLUMN,
     "time_col": or_none(_COLUMN),
     "target_col": _COLUMN,
     "cutoff_col": or_none(_COLUMN),
-    "models": or_none(Rule("a list of names of columns", is_names)),
+    "models": or_none(MODELS),
 }
 
 
