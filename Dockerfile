@@ -29,7 +29,7 @@ RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-cache-dir \
         --require-hashes --only-binary :all: -r "deploy/locks/${VARIANT}.txt"
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY core core
 COPY service service
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
@@ -63,6 +63,7 @@ ARG CPU_FEATURES=""
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="loss-scoring" \
       org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.description="Scores forecasts over HTTP: MAE, MAPE and sMAPE per series, with gradients"
 COPY --from=build /opt/triton /opt/triton

@@ -6,7 +6,13 @@ The source directory is the whole repository, so that pages may link to measurem
 project = "loss-scoring"
 extensions = ["myst_parser"]
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "bench/*.md", "deploy/README.md", "lossclient/README.md"]
+include_patterns = [
+    "CHANGELOG.md",
+    "docs/*.md",
+    "bench/*.md",
+    "deploy/README.md",
+    "lossclient/README.md",
+]
 exclude_patterns = [".*", "docs/_build"]
 html_theme = "furo"
 html_title = project

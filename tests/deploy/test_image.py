@@ -78,6 +78,20 @@ def test_the_image_says_which_version_it_is():
     assert label in (ROOT / "Dockerfile").read_text()
 
 
+def test_licence_is_in_both_packages_and_on_the_image():
+    """In lossclient as a copy, since a package may not name files above its own folder."""
+    for folder in (ROOT, ROOT / "lossclient"):
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        assert (project["license"], project["license-files"]) == ("Apache-2.0", ["LICENSE"])
+        licence = (folder / "LICENSE").read_text()
+        assert "Version 2.0, January 2004" in licence
+        assert licence == (ROOT / "LICENSE").read_text()
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert 'image.licenses="Apache-2.0"' in dockerfile
+    assert "LICENSE ./\n" in dockerfile
+    assert "!LICENSE" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
 def test_its_loops_are_compiled_for_a_named_processor_and_nothing_of_the_builder_s():
     """Else each other processor finds none of them, and compiles at every start."""
     script = "from numba.core.registry import cpu_target as t\n"
