@@ -36,6 +36,7 @@ import logging
 import secrets
 from typing import Any, ClassVar, Literal
 
+import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -87,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing = Framing()
         self._held = bytearray()
         self._pipelines = self._ended = False
-        self._intake: Intake | None = None
+        self._intake: Intake
         # Bytes since the head began or, after it, since the last byte of the body: whatever the
         # parser may be keeping.
         self._kept = 0
@@ -143,17 +144,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() not in {"1.1", "1.0"}:
             self._fault = MalformedError("only HTTP/1.0 and HTTP/1.1 are spoken here")
             raise self._fault
-        if self.parser.should_upgrade() and self._announces_a_body():
-            # The parser takes what follows for another protocol, which it is not.
-            self._fault = MalformedError("a request with a body cannot ask for an Upgrade")
-            raise self._fault
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self._fault = MalformedError("CONNECT is a request to a proxy, which this is not")
+                raise self._fault
+            return  # the parser stops behind the head, and `_unsupported_upgrade_warning` is called
         self._kept = 0
         self._state = "body"
         self._framing.begin_body(self.headers)
-        before, self._intake = self.cycle, None
         super().on_headers_complete()
-        if self.cycle is before:  # another protocol was asked for, and takes over
-            return
         # Its task has not begun.
         self._intake = Intake(self.cycle, self.flow)
         self.cycle.receive = self._intake.receive  # type: ignore[method-assign]
@@ -161,20 +160,31 @@ class BoundedProtocol(HttpToolsProtocol):
             holder: Any = HeadHolder(self.transport)
             self.cycle.transport = holder
 
-    def _announces_a_body(self) -> bool:
-        return any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
-            for name, value in self.headers
+    def _unsupported_upgrade_warning(self) -> None:
+        """Ignore that another protocol is asked for (RFC 9110, 7.8): parse the head without it.
+
+        The parser would take what follows for that protocol. Java's HTTP client asks for HTTP/2
+        with every request, and so does ``curl --http2``.
+        """
+        start = b"%b %b HTTP/%b\r\n" % (
+            *(self.parser.get_method(), self.url),
+            self.parser.get_http_version().encode(),
         )
+        lines = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        super().data_received(b"".join([start, *lines, b"\r\n"]))
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of the body."""
         self._kept = 0
-        if self._intake is not None and not self.cycle.response_complete:
+        if not self.cycle.response_complete:
             self._intake.add(body)
 
     def on_message_complete(self) -> None:
         """Pass on the end of the body."""
+        if self._state == "head":  # its parser has stopped
+            return
         self._state = "idle"
         super().on_message_complete()
 

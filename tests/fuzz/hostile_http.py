@@ -66,6 +66,7 @@ SERVED: dict[str, bytes] = {
     "a good request": GOOD,
     "a chunked one": CHUNKED + CHUNK + b"0\r\n\r\n",
     "a chunk extension": CHUNKED + CHUNK.replace(b"\r\n", b";a=b\r\n", 1) + b"0\r\nT: x\r\n\r\n",
+    "another protocol": GOOD.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", 1),
     "a request id of garbage": GOOD.replace(b"\r\n\r\n", b"\r\nX-Request-Id: \xff'\"<script>\r\n\r\n", 1),
 }  # fmt: skip
 LIMIT_S = 3.0

@@ -78,31 +78,6 @@ def test_pipelined_requests_of_all_kinds_are_answered_in_order(url, expect):
     assert answer.count(b'"mae":[2.0]') == 2
 
 
-def test_a_body_behind_an_upgrade_is_never_read_as_a_request(url):
-    host, port = url.removeprefix("http://").split(":")
-    inner = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    head += b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(inner)
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(head)
-        connection.settimeout(10)
-        answer = connection.recv(65536)
-        connection.sendall(inner)
-        while part := connection.recv(65536):
-            answer += part
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"Upgrade" in answer
-    assert b"alive" not in answer
-
-
-def test_a_request_without_a_body_may_ask_for_an_upgrade_in_vain(url):
-    host, port = url.removeprefix("http://").split(":")
-    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(head)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-
-
 def test_a_refusal_before_the_go_ahead_ends_the_connection(url):
     host, port = url.removeprefix("http://").split(":")
     head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: 9\r\n"

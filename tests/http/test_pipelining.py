@@ -123,6 +123,7 @@ def got(protocol):
             return protocol.cycle.scope["path"].encode(), body
 
 
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 BODIES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n\r\n", b"0", b"GET / HTTP/1.1", b" "])).map(
     b"".join
 )
@@ -133,6 +134,9 @@ def requests(draw):
     """Return a request as bytes, and its target and body."""
     body, path = draw(BODIES), b"/%d" % draw(st.integers(0, 99))
     start = draw(st.sampled_from([b"", b"\r\n", b"\r\n\r\n"])) + b"POST " + path + b" HTTP/1.1\r\n"
+    start += draw(
+        st.sampled_from([b"", H2C, b"upgrade:  WebSocket \r\nconnection: keep-alive,upgrade\r\n"])
+    )
     kind = draw(st.sampled_from(["none", "length", "chunked"]))
     if kind == "none":
         return start + draw(st.sampled_from([b"", b"X:\r\n"])) + b"\r\n", (path, b"")
