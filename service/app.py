@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import __version__
 from service.codecs import json
 from service.codecs.json_ordinary import SCRATCH
 from service.engine import BatchPolicy, Engine, Limits, Scorer
@@ -116,7 +117,7 @@ def assemble(
     app: FastAPI = FastAPIOffline(
         title="loss-scoring",
         summary="Scores forecasts: MAE, MAPE and sMAPE per series, with gradients.",
-        version="1",
+        version=__version__,
         lifespan=lifespan,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours know of all routes

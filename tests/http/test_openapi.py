@@ -1,12 +1,15 @@
 """The description is valid, complete, and its examples run."""
 
 import re
+from importlib.metadata import version
 
 import pyarrow as pa
 import pytest
 from openapi_spec_validator import validate
 from wire import ARROW
 
+import lossclient
+import service
 from service.codecs.options import QUERY_OPTIONS
 
 
@@ -22,6 +25,11 @@ def test_it_is_valid_and_documents_both_formats(document):
     assert set(operation["responses"]["200"]["content"]) == {"application/json", ARROW}
     parameters = [p["name"] for p in operation["parameters"]]
     assert parameters == [*QUERY_OPTIONS, "X-Request-Timeout-Ms"]
+
+
+def test_its_version_is_that_of_the_package(document):
+    assert document["info"]["version"] == service.__version__ == version("loss-scoring")
+    assert lossclient.__version__ == version("lossclient")
 
 
 def test_json_examples_run(document, client):

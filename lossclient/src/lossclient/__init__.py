@@ -1,5 +1,7 @@
 """Client of the loss-scoring service: takes the frame of forecasts you have, gives losses back."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from lossclient.async_client import AsyncClient
 from lossclient.client import Client
 from lossclient.exceptions import (
@@ -20,6 +22,11 @@ from lossclient.exceptions import (
 from lossclient.retries import Retries
 from lossclient.scores import Scores
 
+try:
+    __version__ = version("lossclient")
+except PackageNotFoundError:  # shipped as bare source, as Ray's `py_modules` does
+    __version__ = "0+unknown"
+
 __all__ = [
     "AsyncClient",
     "BadRequest",
@@ -38,4 +45,5 @@ __all__ = [
     "Unavailable",
     "UnexpectedAnswer",
     "ValueFault",
+    "__version__",
 ]
