@@ -1,11 +1,14 @@
-"""The loss modules of ``darts.utils.losses``, drop-in, with gradients that are always finite.
+"""The loss modules of ``darts.utils.losses``, drop-in, without darts' NaN gradients.
 
 darts replaces a quotient that is NaN or infinite by 0 *after* dividing, so the division still
-poisons the backward pass: 0 * inf is NaN. Here the division never happens where its result is not
-wanted (both operands are replaced first), so those elements get gradient 0 and every other
-element gets darts' own gradient, bit for bit. All is ``torch.where`` and plain arithmetic, so the
-modules work under ``torch.func.vmap`` and ``torch.compile``. The one gradient with two terms, that
-of sMAPE with the gradient of its denominator, is written out in ``_FullQuotient``.
+poisons the backward pass: 0 * inf is NaN. Here gradients are written out: 0 where the quotient was
+replaced, elsewhere darts' own, bit for bit. All is ``torch.where`` and plain arithmetic, so the
+modules work under ``torch.func.vmap`` and ``torch.compile``.
+
+A gradient that overflows is clamped only where the loss itself makes it infinite, which shows in an
+incoming gradient of at most 1. A larger one is taken for a loss scale, as ``torch.amp.GradScaler``
+applies: what overflows because of it stays infinite, so that the scaler sees it and lowers the
+scale. So does what is infinite already, and what overflows on its way to a narrower type.
 """
 
 from typing import Any, Literal
@@ -17,79 +20,101 @@ Reduction = Literal["mean", "sum", "none"]
 _REDUCTIONS = ("mean", "sum", "none")
 
 
-class _FiniteGradient(torch.autograd.Function):
-    """Identity whose backward pass clamps an infinite gradient to the dtype's largest value.
+def _masked(quotient: Tensor) -> Tensor:
+    return torch.where(quotient.isfinite(), quotient, 0)
 
-    There is no forward-mode rule: ``torch.compile`` refuses a Function that has one.
+
+def _wide(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Convert half types to float32, in which no term overflows and no difference cancels."""
+    return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)
+
+
+def _first_finite(gradient: Tensor, joined: Tensor) -> Tensor:
+    """Take a gradient with two terms as one term where one of the two overflows."""
+    return torch.where(gradient.isfinite(), gradient, joined.to(gradient.dtype))
+
+
+class _Term(torch.autograd.Function):
+    """The loss of each element, by a quotient, with its gradients for prediction and target.
+
+    A subclass gives ``forward(p, y, mean, ...)`` and ``backward``; ``mean`` says that the terms are
+    averaged, so that 1 is ``1 / T`` when it gets to an element. There is no forward-mode rule:
+    ``torch.compile`` refuses a Function that has one.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Nothing is saved: the clamp depends on the gradient alone."""
-
-    @staticmethod
-    def backward(_ctx: Any, *grads: Tensor) -> Tensor:
-        (grad,) = grads
-        limit = torch.finfo(grad.dtype).max
-        return grad.clamp(-limit, limit)
-
-
-def _finite_gradient(x: Tensor) -> Tensor:
-    return _FiniteGradient.apply(x)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """``numerator / denominator``, with value 0 and gradient 0 where that is NaN or infinite."""
-    usable = torch.isfinite(numerator / denominator)
-    numerator = torch.where(usable, _finite_gradient(numerator), 0)
-    denominator = torch.where(usable, _finite_gradient(denominator), 1)
-    return numerator / denominator
-
-
-class _FullQuotient(torch.autograd.Function):
-    """``|a - b| / (|a| + |b|)``, with value 0 and gradient 0 where that is NaN or infinite.
-
-    The gradient has autograd's bits where autograd's is finite. Over a subnormal denominator one of
-    its two terms overflows, or both, and then it is computed as one term, as the kernels do.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(a: Tensor, b: Tensor) -> Tensor:
-        quotient = (a - b).abs() / (a.abs() + b.abs())
-        return torch.where(quotient.isfinite(), quotient, 0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004 - torch passes it by name
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch passes it by name
         """Keep the inputs; quotients are computed again."""
-        ctx.save_for_backward(*inputs)
+        p, y, *ctx.options = inputs
+        ctx.save_for_backward(p, y)
+
+
+def _settle(gradient: Tensor, grad: Tensor, usable: Tensor, *, mean: bool) -> Tensor:
+    """Clamp what overflowed by an incoming gradient of at most 1; 0 where there is no quotient."""
+    one = grad.new_ones(()) / (grad.numel() if mean else 1)
+    limit = torch.finfo(gradient.dtype).max
+    gradient = torch.where(grad.abs() <= one, gradient.clamp(-limit, limit), gradient)
+    return torch.where(usable, gradient, 0)
+
+
+class _Percentage(_Term):
+    """``|(y - p) / y|``, with value 0 and gradient 0 where that is NaN or infinite."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (grad,), (a, b) = grads, ctx.saved_tensors
-        by_a, by_b = ctx.needs_input_grad
-        return (
-            _full_gradient(a, b, grad) if by_a else None,
-            _full_gradient(b, a, grad) if by_b else None,
+    def forward(p: Tensor, y: Tensor, mean: bool) -> Tensor:  # noqa: ARG004, FBT001 - for backward
+        return _masked((y - p) / y).abs()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (p, y), (mean,) = grads, ctx.saved_tensors, ctx.options
+        quotient = (y - p) / y
+        usable, signed = quotient.isfinite(), quotient.sign() * grad
+        by_p = by_y = None
+        if ctx.needs_input_grad[0]:
+            by_p = _settle(-(signed / y), grad, usable, mean=mean)
+        if ctx.needs_input_grad[1]:
+            wide_p, wide_y, wide_signed = _wide(p, y, signed)
+            joined = (wide_p / wide_y) * wide_signed / wide_y
+            by_y = _first_finite(signed / y - signed * (quotient / y), joined)
+            by_y = _settle(by_y, grad, usable, mean=mean)
+        return by_p, by_y, None
+
+
+class _Symmetric(_Term):
+    """``|y - p| / (|y| + |p|)``, with value 0 and gradient 0 where that is NaN or infinite."""
+
+    @staticmethod
+    def forward(p: Tensor, y: Tensor, mean: bool, block: bool) -> Tensor:  # noqa: ARG004, FBT001 - for backward
+        return _masked((y - p).abs() / (y.abs() + p.abs()))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (p, y), (mean, block) = grads, ctx.saved_tensors, ctx.options
+        usable = ((y - p).abs() / (y.abs() + p.abs())).isfinite()
+        slope = _blocked_slope if block else _full_slope
+        by_p, by_y = (
+            _settle(slope(a, b, grad), grad, usable, mean=mean) if needed else None
+            for a, b, needed in zip((p, y), (y, p), ctx.needs_input_grad, strict=False)
         )
+        return by_p, by_y, None, None
 
 
-def _full_gradient(a: Tensor, b: Tensor, grad: Tensor) -> Tensor:
+def _blocked_slope(a: Tensor, b: Tensor, grad: Tensor) -> Tensor:
     """Return the derivative by ``a``, which looks the same as that by ``b``."""
+    return (a - b).sign() * grad / (a.abs() + b.abs())
+
+
+def _full_slope(a: Tensor, b: Tensor, grad: Tensor) -> Tensor:
+    """Return the derivative by ``a`` of denominator and numerator."""
     denominator = a.abs() + b.abs()
     quotient = (a - b).abs() / denominator
-    sign, side = (a - b).sign(), a.sign()
-    gradient = sign * (grad / denominator) - side * (grad * (quotient / denominator))
-    joined = (sign - side * quotient) * grad / denominator
-    gradient = torch.where(gradient.isfinite(), gradient, joined)
-    return torch.where(quotient.isfinite(), gradient, 0)
+    gradient = (a - b).sign() * (grad / denominator) - a.sign() * (grad * (quotient / denominator))
+    a, b, grad = _wide(a, b, grad)
+    denominator = a.abs() + b.abs()
+    joined = ((a - b).sign() - a.sign() * ((a - b).abs() / denominator)) * grad / denominator
+    return _first_finite(gradient, joined)
 
 
 class _Loss(nn.Module):
@@ -119,8 +144,8 @@ class _Loss(nn.Module):
                 f"inpt and tgt must have the same shape, not {tuple(inpt.shape)} "
                 f"and {tuple(tgt.shape)}"
             )
-        # Clamped here, too: the gradients of a numerator and a denominator meet in the inputs.
-        terms = self.terms(_finite_gradient(inpt), _finite_gradient(tgt))
+        dtype = torch.promote_types(inpt.dtype, tgt.dtype)
+        terms = self.terms(inpt.to(dtype), tgt.to(dtype))
         if self.reduction == "none":
             return terms
         return terms.mean() if self.reduction == "mean" else terms.sum()
@@ -172,7 +197,7 @@ class MapeLoss(_Loss):
 
     def terms(self, inpt: Tensor, tgt: Tensor) -> Tensor:
         """Return ``|(tgt - inpt) / tgt|``, 0 where that is not finite."""
-        return _quotient(tgt - inpt, tgt).abs()
+        return _Percentage.apply(inpt, tgt, self.reduction == "mean")  # type: ignore[no-any-return, no-untyped-call]
 
 
 class SmapeLoss(_Loss):
@@ -199,10 +224,8 @@ class SmapeLoss(_Loss):
 
     def terms(self, inpt: Tensor, tgt: Tensor) -> Tensor:
         """Return ``|tgt - inpt| / (|tgt| + |inpt|)``, 0 where that is not finite."""
-        if not self.block_denom_grad:
-            return _FullQuotient.apply(inpt, tgt)  # type: ignore[no-any-return, no-untyped-call]
-        denominator = tgt.abs() + inpt.abs()
-        return _quotient((tgt - inpt).abs(), denominator.detach())
+        mean = self.reduction == "mean"
+        return _Symmetric.apply(inpt, tgt, mean, self.block_denom_grad)  # type: ignore[no-any-return, no-untyped-call]
 
     def extra_repr(self) -> str:
         """Show what differs from the defaults in the module's repr."""
