@@ -1,7 +1,7 @@
 """What to compute: the table of losses, and the choices a caller makes among them.
 
-``LOSSES`` is the one place that names the losses. Request validation, ``GET /losses``, the
-command line and the documentation all read it; each kernel has one function per row.
+Request validation, ``GET /losses``, OpenAPI, metrics and the command line read the losses from
+``LOSSES``. The kernels name them again: ``CONTRIBUTING.md`` lists all that a new loss takes.
 """
 
 from collections import Counter

@@ -1,9 +1,8 @@
 """OpenTelemetry traces: a span a request, a span a batch that links to the requests in it.
 
 A few lines on the SDK, since neither the ASGI instrumentation nor FastAPI's own support fits:
-``POST /score`` does not go through FastAPI, the instrumentation makes spans of each ``receive`` and
-``send`` as well, and neither knows of stages or batches. The SDK is an extra,
-``pip install loss-scoring[otel]``, imported only where the environment asks for traces.
+``POST /score`` does not go through FastAPI, and neither knows of stages or batches. The SDK is an
+extra, ``pip install loss-scoring[otel]``, imported only where the environment asks for traces.
 """
 
 import logging
