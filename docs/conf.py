@@ -8,7 +8,9 @@ extensions = ["myst_parser"]
 root_doc = "docs/index"
 include_patterns = [
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "docs/*.md",
+    "docs/decisions/*.md",
     "bench/*.md",
     "deploy/README.md",
     "lossclient/README.md",

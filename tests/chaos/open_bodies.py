@@ -3,7 +3,7 @@
 Half of the clients (an address each) send all of their body, half stop amid it. What is over
 ``max_open_bytes`` must be refused before it takes memory: without that, 64 bodies of 32 MiB would
 take 2 GiB where 256 MiB are allowed. SLACK is what stands beside the account by design: three
-pools that keep buffers for later (256 + 256 + 128 MiB at most, docs/architecture.md; they fill to
+pools that keep buffers for later (256 + 256 + 128 MiB at most, docs/decisions/0013-reused-buffers.md; they fill to
 what was once used) and the memory of sockets and of the interpreter. Behind front ends each has a
 SLACK of its own, and the shared memory that the worker reads counts twice.
 """

@@ -24,7 +24,14 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+DECISIONS = sorted(DOCS.glob("decisions/0*.md"))
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.glob("*.md")),
+    DOCS / "decisions/index.md",
+    *DECISIONS,
+]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 _NOT_RUN = re.compile(r"# not run by the tests: (\w.*)\n")
 

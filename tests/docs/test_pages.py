@@ -6,9 +6,10 @@ import sys
 
 import pytest
 from conftest import ROOT
-from pages import DOCS, NAMES, PAGES, anchors, links, tokens
+from pages import DECISIONS, DOCS, NAMES, PAGES, anchors, links, tokens
 
-BESIDE = [ROOT / "lossclient/README.md", ROOT / "deploy/README.md"]
+BESIDE = [ROOT / "CHANGELOG.md", ROOT / "lossclient/README.md", ROOT / "deploy/README.md"]
+FOLDERS = "core|service|lossclient|docs|bench|tests|examples|deploy"
 LINKED = [*PAGES, *BESIDE, *sorted((ROOT / "bench").glob("*.md"))]
 
 
@@ -32,7 +33,7 @@ def test_files_that_pages_name_exist():
             for part in token.children or ():
                 if part.type != "code_inline":
                     continue
-                if re.fullmatch(r"(docs|bench|tests|examples|deploy)/[\w./-]+", part.content):
+                if re.fullmatch(rf"({FOLDERS})/[\w./-]+", part.content):
                     assert (ROOT / part.content).exists(), f"{page}: {part.content}"
 
 
@@ -48,6 +49,24 @@ def test_every_page_is_in_the_contents():
         assert entry == "*" or (where / path).is_file(), entry
 
 
+def test_decisions_are_numbered_short_and_alike():
+    assert [page.name[:4] for page in DECISIONS] == [
+        f"{n:04}" for n in range(1, len(DECISIONS) + 1)
+    ]
+    index = DOCS / "decisions/index.md"
+    assert {page.name for page in DECISIONS} <= set(links(index))
+    for page in DECISIONS:
+        text = page.read_text()
+        assert text.startswith(f"# {page.name[:4]} "), page
+        headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert headings == ["Context", "Options", "Decision", "What would overturn it"], page
+        assert len(text.splitlines()) <= 60, page
+
+
+def test_the_architecture_is_read_in_a_few_minutes():
+    assert len((DOCS / "architecture.md").read_text().splitlines()) <= 130
+
+
 def test_make_targets_exist():
     known = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for page in PAGES:
@@ -61,7 +80,8 @@ def test_the_site_builds_and_needs_no_network(tmp_path):
         [sys.executable, "-m", "sphinx", "-c", DOCS, *options, ROOT, tmp_path / "site"], check=True
     )
     built = {path.relative_to(tmp_path / "site") for path in tmp_path.glob("site/**/*.html")}
-    assert {f"docs/{page.stem}.html" for page in PAGES[1:]} <= set(map(str, built))
+    pages = {page.relative_to(ROOT).with_suffix(".html") for page in PAGES[1:]}
+    assert pages <= built
     for path in built:
         html = (tmp_path / "site" / path).read_text()
         assert not re.search(r'<(link|script|img|iframe)\b[^>]*(href|src)="(https?:)?//', html), (
