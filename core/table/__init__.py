@@ -9,27 +9,33 @@ It is not imported by ``core``, which does without Arrow.
 """
 
 from core.table.answer import answer_schema, answer_table, interleave, interleave_elements
-from core.table.groups import Groups, NullKeyError, Runs, find_runs, group_rows
-from core.table.layout import (
-    Layout,
+from core.table.columns import (
+    LeftOutWarning,
+    ModelColumns,
     TableError,
-    element_type,
-    faults_of,
     find_models,
     holds_numbers,
     is_text,
+    listed,
+    suggestion,
+    text_faults,
 )
-from core.table.numbers import one_array, tensor_of, tensor_of_column
+from core.table.groups import Groups, NullKeyError, Runs, find_runs, group_rows
+from core.table.layout import Layout, element_type, faults_of
+from core.table.numbers import as_type, narrowest, one_array, tensor_of, tensor_of_column
 from core.table.score import score_table
 
 __all__ = [
     "Groups",
     "Layout",
+    "LeftOutWarning",
+    "ModelColumns",
     "NullKeyError",
     "Runs",
     "TableError",
     "answer_schema",
     "answer_table",
+    "as_type",
     "element_type",
     "faults_of",
     "find_models",
@@ -39,8 +45,12 @@ __all__ = [
     "interleave",
     "interleave_elements",
     "is_text",
+    "listed",
+    "narrowest",
     "one_array",
     "score_table",
+    "suggestion",
     "tensor_of",
     "tensor_of_column",
+    "text_faults",
 ]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from core.table.layout import TableError
+from core.table.columns import TableError
 from core.table.numbers import one_array
 
 

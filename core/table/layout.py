@@ -1,20 +1,15 @@
 """Which column of a long table is what, and what may be wrong with that."""
 
-import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from core.options import LOSSES
+from core.table.columns import absent_faults, holds_numbers, holds_text, is_text, listed
+from core.table.numbers import narrowest
 
-_INTERVAL = re.compile(r".*-(lo|hi)-\d+(\.\d+)?")
-"""A bound of a prediction interval, as Nixtla names them."""
-_INDEX = re.compile(r"__index_level_\d+__")
-"""What pandas leaves of a frame's index."""
-_NO_MODELS = ("unique_id", "ds", "cutoff", "y")
-"""Nixtla's id, time, cutoff and target; no predictions, even where others stand for them."""
 _TAKEN = {
     "model",
     "length",
@@ -22,20 +17,6 @@ _TAKEN = {
     *(f"{name}_{column}" for name in LOSSES for column in ("masked", "gradient")),
 }
 """Columns of the answer; one of the same name beside them could not be told from them."""
-
-
-class TableError(ValueError):
-    """Columns or keys of a table break the rules.
-
-    Attributes:
-        faults: The column, empty where it is none in particular, and what is wrong with it.
-    """
-
-    def __init__(self, *faults: tuple[str, str]) -> None:
-        self.faults = faults
-        super().__init__(
-            "; ".join(f"column {name!r} {detail}" if name else detail for name, detail in faults)
-        )
 
 
 @dataclass(frozen=True)
@@ -46,11 +27,13 @@ class Layout:
         keys: The columns that together name a series.
         target: The column of actual values.
         models: The columns of predictions.
+        left_out: Column and reason, of those that were taken for no models; see ``ModelColumns``.
     """
 
     keys: tuple[str, ...]
     target: str
     models: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -58,71 +41,58 @@ class Layout:
         return (self.target, *self.models)
 
 
-def find_models(schema: pa.Schema, taken: Collection[str]) -> tuple[str, ...]:
-    """Return the columns of predictions where nobody names them: the one rule of all entries.
-
-    They are those of floats or integers (not booleans, decimals, dates or times), but for what is
-    taken, ``unique_id``, ``ds``, ``cutoff`` and ``y``, prediction intervals, and pandas' index.
-
-    Args:
-        schema: All columns.
-        taken: Those that are named for something else: group, time, cutoff, target.
-
-    Example:
-        >>> schema = pa.schema({"ds": "int64", "A": "double", "A-lo-90": "double", "B": "int32"})
-        >>> find_models(schema, {"unique_id", "ds", "y"})
-        ('A', 'B')
-    """
-    return tuple(
-        field.name
-        for field in schema
-        if (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
-        and field.name not in taken
-        and field.name not in _NO_MODELS
-        and not _INTERVAL.fullmatch(field.name)
-        and not _INDEX.fullmatch(field.name)
-    )
-
-
 def faults_of(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]:
-    """Yield each column that is not as it should be, and what is wrong with it."""
-    stands = Counter(schema.names)
+    """Yield each column that is not as it should be, and what is wrong with it.
+
+    Text where numbers belong is left to ``text_faults``, which names the cell.
+    """
+    count = Counter(schema.names)
     named = Counter([*layout.keys, *layout.numbers])
     if not layout.keys:
         yield "", "no column is named that tells series apart"
     if not layout.models:
-        yield "", "there is no column of predictions: none is named, and no other holds numbers"
+        yield "", _without_models(layout)
+    yield from absent_faults([name for name in named if not count[name]], schema.names)
     for name in named:
-        if named[name] > 1:
+        if named[name] > 1 and count[name]:
             yield name, "is named more than once"
-        elif stands[name] != 1:
-            yield name, "stands more than once" if stands[name] else "is absent"
-        elif name in layout.keys:
-            type_ = schema.field(name).type
-            if name in _TAKEN:
-                yield name, "has the name of a column of the answer; rename it"
-            if not _is_key(type_):
-                yield name, f"must hold text, numbers, dates or times to group by, not {type_}"
-        elif not holds_numbers(type_ := schema.field(name).type):
+        elif count[name] > 1:
+            yield name, "is in the table more than once"
+        elif count[name]:
+            yield from _type_faults(schema.field(name), is_key=name in layout.keys)
+
+
+def _type_faults(field: pa.Field, *, is_key: bool) -> Iterator[tuple[str, str]]:
+    name, type_ = field.name, field.type
+    if not is_key:
+        if not (holds_numbers(type_) or holds_text(type_)):
             yield name, f"must hold numbers, not {type_}"
+        return
+    if name in _TAKEN:
+        yield name, "has the name of a column of the answer; rename it"
+    if not _is_key(type_):
+        yield name, f"must hold text, numbers, dates or times to group by, not {type_}"
+
+
+def _without_models(layout: Layout) -> str:
+    if not layout.left_out:
+        return "there is no column of predictions: none is named, and no other holds numbers"
+    return (
+        f"there is no column of predictions; left out: {listed(layout.left_out)}; name the models"
+    )
 
 
 def element_type(schema: pa.Schema, layout: Layout) -> pa.DataType:
-    """Return what to compute in: float if the target and all models are, double otherwise."""
-    types = {schema.field(name).type for name in layout.numbers}
-    return pa.float32() if types == {pa.float32()} else pa.float64()
+    """Return what to compute in: float if it holds the target and all models exactly, else double.
 
-
-def holds_numbers(type_: pa.DataType) -> bool:
-    """Tell whether a column of this type can be scored; one of nulls only is all missing."""
-    kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null)
-    return any(is_kind(type_) for is_kind in kinds)
-
-
-def is_text(type_: pa.DataType) -> bool:
-    """Tell whether a column of this type holds text."""
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(is_kind(type_) for is_kind in kinds)
+    Example:
+        >>> schema = pa.schema({"y": "int16", "A": "float", "B": "int32"})
+        >>> element_type(schema, Layout(("id",), "y", ("A",)))
+        DataType(float)
+        >>> element_type(schema, Layout(("id",), "y", ("A", "B")))
+        DataType(double)
+    """
+    return narrowest(schema.field(name).type for name in layout.numbers)
 
 
 def _is_key(type_: pa.DataType) -> bool:

@@ -1,11 +1,45 @@
 """Arrow columns of numbers to tensors, in place where the layout allows it."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+_SMALL = {
+    pa.float32(),
+    pa.float16(),
+    pa.int8(),
+    pa.uint8(),
+    pa.int16(),
+    pa.uint16(),
+}
+"""What a float holds exactly."""
+
+
+def narrowest(types: Iterable[pa.DataType]) -> pa.DataType:
+    """Return float if it holds the numbers of all types exactly, else double."""
+    held = {decoded(type_) for type_ in types} - {pa.null()}
+    return pa.float32() if held and held <= _SMALL else pa.float64()
+
+
+def decoded(type_: pa.DataType) -> pa.DataType:
+    """Return the type of the values that a dictionary or runs code; any other as it is."""
+    while pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        type_ = type_.value_type
+    return type_
+
+
+def as_type(array: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Return numbers of any type as floats or doubles; what has no such float is rounded."""
+    if pa.types.is_dictionary(array.type):
+        return as_type(array.dictionary, type_).take(array.indices)
+    if pa.types.is_run_end_encoded(array.type):
+        return as_type(pc.run_end_decode(array), type_)
+    return array if array.type == type_ else array.cast(type_, safe=False)
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:
@@ -38,11 +72,12 @@ def tensor_of_column(
     """Return a column of numbers as a tensor.
 
     Args:
-        column: Of any type that ``holds_numbers``; an integer that has no double is rounded.
+        column: Of any type that ``holds_numbers``; an integer or decimal that has no double is
+            rounded.
         type_: float or double.
         order: Which row each element is from; None if it is its own, which needs no copy.
     """
     if column.type != type_:
-        column = column.cast(type_, safe=False)
+        column = pa.chunked_array([as_type(chunk, type_) for chunk in column.chunks], type_)
     values = tensor_of(one_array(column))
     return values if order is None else values[torch.from_numpy(order)]

@@ -1,5 +1,6 @@
 """Score a table: group its rows, score each model against the one target, lay the answer out."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,8 +12,9 @@ from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivisi
 from core.ragged import Ragged
 from core.scoring import MissingValueError, score
 from core.table.answer import answer_table
+from core.table.columns import LeftOutWarning, ModelColumns, TableError, find_models, text_faults
 from core.table.groups import Groups, group_rows
-from core.table.layout import Layout, TableError, element_type, faults_of, find_models
+from core.table.layout import Layout, element_type, faults_of
 from core.table.numbers import tensor_of_column
 
 
@@ -23,6 +25,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     time: str = "ds",
     target: str = "y",
     predictions: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
     losses: Iterable[LossSpec | str] = ALL_LOSSES,
     gradients: bool = False,
     missing: Missing = "error",
@@ -33,16 +36,18 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
 
     Rows with equal keys are a series, wherever they stand; within it they keep their order. Where
     each series stands together and a column is one chunk of floats without nulls, its numbers are
-    read in place. The numbers are float if the target and all predictions are, double otherwise.
+    read in place. The numbers are float if float holds those of the target and of all predictions
+    exactly (it holds half, and integers of 8 and 16 bits), double otherwise.
 
     Args:
         table: One row an element. It is trusted: validate what came from elsewhere.
         group_by: The columns that together name a series.
         time: A column that is not read, and never a model unless ``predictions`` names it.
         target: The column of actual values.
-        predictions: One column a model. Default: all of floats or integers that are not named
-            otherwise and are no prediction intervals (``-lo-90``, ``-hi-90``); see
-            ``core.table.find_models``.
+        predictions: One column a model. Default: all columns of numbers, in any type, that are not
+            named otherwise and have no name of an index, a forecast step, a prediction interval or
+            a quantile; see ``core.table.find_models``.
+        exclude: Columns that are no models, where ``predictions`` names none.
         losses: Names of losses, or ``LossSpec``s; all by default.
         gradients: Whether to return d loss / d prediction.
         missing: What a null, NaN or infinite element does; see ``ScoreOptions``.
@@ -56,9 +61,14 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         ``<loss>_gradient`` (in the order of the rows of the series).
 
     Raises:
-        TableError: If a column is absent, named twice or of the wrong type, a key is null
-            (``NullKeyError``), or an element is missing and ``missing`` is ``error``.
-        ValueError: If a loss is unknown or stands twice.
+        TableError: If a column is absent, named twice or of the wrong type, a column that nobody
+            excluded holds numbers as text, a key is null (``NullKeyError``), or an element is
+            missing and ``missing`` is ``error``.
+        ValueError: If a loss is unknown or given twice, or both ``predictions`` and ``exclude``
+            are.
+
+    Warns:
+        LeftOutWarning: If columns were taken for no models; it names them, and what was scored.
 
     Example:
         >>> import pyarrow as pa
@@ -75,12 +85,22 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         zero_division,
     )
     keys = tuple(group_by)
+    if predictions is not None and exclude:
+        raise ValueError("exclude is for models that nobody names; leave them out of predictions")
     if predictions is None:
-        predictions = find_models(table.schema, {*keys, time, target})
-    layout = Layout(keys, target, tuple(predictions))
-    faults = list(faults_of(table.schema, layout))
+        found = find_models(table.schema, {*keys, time, target}, exclude=exclude)
+    else:
+        found = ModelColumns(tuple(predictions))
+    layout = Layout(keys, target, found.models, found.left_out)
+    faults = [
+        *text_faults(table, layout.numbers, found.texts),
+        *faults_of(table.schema, layout),
+    ]
     if faults:
         raise TableError(*faults)
+    if found.left_out:
+        silenced = "name columns by predictions= or leave them out by exclude= to silence this"
+        warnings.warn(f"{found}; {silenced}", LeftOutWarning, stacklevel=2)
     groups = group_rows(table.select(layout.keys))
     kind = element_type(table.schema, layout)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from core import table
-from core.table import faults_of, find_models
+from core.table import faults_of, find_models, holds_numbers
 from service.errors import InvalidError
 
 ID_NAMES = ("unique_id", "id")
@@ -21,7 +21,7 @@ class Layout(table.Layout):
         nested: Whether a row is a whole series.
     """
 
-    nested: bool
+    nested: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -54,10 +54,11 @@ def find_layout(  # noqa: PLR0913 - one name a column
     if cutoff_col is not None or CUTOFF_NAME in names:
         keys += (_pick(names, cutoff_col, (CUTOFF_NAME,), "--cutoff-col"),)
     if models is None:
-        models = find_models(_elements(schema) if nested else schema, {*keys, time_col, target_col})
+        elements = _elements(schema) if nested else schema
+        models = find_models(elements, {*keys, time_col, target_col}).models
         if not models:
             raise InvalidError(f"no column of predictions among {', '.join(names)}")
-    layout = Layout(keys, target_col, tuple(dict.fromkeys(models)), nested)
+    layout = Layout(keys, target_col, tuple(dict.fromkeys(models)), nested=nested)
     _check_columns(schema, layout)
     return layout
 
@@ -91,6 +92,9 @@ def _check_columns(schema: pa.Schema, layout: Layout) -> None:
     if not layout.nested:
         for name, detail in faults_of(schema, layout):
             raise InvalidError(f"column {name!r} {detail}")
+        for name in layout.numbers:
+            if not holds_numbers(type_ := schema.field(name).type):
+                raise InvalidError(f"column {name!r} must hold numbers, not {type_}")
         return
     for name in layout.numbers:
         if name not in schema.names:

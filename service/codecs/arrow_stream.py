@@ -4,7 +4,7 @@ Whatever columns a request may have, its stream is read here: how large it becom
 it is unpacked, how long texts are before they are read, and every offset before it is followed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,10 @@ _QUICK_BYTES = 16 << 20
 
 
 def read_table(
-    body: memoryview, check: StreamCheck, choose: Callable[[pa.Schema], Sequence[str]]
+    body: memoryview,
+    check: StreamCheck,
+    choose: Callable[[pa.Schema], Sequence[str]],
+    keys: Collection[str] = ("id",),
 ) -> pa.Table:
     """Read the columns that are wanted of a stream, in place.
 
@@ -32,6 +35,7 @@ def read_table(
         body: The stream.
         check: That of ``check_of``, which may have begun.
         choose: Returns their names, in order; raises if the schema is not as it should be.
+        keys: Those whose texts may not be long.
 
     Raises:
         UnreadableError: If the body is not a sound Arrow IPC stream.
@@ -45,7 +49,8 @@ def read_table(
             table = reader.read_all().select(wanted)
         table.validate()
         for name in wanted:
-            _check_text(name, table.column(name), check.limit)
+            longest = MAX_ID_BYTES if name in keys else check.limit
+            _check_text(name, table.column(name), longest, check.limit)
         table.validate(full=True)  # forged offsets would read past the buffer
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableError(f"the body is not a sound Arrow IPC stream: {error}") from error
@@ -100,7 +105,7 @@ class _Gather:
         return joined
 
 
-def _check_text(name: str, column: pa.ChunkedArray, max_bytes: int) -> None:
+def _check_text(name: str, column: pa.ChunkedArray, max_length: int, max_bytes: int) -> None:
     """Refuse long texts by their declared lengths, before anything reads them.
 
     Views may share one buffer, so that together they are far longer than the stream.
@@ -114,11 +119,9 @@ def _check_text(name: str, column: pa.ChunkedArray, max_bytes: int) -> None:
         longest = max(longest, int(lengths.max(initial=0)))
         if pa.types.is_string_view(texts.type):
             viewed += int(lengths.sum(dtype=np.int64))
-    if longest > MAX_ID_BYTES:
+    if longest > max_length:
         faults = Faults()
-        faults.add(
-            f"/{escape(name)}", f"the longest is {longest} bytes; {MAX_ID_BYTES} are allowed"
-        )
+        faults.add(f"/{escape(name)}", f"the longest is {longest} bytes; {max_length} are allowed")
         faults.check()
     if viewed > max_bytes:
         raise TooLargeError(f"the views of column {name} are over {max_bytes} bytes of text")

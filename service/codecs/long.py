@@ -18,14 +18,17 @@ from core import Ragged, ScoreOptions
 from core.table import (
     Groups,
     Layout,
+    ModelColumns,
     NullKeyError,
     Runs,
+    TableError,
     element_type,
     faults_of,
     find_models,
     find_runs,
     is_text,
     tensor_of_column,
+    text_faults,
 )
 from service.codecs.arrow_stream import read_table, text_bytes, text_lengths, texts_of
 from service.codecs.ipc import StreamCheck
@@ -45,13 +48,15 @@ class LongTable:
     Attributes:
         table: The columns that are read.
         layout: Which of them is what.
+        texts: Columns that are no models, unless their cells say otherwise.
         options: What to compute.
-        text_bytes: What the texts among the keys take, those that views share counted for each.
+        text_bytes: What the texts of the table take, those that views share counted for each.
         max_bytes: The most that the keys may take in the answer.
     """
 
     table: pa.Table
     layout: Layout
+    texts: tuple[str, ...]
     options: ScoreOptions
     text_bytes: int
     max_bytes: int
@@ -74,14 +79,19 @@ class LongTable:
         """Neighbours with equal keys.
 
         Raises:
-            InvalidError: If a key is null.
+            InvalidError: If a key is null, or text stands where numbers should.
         """
+        faults = Faults()
+        for name, detail in text_faults(self.table, self.layout.numbers, self.texts):
+            faults.add(_pointer(name), detail)
+        for name, detail in faults_of(self.table.schema, self.layout):
+            faults.add(_pointer(name), detail)
+        faults.check()
         try:
             return find_runs(self.table.select(self.layout.keys))
         except NullKeyError as error:
-            name = escape(error.column)
-            faults = Faults()
-            faults.add_each(error.rows, lambda row: (f"/{name}/{row}", "is null"))
+            pointer = _pointer(error.column)
+            faults.add_each(error.rows, lambda row: (f"{pointer}/{row}", "is null"))
             faults.check()
             raise
 
@@ -104,7 +114,7 @@ class LongTable:
                 much.
         """
         groups, models = self.runs.group(), self.layout.models
-        key_bytes = len(models) * _key_bytes(groups.keys)
+        key_bytes = len(models) * _key_bytes(groups.keys) + _left_out_bytes(self.layout)
         if key_bytes > self.max_bytes:
             raise TooLargeError(
                 f"the group columns take {key_bytes} bytes in the answer, once for each series and "
@@ -173,33 +183,49 @@ def decode(
         TooLargeError: If it has more than ``max_elements`` elements, or is larger than the check
             allows once decompressed.
     """
+    layout = Layout((), "", ())
+    texts: tuple[str, ...] = ()
 
     def choose(schema: pa.Schema) -> list[str]:
-        layout = _layout(schema, columns)
+        nonlocal layout, texts
         faults = Faults()
+        layout, texts = _layout(schema, columns, faults)
         for name, detail in faults_of(schema, layout):
-            faults.add(f"/{escape(name)}" if name else "?prediction_columns", detail)
+            if name or not texts:  # which may be what is wrong where there are no models
+                faults.add(_pointer(name), detail)
         faults.check()
         for name in layout.keys:
             getattr(schema.field(name).type, "tz", None)  # raises where a zone is not UTF-8
-        return [*layout.keys, *layout.numbers]
+        return [*layout.keys, *layout.numbers, *texts]
 
-    table = read_table(body, check, choose)
-    layout = _layout(table.schema, columns)
+    table = read_table(body, check, choose, keys=columns.groups)
     check_elements(table.num_rows * len(layout.models), max_elements)
-    text = sum(text_bytes(table.column(name)) for name in layout.keys)
+    text = sum(map(text_bytes, table.columns))
     if text > check.limit:
         raise TooLargeError(
-            f"the group columns hold {text} bytes of text; this server allows {check.limit}"
+            f"the columns of text hold {text} bytes; this server allows {check.limit}"
         )
-    return LongTable(table, layout, options, text, check.limit)
+    return LongTable(table, layout, texts, options, text, check.limit)
 
 
-def _layout(schema: pa.Schema, columns: LongColumns) -> Layout:
-    models = columns.predictions
-    if models is None:
-        models = find_models(schema, {*columns.groups, columns.time, columns.target})
-    return Layout(columns.groups, columns.target, models)
+def _layout(
+    schema: pa.Schema, columns: LongColumns, faults: Faults
+) -> tuple[Layout, tuple[str, ...]]:
+    """Return which column is what, and those of text that were taken for no models."""
+    found = ModelColumns(columns.predictions or ())
+    if columns.predictions is None:
+        taken = {*columns.groups, columns.time, columns.target}
+        try:
+            found = find_models(schema, taken, exclude=columns.excluded)
+        except TableError as error:
+            for name, detail in error.faults:
+                faults.add("?exclude_columns", f"column {name!r} {detail}")
+    texts = tuple(name for name in found.texts if schema.names.count(name) == 1)
+    return Layout(columns.groups, columns.target, found.models, found.left_out), texts
+
+
+def _pointer(name: str) -> str:
+    return f"/{escape(name)}" if name else "?prediction_columns"
 
 
 def _edges(edges: NDArray[np.int64], models: int) -> NDArray[np.int64]:
@@ -213,6 +239,10 @@ def _edges(edges: NDArray[np.int64], models: int) -> NDArray[np.int64]:
 def _key_bytes(keys: pa.Table) -> int:
     """Return about how many bytes the keys of all series take."""
     return sum(_column_bytes(column) for column in keys.columns)
+
+
+def _left_out_bytes(layout: Layout) -> int:
+    return sum(len(name) + 64 for name, _ in layout.left_out)
 
 
 def _column_bytes(column: pa.ChunkedArray) -> int:

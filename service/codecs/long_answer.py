@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from core import Scores
@@ -36,8 +37,9 @@ def check_missing(request: ScoreRequest, long: LongForm) -> None:
 
 def answer(request: ScoreRequest, long: LongForm, scores: Scores) -> pa.Table:
     """Return an answer in Arrow: one row a series and model."""
-    groups = long.groups
-    return answer_table(groups.keys, groups.edges, long.layout.models, scores, request.options)
+    groups, layout = long.groups, long.layout
+    table = answer_table(groups.keys, groups.edges, layout.models, scores, request.options)
+    return table.replace_schema_metadata({"left_out": orjson.dumps(dict(layout.left_out))})
 
 
 def document(request: ScoreRequest, long: LongForm, scores: Scores) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def document(request: ScoreRequest, long: LongForm, scores: Scores) -> dict[str,
         "lengths": np.repeat(np.diff(groups.edges), len(models)),
         "losses": {name: interleave(column, len(models)) for name, column in losses.items()},
         "masked": {name: interleave(column, len(models)) for name, column in masked.items()},
+        "left_out": dict(long.layout.left_out),
     }
     if request.options.gradients:
         edges = request.prediction.edges

@@ -17,7 +17,13 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 DTYPES = ("float64", "float32")
 JSON_OPTIONS = ("losses", "gradients", *CHOICES, "dtype")
 PARAMETERS = sorted({name for loss in LOSSES.values() for name in loss.parameters})
-LONG_COLUMNS = ("group_columns", "time_column", "target_column", "prediction_columns")
+LONG_COLUMNS = (
+    "group_columns",
+    "time_column",
+    "target_column",
+    "prediction_columns",
+    "exclude_columns",
+)
 QUERY_OPTIONS = ("losses", "gradients", *PARAMETERS, *CHOICES, *LONG_COLUMNS)
 MAX_GROUP_COLUMNS = 8
 """Each is compared from row to row, and has its part in what a row takes meanwhile."""
@@ -75,12 +81,14 @@ class LongColumns:
         target: That of the actual values.
         predictions: One a model; None takes what ``core.table.find_models`` does.
         time: Not read, and never taken for a model.
+        excluded: Never taken for models either.
     """
 
     groups: tuple[str, ...]
     target: str = "y"
     predictions: tuple[str, ...] | None = None
     time: str = "ds"
+    excluded: tuple[str, ...] = ()
 
 
 def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> LongColumns | None:
@@ -101,8 +109,11 @@ def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Long
     time = given.get("time_column", "ds")
     if not time:
         faults.add("?time_column", "must be the name of a column")
+    excluded = _names("exclude_columns", given, faults) if "exclude_columns" in given else ()
     if "prediction_columns" not in given:
-        return LongColumns(groups, target, None, time)
+        return LongColumns(groups, target, None, time, excluded)
+    if excluded:
+        faults.add("?exclude_columns", "is for where prediction_columns names no models")
     predictions = _names("prediction_columns", given, faults)
     for name in {*groups, target}.intersection(predictions):
         faults.add("?prediction_columns", f"names {name!r}, which is named otherwise")

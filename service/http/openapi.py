@@ -90,7 +90,7 @@ def _schemas() -> dict[str, Any]:
         },
         "LongScores": {
             "type": "object",
-            "required": ["groups", "models", "lengths", "losses", "masked"],
+            "required": ["groups", "models", "lengths", "losses", "masked", "left_out"],
             "properties": {
                 "groups": {
                     "type": "object",
@@ -102,6 +102,12 @@ def _schemas() -> dict[str, Any]:
                 "lengths": _list_of({"type": "integer"}),
                 "losses": columns,
                 "masked": counts,
+                "left_out": {
+                    "type": "object",
+                    "additionalProperties": {"type": "string"},
+                    "description": "Columns that were taken for no models, and why. Empty where "
+                    "the models were named.",
+                },
                 "gradients": gradients,
             },
         },
@@ -146,6 +152,7 @@ def _parameters() -> list[dict[str, Any]]:
         "time_column": {"type": "string", "default": "ds"},
         "target_column": {"type": "string", "default": "y"},
         "prediction_columns": {"type": "string", "example": "AutoARIMA,SeasonalNaive"},
+        "exclude_columns": {"type": "string", "example": "temperature,price"},
     }
     return [
         {"name": name, "in": "query", "required": False, "schema": schema,

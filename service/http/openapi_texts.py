@@ -95,9 +95,14 @@ LONG_PARAMETERS: Mapping[str, str] = {
     "time_column": "Of the long form: a column that is not looked at, and never taken for a model.",
     "target_column": "Of the long form: the column of actual values.",
     "prediction_columns": (
-        "Of the long form: the columns of predictions, one a model. Default: all of floats "
-        "or integers that are not named otherwise, without prediction intervals such as "
-        "AutoETS-lo-90. Other columns are not looked at."
+        "Of the long form: the columns of predictions, one a model. Default: all of numbers that "
+        "are not named otherwise, but for an index, forecast steps such as `horizon`, prediction "
+        "intervals such as AutoETS-lo-90 and quantiles. What was taken for none is listed in the "
+        "answer as `left_out`."
+    ),
+    "exclude_columns": (
+        "Of the long form: columns, with commas between them, that are no models, where "
+        "prediction_columns names none."
     ),
 }
 

@@ -1,28 +1,36 @@
 """Which columns are models where nobody names them: the same for every entry."""
 
-import datetime as dt
-import decimal
+import json
+import warnings
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from model_columns import CASES, MODEL, Case, Refused, name_of, table_of
 from typer.testing import CliRunner
 
 from core import ScoreOptions
-from core.table import score_table
+from core.table import LeftOutWarning, TableError, score_table
 from service.cli import app
 from service.codecs import long
 from service.codecs.arrow_stream import check_of
 from service.codecs.options import columns_from_query
-from service.errors import Faults
+from service.errors import Faults, InvalidError
 
 
 def by_table(table, _path, **columns):
-    return score_table(table, **columns)["model"].to_pylist()
+    """Return the models, and the warning of what was left out."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        models = score_table(table, missing="skip", **columns)["model"].to_pylist()
+    assert {one.category for one in caught} <= {LeftOutWarning}
+    assert all(one.filename == __file__ for one in caught)
+    return models, "".join(str(one.message) for one in caught)
 
 
 def by_wire(table, _path, **columns):
+    """Return the models, and what was left out as JSON."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -32,52 +40,57 @@ def by_wire(table, _path, **columns):
     faults.check()
     body = memoryview(sink.getvalue())
     check = check_of(body, 1 << 20)
-    return list(
-        long.decode(body, ScoreOptions(), named, check=check, max_elements=99).layout.models
-    )
+    options = ScoreOptions(missing="skip")
+    request = long.decode(body, options, named, check=check, max_elements=99).request()
+    left_out = request.long.layout.left_out
+    return list(request.long.layout.models), json.dumps(dict(left_out)) if left_out else ""
 
 
 def by_command(table, path, **columns):
-    pq.write_table(table, path / "f.parquet")
+    """Return the models, and the line on stderr."""
+    with pa.ipc.new_file(path / "f.arrow", table.schema) as writer:
+        writer.write_table(table)
     flags = [part for k, v in columns.items() for part in (f"--{k}-col", v)]
-    arguments = ["score", str(path / "f.parquet"), "-o", str(path / "o.parquet"), *flags]
-    result = CliRunner().invoke(app, arguments)
+    arguments = ["score", str(path / "f.arrow"), "-o", str(path / "o.parquet"), *flags]
+    result = CliRunner().invoke(app, [*arguments, "--missing", "skip"])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
     assert result.exit_code == 0, result.output
-    return pq.read_table(path / "o.parquet")["model"].to_pylist()
+    return pq.read_table(path / "o.parquet")["model"].to_pylist(), result.stderr
 
 
 each_entry = pytest.mark.parametrize("entry", [by_table, by_wire, by_command])
 
 
-def frame(**columns):
-    return pa.table({"unique_id": ["a"], "cutoff": [7], "ds": [1], "y": [4], **columns})
-
-
-@each_entry
-def test_floats_and_integers_are_models(entry, tmp_path):
-    table = frame(
-        A=[1.0],
-        one=pa.array([1.5], pa.float32()),
-        whole=pa.array([2], pa.uint8()),
-        half=pa.array([1.0], pa.float16()),
-        flag=[True],
-        price=[decimal.Decimal(3)],
-        day=[dt.date(2024, 1, 1)],
-        at=[dt.datetime(2024, 1, 1, tzinfo=dt.UTC)],
-        took=[dt.timedelta(1)],
-        note=["x"],
-        empty=pa.nulls(1),
-        **{"A-lo-90": [1.0], "whole-hi-99.5": [1], "__index_level_0__": [0]},
-    )
-    assert entry(table, tmp_path) == ["A", "one", "whole", "half"]
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.parametrize("entry", [by_table, by_wire])
+def test_models_are_found_by_one_rule(entry, case: Case, tmp_path):
+    table = table_of(case)
+    if isinstance(case.verdict, Refused):
+        with pytest.raises((TableError, InvalidError)) as error:
+            entry(table, tmp_path)
+        said = str(error.value)
+        if entry is by_wire:
+            assert [one.pointer for one in error.value.errors] == [f"/{case.name}"]
+            said = f"{case.name!r} {said}"
+        assert all(part in said for part in case.verdict.says), said
+        return
+    models, left_out = entry(table, tmp_path)
+    if case.verdict == MODEL:
+        assert (models, left_out) == (["A", case.name], "")
+    else:
+        assert models == ["A"]
+        assert case.name in left_out
+        assert case.verdict in left_out
 
 
 @each_entry
 def test_what_is_named_otherwise_is_none(entry, tmp_path):
-    table = frame(A=[1], step=[3], actual=[2.0])
+    table = table_of(Case("actual", pa.array([1.0, 2.0, 3.0, 4.0]), MODEL))
+    table = table.append_column("step", table["ds"])
     named = {"time": "step", "target": "actual"}
-    assert entry(table, tmp_path, **named) == ["A"]  # nor are ds and y, which nobody named
-    assert entry(table, tmp_path) == ["A", "step", "actual"]
+    assert entry(table, tmp_path, **named)[0] == ["A"]  # nor are ds and y, which nobody named
+    assert entry(table, tmp_path)[0] == ["A", "actual"]
 
 
 def test_integers_are_scored_as_doubles():
@@ -94,4 +107,4 @@ def test_integers_are_scored_as_doubles():
 def test_lists_of_floats_are_the_models_of_a_nested_file(tmp_path):
     lists = {name: [[1.0, 2.0]] for name in ("y", "A", "A-lo-90", "ds")}
     table = pa.table({"unique_id": ["a"], **lists, "whole": [[1, 2]], "n": [2.0]})
-    assert by_command(table, tmp_path) == ["A"]
+    assert by_command(table, tmp_path)[0] == ["A"]

@@ -337,7 +337,7 @@ def test_what_finding_runs_takes_is_bounded_beforehand(kind):
 def test_views_of_all_group_columns_together_are_bounded():
     rows, size = 2000, 100
     body, columns = with_eight_keys(views(rows, size))
-    with pytest.raises(TooLargeError, match="the group columns hold 1600000 bytes"):
+    with pytest.raises(TooLargeError, match="the columns of text hold 1600000 bytes"):
         long.decode(body, SKIP, columns, check=check_of(body, 7 * rows * size), max_elements=rows)
 
 

@@ -16,7 +16,14 @@ from reference import score_series
 
 import core.table.score
 from core import LOSSES
-from core.table import NullKeyError, TableError, group_rows, interleave_elements, score_table
+from core.table import (
+    LeftOutWarning,
+    NullKeyError,
+    TableError,
+    group_rows,
+    interleave_elements,
+    score_table,
+)
 
 KEYS = ["unique_id", "cutoff"]
 QUOTIENTS = [name for name, loss in LOSSES.items() if loss.has_quotient]
@@ -216,7 +223,13 @@ def table(**columns):
         (table(id=[[1], [2]]), {}, "must hold text, numbers, dates or times"),
         (table(model=["a", "b"]), {"group_by": ["model"]}, "a column of the answer"),
         (pa.table([["a"], [1.0], [1.0], [1.0]], ["id", "y", "A", "A"]), {"predictions": ["A"]},
-         "'A' stands more than once"),
+         "'A' is in the table more than once"),
+        (table(), {"predictions": ["a"]}, "'a' is absent; did you mean 'A'"),
+        (table(), {"exclude": ["a"]}, "'a' is absent; did you mean 'A'"),
+        (table(A=["1.5", "-"]), {}, "'A' holds numbers, but '-' in row 1 is text"),
+        (table(A=["1.5", "-"]), {"predictions": ["A"]}, "'A' holds numbers, but '-' in row 1"),
+        (table(y=["7", "x"]), {}, "'y' holds numbers, but 'x' in row 1 is text"),
+        (table(A=None, horizon=[1, 2]), {}, r"left out: 'horizon' \(a forecast step\)"),
         (table(A=[1.0, None]), {}, "'A' is missing or not finite in row 1, of the series id='a'"),
         (table(y=[float("inf"), 1.0]), {}, "'y' is missing or not finite in row 0"),
     ],
@@ -229,8 +242,16 @@ def test_mistakes_are_told_in_words(made, options, says):
 def test_what_is_taken_for_a_model():
     columns = {name: [1.0, 2.0] for name in ("A-lo-90", "A-hi-99.5", "B")}
     made = table(**columns, ds=[1, 2], note=["x", "y"], half=pa.array([1.0, 2.0], pa.float16()))
-    scores = score_table(made, group_by=["id"])
+    with pytest.warns(LeftOutWarning) as warned:
+        scores = score_table(made, group_by=["id"])
     assert scores["model"].to_pylist() == ["A", "B", "half"]
+    assert str(warned[0].message) == (
+        "scored as models: A, B, half; left out: 'A-lo-90' (a bound of a prediction interval), "
+        "'A-hi-99.5' (a bound of a prediction interval), 'note' (text); "
+        "name columns by predictions= or leave them out by exclude= to silence this"
+    )
+    excluded = score_table(made, group_by=["id"], exclude=["A-lo-90", "A-hi-99.5", "note", "half"])
+    assert excluded["model"].to_pylist() == ["A", "B"]
     named = score_table(made, group_by=["id"], predictions=["ds", "A-lo-90"])
     assert named["model"].to_pylist() == ["ds", "A-lo-90"]
 

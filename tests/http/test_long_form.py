@@ -1,5 +1,7 @@
 """POST /score in the long form, over real sockets, on a real cross-validation."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,7 +54,9 @@ def test_json_has_the_same_columns(client, table):
     answer = client.post("/score", params=query, content=stream(part), headers=headers)
     assert answer.status_code == 200, answer.text
     scores = answer.json()
-    assert list(scores) == ["groups", "models", "lengths", "losses", "masked", "gradients"]
+    columns = ["groups", "models", "lengths", "losses", "masked", "left_out", "gradients"]
+    assert list(scores) == columns
+    assert scores["left_out"] == json.loads(want.schema.metadata[b"left_out"]) == {}
     assert scores["groups"]["unique_id"] == want["unique_id"].to_pylist()
     assert scores["groups"]["cutoff"] == [x.isoformat() for x in want["cutoff"].to_pylist()]
     assert scores["models"] == want["model"].to_pylist()
@@ -82,6 +86,46 @@ def test_mistakes_are_pointed_at(client, table, query, pointers):
     found = [one["pointer"] for one in answer.json()["errors"]]
     assert found[: len(pointers)] == pointers
     assert len(found) == len(pointers) or not query
+
+
+def test_what_was_left_out_is_in_the_answer(client):
+    made = pa.table({
+        "id": ["a"], "y": [1.0], "A": [2.0], "A-lo-90": [1.0], "shop": ["n"], "B": [3], "fh": [1],
+    })  # fmt: skip
+    want = {"A-lo-90": "a bound of a prediction interval", "shop": "text", "fh": "a forecast step"}
+    got = post_arrow(client, made, group_columns="id")
+    assert json.loads(got.schema.metadata[b"left_out"]) == want
+    headers = {"Content-Type": ARROW, "Accept": "application/json"}
+    for query, left_out, models in [
+        ({}, want, ["A", "B"]),
+        ({"exclude_columns": "shop,A,fh"}, {"A-lo-90": want["A-lo-90"]}, ["B"]),
+        ({"prediction_columns": "A-lo-90"}, {}, ["A-lo-90"]),
+    ]:
+        params = {"group_columns": "id", **query}
+        answer = client.post("/score", params=params, content=stream(made), headers=headers)
+        assert (answer.json()["left_out"], answer.json()["models"]) == (left_out, models)
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer", "says"),
+    [
+        ({}, "/B", "holds numbers, but '-' in row 1 is text"),
+        ({"prediction_columns": "B"}, "/B", "holds numbers, but '-' in row 1 is text"),
+        ({"target_column": "B"}, "/B", "holds numbers, but '-' in row 1 is text"),
+        ({"prediction_columns": "shop"}, "/shop", "must hold numbers, not string"),
+        ({"exclude_columns": "b"}, "?exclude_columns", "'b' is absent; did you mean 'B'?"),
+        ({"exclude_columns": "B,shop"}, "?prediction_columns", "there is no column of predictions"),
+        ({"exclude_columns": "B", "prediction_columns": "y"}, "?prediction_columns", "'y'"),
+        ({"exclude_columns": "B", "prediction_columns": "B"}, "?exclude_columns", "names no model"),
+    ],
+)
+def test_models_that_hold_text_are_pointed_at(client, query, pointer, says):
+    made = pa.table({"id": ["a", "a"], "y": [1.0, 2], "B": ["1", "-"], "shop": ["n", "s"]})
+    answer = ask(client, made, **{"group_columns": "id", **query})
+    assert answer.status_code == 422
+    faults = [one for one in answer.json()["errors"] if one["pointer"] == pointer]
+    assert len(faults) == 1, answer.text
+    assert says in faults[0]["detail"]
 
 
 def test_a_parameter_that_stands_twice(client, table):

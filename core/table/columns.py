@@ -1,0 +1,232 @@
+"""Which columns of a table are models where nobody names them: the one rule of all entries.
+
+A column of numbers in any type is a model, unless it has another role or a name that forecasting
+libraries give to something else: an index, a forecast step, a bound of an interval, a quantile.
+Whatever is left out is reported with the reason, so that no model vanishes in silence. For the same
+reason a column of text that is mostly numbers is an error: it is a model with a cell that could not
+be read.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.table.numbers import decoded
+
+_ROLES = ("unique_id", "ds", "cutoff", "y")
+"""Nixtla's id, time, cutoff and target; no predictions, even where others stand for them."""
+_DECIMAL = r"\d+(\.\d+)?"
+_LEVEL = r"0?\.\d*[1-9]\d*"
+"""A number strictly between 0 and 1."""
+_NAMES = {
+    "an index": r"|index|level_\d+|__index_level_\d+__|unnamed: \d+(_level_\d+)?"
+    r"|row_(nr|number|index)",
+    "a forecast step": r"h|fh|(horizon|forecast|prediction)_(step|horizon)|horizon"
+    r"|steps?(_ahead)?|lead_?time",
+    "a fold of a cross-validation": r"((cv_)?fold|window)(_id)?",
+    "a bound of a prediction interval": rf"(.+[-_ .])?(lo|hi)[-_ .]?{_DECIMAL}"
+    rf"|(.+[-_ .])?(lower|upper)([-_ .](bound|ci|pi|{_DECIMAL}%?))*|(lower|upper) .+",
+    "a quantile": rf"{_LEVEL}"
+    rf"|(q|p|quantile)[-_]?({_LEVEL}|\d\d?(\.\d+)?)"
+    rf"|.+-q-{_DECIMAL}|.+_ql{_DECIMAL}|.+[-_](q|p|quantile)[-_]?({_LEVEL}|\d\d(\.\d+)?)"
+    rf"|.+ {_DECIMAL}%",
+}
+"""What a column is that has one of these names, in the libraries' own spelling: pandas, polars,
+sktime, Nixtla, TimeGPT, AutoGluon, Chronos, GluonTS, Prophet, NeuralProphet, skforecast."""
+_PATTERNS = {kind: re.compile(names, re.IGNORECASE) for kind, names in _NAMES.items()}
+_BLANK = r"(?i)^\s*(nan|na|n/a|<na>|nat|none|null|[-.?]+)?\s*$"
+"""A cell of text without a value, which says nothing about the others."""
+_NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+_MAX_COMPARED = 100
+_TEXT = "text"
+
+
+class TableError(ValueError):
+    """Columns or keys of a table break the rules.
+
+    Attributes:
+        faults: The column, empty where it is none in particular, and what is wrong with it.
+    """
+
+    def __init__(self, *faults: tuple[str, str]) -> None:
+        self.faults = faults
+        super().__init__(
+            "; ".join(f"column {name!r} {detail}" if name else detail for name, detail in faults)
+        )
+
+
+class LeftOutWarning(UserWarning):
+    """Columns were taken for no models, and nobody had named them or left them out."""
+
+
+@dataclass(frozen=True)
+class ModelColumns:
+    """The columns of predictions, and what was taken for none.
+
+    Attributes:
+        models: Columns of predictions, in the order of the table.
+        left_out: Column and reason, in the order of the table; those that have another role or
+            were excluded are not listed.
+    """
+
+    models: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns that were left out as text; ``text_faults`` tells whether they should be."""
+        return tuple(name for name, reason in self.left_out if reason == _TEXT)
+
+    def __str__(self) -> str:
+        """Say what is scored and what is not."""
+        said = f"scored as models: {', '.join(self.models)}"
+        return f"{said}; left out: {listed(self.left_out)}" if self.left_out else said
+
+
+def find_models(
+    schema: pa.Schema, taken: Collection[str], *, exclude: Collection[str] = ()
+) -> ModelColumns:
+    """Return the columns of predictions where nobody names them.
+
+    Args:
+        schema: All columns.
+        taken: Those that are named for something else: group, time, cutoff, target.
+        exclude: Columns that are no models, by the caller's word.
+
+    Raises:
+        TableError: If a column to exclude is not there.
+
+    Example:
+        >>> schema = pa.schema({"ds": "int64", "A": "double", "A-lo-90": "double", "B": "int32"})
+        >>> found = find_models(schema, {"unique_id", "ds", "y"})
+        >>> found.models, found.left_out
+        (('A', 'B'), (('A-lo-90', 'a bound of a prediction interval'),))
+    """
+    absent = [name for name in dict.fromkeys(exclude) if name not in schema.names]
+    if absent:
+        raise TableError(*absent_faults(absent, schema.names))
+    passed = {*taken, *_ROLES, *exclude}
+    reasons = {i: _reason(field) for i, field in enumerate(schema) if field.name not in passed}
+    return ModelColumns(
+        tuple(schema.field(i).name for i, reason in reasons.items() if not reason),
+        tuple((schema.field(i).name, reason) for i, reason in reasons.items() if reason),
+    )
+
+
+def text_faults(
+    table: pa.Table | pa.RecordBatch, named: Collection[str], left_out: Collection[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield each column of text that should hold numbers, and what is wrong with it.
+
+    Args:
+        table: Rows to judge by.
+        named: Columns that must hold numbers.
+        left_out: Columns that nobody named (``ModelColumns.texts``). They are at fault if half of
+            their cells read as numbers, blank ones not counted.
+
+    Example:
+        >>> table = pa.table({"A": ["1100", "1,900"], "store": ["north", "5"], "note": ["x", "y"]})
+        >>> dict(text_faults(table, [], ["A", "store", "note"])).keys()
+        dict_keys(['A', 'store'])
+    """
+    for name in (*named, *left_out):
+        places = table.schema.get_all_field_indices(name)
+        if len(places) != 1 or not holds_text(type_ := table.schema.field(places[0]).type):
+            continue
+        detail = _numbers_as_text(table.column(name))
+        if detail is not None:
+            yield name, detail
+        elif name in named:
+            yield name, f"must hold numbers, not {type_}"
+
+
+def listed(left_out: Collection[tuple[str, str]]) -> str:
+    """Return columns and why they were left out, for a message."""
+    return ", ".join(f"{name!r} ({reason})" for name, reason in left_out)
+
+
+def absent_faults(absent: Collection[str], names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield each column that is not there, the first few with a name that is close to it."""
+    for i, name in enumerate(absent):
+        yield name, "is absent" + (suggestion(name, names) if i < 20 else "")
+
+
+def suggestion(name: str, names: Collection[str]) -> str:
+    """Return a question for the name that was meant, empty if none is close.
+
+    Example:
+        >>> suggestion("unique_ids", ["unique_id", "y"])
+        "; did you mean 'unique_id'?"
+    """
+    some = [one for one in list(names)[:_MAX_COMPARED] if len(one) <= 64]
+    folded = {one.casefold(): one for one in some}
+    close = difflib.get_close_matches(name[:64].casefold(), folded, 1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else ""
+
+
+def holds_numbers(type_: pa.DataType) -> bool:
+    """Tell whether a column of this type can be scored; one of nulls only is all missing."""
+    kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null)
+    return any(is_kind(decoded(type_)) for is_kind in kinds)
+
+
+def holds_text(type_: pa.DataType) -> bool:
+    """Tell whether a column of this type holds text, be it coded by a dictionary."""
+    return is_text(type_.value_type if pa.types.is_dictionary(type_) else type_)
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Tell whether a column of this type is one of text that no dictionary codes."""
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _reason(field: pa.Field) -> str:
+    """Return why a column is no model, empty if it is one."""
+    for kind, pattern in _PATTERNS.items():
+        if pattern.fullmatch(field.name):
+            return kind
+    if holds_numbers(field.type):
+        return ""
+    return _TEXT if holds_text(field.type) else f"holds {field.type}"
+
+
+def _numbers_as_text(column: pa.ChunkedArray | pa.Array) -> str | None:
+    """Return what is wrong with text of which half or more reads as numbers, else None."""
+    numbers = cells = rows = 0
+    number: tuple[int, str] | None = None  # the first cell that is one
+    other: tuple[int, str] | None = None  # the first that is none
+    for texts in getattr(column, "chunks", [column]):
+        is_number = _matches(texts, _NUMBER)
+        numbers += is_number.true_count
+        cells += len(texts) - texts.null_count - _matches(texts, _BLANK).true_count
+        number = number or _first(texts, is_number, rows)
+        other = other or _first(texts, pc.and_not(_matches(texts, r"\S"), is_number), rows)
+        rows += len(texts)
+    if number is None or 2 * numbers < cells:
+        return None
+    way_out = "or leave the column out by exclude"
+    if other is None:
+        return f"holds numbers as text, {number[1]!r} in row {number[0]}; convert it, {way_out}"
+    return (
+        f"holds numbers, but {other[1]!r} in row {other[0]} is text; "
+        f"convert it to a number or a null, {way_out}"
+    )
+
+
+def _matches(texts: pa.Array, pattern: str) -> pa.BooleanArray:
+    """Tell which texts match; each entry of a dictionary is looked at once."""
+    if pa.types.is_dictionary(texts.type):
+        return _matches(texts.dictionary, pattern).take(texts.indices)
+    if pa.types.is_string_view(texts.type):  # which Arrow cannot match
+        texts = texts.cast(pa.large_string())
+    return pc.match_substring_regex(texts, pattern)
+
+
+def _first(texts: pa.Array, is_one: pa.BooleanArray, rows: int) -> tuple[int, str] | None:
+    place = is_one.index(True).as_py()
+    return None if place < 0 else (rows + place, texts[place].as_py()[:64])
