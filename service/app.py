@@ -23,11 +23,13 @@ from service.errors import ServiceError
 from service.http.auth import PROBES, KeyMiddleware
 from service.http.body import BODIES
 from service.http.context import ContextMiddleware, context_of
+from service.http.cors import Cors
 from service.http.keys import Keys
 from service.http.openapi import add_keys, add_score
-from service.http.problems import problem, problem_of
+from service.http.problems import problem_of
 from service.http.routes import build_router
 from service.http.score import ScoreEndpoint
+from service.http.unmatched import HeadMiddleware, answer_unmatched
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import Tracing
@@ -121,7 +123,9 @@ def assemble(
         lifespan=lifespan,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours know of all routes
+        redirect_slashes=False,  # a redirect loses the body, and behind a proxy the scheme
     )
+    app.add_middleware(HeadMiddleware)
     score = ScoreEndpoint(engine, settings)
     metrics.watched.watch_room(lambda: score.room.held_bytes, settings.max_open_bytes)
     app.router.routes.append(Route("/score", score, methods=["POST"]))
@@ -132,10 +136,14 @@ def assemble(
     if keys is not None:
         app.add_middleware(KeyMiddleware, keys=keys, open_paths=open_paths)
         short_way = KeyMiddleware(score, keys, open_paths)
-    told: dict[str, Any] = {"tracing": tracing, "access_log": settings.access_log}
+    told: dict[str, Any] = {
+        "tracing": tracing,
+        "access_log": settings.access_log,
+        "cors": Cors.of(settings),
+    }
     app.add_middleware(ContextMiddleware, metrics=metrics, **told)
     app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(HTTPException, answer_unmatched)
     _describe(app, None if keys is None else open_paths)
     short_way = ContextMiddleware(short_way, metrics, **told)
 
@@ -152,16 +160,6 @@ async def _service_error(request: Request, error: Exception) -> Response:
     if request.url.path not in PROBES:  # whose 503 refuses nobody
         context.reason = error.reason
     return problem_of(error, context.request_id)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - likewise
-    return problem(
-        error.status_code,
-        context_of(request.scope).request_id,
-        detail=f"{request.method} {request.url.path}: {error.detail}",
-        headers=error.headers,
-    )
 
 
 def _describe(app: FastAPI, open_paths: frozenset[str] | None) -> None:

@@ -1,12 +1,15 @@
 """Every setting of the service, each also an environment variable ``LOSS_SCORING_<NAME>``."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBI = 1 << 20
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
+"""As browsers send it: in small letters, without a path, even a slash."""
 
 
 class Settings(BaseSettings):
@@ -107,6 +110,11 @@ class Settings(BaseSettings):
         False,  # noqa: FBT003 - pydantic's signature
         description="Whether /livez, /readyz and /metrics need a key as well.",
     )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose pages may call the service from a browser, such as "
+        "https://app.example, with commas between them; or *.",
+    )
     shutdown_s: int = Field(
         25, gt=0, description="Seconds that requests in progress get to finish on SIGTERM."
     )
@@ -126,6 +134,18 @@ class Settings(BaseSettings):
         """Return what the environment says."""
         given: dict[str, Any] = {}
         return cls(**given)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, text: str | None) -> str | None:
+        origins = [origin.strip() for origin in (text or "").split(",") if origin.strip()]
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin as browsers send it; write https://app.example, "
+                    "without a path or a slash behind it"
+                )
+        return ",".join(origins) or None
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:

@@ -11,7 +11,10 @@ PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class KeyMiddleware:
-    """Answers 401 unless the path is open or the key is known; needs the context around it."""
+    """Answers 401 unless the path is open or the key is known; needs the context around it.
+
+    OPTIONS needs no key: browsers send none when they ask whether a page may call.
+    """
 
     def __init__(self, app: ASGIApp, keys: Keys, open_paths: frozenset[str]) -> None:
         self._app = app
@@ -20,7 +23,8 @@ class KeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "http" and scope["path"] not in self._open_paths:
+        asks = scope["type"] == "http" and scope["method"] != "OPTIONS"
+        if asks and scope["path"] not in self._open_paths:
             context = context_of(scope)
             given = context.headers.get(b"authorization", b"")
             holder = self._keys.holder(given)

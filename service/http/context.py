@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import OverloadedError
+from service.http.cors import Cors
 from service.http.problems import problem, problem_of
 from service.telemetry.current import REQUEST
 from service.telemetry.metrics import Metrics
@@ -83,8 +84,10 @@ class ContextMiddleware:
         tracing: Tracing | None = None,
         *,
         access_log: bool = False,
+        cors: Cors | None = None,
     ) -> None:
         self._app = app
+        self._cors = cors
         self._tracing = tracing
         self._access_log = access_log
         self._metrics = metrics
@@ -129,6 +132,8 @@ class ContextMiddleware:
                     (b"server-timing", context.server_timing().encode()),
                 )
                 message["headers"] = [*message["headers"], *own]
+                if self._cors is not None:
+                    message["headers"] += self._cors.headers(context.headers)
                 if context.status >= 400 and b"expect" in context.headers:
                     # Whether the body that waits for a go-ahead still comes, nobody knows.
                     message["headers"].append((b"connection", b"close"))

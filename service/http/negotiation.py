@@ -15,6 +15,37 @@ _CODINGS = {
     "x-gzip": "gzip",  # RFC 9110, 8.4.1.3
     "zstd": "zstd",
 }
+_FORM = "send the document itself, not a form; curl does with -H 'Content-Type: ...' or --json"
+_PARQUET = (
+    "Parquet is not read over HTTP; send its table as an Arrow stream, or use loss-scoring score"
+)
+_ARROW_FILE = "that is an Arrow file; write a stream, as pyarrow.ipc.new_stream does"
+_ARROW = f"did you mean {arrow.MEDIA_TYPE}?"
+_JSON = f"did you mean {json.MEDIA_TYPE}?"
+_HINTS = {
+    "application/x-www-form-urlencoded": _FORM,
+    "multipart/form-data": _FORM,
+    **dict.fromkeys(
+        (
+            "application/parquet",
+            "application/vnd.apache.parquet",
+            "application/x-parquet",
+        ),
+        _PARQUET,
+    ),
+    "application/vnd.apache.arrow.file": _ARROW_FILE,
+    **dict.fromkeys(
+        ("application/arrow", "application/vnd.apache.arrow", "application/x-apache-arrow-stream"),
+        _ARROW,
+    ),
+    **dict.fromkeys(("application/x-json", "text/json", "text/plain"), _JSON),
+    **dict.fromkeys(
+        ("application/jsonl", "application/ndjson", "application/x-ndjson"),
+        "lines of JSON are not read; send one JSON document",
+    ),
+    "text/csv": "CSV is not read over HTTP; send JSON or Arrow, or use loss-scoring score",
+}
+"""What whoever sends such a type may mean."""
 _MAX_TYPE_BYTES = 256
 """Parsing one takes a time that grows with its square."""
 
@@ -62,7 +93,12 @@ def _request_format(content_type: str) -> str:
                 raise UnsupportedMediaError(f"charset {charset!r} is not supported; use UTF-8")
             return name
     known = " or ".join(FORMATS.values())
-    raise UnsupportedMediaError(f"Content-Type must be {known}, not {content_type!r}")
+    if not content_type:
+        raise UnsupportedMediaError(f"Content-Type is missing; it must be {known}")
+    hint = _HINTS.get(content_type.partition(";")[0].strip().lower())
+    raise UnsupportedMediaError(
+        f"Content-Type must be {known}, not {content_type!r}" + (f"; {hint}" if hint else "")
+    )
 
 
 def _answer_format(accept: str, request: str) -> str:
@@ -76,7 +112,7 @@ def _answer_format(accept: str, request: str) -> str:
             best, best_quality = name, quality
     if not best:
         known = " and ".join(FORMATS.values())
-        raise NotAcceptableError(f"Accept allows neither of {known}")
+        raise NotAcceptableError(f"Accept is {accept!r} and allows neither of {known}")
     return best
 
 

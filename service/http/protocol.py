@@ -45,6 +45,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.errors import HeadTooLargeError, LateError, MalformedError, ServiceError
+from service.http.cors import Cors
 from service.http.framing import Framing
 from service.http.head import HeadHolder
 from service.http.intake import Intake
@@ -60,7 +61,8 @@ _LINGER_S = 2.0
 
 def bounded(settings: Settings, metrics: Metrics) -> type[HttpToolsProtocol]:
     """Return the protocol for ``uvicorn.Config(http=...)`` with the limits of the settings."""
-    return type("Bounded", (BoundedProtocol,), {"settings": settings, "metrics": metrics})
+    shared = {"settings": settings, "metrics": metrics, "cors": Cors.of(settings)}
+    return type("Bounded", (BoundedProtocol,), shared)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -68,6 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     settings: ClassVar[Settings]
     metrics: ClassVar[Metrics]
+    cors: ClassVar[Cors | None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -278,6 +281,8 @@ class BoundedProtocol(HttpToolsProtocol):
         fields = {"request_id": request_id, "status": answer.status_code, "reason": error.reason}
         log.info("refused with %d: %s", answer.status_code, error, extra={"fields": fields})
         headers = [*self.server_state.default_headers, *answer.raw_headers]
+        if self.cors is not None:
+            headers += self.cors.headers(dict(self.headers or ()))
         lines = [b"%b: %b\r\n" % header for header in headers]
         self.transport.write(
             b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)])
