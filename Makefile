@@ -82,7 +82,7 @@ bench-peers: $(VENV)/.installed ## the same loads against other serving framewor
 	.venv-schemathesis/bin/pip install --quiet --group chaos
 	@touch $@
 
-chaos: $(VENV)/.installed .venv-schemathesis/.installed ## break it in every way we know (about 10 minutes and SOAK_S=1200 seconds), rewrite docs/reliability.md
+chaos: $(VENV)/.installed .venv-schemathesis/.installed ## break it in every way we know (about 10 minutes and SOAK_S=1200 seconds), rewrite bench/reliability.md
 	$(BIN)/python tests/chaos/run.py --soak-s $(SOAK_S)
 
 test-darts: ## compare with the real darts, in an environment of its own

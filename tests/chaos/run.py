@@ -1,4 +1,4 @@
-"""Runs every scenario and writes the scorecard into docs/reliability.md.
+"""Runs every scenario and writes the scorecard into bench/reliability.md.
 
 python tests/chaos/run.py [--soak-s 1200] [--only cross_talk ...]
 """
@@ -74,11 +74,11 @@ SCENARIOS = [
 HEAD = """\
 # Reliability
 
-What the service promises when things go wrong, and the test that keeps each promise. `make chaos`
-runs them against a real `loss-scoring serve` over sockets on 127.0.0.1 and rewrites this file;
-`make test` runs a short selection (`tests/chaos/test_chaos.py`, `tests/fuzz/test_fuzz.py`). Each
-test says in its docstring what would make it fail. Behind front ends, `tests/engine/test_frontends.py`
-is the short selection; it also shows that nothing is left of a service that ends, however it does.
+How well the last run kept [what the service promises](../docs/limits.md) when things go wrong.
+`make chaos` runs each test against a real `loss-scoring serve` over sockets on 127.0.0.1 and
+rewrites this file; `make test` runs a short selection (`tests/chaos/test_chaos.py`,
+`tests/fuzz/test_fuzz.py`, behind front ends `tests/engine/test_frontends.py`). Each test says in its
+docstring what would make it fail.
 """
 
 WHY = {
@@ -157,7 +157,7 @@ def main() -> None:
         reasons = [f"- {name}: {WHY.get(name, 'not yet known.')}" for name in sorted(broken)]
         failing = ["", "## What fails", "", *reasons] if reasons else []
         document = [HEAD, summary, "", where, "", *table(rows), *failing]
-        (ROOT / "docs/reliability.md").write_text("\n".join(document) + "\n")
+        (ROOT / "bench/reliability.md").write_text("\n".join(document) + "\n")
     sys.exit(failed > 0)
 
 

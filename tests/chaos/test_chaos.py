@@ -1,4 +1,4 @@
-"""A short selection of the chaos scenarios; `make chaos` runs them whole (docs/reliability.md).
+"""A short selection of the chaos scenarios; `make chaos` runs them whole (bench/reliability.md).
 
 Each is the same code with smaller numbers. Figures that depend on what else the machine does are
 judged in the long run only.

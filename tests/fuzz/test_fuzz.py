@@ -1,4 +1,4 @@
-"""A short selection of the fuzzing; `make chaos` runs it whole (docs/reliability.md)."""
+"""A short selection of the fuzzing; `make chaos` runs it whole (bench/reliability.md)."""
 
 import hostile_http
 import mutated_arrow
