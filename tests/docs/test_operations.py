@@ -1,4 +1,4 @@
-"""Operations and limits name what is in the code: settings, probes, alerts, tests."""
+"""Operations, runbook and limits name what is in the code: settings, probes, alerts, tests."""
 
 import re
 
@@ -11,7 +11,9 @@ from service.errors import known_reasons
 from service.http.auth import PROBES
 from service.settings import Settings
 
-OPERATIONS, LIMITS, WHY = (DOCS / f"{name}.md" for name in ("operations", "limits", "why"))
+OPERATIONS, RUNBOOK, LIMITS, WHY = (
+    DOCS / f"{name}.md" for name in ("operations", "runbook", "limits", "why")
+)
 MEBI = 1 << 20
 
 
@@ -67,21 +69,21 @@ def test_probes_are_named(client):
 
 
 def runbook():
-    """Return the sections below the heading of the runbook, with their text."""
-    (_, below) = OPERATIONS.read_text().split("\n## Runbook\n")
-    return dict(re.findall(r"^### (.+?)\n(.*?)(?=^### |\Z)", below, re.MULTILINE | re.DOTALL))
+    """Return the sections of the runbook, with their text."""
+    text = RUNBOOK.read_text()
+    return dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
 
 
-ALERTS = [path for path in (ROOT / "deploy").rglob("*.y*ml") if "docs/operations.md" in path.read_text()]  # fmt: skip
+ALERTS = [path for path in (ROOT / "deploy").rglob("*.y*ml") if "docs/runbook.md" in path.read_text()]  # fmt: skip
 
 
 @pytest.mark.parametrize("rules", ALERTS, ids=lambda path: path.name)
 def test_every_alert_has_a_section_and_every_section_an_alert(rules):
     text = rules.read_text()
-    linked = re.findall(r"docs/operations\.md#([\w-]+)", text)
-    assert set(linked) <= anchors(OPERATIONS)
+    linked = re.findall(r"docs/runbook\.md#([\w-]+)", text)
+    assert set(linked) <= anchors(RUNBOOK)
     assert set(linked) == {heading.lower().replace(" ", "-") for heading in runbook()}
-    for alert, anchor in re.findall(r"- alert: (\w+)\n.*?operations\.md#([\w-]+)", text, re.DOTALL):
+    for alert, anchor in re.findall(r"- alert: (\w+)\n.*?runbook\.md#([\w-]+)", text, re.DOTALL):
         (section,) = [
             body
             for heading, body in runbook().items()
@@ -99,6 +101,7 @@ def test_sections_of_the_runbook_name_an_alert_and_say_what_to_do():
 
 def test_log_lines_that_are_quoted_are_written_by_the_code():
     sources = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+    pages = OPERATIONS.read_text() + RUNBOOK.read_text()
     for line in (
         "the device worker died",
         "does not answer",
@@ -107,9 +110,9 @@ def test_log_lines_that_are_quoted_are_written_by_the_code():
         "torch sees",
         "giving up",
     ):
-        assert line in OPERATIONS.read_text()
+        assert line in pages
         assert line in sources
-    assert "unexpected error in request" in OPERATIONS.read_text()
+    assert "unexpected error in request" in RUNBOOK.read_text()
     assert "unexpected error in request" in sources
 
 
@@ -117,7 +120,7 @@ def test_exit_codes_are_those_of_the_code():
     from service.cli.serve import _CUT_OFF, _FAILED
     from service.supervisor import LOST
 
-    page = OPERATIONS.read_text()
+    page = OPERATIONS.read_text() + RUNBOOK.read_text()
     assert f"exit code {LOST}, `giving up`" in page
     assert f"ends with status {LOST}," in page
     assert f"exit code {_FAILED} |" in page

@@ -87,7 +87,7 @@ def test_every_alert_has_a_firing_and_a_quiet_case(rule):
         if case["alertname"] == rule["alert"]
     ]
     assert sorted(cases) == [False, True]
-    assert rule["annotations"]["runbook"].startswith("docs/operations.md#")
+    assert rule["annotations"]["runbook"].startswith("docs/runbook.md#")
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
 
 
