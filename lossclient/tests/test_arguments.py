@@ -51,6 +51,8 @@ OF_A_FRAME = {
     "target_col": (None, 5, ["y"]),
     "cutoff_col": (5, ["cutoff"]),
     "models": ("A", 5, [5], [None], [["A"]], [("A", "B")], iter(["A"]), np.array([["A"]])),
+    "exclude": (None, "A", 5, [5], iter(["A"])),
+    "duplicates": (None, "drop", True, ["error"]),
 }
 
 

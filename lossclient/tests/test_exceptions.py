@@ -5,11 +5,8 @@ import pytest
 import lossclient
 from lossclient import InvalidValues, ServiceError, ValueFault
 
-KINDS = [
-    kind
-    for kind in vars(lossclient).values()
-    if isinstance(kind, type) and issubclass(kind, Exception)
-]
+PUBLIC = [getattr(lossclient, name) for name in lossclient.__all__]
+KINDS = [kind for kind in PUBLIC if isinstance(kind, type) and issubclass(kind, Exception)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -29,7 +26,8 @@ def test_they_reach_another_process(kind):
 def test_the_usual_kinds_catch_them():
     assert issubclass(lossclient.InvalidInput, ValueError)
     assert issubclass(lossclient.DeadlineExceeded, TimeoutError)
-    assert len(KINDS) == 12
+    assert issubclass(lossclient.LeftOutWarning, UserWarning)
+    assert len(KINDS) == 13
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 import datetime as dt
 import math
+import uuid
 from decimal import Decimal
+from fractions import Fraction
 
+import model_columns
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -13,6 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import core.table.columns
+import lossclient.columns
 from lossclient import InvalidInput
 from lossclient.columns import Columns
 from lossclient.frames import read_frame, write_frame
@@ -93,7 +98,7 @@ def test_the_same_kind_of_frame_comes_back(kind):
 
 def test_without_cutoff(kind):
     columns = {name: LONG[name] for name in ("unique_id", "ds", "y", "Theta")}
-    reading = read_frame(kind(columns), Columns())
+    reading = read_frame(kind(columns), Columns(), duplicates="allow")
     assert reading.forecasts.key_of(0) == ("b", None)
     assert as_lists(reading.forecasts, reading.forecasts.target) == [[1, 5, 2], [3, 4]]
     frame = pa.table(write_frame(reading, answer_of(reading.forecasts)))
@@ -119,7 +124,8 @@ def test_pandas_may_have_keys_in_the_index(index):
 
 @pytest.mark.parametrize("columns", [Columns(), Columns(time=None), Columns(cutoff=None)])
 def test_an_index_without_a_name_is_no_column(columns):
-    assert read_frame(pd.DataFrame(LONG), columns).forecasts.models == ("Naive", "Theta")
+    reading = read_frame(pd.DataFrame(LONG), columns, duplicates="allow")
+    assert reading.forecasts.models == ("Naive", "Theta")
 
 
 def test_a_pandas_index_of_any_order_is_not_looked_at():
@@ -201,22 +207,50 @@ def test_any_frame_with_an_arrow_stream():
     assert isinstance(write_frame(reading, answer_of(reading.forecasts)), pa.Table)
 
 
-def test_models_are_all_other_floats_and_integers():
-    types = {
-        "half": pa.float16(),
-        "float": pa.float32(),
-        "int": pa.int8(),
-        "unsigned": pa.uint64(),
-        "bool": pa.bool_(),
-        "decimal": pa.decimal128(5, 2),
-        "text": pa.string(),
-        "date": pa.date32(),
-        "null": pa.null(),
-    }
-    table = pa.table({"unique_id": [1], "ds": [1], "cutoff": [0], "y": [1]})
-    for name, type_ in types.items():
-        table = table.append_column(name, pa.nulls(1, type_))
-    assert read_frame(table, Columns()).forecasts.models == ("half", "float", "int", "unsigned")
+def polars_of(table):
+    if any(pa.types.is_decimal256(type_) for type_ in table.schema.types):
+        raise NotImplementedError
+    return pl.DataFrame({name: pl.from_arrow(table[name]) for name in table.column_names})
+
+
+KINDS_OF_CASES = {
+    "pandas": pa.Table.to_pandas,
+    "pandas-arrow": KINDS["pandas-arrow"],
+    "polars": polars_of,
+    "pyarrow": pa.table,
+}
+
+
+@pytest.mark.parametrize("make", KINDS_OF_CASES)
+@pytest.mark.parametrize("case", model_columns.CASES, ids=model_columns.name_of)
+def test_models_are_found_by_the_one_rule(case, make):
+    try:
+        df = KINDS_OF_CASES[make](model_columns.table_of(case))
+    except (pa.ArrowException, NotImplementedError, pl.exceptions.PolarsError):
+        pytest.skip(f"{make} has no such type")
+    if isinstance(case.verdict, model_columns.Refused):
+        with pytest.raises(InvalidInput) as caught:
+            read_frame(df, Columns())
+        assert all(part in str(caught.value) for part in case.verdict.says)
+        with pytest.raises(InvalidInput) as caught:
+            read_frame(df, Columns(models=[case.name]))
+        assert all(part in str(caught.value) for part in case.verdict.says)
+        assert read_frame(df, Columns(exclude=[case.name])).models.models == ("A",)
+        return
+    found = read_frame(df, Columns()).models
+    if case.verdict == model_columns.MODEL:
+        assert found.models == ("A", case.name)
+        assert not found.left_out
+    else:
+        assert found.models == ("A",)
+        ((name, reason),) = found.left_out
+        assert name == case.name
+        is_same = make == "pyarrow" or not case.verdict.startswith("holds")
+        assert reason == case.verdict if is_same else reason.startswith("holds")
+
+
+def test_the_names_of_the_rule_are_those_of_the_service():
+    assert lossclient.columns._NAMES == core.table.columns._NAMES
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
@@ -287,11 +321,13 @@ def test_a_null_among_encoded_values_is_found(column, values):
         read_frame(table, Columns())
 
 
-@pytest.mark.parametrize("column", ["y", "Naive"])
 @pytest.mark.parametrize("values", [DICTIONARY, RUNS], ids=["dictionary", "runs"])
-def test_encoded_numbers_are_refused(column, values):
-    with pytest.raises(InvalidInput, match=f"'{column}' must hold numbers"):
-        read_frame(pa.table({**LONG, column: values}), Columns(models=["Naive"]))
+def test_encoded_numbers_are_numbers(values):
+    table = pa.table({**LONG, "y": values, "Naive": values, "ds": range(5)})
+    forecasts = read_frame(table, Columns(models=["Naive"])).forecasts
+    wanted = np.array(values.to_pylist(), float)[forecasts.rows]
+    np.testing.assert_array_equal(forecasts.target, wanted)
+    np.testing.assert_array_equal(forecasts.predictions[0], wanted)
 
 
 @pytest.mark.parametrize("name", ["model", "length", "mae", "mape_masked", "smape_gradient"])
@@ -333,7 +369,7 @@ def test_two_levels_of_an_index_with_one_name():
 
 
 def test_ids_of_mixed_types():
-    with pytest.raises(InvalidInput, match="cannot be read"):
+    with pytest.raises(InvalidInput, match=r"'unique_id' holds objects \(int, str\), which cannot"):
         read_frame(pd.DataFrame({**LONG, "unique_id": ["a", 1, "b", 2, "c"]}), Columns())
 
 
@@ -356,7 +392,7 @@ def test_any_frame_is_read_as_pandas_groups_it(table, make):
     columns = {
         name: list(values) for name, values in zip(names, zip(*table, strict=True), strict=True)
     }
-    reading = read_frame(make(columns), Columns())
+    reading = read_frame(make(columns), Columns(), duplicates="allow")
     wanted = [
         (key, part.sort_values("ds", kind="stable"))
         for key, part in pd.DataFrame(columns).groupby(["unique_id", "cutoff"], sort=False)
@@ -403,9 +439,7 @@ def test_pandas_takes_no_rows_of_views():
 def test_keys_that_arrow_cannot_take_apart_are_refused_in_words():
     ids = pa.array([{"a": 1}, {"a": 2}])
     table = pa.table({"unique_id": [1, 2], "ds": ids, "y": [1.0, 2.0], "A": [1.0, 2.0]})
-    with pytest.raises(
-        InvalidInput, match=r"found by unique_id \(int64\), ds \(struct<a: int64>\)"
-    ):
+    with pytest.raises(InvalidInput, match="column 'ds' holds struct<a: int64>, which cannot"):
         read_frame(table, Columns())
 
 
@@ -421,7 +455,252 @@ def test_numbers_among_objects_are_read():
     np.testing.assert_array_equal(prediction, [200, 1.5, np.nan, 400, 500])
 
 
-def test_names_that_are_no_strings_are_refused_in_words():
-    frame = pd.DataFrame({"unique_id": ["a"], "y": [1.0], 0: [1.0]})
-    with pytest.raises(InvalidInput, match="must be strings, not 0"):
+def test_labels_that_are_no_strings_are_taken_as_text():
+    frame = pd.DataFrame({"unique_id": ["a"], "y": [1.0], 0: [1.0], 0.1: [2.0], np.float64(0.9): 3})
+    found = read_frame(frame, Columns(time=None)).models
+    assert found.models == ("0",)
+    assert found.left_out == (("0.1", "a quantile"), ("0.9", "a quantile"))
+    named = read_frame(frame, Columns(time=None, models=["0.9"])).forecasts
+    assert named.predictions[0].tolist() == [3]
+
+
+def test_labels_that_are_the_same_text():
+    frame = pd.DataFrame([["a", 1.0, 1.0, 2.0]], columns=["unique_id", "y", 0.1, "0.1"])
+    with pytest.raises(InvalidInput, match=r"several columns of the frame have the name '0\.1'"):
         read_frame(frame, Columns(time=None))
+
+
+def test_columns_of_several_levels():
+    frame = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("y", ""), ("A", "mean")]))
+    with pytest.raises(InvalidInput, match=r"columns of 2 levels, as \('y', ''\)"):
+        read_frame(frame, Columns())
+
+
+THETA = [11.0, 19.0]
+DRESSES = {
+    "objects": np.array(THETA, object),
+    "objects of several types": np.array([11, Decimal("19.0")], object),
+    "floats and decimals": np.array([11.0, Decimal("19.0")], object),
+    "numpy's scalars": np.array([np.float32(11), np.int8(19)], object),
+    "sparse": pd.arrays.SparseArray(THETA),
+    "sparse integers": pd.arrays.SparseArray([11, 19]),
+    "big-endian": np.array(THETA, ">f8"),
+    "big-endian integers": np.array(THETA, ">i2"),
+    "long double": np.array(THETA, np.longdouble),
+    "decimals": [Decimal("11.0"), Decimal("19.0")],
+    "half": np.array(THETA, np.float16),
+    "nullable integers": pd.array([11, 19], "Int16"),
+    "nullable floats": pd.array(THETA, "Float32"),
+    "arrow's decimals": pd.array([Decimal(11), Decimal(19)], pd.ArrowDtype(pa.decimal128(9, 2))),
+    "categories": pd.Categorical(THETA),
+    "fractions": np.array([Fraction(11), Fraction(19)], object),
+    "large integers": np.array([11, 19 * 10**30], object),
+}
+OF_POLARS = {
+    "decimals": pl.Series([11, 19], dtype=pl.Decimal(9, 2)),
+    "objects": pl.Series(THETA, dtype=pl.Object),
+    "integers of 128 bits": pl.Series([11, 19], dtype=pl.Int128),
+    "more than 64 bits": pl.Series([11, 19 * 10**30], dtype=pl.Int128),
+    "half": pl.Series(THETA, dtype=pl.Float32).cast(pl.Float16),
+}
+BASE = {"unique_id": ["a", "a"], "ds": [1, 2], "y": [10.0, 20.0], "Naive": [12.0, 18.0]}
+
+
+@pytest.mark.parametrize("dress", [*DRESSES, *(f"polars {name}" for name in OF_POLARS)])
+def test_numbers_in_any_dress_are_models(dress):
+    _, is_polars, name = dress.rpartition("polars ")
+    make, values = (pl.DataFrame, OF_POLARS[name]) if is_polars else (pd.DataFrame, DRESSES[name])
+    reading = read_frame(make({**BASE, "Theta": values}), Columns())
+    assert reading.models.models == ("Naive", "Theta")
+    assert not reading.models.left_out
+    theta = reading.forecasts.predictions[1]
+    assert theta.tolist() == ([11, 19e30] if "64" in dress or "large" in dress else THETA)
+    target = read_frame(make({**BASE, "y": values}), Columns()).forecasts.target
+    assert target.tolist() == theta.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.array([True, 1.5], object), "holds objects (bool, float)"),
+        (np.array([1.5, True], object), "holds objects (bool, float)"),
+        (np.array([1 + 2j, 2]), "holds objects (complex)"),
+        (np.array([True, None], object), "holds objects (bool)"),
+        (pd.interval_range(0, 2), "holds extension<"),
+        (np.array(["x", 1.0], object)[[0, 0]], "text"),
+        (np.array(["x", object], object), "holds objects (str, type)"),
+        (pd.Categorical(["x", "y"]), "text"),
+        ([{"a": 1}, {"a": 2}], "holds objects (dict)"),
+    ],
+)
+def test_what_pandas_holds_beside_numbers_is_left_out(values, reason):
+    found = read_frame(pd.DataFrame({**BASE, "Theta": values}), Columns()).models
+    assert found.models == ("Naive",)
+    ((name, why),) = found.left_out
+    assert name == "Theta"
+    assert why.startswith(reason)
+    with pytest.raises(InvalidInput, match="'Theta' must hold numbers, not"):
+        read_frame(pd.DataFrame({**BASE, "Theta": values}), Columns(models=["Theta"]))
+
+
+@pytest.mark.parametrize("column", ["y", "Theta"])
+@pytest.mark.parametrize(
+    "values", [np.array([1.5, "n/a"], object), pd.Categorical([1.5, "n/a"]), ["1.5", "n/a"]]
+)
+def test_numbers_among_text_are_an_error(column, values):
+    for columns in (Columns(models=["Theta"]), Columns()):
+        with pytest.raises(
+            InvalidInput, match=f"column '{column}' holds numbers, but 'n/a' in row 1 is text"
+        ):
+            read_frame(pd.DataFrame({**BASE, "Theta": [1.0, 2.0], column: values}), columns)
+
+
+def test_lists_of_numbers_are_to_be_exploded():
+    table = pa.table({"unique_id": ["a"], "ds": [1], "y": [[1.0, 2.0]], "A": [[1.0, 2.0]]})
+    with pytest.raises(InvalidInput, match=r"'y' must hold numbers, not list<.*>; .* explode"):
+        read_frame(table, Columns(models=["A"]))
+
+
+def test_what_is_excluded_is_no_model_and_not_reported():
+    frame = pl.DataFrame(LONG)
+    found = read_frame(frame, Columns(exclude=["Theta", "note", "flag"])).models
+    assert found.models == ("Naive",)
+    assert [name for name, _ in found.left_out] == ["Naive-lo-90", "Naive-hi-97.5"]
+    assert str(found) == (
+        "scored as models: Naive; left out: 'Naive-lo-90' (a bound of a prediction interval), "
+        "'Naive-hi-97.5' (a bound of a prediction interval)"
+    )
+    with pytest.raises(InvalidInput, match=r"no column 'theta' among .*; did you mean 'Theta'\?"):
+        read_frame(frame, Columns(exclude=["theta"]))
+    with pytest.raises(InvalidInput, match="exclude is for models that nobody names"):
+        Columns(models=["Naive"], exclude=["Theta"])
+
+
+def test_many_columns_are_counted_in_a_message():
+    table = pa.table({"unique_id": ["a"], "y": [1.0], **{f"A-lo-{n}": [1.0] for n in range(30)}})
+    with pytest.raises(InvalidInput, match=r"'A-lo-19' \(.*\) and 10 more; name the models"):
+        read_frame(table, Columns(time=None))
+
+
+UUIDS = [uuid.UUID(int=1 + row // 3) for row in range(6)]
+
+
+class Plain:
+    """Equal only to itself."""
+
+
+@pytest.mark.parametrize("column", ["unique_id", "cutoff"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pd.DataFrame,
+        pl.DataFrame,
+        lambda columns: pd.DataFrame(columns).set_index("unique_id"),
+        lambda columns: pa.table(pd.DataFrame(columns)),
+    ],
+    ids=["pandas", "polars", "index", "pyarrow"],
+)
+def test_uuids_are_grouped_by_value(make, column):
+    columns = {"unique_id": ["x"] * 6, "ds": [0, 1, 2] * 2, "y": [0.0] * 6, "A": np.arange(6.0)}
+    frame = make({**columns, column: UUIDS})
+    reading = read_frame(frame, Columns())
+    assert as_lists(reading.forecasts, reading.forecasts.predictions[0]) == [[0, 1, 2], [3, 4, 5]]
+    assert (
+        getattr(reading.forecasts.key_of(1), "id" if column == "unique_id" else column) == UUIDS[3]
+    )
+    assert len(write_frame(reading, answer_of(reading.forecasts))) == 2
+
+
+BY_NAME = {
+    "objects of a class": np.array([Plain() for _ in range(6)], object),
+    "text and integers": np.array(["1", 1] * 3, object),
+    "dates and times": np.array([dt.date(2024, 1, 1), dt.datetime(2024, 1, 1, 5)] * 3, object),  # noqa: DTZ001
+    "nanoseconds among objects": pd.Series(
+        [pd.Timestamp(1, unit="ns"), pd.Timestamp(2)] * 3, dtype=object
+    ),
+    "categories of several types": pd.Categorical(["1", 1] * 3),
+    "tuples": pd.Series([(1, 2), (3, 4)] * 3),
+    "dictionaries": pd.Series([{"a": 1}, {"a": 2}] * 3),
+    "intervals": pd.interval_range(0, 6),
+    "sets": pd.Series([frozenset([1]), frozenset([2])] * 3),
+    "large integers": np.array([10**30, 1] * 3, object),
+    "polars objects": pl.Series([Plain() for _ in range(6)], dtype=pl.Object),
+    "polars structs": pl.Series([{"a": 1}, {"a": 2}] * 3),
+    "polars lists": pl.Series([[1], [2]] * 3),
+    "polars arrays": pl.Series([[1], [2]] * 3, dtype=pl.Array(pl.Int8, 1)),
+    "arrow's unions": pa.UnionArray.from_sparse(
+        pa.array([0] * 6, pa.int8()), [pa.array(range(6)), pa.array(["x"] * 6)]
+    ),
+}
+
+
+@pytest.mark.parametrize("column", ["unique_id", "cutoff", "ds"])
+@pytest.mark.parametrize("what", BY_NAME)
+def test_what_cannot_be_compared_is_refused_by_name(column, what):
+    make = pl.DataFrame if "polars" in what else pa.table if "arrow" in what else pd.DataFrame
+    columns = {"unique_id": list("aaabbb"), "ds": [0, 1, 2] * 2, "y": [0.0] * 6, "A": [1.0] * 6}
+    frame = make({**columns, column: BY_NAME[what]})
+    words = f"column '{column}' holds .*, which cannot be compared by value; convert it to text"
+    with pytest.raises(InvalidInput, match=words):
+        read_frame(frame, Columns())
+    if make is pd.DataFrame and "nanoseconds" not in what:  # an index makes times of them
+        with pytest.raises(InvalidInput, match=words):
+            read_frame(frame.set_index(column), Columns())
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_row_that_comes_twice_is_named(kind, ordered):
+    columns = {
+        "unique_id": ["a", "a", "b", "b", "b"],
+        "ds": [dt.datetime(2026, 1, day) for day in (1, 2, 1, 1, 2)],  # noqa: DTZ001
+        "y": [1.0] * 5,
+        "A": [2.0] * 5,
+    }
+    if not ordered:
+        columns = {name: [values[i] for i in (2, 4, 1, 0, 3)] for name, values in columns.items()}
+    rows = "2 and 3" if ordered else "0 and 4"
+    words = rf"series 'b' has ds 2026-01-01 00:00:00 twice, in rows {rows}; .* cutoff_col, or allow"
+    with pytest.raises(InvalidInput, match=words):
+        read_frame(kind(columns), Columns())
+    forecasts = read_frame(kind(columns), Columns(), duplicates="allow").forecasts
+    assert sorted(np.diff(forecasts.offsets)) == [2, 3]
+    assert len(read_frame(kind(columns), Columns(time=None)).forecasts) == 2
+
+
+def test_a_frame_concatenated_with_itself():
+    frame = pd.concat([pd.DataFrame(LONG)] * 2)
+    words = (
+        r"series 'b' at cutoff 2025-12-30 00:00:00 has ds .* twice, in rows 2 and 7, the first of 5"
+    )
+    with pytest.raises(InvalidInput, match=words):
+        read_frame(frame, Columns())
+
+
+LATE = {
+    "a nanosecond": (pa.scalar(1, pa.int64()), pa.timestamp("ns"), "1970-01-01T00:00:00.000000001"),
+    "the year 3000": (pa.scalar(376_200, pa.int32()), pa.date32(), "3000-01-01"),
+    "the year 33658": (pa.scalar(10**12, pa.int64()), pa.timestamp("s"), "33658-09-27T01:46:40"),
+    "in microseconds": (pa.scalar(9 * 10**18), pa.timestamp("us"), "287168-08-24T16:00:00"),
+    "a date": (pa.scalar(10**7, pa.int32()), pa.date32(), "29349-01-26"),
+    "a zone": (pa.scalar(10**12), pa.timestamp("s", "Europe/Rome"), "33658-09-27T01:46:40"),
+}
+
+
+@pytest.mark.parametrize("make", KINDS_OF_CASES)
+@pytest.mark.parametrize("name", LATE)
+def test_any_cutoff_has_a_name(make, name):
+    value, type_, text = LATE[name]
+    cutoff = pa.array([value.as_py()] * 2, value.type).cast(type_)
+    try:
+        df = KINDS_OF_CASES[make](pa.table({**BASE, "cutoff": cutoff}))
+    except (pa.ArrowException, OverflowError, ValueError):
+        pytest.skip(f"{make} has no such time")
+    reading = read_frame(df, Columns())
+    found = reading.forecasts.key_of(0).cutoff
+    assert str(found).replace(" ", "T").removesuffix("+00:00").startswith(text[:19]), repr(found)
+    if name == "a nanosecond":
+        assert found == pd.Timestamp(1, unit="ns")
+    assert len(write_frame(reading, answer_of(reading.forecasts))) == 1
+    twice = pa.concat_tables([pa.table({**BASE, "cutoff": cutoff}).slice(0, 1)] * 2)
+    with pytest.raises(InvalidInput, match=text[:10]):
+        read_frame(KINDS_OF_CASES[make](twice), Columns())

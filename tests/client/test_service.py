@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -22,11 +24,14 @@ from lossclient import (
     AsyncClient,
     BadRequest,
     Client,
+    InvalidInput,
     InvalidValues,
+    LeftOutWarning,
     TooLarge,
     TransportError,
     Unauthorized,
 )
+from lossclient.wire import MEDIA_TYPE
 
 LONG = SHARED / "forecasts_long.parquet"
 FILE = LONG if LONG.exists() else ROOT / "examples/data/forecasts.parquet"
@@ -36,12 +41,12 @@ KEYS = ["unique_id", "cutoff"]
 
 @pytest.fixture(scope="module")
 def forecasts():
-    return pd.read_parquet(FILE)
+    return pd.read_parquet(FILE).drop(columns="source", errors="ignore")
 
 
 @pytest.fixture(scope="module")
 def models(forecasts):
-    return [name for name in forecasts if name not in (*KEYS, "ds", "y", "source")]
+    return [name for name in forecasts if name not in (*KEYS, "ds", "y")]
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +80,10 @@ def check(frame, wanted, *, gradients):
 
 
 @pytest.mark.parametrize("read", [pd.read_parquet, pl.read_parquet, pq.read_table])
-def test_a_frame_is_scored_as_numpy_does(url, read, wanted):
+def test_a_frame_is_scored_as_numpy_does(url, read, models, wanted):
     df = read(FILE)
     with Client(url) as client:
-        frame = client.score(df, missing="skip", gradients=True)
+        frame = client.score(df, models, missing="skip", gradients=True)
     assert type(frame) is type(df)
     check(frame, wanted, gradients=True)
     cutoffs = frame["cutoff"]
@@ -120,7 +125,7 @@ def assert_same(one, other):
     assert pa.table(one).equals(pa.table(other))
 
 
-def test_the_command_line_says_the_same(url, tmp_path):
+def test_the_command_line_says_the_same(url, models, tmp_path):
     out = tmp_path / "scores.parquet"
     subprocess.run(
         [LOSS_SCORING, "score", FILE, "--missing", "skip", "-o", out],
@@ -128,8 +133,98 @@ def test_the_command_line_says_the_same(url, tmp_path):
         capture_output=True,
     )
     with Client(url) as client:
-        frame = client.score(pq.read_table(FILE), missing="skip")
+        frame = client.score(pq.read_table(FILE), models, missing="skip")
     assert pq.read_table(out).cast(frame.schema).equals(frame)
+
+
+def test_what_is_left_out_is_said_at_the_callers_line(url):
+    columns = {"unique_id": ["a"], "ds": [1], "y": [1.0], "A": [2.0], "horizon": [1], "0.1": [0.5]}
+    words = (
+        r"scored as models: A; left out: 'horizon' \(a forecast step\), '0\.1' \(a quantile\); "
+        "name columns by models= or leave them out by exclude= to silence this"
+    )
+
+    async def main(**chosen):
+        async with AsyncClient(url) as client:
+            return await client.score(pd.DataFrame(columns), losses=["mae"], **chosen)
+
+    with Client(url) as client:
+        for make in (pd.DataFrame, pl.DataFrame, pa.table):
+            with pytest.warns(LeftOutWarning, match=words) as told:
+                frame = client.score(make(columns), losses=["mae"])
+            assert pa.table(frame)["model"].to_pylist() == ["A"]
+            assert [one.filename for one in told] == [__file__]
+        with pytest.warns(LeftOutWarning, match=words) as told:
+            assert asyncio.run(main())["model"].tolist() == ["A"]
+        assert [one.filename for one in told] == [__file__]
+        for chosen, models in (
+            ({"exclude": ["horizon", "0.1"]}, ["A"]),
+            ({"models": ["A", "0.1"]}, ["A", "0.1"]),
+        ):
+            frame = client.score(pd.DataFrame(columns), losses=["mae"], **chosen)
+            assert frame["model"].tolist() == models
+            assert asyncio.run(main(**chosen)).equals(frame)
+
+
+def test_a_row_that_comes_twice(url):
+    frame = pl.DataFrame({"unique_id": ["a", "a"], "ds": [7, 7], "y": [1.0, 2.0], "A": [2.0, 5.0]})
+
+    async def main(**options):
+        async with AsyncClient(url) as client:
+            return await client.score(frame, losses=["mae"], **options)
+
+    with Client(url) as client:
+        with pytest.raises(
+            InvalidInput, match="series 'a' has ds 7 twice, in rows 0 and 1"
+        ) as here:
+            client.score(frame, losses=["mae"])
+        with pytest.raises(InvalidInput) as there:
+            asyncio.run(main())
+        assert str(here.value) == str(there.value)
+        allowed = client.score(frame, losses=["mae"], duplicates="allow")
+        assert allowed["mae"].to_list() == [2]
+        assert allowed.equals(asyncio.run(main(duplicates="allow")))
+
+
+def test_ids_that_are_objects(url):
+    ids = [uuid.UUID(int=1 + row // 3) for row in range(6)]
+    columns = {"unique_id": ids, "ds": [0, 1, 2] * 2, "y": [10.0] * 6, "A": range(10, 16)}
+    with Client(url) as client:
+        for make in (pd.DataFrame, pl.DataFrame):
+            frame = client.score(make(columns), losses=["mae"])
+            assert list(frame["unique_id"]) == [ids[0], ids[3]]
+            assert list(frame["mae"]) == [1, 4]
+
+
+KINDS = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint64(), pa.float16(),
+         pa.float64(), pa.decimal128(9, 2), pa.decimal256(40, 2)]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_numbers_of_any_type_are_computed_as_the_service_does(url, kind):
+    """The client's answer is that of the service for the same columns in its long form."""
+    rng = np.random.default_rng(7)
+    numbers, other = (
+        pa.array(rng.integers(1, 100, 60).astype(float).tolist()).cast(kind) for _ in range(2)
+    )
+    floats = pa.array(rng.normal(9, 3, size=60), pa.float32())
+    for y, model in ((numbers, floats), (floats, numbers), (numbers, other)):
+        table = pa.table({"unique_id": np.repeat(np.arange(6), 10), "y": y, "A": model})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        answer = httpx.post(
+            f"{url}/score",
+            params={"group_columns": "unique_id", "gradients": "true"},
+            content=sink.getvalue().to_pybytes(),
+            headers={"content-type": MEDIA_TYPE},
+        )
+        answer.raise_for_status()
+        wanted = pa.ipc.open_stream(answer.content).read_all()
+        with Client(url) as client:
+            found = client.score(table, time_col=None, gradients=True)
+        for name in found.column_names:
+            assert found[name].equals(wanted[name].cast(found[name].type)), name
 
 
 def test_undefined_losses_are_null_and_propagated_ones_are_not(url):

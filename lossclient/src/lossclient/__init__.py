@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from lossclient.async_client import AsyncClient
 from lossclient.client import Client
+from lossclient.columns import LeftOutWarning
 from lossclient.exceptions import (
     BadRequest,
     DeadlineExceeded,
@@ -34,6 +35,7 @@ __all__ = [
     "DeadlineExceeded",
     "InvalidInput",
     "InvalidValues",
+    "LeftOutWarning",
     "LossClientError",
     "Overloaded",
     "Retries",

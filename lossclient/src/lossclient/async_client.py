@@ -16,7 +16,7 @@ from lossclient.exceptions import DeadlineExceeded
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.forks import PerProcess
-from lossclient.frames import FrameT, read_frame, write_frame
+from lossclient.frames import Duplicates, FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
 from lossclient.problems import Reply
@@ -84,13 +84,16 @@ class AsyncClient:
         missing: Missing = "error",
         zero_division: ZeroDivision = "zero",
         block_denom_grad: bool = True,
+        exclude: Sequence[str] = (),
+        duplicates: Duplicates = "error",
         progress: bool | None = None,
     ) -> FrameT:
         """Score a frame as `Client.score` does."""
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._configuration.rules(options)
-        columns = Columns(id_col, time_col, target_col, cutoff_col, models)
-        reading = await anyio.to_thread.run_sync(read_frame, df, columns, losses)
+        columns = Columns(id_col, time_col, target_col, cutoff_col, models, exclude)
+        reading = await anyio.to_thread.run_sync(read_frame, df, columns, losses, duplicates)
+        reading.models.warn(stacklevel=3)
         answer = await self._answer(reading.forecasts, rules, show=progress)
         return cast("FrameT", await anyio.to_thread.run_sync(write_frame, reading, answer))
 

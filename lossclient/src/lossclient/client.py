@@ -17,7 +17,7 @@ from lossclient.exceptions import DeadlineExceeded
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.forks import PerProcess
-from lossclient.frames import FrameT, read_frame, write_frame
+from lossclient.frames import Duplicates, FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
 from lossclient.problems import Reply
@@ -105,6 +105,8 @@ class Client:
         missing: Missing = "error",
         zero_division: ZeroDivision = "zero",
         block_denom_grad: bool = True,
+        exclude: Sequence[str] = (),
+        duplicates: Duplicates = "error",
         progress: bool | None = None,
     ) -> FrameT:
         """Score every model for every series of a frame, as ``cross_validation`` returns it.
@@ -114,8 +116,8 @@ class Client:
         Args:
             df: A pandas, polars or pyarrow frame; any other with ``__arrow_c_stream__`` is
                 answered by a pyarrow table. With pandas, id, cutoff and time may be in the index.
-            models: Columns of predictions; by default all others of floats and integers (not
-                decimals nor booleans), but for prediction intervals (``-lo-90``, ``-hi-90``).
+            models: Columns of predictions; by default all others of numbers in any type, but for
+                indexes, forecast steps, prediction intervals and quantiles, by their names.
             id_col: Names a series; not null. Of floats, -0.0 and 0.0 are the same id, under the
                 one that comes first, and all NaN are one; but with pandas NaN is null.
             time_col: Orders its rows; None takes them as they come.
@@ -128,6 +130,8 @@ class Client:
             zero_division: What an element without a finite quotient does: ``zero`` (as darts) or
                 ``skip``.
             block_denom_grad: Of smape; only gradients depend on it.
+            exclude: Columns that are no models, where ``models`` names none.
+            duplicates: What several rows of one id, cutoff and time do: ``error``, or ``allow``.
             progress: Whether to show a bar; None does on a terminal.
 
         Returns:
@@ -138,6 +142,9 @@ class Client:
 
         Raises:
             LossClientError: See `lossclient.exceptions`.
+
+        Warns:
+            LeftOutWarning: If columns were taken for no models; it names them, and what is scored.
 
         Example:
             >>> import pandas as pd
@@ -153,8 +160,9 @@ class Client:
         """
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._configuration.rules(options)
-        columns = Columns(id_col, time_col, target_col, cutoff_col, models)
-        reading = read_frame(df, columns, losses)
+        columns = Columns(id_col, time_col, target_col, cutoff_col, models, exclude)
+        reading = read_frame(df, columns, losses, duplicates)
+        reading.models.warn(stacklevel=3)
         answer = self._answer(reading.forecasts, rules, show=progress)
         return cast("FrameT", write_frame(reading, answer))
 

@@ -1,20 +1,53 @@
-"""Which column of a frame is what."""
+"""Which column of a frame is what, and which are models where nobody names them.
 
+A column of numbers in any type is a model, unless it has another role or a name that forecasting
+libraries give to something else: an index, a forecast step, a bound of an interval, a quantile.
+Whatever is left out is reported with the reason, so that no model vanishes in silence; and text
+that is mostly numbers is an error, as it is a model with a cell that could not be read. The service
+and its command line have the same rule.
+"""
+
+import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
-import narwhals as nw
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lossclient.arguments import Rule, check, is_names, is_text, or_none
+from lossclient.cells import Cells, content, numbers_in, texts_in
 from lossclient.exceptions import InvalidInput
 
-_NO_MODEL = re.compile(r"unique_id|ds|cutoff|y|__index_level_\d+__|.*-(lo|hi)-\d+(\.\d+)?")
-"""Numbers, but not forecasts: Nixtla's own columns, also where others are named for them, pandas'
-index, and bounds of prediction intervals. It is the service's rule as well."""
-
-Frame = nw.DataFrame[Any]
+_ROLES = ("unique_id", "ds", "cutoff", "y")
+"""Nixtla's id, time, cutoff and target; no predictions, even where others stand for them."""
+_DECIMAL = r"\d+(\.\d+)?"
+_LEVEL = r"0?\.\d*[1-9]\d*"
+"""A number strictly between 0 and 1."""
+_NAMES = {
+    "an index": r"|index|level_\d+|__index_level_\d+__|unnamed: \d+(_level_\d+)?"
+    r"|row_(nr|number|index)",
+    "a forecast step": r"h|fh|(horizon|forecast|prediction)_(step|horizon)|horizon"
+    r"|steps?(_ahead)?|lead_?time",
+    "a fold of a cross-validation": r"((cv_)?fold|window)(_id)?",
+    "a bound of a prediction interval": rf"(.+[-_ .])?(lo|hi)[-_ .]?{_DECIMAL}"
+    rf"|(.+[-_ .])?(lower|upper)([-_ .](bound|ci|pi|{_DECIMAL}%?))*|(lower|upper) .+",
+    "a quantile": rf"{_LEVEL}"
+    rf"|(q|p|quantile)[-_]?({_LEVEL}|\d\d?(\.\d+)?)"
+    rf"|.+-q-{_DECIMAL}|.+_ql{_DECIMAL}|.+[-_](q|p|quantile)[-_]?({_LEVEL}|\d\d(\.\d+)?)"
+    rf"|.+ {_DECIMAL}%",
+}
+"""What a column is that has one of these names, in the spelling of pandas, polars, sktime, Nixtla,
+AutoGluon, Chronos, GluonTS, Prophet, NeuralProphet and skforecast."""
+_PATTERNS = {kind: re.compile(names, re.IGNORECASE) for kind, names in _NAMES.items()}
+_BLANK = r"(?i)^\s*(nan|na|n/a|<na>|nat|none|null|[-.?]+)?\s*$"
+"""A cell of text without a value, which says nothing about the others."""
+_NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+_SHOWN = 20
+"""Names in a message, before the rest is counted."""
+_COMPARED = 100
+"""Names that are compared with one that is absent."""
 
 MODELS = Rule("a list of names of columns", is_names)
 _COLUMN = Rule("the name of a column", is_text)
@@ -24,7 +57,12 @@ _RULES = {
     "target_col": _COLUMN,
     "cutoff_col": or_none(_COLUMN),
     "models": or_none(MODELS),
+    "exclude": MODELS,
 }
+
+
+class LeftOutWarning(UserWarning):
+    """Columns were taken for no models, and nobody had named or excluded any."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +74,9 @@ class Columns:
         time: Orders its rows; None takes them as they come.
         target: The actual values.
         cutoff: Names a series together with the id; ignored where it is the default and absent.
-        models: The columns of predictions; None takes all others of floats and integers (not
-            decimals nor booleans) that are not prediction intervals (``-lo-90``, ``-hi-90``).
+        models: The columns of predictions; None takes all others of numbers whose names are not
+            those of an index, a forecast step, an interval or a quantile.
+        exclude: Columns that are no models, where none are named.
 
     Raises:
         InvalidInput: If one is no name, or no list of them.
@@ -48,20 +87,50 @@ class Columns:
     target: str = "y"
     cutoff: str | None = "cutoff"
     models: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check({name: getattr(self, name.removesuffix("_col")) for name in _RULES}, _RULES)
+        if self.models is not None and self.exclude:
+            raise InvalidInput("exclude is for models that nobody names; leave it out of models")
 
 
-def resolve(frame: Frame, columns: Columns) -> Columns:
-    """Return the columns as they are in a frame, all models named.
+@dataclass(frozen=True)
+class ModelColumns:
+    """The columns of predictions, and what was taken for none.
+
+    Attributes:
+        models: In the order of the frame, or as they are named.
+        left_out: Column and reason, in the order of the frame; not of those that have another role
+            or are excluded.
+    """
+
+    models: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        """Say what is scored and what is not."""
+        return f"scored as models: {_first_of(self.models)}; left out: {self.reasons()}"
+
+    def warn(self, stacklevel: int) -> None:
+        """Issue a warning if anything was left out."""
+        if self.left_out:
+            way_out = "name columns by models= or leave them out by exclude= to silence this"
+            warnings.warn(f"{self}; {way_out}", LeftOutWarning, stacklevel=stacklevel)
+
+    def reasons(self) -> str:
+        """Say what was left out and why."""
+        return _first_of([f"{name!r} ({reason})" for name, reason in self.left_out])
+
+
+def resolve(names: Sequence[str], columns: Columns) -> Columns:
+    """Return the columns as they are in a frame.
 
     Raises:
-        InvalidInput: If one is not there, two are the same, or no model is left.
+        InvalidInput: If one is not there, or two are the same.
     """
-    schema = frame.schema
     cutoff = columns.cutoff
-    if cutoff not in schema and cutoff == Columns.cutoff:
+    if cutoff not in names and cutoff == Columns.cutoff:
         cutoff = None
     roles = (columns.id, columns.time, columns.target, cutoff)
     named = [name for name in roles if name is not None]
@@ -70,21 +139,112 @@ def resolve(frame: Frame, columns: Columns) -> Columns:
             f"two of id_col, time_col, target_col and cutoff_col are {twice[0]!r}; "
             "each must be a column of its own"
         )
-    models = columns.models
-    if models is None:
-        models = [
-            name
-            for name, type_ in schema.items()
-            if (type_.is_integer() or type_.is_float())
-            and name not in named
-            and not _NO_MODEL.fullmatch(name)
-        ]
-        if not models:
-            raise InvalidInput(f"no column of predictions among {', '.join(schema)}")
-    models = tuple(dict.fromkeys(models))
-    if not models:
+    models = None if columns.models is None else tuple(dict.fromkeys(columns.models))
+    if models is not None and not models:
         raise InvalidInput("models is empty: name at least one column of predictions")
-    for name in (*named, *models):
-        if name not in schema:
-            raise InvalidInput(f"no column {name!r} among {', '.join(schema)}")
-    return Columns(columns.id, columns.time, columns.target, cutoff, models)
+    for name in (*named, *(models or ()), *columns.exclude):
+        if name not in names:
+            raise InvalidInput(
+                f"no column {name!r} among {_first_of(names)}{_suggestion(name, names)}"
+            )
+    return replace(columns, cutoff=cutoff, models=models)
+
+
+def find_models(
+    names: Sequence[str], columns: Columns, cells: Callable[[str], Cells]
+) -> ModelColumns:
+    """Return the columns of predictions.
+
+    Args:
+        names: All columns.
+        columns: As `resolve` returns them.
+        cells: Returns the content of a column.
+
+    Raises:
+        InvalidInput: If text should be numbers, or no model is left.
+
+    Example:
+        >>> content = {"A": ["1.5"], "h": [1], "note": ["x"], "B": [2]}
+        >>> arrays = {name: pa.chunked_array([cells]) for name, cells in content.items()}
+        >>> find_models(list(content), Columns(exclude=["A"]), arrays.__getitem__)
+        ModelColumns(models=('B',), left_out=(('h', 'a forecast step'), ('note', 'text')))
+    """
+    if columns.models is not None:
+        return ModelColumns(tuple(columns.models))
+    passed = {columns.id, columns.time, columns.target, columns.cutoff, *_ROLES, *columns.exclude}
+    reasons = {name: _reason(name, cells) for name in names if name not in passed}
+    models = tuple(name for name, reason in reasons.items() if not reason)
+    found = ModelColumns(models, tuple((name, why) for name, why in reasons.items() if why))
+    if not models:
+        left_out = f"; left out: {found.reasons()}; name the models" if found.left_out else ""
+        raise InvalidInput(f"no column of predictions among {_first_of(names)}{left_out}")
+    return found
+
+
+def numbers_of(name: str, cells: Cells) -> pa.ChunkedArray:
+    """Return a column that must hold numbers.
+
+    Raises:
+        InvalidInput: If it holds anything else.
+    """
+    numbers = numbers_in(cells)
+    if numbers is None:
+        texts = texts_in(cells)
+        if texts is not None:
+            _refuse_numbers_as_text(name, texts)
+        nested = isinstance(cells, pa.ChunkedArray) and pa.types.is_nested(cells.type)
+        hint = "; a row is one element of a series: explode the lists" if nested else ""
+        raise InvalidInput(f"column {name!r} must hold numbers, not {content(cells)}{hint}")
+    return numbers
+
+
+def _reason(name: str, cells: Callable[[str], Cells]) -> str:
+    """Return why a column is no model, empty if it is one."""
+    for kind, pattern in _PATTERNS.items():
+        if pattern.fullmatch(name):
+            return kind
+    column = cells(name)
+    if numbers_in(column) is not None:
+        return ""
+    texts = texts_in(column)
+    if texts is None:
+        return f"holds {content(column)}"
+    _refuse_numbers_as_text(name, texts)
+    return "text"
+
+
+def _refuse_numbers_as_text(name: str, texts: pa.ChunkedArray) -> None:
+    """Raise if half or more of the cells read as numbers, blank ones not counted."""
+    distinct = pc.value_counts(texts.drop_null())
+    values, counts = distinct.field("values"), distinct.field("counts")
+    are_numbers = pc.match_substring_regex(values, _NUMBER)
+    have_values = pc.invert(pc.match_substring_regex(values, _BLANK))
+    numbers = pc.sum(counts.filter(are_numbers)).as_py() or 0
+    if not numbers or 2 * numbers < pc.sum(counts.filter(have_values)).as_py():
+        return
+    others = values.filter(
+        pc.and_not(pc.not_equal(pc.utf8_trim_whitespace(values), ""), are_numbers)
+    )
+    shown = others if len(others) else values.filter(are_numbers)
+    row = pc.is_in(texts, shown).index(pa.scalar(True)).as_py()  # noqa: FBT003
+    cell = repr(texts[row].as_py()[:64])
+    way_out = "or leave the column out by exclude"
+    if len(others):
+        raise InvalidInput(
+            f"column {name!r} holds numbers, but {cell} in row {row} is text; "
+            f"convert it to a number or a null, {way_out}"
+        )
+    raise InvalidInput(
+        f"column {name!r} holds numbers as text, {cell} in row {row}; convert it, {way_out}"
+    )
+
+
+def _first_of(texts: Sequence[str]) -> str:
+    rest = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + rest
+
+
+def _suggestion(name: str, names: Collection[str]) -> str:
+    folded = {other.casefold(): other for other in list(names)[:_COMPARED]}
+    close = difflib.get_close_matches(name.casefold(), folded, 1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else ""

@@ -18,11 +18,13 @@ class Groups(NamedTuple):
         offsets: Where each series starts and ends in the new order.
         order: The row that comes at each place; None if every row stays where it is.
         first: One row of each series.
+        repeats: Places in the new order whose time is that of the row before in the series.
     """
 
     offsets: Whole
     order: Whole | None
     first: Whole
+    repeats: Whole
 
 
 def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
@@ -37,8 +39,9 @@ def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
         time: Another such column; None takes rows in their order.
 
     Example:
-        >>> group([pa.array(["b", "a", "b"])], pa.array([2, 1, 1]))
-        Groups(offsets=array([0, 2, 3]), order=array([2, 0, 1]), first=array([2, 1]))
+        >>> offsets, order, first, repeats = group([pa.array(["b", "a", "b"])], pa.array([2, 1, 1]))
+        >>> offsets, order, first, len(repeats)
+        (array([0, 2, 3]), array([2, 0, 1]), array([2, 1]), 0)
     """
     codes = _combine([_codes(key) for key in keys])
     when = None if time is None else _ranks(time)
@@ -47,7 +50,7 @@ def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
     if len(np.unique(codes[starts])) == len(starts):  # rows of a series are together
         offsets = np.append(starts, len(codes))
         if when is None or _is_ordered(when, changes):
-            return Groups(offsets, None, starts)
+            return Groups(offsets, None, starts, _repeats(when, offsets))
         member = np.repeat(np.arange(len(starts)), np.diff(offsets))
     else:
         _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
@@ -56,7 +59,8 @@ def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
         member = number[inverse]
         offsets = np.concatenate([[0], np.cumsum(np.bincount(member))])
     order = np.lexsort((member,) if when is None else (when, member))  # stable
-    return Groups(offsets, order, order[offsets[:-1]])
+    repeats = _repeats(None if when is None else when[order], offsets)
+    return Groups(offsets, order, order[offsets[:-1]], repeats)
 
 
 _TAKEN_AS = (
@@ -89,6 +93,15 @@ def _is_ordered(when: Whole, changes: Whole) -> bool:
     goes_on = when[1:] >= when[:-1]
     goes_on[changes - 1] = True
     return bool(goes_on.all())
+
+
+def _repeats(when: Whole | None, offsets: Whole) -> Whole:
+    """Return the rows with the time of the row before, in the order of series and time."""
+    if when is None or len(when) == 0:
+        return np.empty(0, np.int64)
+    is_same = np.append(False, when[1:] == when[:-1])
+    is_same[offsets[:-1]] = False
+    return np.flatnonzero(is_same)
 
 
 def _combine(codes: Sequence[Whole]) -> Whole:

@@ -1,0 +1,205 @@
+"""A column of any frame as Arrow's, and numbers in any type as floats.
+
+Arrow takes most columns as they are. The rest are arrays of Python objects (pandas' ``object``,
+polars' ``Object``) and the types of numpy and pandas that Arrow lacks: sparse, big-endian, long
+double, categories of several types.
+"""
+
+import math
+from collections.abc import Iterable
+from decimal import Decimal
+from numbers import Real
+from typing import Any, TypeAlias
+
+import narwhals as nw
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lossclient.forecasts import Floats
+
+Objects = npt.NDArray[np.object_]
+Cells: TypeAlias = pa.ChunkedArray | Objects
+Frame = nw.DataFrame[Any]
+
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+"""What a column of numbers is in Arrow; one that is null throughout has all elements missing."""
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_SMALL = {pa.float32(), pa.float16(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16()}
+"""What a float32 holds exactly."""
+_FLOATS = (float, np.floating, Decimal)
+"""Objects of which one may be NaN."""
+_MISSING = {"NoneType", "NAType", "NaTType"}
+"""Types of objects that are no values; pandas' go by name, as it is not needed here."""
+_UNREADABLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
+
+
+def cells_of(frame: Frame, name: str) -> Cells:
+    """Return a column as Arrow has it, or as objects where Arrow has no such type."""
+    column = frame[name]
+    if frame.implementation.is_pandas_like():
+        return _of_pandas(column.to_pandas())
+    if column.dtype == nw.Object:  # of polars, which would export the addresses of objects
+        return _objects(column.to_list())
+    try:
+        is_arrow = frame.implementation.is_pyarrow()
+        return _chunked(column.to_native() if is_arrow else column.to_arrow())
+    except _UNREADABLE:  # integers of 128 bits
+        return _objects(column.to_list())
+
+
+def content(cells: Cells) -> str:
+    """Return what a column holds, for an error."""
+    if isinstance(cells, pa.ChunkedArray):
+        return str(decoded(cells.type))
+    names = sorted(kind.__name__ for kind in _types_of(cells))
+    return f"objects ({', '.join(names[:5])})"
+
+
+def decoded(type_: pa.DataType) -> pa.DataType:
+    """Return what is held by a type that codes it by a dictionary or in runs, others as they are.
+
+    Example:
+        >>> decoded(pa.dictionary(pa.int8(), pa.float32()))
+        DataType(float)
+    """
+    while pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        type_ = type_.value_type
+    return type_
+
+
+def numbers_in(cells: Cells) -> pa.ChunkedArray | None:
+    """Return a column as plain numbers, None if it holds anything else; text is no number."""
+    column = _of_objects(cells) if isinstance(cells, np.ndarray) else cells
+    if column is None or not any(is_kind(decoded(column.type)) for is_kind in _NUMBERS):
+        return None
+    return _decode(column)
+
+
+def texts_in(cells: Cells) -> pa.ChunkedArray | None:
+    """Return a column as plain text, None if it holds anything else; text may be among numbers."""
+    column = _of_objects(cells) if isinstance(cells, np.ndarray) else cells
+    if column is None or not any(is_kind(decoded(column.type)) for is_kind in _TEXTS):
+        return None
+    return _decode(column).cast(pa.large_string())
+
+
+def floats_of(numbers: pa.ChunkedArray, *, narrow: bool = True) -> Floats:
+    """Return numbers as floats, a null as NaN; in place where that may be.
+
+    Args:
+        numbers: As `numbers_in` returns them.
+        narrow: Whether small integers, which float32 holds exactly, become that; others become
+            float64, and floats stay what they are.
+
+    Example:
+        >>> floats_of(pa.chunked_array([pa.array([1, None], pa.int16())]))
+        array([ 1., nan], dtype=float32)
+    """
+    if not pa.types.is_float32(numbers.type) and not pa.types.is_float64(numbers.type):
+        is_half = pa.types.is_float16(numbers.type)
+        is_narrow = is_half or (narrow and numbers.type in _SMALL)
+        numbers = numbers.cast(pa.float32() if is_narrow else pa.float64(), safe=False)
+    return numbers.to_numpy()  # type: ignore[no-any-return]
+
+
+def by_value(cells: Cells) -> pa.ChunkedArray | None:
+    """Return a column whose cells Arrow compares as Python does, None if it cannot.
+
+    Objects of one type or of several may become equal in Arrow (a date and the times of that day,
+    times that differ in nanoseconds), so that they are counted on both sides.
+    """
+    if isinstance(cells, pa.ChunkedArray):
+        return cells
+    try:
+        column = _chunked(pa.array(cells, from_pandas=True))
+        if column.type not in {pa.string(), pa.large_string()}:
+            distinct = len({value for value in cells if not _is_missing(value)})
+            if distinct != len(_storage(column).drop_null().unique()):
+                return None
+    except _UNREADABLE:
+        return None
+    return column
+
+
+def array_of(objects: Iterable[Any]) -> pa.ChunkedArray | None:
+    """Return Python's numbers as Arrow's, None if there is anything else; None and NA are null."""
+    return numbers_in(_objects(list(objects)))
+
+
+def _of_pandas(series: Any) -> Cells:
+    if series.dtype == object:
+        return np.asarray(series, object)
+    try:
+        return _chunked(pa.Array.from_pandas(series))
+    except _UNREADABLE:
+        values = np.asarray(series)
+    if values.dtype.kind in "fiu":  # sparse, big-endian, long double
+        plain = values.astype(values.dtype.newbyteorder("=") if values.itemsize <= 8 else float)
+        return _chunked(pa.array(plain, from_pandas=True))
+    return values.astype(object)
+
+
+def _chunked(array: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+
+
+def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_extension = isinstance(column.type, pa.BaseExtensionType)
+    return column.cast(column.type.storage_type) if is_extension else column
+
+
+def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    while column.type != decoded(column.type):
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        else:
+            column = pa.chunked_array(
+                [pc.run_end_decode(chunk) for chunk in column.chunks], column.type.value_type
+            )
+    return column
+
+
+def _objects(values: list[Any]) -> Objects:
+    return np.fromiter(values, object, len(values))
+
+
+def _of_objects(objects: Objects) -> pa.ChunkedArray | None:
+    """Return objects that are numbers as numbers, and those among which is text as text."""
+    kinds = _types_of(objects)
+    if kinds & {bool, np.bool_} and len(kinds) > 1:
+        return None  # Arrow takes True for 1
+    try:
+        return _chunked(pa.array(objects, from_pandas=True))
+    except _UNREADABLE:
+        if all(issubclass(kind, Real | Decimal) for kind in kinds):
+            floats = [math.nan if _is_missing(value) else _float(value) for value in objects]
+            return _chunked(pa.array(floats, pa.float64()))
+    if all(issubclass(kind, str | Real | Decimal) for kind in kinds):
+        texts = [None if _is_missing(value) else str(value) for value in objects]
+        return _chunked(pa.array(texts, pa.large_string()))
+    return None
+
+
+def _float(number: Any) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number > 0 or -1)
+
+
+def _types_of(objects: Objects) -> set[type]:
+    """Return the types of the cells that have a value."""
+    kinds = {kind for kind in set(map(type, objects)) if kind.__name__ not in _MISSING}
+    floats = {kind for kind in kinds if issubclass(kind, _FLOATS)}
+    if floats == kinds:
+        return kinds
+    return kinds - floats | {type(one) for one in objects if not _is_missing(one)} & floats
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell has no value, as pandas and Arrow see it."""
+    if type(value).__name__ in _MISSING:
+        return True
+    return isinstance(value, _FLOATS) and value != value  # noqa: PLR0124
