@@ -1,16 +1,63 @@
 """Which column of a file is what, in either form."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from core import table
-from core.table import faults_of, find_models, holds_numbers
-from service.errors import InvalidError
+from core.table import (
+    ModelColumns,
+    TableError,
+    faults_of,
+    find_models,
+    is_text,
+    suggestion,
+    text_faults,
+)
+from service.cli.files import Source
+from service.codecs.arrow_lists import is_series
 
-ID_NAMES = ("unique_id", "id")
-CUTOFF_NAME = "cutoff"
+_ID_NAMES = ("unique_id", "id")
+_TARGET_NAMES = ("y", "target")
+_CUTOFF_NAMES = ("cutoff",)
+_MAX_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the user says of the columns; None takes the name that the form uses.
+
+    Attributes:
+        id: ``unique_id``, or ``id``.
+        time: Read only to find the same row twice.
+        target: ``y``, or ``target``.
+        cutoff: ``cutoff``, if there is one.
+        models: Default: those that ``find_models`` finds.
+        exclude: No models, where nobody names them.
+    """
+
+    id: str | None = None
+    time: str = "ds"
+    target: str | None = None
+    cutoff: str | None = None
+    models: str | None = None
+    exclude: str | None = None
+
+    def keys(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the columns that together name a series.
+
+        Raises:
+            TableError: If one is absent, or there is more than one of the name.
+        """
+        keys = (_pick(names, self.id, _ID_NAMES, "--id-col"),)
+        if self.cutoff is None and not set(_CUTOFF_NAMES) & set(names):
+            return keys
+        return (*keys, _pick(names, self.cutoff, _CUTOFF_NAMES, "--cutoff-col"))
+
+    def text(self, names: Sequence[str]) -> set[str]:
+        """Return the columns that are text whatever they look like: the id 007 is not 7."""
+        return {*self.keys(names), self.time} & set(names) - set(_listed(self.models, names))
 
 
 @dataclass(frozen=True)
@@ -19,85 +66,105 @@ class Layout(table.Layout):
 
     Attributes:
         nested: Whether a row is a whole series.
+        time: The column of times, None if there is none.
     """
 
     nested: bool = False
+    time: str | None = None
 
     @property
     def columns(self) -> list[str]:
         """All columns that are read."""
-        return [*self.keys, *self.numbers]
+        return [*self.keys, *self.numbers, *([] if self.time is None else [self.time])]
 
 
-def find_layout(  # noqa: PLR0913 - one name a column
-    schema: pa.Schema,
-    *,
-    id_col: str | None,
-    time_col: str,
-    target_col: str | None,
-    cutoff_col: str | None,
-    models: Sequence[str] | None,
-) -> Layout:
-    """Find the columns; None takes the name that the form uses (unique_id, y or id, target).
+def find_layout(source: Source, roles: Roles) -> Layout:
+    """Find the columns.
 
     Raises:
-        InvalidError: If a column is absent, stands twice, or has the wrong type.
+        TableError: If a column that is read is absent, twice there or of the wrong type, or one
+            that nobody excluded holds numbers as text.
     """
-    names = schema.names
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InvalidError(f"column {repeated[0]!r} stands more than once")
-    id_col = _pick(names, id_col, ID_NAMES, "--id-col")
-    target_col = _pick(names, target_col, ("y", "target"), "--target-col")
-    nested = _is_list(schema.field(target_col).type)
-    keys: tuple[str, ...] = (id_col,)
-    if cutoff_col is not None or CUTOFF_NAME in names:
-        keys += (_pick(names, cutoff_col, (CUTOFF_NAME,), "--cutoff-col"),)
-    if models is None:
-        elements = _elements(schema) if nested else schema
-        models = find_models(elements, {*keys, time_col, target_col}).models
-        if not models:
-            raise InvalidError(f"no column of predictions among {', '.join(names)}")
-    layout = Layout(keys, target_col, tuple(dict.fromkeys(models)), nested=nested)
-    _check_columns(schema, layout)
+    schema, names = source.schema, source.schema.names
+    keys = roles.keys(names)
+    target = _pick(names, roles.target, _TARGET_NAMES, "--target-col")
+    nested = is_series(schema.field(target).type)
+    elements = _elements(schema) if nested else schema
+    if roles.models is None:
+        taken = {*keys, roles.time, target}
+        found = find_models(elements, taken, exclude=_listed(roles.exclude, names))
+        found = _lists_only(found, schema) if nested else found
+    else:
+        found = ModelColumns(_listed(roles.models, names))
+    layout = Layout(keys, target, found.models, found.left_out, nested)
+    faults = list(faults_of(elements, layout))
+    if nested:
+        faults += _list_faults(schema, layout)
+    elif not faults or not found.models:  # a model may be among the texts
+        faults = [*_text_faults(source, layout, found.texts), *faults]
+    if faults:
+        raise TableError(*faults)
     return layout
 
 
-def _pick(names: list[str], given: str | None, usual: tuple[str, ...], flag: str) -> str:
+def _listed(given: str | None, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a comma-separated list."""
+    parts = [] if given is None else given.split(",")
+    return tuple(dict.fromkeys(name if name in names else name.strip() for name in parts))
+
+
+def _pick(names: Sequence[str], given: str | None, usual: tuple[str, ...], flag: str) -> str:
     wanted = usual if given is None else (given,)
     for name in wanted:
-        if name in names:
+        if names.count(name) == 1:
             return name
-    raise InvalidError(
-        f"no column {' or '.join(map(repr, wanted))} among {', '.join(names)}; name it by {flag}"
-    )
-
-
-def _is_list(type_: pa.DataType) -> bool:
-    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_kind(type_) for is_kind in kinds)
+        if name in names:
+            raise TableError((name, "is in the file more than once"))
+    meant = next(filter(None, (suggestion(name, names) for name in wanted)), "")
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    there = f"{', '.join(names[:_MAX_NAMED])}{more}"
+    missing = f"no column {' or '.join(map(repr, wanted))} among {there}"
+    raise TableError(("", f"{missing}; name it by {flag}{meant}"))
 
 
 def _elements(schema: pa.Schema) -> pa.Schema:
-    """Return what stands in the columns of lists that can be scored, by their names."""
-    lists = [field for field in schema if _holds_lists(field.type)]
-    return pa.schema([field.with_type(field.type.value_type) for field in lists])
+    """Return the columns of a nested file, those of series with the type of their elements."""
+    fields = []
+    for field in schema:
+        type_ = field.type
+        while is_series(field.type) and hasattr(type_, "value_type"):
+            type_ = type_.value_type
+        fields.append(field.with_type(type_))
+    return pa.schema(fields)
 
 
-def _holds_lists(type_: pa.DataType) -> bool:
-    return _is_list(type_) and bool(pa.types.is_floating(type_.value_type))
+def _lists_only(found: ModelColumns, schema: pa.Schema) -> ModelColumns:
+    types = {name: schema.field(name).type for name in found.models}
+    others = {
+        name: f"holds {type_}, not lists" for name, type_ in types.items() if not is_series(type_)
+    }
+    reasons = dict(found.left_out) | others
+    return ModelColumns(
+        tuple(name for name in found.models if name not in others),
+        tuple((name, reasons[name]) for name in schema.names if name in reasons),
+    )
 
 
-def _check_columns(schema: pa.Schema, layout: Layout) -> None:
-    if not layout.nested:
-        for name, detail in faults_of(schema, layout):
-            raise InvalidError(f"column {name!r} {detail}")
-        for name in layout.numbers:
-            if not holds_numbers(type_ := schema.field(name).type):
-                raise InvalidError(f"column {name!r} must hold numbers, not {type_}")
-        return
+def _list_faults(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]:
     for name in layout.numbers:
-        if name not in schema.names:
-            raise InvalidError(f"no column {name!r} among {', '.join(schema.names)}")
-        if not _holds_lists(type_ := schema.field(name).type):
-            raise InvalidError(f"column {name!r} must hold lists of float or double, not {type_}")
+        place = schema.get_field_index(name)  # -1 where it is absent or there twice
+        if place >= 0 and not is_series(type_ := schema.field(place).type):
+            yield name, f"must hold lists of numbers, not {type_}"
+
+
+def _text_faults(
+    source: Source, layout: Layout, left_out: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
+    """Yield columns of numbers that the file has as text."""
+    schema, named = source.schema, layout.numbers
+    texts = [name for name in (*named, *left_out) if schema.names.count(name) == 1]
+    texts = [name for name in texts if is_text(schema.field(name).type)]
+    if texts:
+        named = tuple(name for name in texts if name in named)
+        rows = source.head(texts)
+        yield from text_faults(rows, named, [name for name in texts if name not in named])

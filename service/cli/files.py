@@ -1,122 +1,252 @@
 """Files of forecasts in and of scores out, a batch of rows at a time."""
 
-from collections.abc import Callable, Collection, Iterator
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from core.table import TableError, text_faults
 from service.errors import InvalidError, UnreadableError
 
 BATCH_ROWS = 1 << 17
 _CSV_BLOCK_BYTES = 1 << 23
+_CSV_NULLS = [*pa.csv.ConvertOptions().null_values, "None", "<NA>"]
+"""What Arrow takes for a null in a column of numbers, and what pandas takes beside it."""
 
-ARROW = (".arrow", ".feather", ".ipc", ".arrows")
-READABLE = (".parquet", ".csv", *ARROW)
-WRITABLE = (".parquet", ".csv", ".arrow")
+FORMATS = (".parquet", ".csv", ".arrow", ".feather", ".ipc", ".arrows")
+"""Endings; ``.arrows`` is written as an Arrow stream, and any Arrow ending may be read as one."""
+_COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip")
+_CSV_COLUMN = re.compile(r"In CSV column #(?P<number>\d+): (?P<detail>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Source:
-    """An open file of forecasts.
+    """A file of forecasts.
 
     Attributes:
-        schema: Its columns.
+        schema: Its columns. Categories, runs and views have the type of what they hold.
         rows: How many rows it has, None if that is not known beforehand.
-        read: Returns batches of the named columns, in order; call it once.
+        read: Returns batches of the named columns, in the types of the schema; each call reads
+            the file again, and no other column.
     """
 
     schema: pa.Schema
     rows: int | None
-    read: Callable[[list[str]], Iterator[pa.RecordBatch]]
+    read: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+
+    def head(self, columns: Collection[str]) -> pa.Table:
+        """Return the first rows of some columns, so many that each column has a value if it can."""
+        fields = pa.schema([self.schema.field(name) for name in columns])
+        return _head(self.read(fields.names), fields)
 
 
-def open_source(path: Path, batch_rows: int = BATCH_ROWS, text: Collection[str] = ()) -> Source:
+def open_source(
+    path: Path,
+    batch_rows: int = BATCH_ROWS,
+    text: Callable[[Sequence[str]], Collection[str]] = lambda _names: (),
+) -> Source:
     """Open a Parquet, CSV or Arrow file by its ending.
 
     Args:
         path: The file.
         batch_rows: The most rows in a batch.
-        text: Columns of a CSV file that are text whatever they look like: the id 007 is not 7.
+        text: Returns the columns of a CSV file that are text whatever they look like, of all names.
 
     Raises:
         UnreadableError: If it is absent, has another ending, or is not what its ending says.
     """
-    suffix = path.suffix.lower()
-    if suffix not in READABLE:
-        raise UnreadableError(f"{path}: the ending must be one of {' '.join(READABLE)}")
+    if (reason := _unread_kind(path)) is not None:
+        raise UnreadableError(f"{path}: {reason}")
     with explained(path):
-        if suffix == ".parquet":
-            return _parquet(path, batch_rows)
-        return _csv(path, text) if suffix == ".csv" else _arrow(path, batch_rows)
+        if path.suffix.lower() == ".csv":
+            return _csv(path, text)
+        read = _parquet if path.suffix.lower() == ".parquet" else _arrow
+        return _plain_source(read(path), batch_rows)
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Tell which file an Arrow or operating system error is about."""
+    """Name the file that an error is about."""
     try:
         yield
+    except (InvalidError, TableError) as error:
+        raise InvalidError(f"{path}: {error}") from error
     except (pa.ArrowException, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error).split("\n", 1)[0]
         raise UnreadableError(f"{path}: {reason}") from error
 
 
-def _parquet(path: Path, batch_rows: int) -> Source:
+def _unread_kind(path: Path) -> str | None:
+    """Return why a path cannot be read, where that is known without opening it."""
+    if str(path) == "-" or path.is_fifo() or path.is_char_device():
+        return f"is a pipe; write it to a file that ends in {' '.join(FORMATS)}, and score that"
+    if re.match(r"\w\w+:/", str(path)):
+        return "is an address; download the file and score that"
+    if path.is_dir():
+        return (
+            "is a folder; score its files one by one, or write them to one file first, as "
+            "pyarrow.dataset.dataset(folder, partitioning='hive') and polars.scan_parquet can"
+        )
+    if path.suffix.lower() in _COMPRESSED:
+        return "is compressed; decompress it first (Parquet and Arrow are compressed inside)"
+    if path.suffix.lower() not in FORMATS:
+        return f"the ending must be one of {' '.join(FORMATS)}"
+    return None
+
+
+def _head(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    read, blank = [], set(schema.names)
+    for batch in batches:
+        read.append(batch)
+        blank -= {name for name in blank if batch.column(name).null_count < len(batch)}
+        if not blank:
+            break
+    return pa.Table.from_batches(read, schema)
+
+
+def _plain_source(source: Source, batch_rows: int) -> Source:
+    schema = pa.schema([field.with_type(_plain_type(field.type)) for field in source.schema])
+
+    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        fields = pa.schema([schema.field(name) for name in columns])
+        for batch in source.read(columns):
+            for start in range(0, len(batch), batch_rows):
+                part = batch.slice(start, batch_rows)
+                arrays = [_plain(part.column(field.name), field.type) for field in fields]
+                yield pa.RecordBatch.from_arrays(arrays, schema=fields)
+
+    return Source(schema, source.rows, read)
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    """Return what Arrow can compare, sort, take and write in every format."""
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        return _plain_type(type_.value_type)
+    if pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_):
+        return pa.large_list(type_.value_field)
+    views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return views.get(type_, type_)
+
+
+def _plain(array: pa.Array, type_: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(array.type):  # batches may have different dictionaries
+        return _plain(array.dictionary, type_).take(array.indices)
+    if pa.types.is_run_end_encoded(array.type):
+        return _plain(pc.run_end_decode(array), type_)
+    return array if array.type == type_ else array.cast(type_)
+
+
+def _parquet(path: Path) -> Source:
     file = pq.ParquetFile(path)
 
-    def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        yield from file.iter_batches(batch_rows, columns=columns)
+    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
 
     return Source(file.schema_arrow, file.metadata.num_rows, read)
 
 
-def _csv(path: Path, text: Collection[str]) -> Source:
-    options = pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES)
-    with pa.csv.open_csv(path, read_options=options) as first_block:
+def _arrow(path: Path) -> Source:
+    with path.open("rb") as start:
+        is_file = start.read(6) == b"ARROW1"
+
+    def open_(fields: list[int] | None = None) -> Any:
+        options = pa.ipc.IpcReadOptions(included_fields=fields)
+        reader = pa.ipc.open_file if is_file else pa.ipc.open_stream
+        return reader(pa.memory_map(str(path)), options=options)
+
+    try:
+        schema = open_().schema
+    except pa.ArrowInvalid as error:
+        kind = "Arrow file" if is_file else "Arrow file or stream"
+        raise pa.ArrowInvalid(f"is not a complete {kind}: {error}") from error
+
+    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        reader = open_([schema.get_field_index(name) for name in columns])
+        for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
+            batch.validate(full=True)
+            yield batch
+
+    return Source(schema, None, read)
+
+
+def _csv(path: Path, text: Callable[[Sequence[str]], Collection[str]]) -> Source:
+    with _open_csv(path, {}) as first_block:
         seen = first_block.schema
-    # A later block may hold a fraction, or the first value of a column: read numbers as double.
-    types = {
-        field.name: pa.float64()
-        for field in seen
-        if pa.types.is_integer(field.type) or pa.types.is_null(field.type)
-    }
-    types |= {name: pa.string() for name in text if name in seen.names}
-    reader = pa.csv.open_csv(
+    if len(seen) == 1 and (separator := re.search(r"[;\t|]", seen.names[0])):
+        raise pa.ArrowInvalid(f"has {separator[0]!r} between columns; write it with commas")
+    # A later block may hold a fraction: read numbers as double.
+    types = {field.name: pa.float64() for field in seen if pa.types.is_integer(field.type)}
+    types |= dict.fromkeys(text(seen.names), pa.string())
+    blank = [field.name for field in seen if pa.types.is_null(field.type)]
+    types |= _types_of_blank(path, [name for name in blank if name not in types])
+
+    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from _open_csv(path, types, columns)
+        except pa.ArrowInvalid as error:
+            if (fault := _CSV_COLUMN.search(str(error))) is None:
+                raise
+            name = seen.names[int(fault["number"])]
+            raise TableError((name, _cell_fault(path, name, fault["detail"]))) from error
+
+    schema = pa.schema([(field.name, types.get(field.name, field.type)) for field in seen])
+    return Source(schema, None, read)
+
+
+def _open_csv(
+    path: Path,
+    types: dict[str, pa.DataType],
+    columns: Sequence[str] = (),
+    *,
+    text_nulls: bool = False,
+) -> pa.csv.CSVStreamingReader:
+    return pa.csv.open_csv(
         path,
-        read_options=options,
-        convert_options=pa.csv.ConvertOptions(column_types=types),
+        read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=types,
+            include_columns=list(columns),
+            null_values=_CSV_NULLS,
+            strings_can_be_null=text_nulls,
+        ),
     )
 
-    def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for batch in reader:
-            yield batch.select(columns)
 
-    return Source(reader.schema, None, read)
-
-
-def _arrow(path: Path, batch_rows: int) -> Source:
-    mapped = pa.memory_map(str(path))
-    try:
-        file = pa.ipc.open_file(mapped)
-    except pa.ArrowInvalid:
-        mapped.seek(0)
-        reader = pa.ipc.open_stream(mapped)
-        return Source(reader.schema, None, lambda columns: _sliced(reader, columns, batch_rows))
-    batches = (file.get_batch(i) for i in range(file.num_record_batches))
-    return Source(file.schema, None, lambda columns: _sliced(batches, columns, batch_rows))
+def _types_of_blank(path: Path, names: Sequence[str]) -> dict[str, pa.DataType]:
+    """Return what columns hold of which the first block has no value."""
+    types = dict.fromkeys(names, pa.string())
+    if not types:
+        return types
+    schema = pa.schema(types)
+    cells = _head(_open_csv(path, types, schema.names, text_nulls=True), schema)
+    empty = (name for name in types if cells[name].null_count == len(cells))
+    numbers = (name for name, _ in text_faults(cells, (), schema.names))
+    return types | dict.fromkeys([*empty, *numbers], pa.float64())
 
 
-def _sliced(
-    batches: Iterator[pa.RecordBatch], columns: list[str], batch_rows: int
-) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        batch.validate(full=True)
-        for start in range(0, batch.num_rows, batch_rows):
-            yield batch.select(columns).slice(start, batch_rows)
+def _cell_fault(path: Path, name: str, detail: str) -> str:
+    """Say which text stopped Arrow from reading a column, as ``text_faults`` does."""
+    value = re.search(r"invalid value '(.*)'", detail, re.DOTALL)
+    row = 0
+    for batch in _open_csv(path, {name: pa.string()}, [name]) if value else ():
+        cells = batch.column(0)
+        place = pc.utf8_trim_whitespace(cells).index(value[1] if value else "").as_py()
+        if place >= 0:
+            return (
+                f"holds numbers, but {cells[place].as_py()!r} in row {row + place} is text; "
+                "convert it to a number or a null, or leave the column out by exclude"
+            )
+        row += len(cells)
+    return f"cannot be read: {detail}"
 
 
 @contextmanager
@@ -124,25 +254,35 @@ def open_output(path: Path | None, schema: pa.Schema) -> Iterator[Callable[[pa.T
     """Yield a function that appends rows; the file appears only once all are written.
 
     Raises:
-        InvalidError: If the ending names no format.
+        InvalidError: If the ending names no format, or there is no such folder.
+        UnreadableError: If it cannot be written.
     """
     if path is None:
         yield lambda _rows: None
         return
     check_output(path)
     part = path.with_name(f".{path.name}.part")
+
+    def write(rows: pa.Table) -> None:
+        with explained(path):
+            writer.write_table(rows)
+
     try:
         with explained(path), _writer(path.suffix.lower(), part, schema) as writer:
-            yield writer.write_table
+            yield write
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
 def check_output(path: Path) -> None:
-    """Refuse an output whose ending names no format."""
-    if path.suffix.lower() not in WRITABLE:
-        raise InvalidError(f"{path}: the ending must be one of {' '.join(WRITABLE)}")
+    """Refuse an output that could not be written once everything is scored."""
+    if path.suffix.lower() not in FORMATS:
+        raise InvalidError(f"{path}: the ending must be one of {' '.join(FORMATS)}")
+    if path.is_dir():
+        raise InvalidError(f"{path}: is a folder; name a file")
+    if not path.parent.is_dir():
+        raise InvalidError(f"{path}: there is no folder {path.parent}")
 
 
 def _writer(suffix: str, part: Path, schema: pa.Schema) -> Any:
@@ -150,4 +290,4 @@ def _writer(suffix: str, part: Path, schema: pa.Schema) -> Any:
         return pq.ParquetWriter(part, schema, compression="zstd")
     if suffix == ".csv":
         return pa.csv.CSVWriter(part, schema)
-    return pa.ipc.new_file(part, schema)
+    return (pa.ipc.new_stream if suffix == ".arrows" else pa.ipc.new_file)(part, schema)

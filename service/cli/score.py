@@ -14,21 +14,24 @@ from rich.table import Table
 
 from core import LOSSES, Missing, MissingValueError, Ragged, ScoreOptions, Scores, ZeroDivision
 from core import score as score_series
-from core.table import answer_schema, answer_table
+from core.table import TableError, answer_schema, answer_table, listed
 from service.app import choose_device
-from service.cli.columns import CUTOFF_NAME, ID_NAMES, Layout, find_layout
-from service.cli.console import table_console
-from service.cli.files import check_output, explained, open_output, open_source
+from service.cli.columns import Layout, Roles, find_layout
+from service.cli.console import print_whole
+from service.cli.files import FORMATS, check_output, explained, open_output, open_source
 from service.cli.series import Block, name_of, read_series
 from service.codecs.options import options_from_query
 from service.errors import Faults, InvalidError
 
 
 def score(  # noqa: PLR0913, PLR0917 - one flag a choice
-    file: Annotated[Path, typer.Argument(help="Parquet, CSV or Arrow, long or nested form.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="Parquet, CSV or Arrow, long or nested form."),
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="One row per series and model: .parquet .csv .arrow"),
+        typer.Option("-o", "--output", help=f"One row per series and model: {' '.join(FORMATS)}"),
     ] = None,
     losses: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(LOSSES),
     missing: Annotated[
@@ -40,11 +43,15 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     models: Annotated[
         str | None,
         typer.Option(
-            help="Columns of predictions, comma-separated; default all of floats or integers."
+            help="Columns of predictions, comma-separated; default all of numbers whose name is "
+            "not that of an index, a step, an interval or a quantile."
         ),
     ] = None,
+    exclude: Annotated[
+        str | None, typer.Option(help="Columns that are no predictions, comma-separated.")
+    ] = None,
     id_col: Annotated[str | None, typer.Option(help="Default unique_id, or id.")] = None,
-    time_col: Annotated[str, typer.Option(help="Not read; never taken for a model.")] = "ds",
+    time_col: Annotated[str, typer.Option(help="Never taken for a model.")] = "ds",
     target_col: Annotated[str | None, typer.Option(help="Default y, or target.")] = None,
     cutoff_col: Annotated[
         str | None, typer.Option(help="Part of a series' key; default cutoff, if present.")
@@ -59,27 +66,22 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     model; -o writes one row per series and model.
     """
     options = _options(losses, missing, zero_division)
+    if models is not None and exclude is not None:
+        raise InvalidError("--exclude is for models that nobody names; leave them out of --models")
+    file = _one_file(files)
     if output is not None:
         check_output(output)
         if output.resolve() == file.resolve():
             raise InvalidError(f"{output}: is the file to score; name another output")
     where = _device(device)
-    source = open_source(file, text=(*ID_NAMES, id_col or "", cutoff_col or CUTOFF_NAME))
-    layout = find_layout(
-        source.schema,
-        id_col=id_col,
-        time_col=time_col,
-        target_col=target_col,
-        cutoff_col=cutoff_col,
-        models=None if models is None else models.split(","),
-    )
+    roles = Roles(id_col, time_col, target_col, cutoff_col, models, exclude)
+    source = open_source(file, text=roles.text)
+    with explained(file):
+        layout = find_layout(source, roles)
+    _say_models(layout)
     tally = _Tally(layout, options)
     schema = _schema(source.schema, layout, options)
-    with (
-        explained(file),
-        open_output(output, schema) as write,
-        _progress() as progress,
-    ):
+    with open_output(output, schema) as write, explained(file), _progress() as progress:
         task = progress.add_task("rows", total=source.rows)
         for block in read_series(source, layout, sort=sort):
             scores = [
@@ -89,8 +91,8 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
             write(_rows(block, layout, options, scores, schema))
             progress.advance(task, block.rows)
         if not tally.series:
-            raise InvalidError(f"{file}: it has no rows")
-    table_console().print(tally.table())
+            raise TableError(("", "has no rows"))
+    print_whole(tally.table())
 
 
 def _options(losses: str, missing: Missing, zero_division: ZeroDivision) -> ScoreOptions:
@@ -99,6 +101,21 @@ def _options(losses: str, missing: Missing, zero_division: ZeroDivision) -> Scor
     options = options_from_query(query, faults)
     faults.check()
     return options
+
+
+def _one_file(files: list[Path]) -> Path:
+    if len(files) > 1:
+        raise InvalidError(
+            f"{files[1]}: one file at a time; score each, or write them to one file first, as "
+            "pyarrow.dataset.dataset([...]) and polars.scan_parquet([...]) can"
+        )
+    return files[0]
+
+
+def _say_models(layout: Layout) -> None:
+    typer.echo(f"scored as models: {', '.join(layout.models)}", err=True)
+    if layout.left_out:
+        typer.echo(f"left out: {listed(layout.left_out)}", err=True)
 
 
 def _device(name: str) -> torch.device:
@@ -138,11 +155,12 @@ def _score(
     except MissingValueError as error:
         series, side, position = error.missing.first[0]
         column = model if side == "prediction" else target
-        raise InvalidError(
+        fault = (
             f"series {name_of(block.keys, series)}: element {position} of {column} is missing or "
             f"not finite (the first of {error.missing.affected} such series read so far); pass "
             "--missing skip to leave such elements out"
-        ) from error
+        )
+        raise TableError(("", fault)) from error
 
 
 def _defined(scores: Scores, name: str, options: ScoreOptions) -> npt.NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """Rows of a file to series: the long form, one row an element, and the nested, one row a series."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,17 +13,18 @@ import torch
 from core import Ragged
 from core.table import (
     Groups,
-    NullKeyError,
+    TableError,
     element_type,
     group_rows,
     is_text,
     tensor_of_column,
 )
 from service.cli.columns import Layout
-from service.cli.files import Source
-from service.codecs.arrow_lists import flatten
-from service.errors import InvalidError
+from service.cli.files import BATCH_ROWS, Source
+from service.codecs.arrow_lists import Side, flatten
+from service.errors import MAX_LISTED_ERRORS
 
+_ZERO_FRACTION = re.compile(r"\.0+(?!\d)")
 _FIRST_LOOK = 1 << 12
 """Series after which those of different blocks are first compared."""
 
@@ -54,9 +56,10 @@ def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block
             series are not together.
 
     Raises:
-        InvalidError: If the rows of a series are not together, or a key is null.
+        TableError: If the rows of a series are not together, a key is null, or a list is null,
+            empty or of another length than that of the target.
     """
-    batches = source.read(layout.columns)
+    batches = _with_keys(source.read(layout.columns), layout)
     if layout.nested:
         for batch in batches:
             yield _nested_block(pa.Table.from_batches([batch]), layout)
@@ -64,36 +67,68 @@ def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block
     if sort:
         fields = [source.schema.field(name) for name in layout.columns]
         whole = pa.Table.from_batches(batches, pa.schema(fields))
-        for key in layout.keys:
-            place = whole.schema.get_field_index(key)
-            type_ = whole.schema.field(key).type
-            if pa.types.is_dictionary(type_):  # Arrow sorts no categories
-                whole = whole.set_column(place, key, whole[key].cast(type_.value_type))
         keys = [(key, "ascending") for key in layout.keys]
-        batches = iter(whole.sort_by(keys).to_batches(max_chunksize=1 << 17))
+        batches = iter(whole.sort_by(keys).to_batches(max_chunksize=BATCH_ROWS))
     yield from _long_blocks(batches, layout)
 
 
 def name_of(keys: pa.Table, row: int) -> str:
     """Name one series in a message."""
-    values = [str(column[row].as_py()) for column in keys.columns]
-    return " at ".join(values)
+    return " at ".join(_text(column.slice(row, 1)) for column in keys.columns)
+
+
+def _text(cell: pa.ChunkedArray) -> str:
+    if pa.types.is_temporal(cell.type):  # Python's own types do not hold all times of Arrow's
+        return _ZERO_FRACTION.sub("", cell.cast(pa.string())[0].as_py())
+    return str(cell[0].as_py())
+
+
+def _with_keys(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.RecordBatch]:
+    """Pass batches on whose rows all have a key."""
+    rows = 0
+    for batch in batches:
+        for key in layout.keys:
+            column = batch.column(key)
+            absent = column.is_null()
+            if is_text(column.type):
+                absent = pc.or_kleene(absent, pc.equal(column, ""))
+            if (row := absent.index(True).as_py()) >= 0:
+                detail = f"holds nulls, the first in row {rows + row}, which belongs to no series"
+                raise TableError((key, detail))
+        rows += len(batch)
+        yield batch
 
 
 def _nested_block(table: pa.Table, layout: Layout) -> Block:
-    _check_keys(table, layout)
-    target = flatten(layout.target, table.column(layout.target))
+    keys = table.select(layout.keys)
+    target = _side(table, layout.target, keys)
     predictions = {}
     for model in layout.models:
-        side = flatten(model, table.column(model))
-        if not np.array_equal(side.offsets, target.offsets):
-            row = int(np.flatnonzero(np.diff(side.offsets) != np.diff(target.offsets))[0])
-            name = name_of(table.select(layout.keys), row)
-            raise InvalidError(f"series {name}: {model} and {layout.target} differ in length")
+        side = _side(table, model, keys)
+        differ = np.diff(side.offsets) != np.diff(target.offsets)
+        if side.channels != target.channels:
+            differ[:] = True
+        if (rows := np.flatnonzero(differ)).size:
+            fault = f"and {layout.target} differ in length in series {_names(keys, rows)}"
+            raise TableError((model, fault))
         predictions[model] = side.values
-    return _block(
-        table.select(layout.keys), target.values, predictions, target.offsets, table.num_rows
-    )
+    return _block(keys, target.values, predictions, target.offsets, table.num_rows)
+
+
+def _side(table: pa.Table, name: str, keys: pa.Table) -> Side:
+    column = table.column(name)
+    empty = pc.equal(pc.list_value_length(column), 0)
+    for what, found in (("null", column.is_null()), ("empty", empty)):
+        if (rows := np.flatnonzero(found.fill_null(False).to_numpy())).size:
+            raise TableError((name, f"is {what} in series {_names(keys, rows)}"))
+    return flatten(name, column)
+
+
+def _names(keys: pa.Table, rows: npt.NDArray[np.int64]) -> str:
+    """Name some series in a message."""
+    named = [name_of(keys, int(row)) for row in rows[:MAX_LISTED_ERRORS]]
+    more = f" and {len(rows) - len(named)} more" if len(rows) > len(named) else ""
+    return ", ".join(named) + more
 
 
 def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[Block]:
@@ -127,11 +162,7 @@ def _is_one_series(last: pa.Table, table: pa.Table, layout: Layout) -> bool:
 
 def _together(table: pa.Table, layout: Layout) -> Groups:
     """Return the series of some rows; refuse rows that are not together."""
-    _check_keys(table, layout)
-    try:
-        groups = group_rows(table.select(layout.keys))
-    except NullKeyError as error:
-        raise InvalidError(str(error)) from error
+    groups = group_rows(table.select(layout.keys))
     if groups.order is not None:
         first, last = groups.order[groups.edges[:-1]], groups.order[groups.edges[1:] - 1]
         _refuse_apart(groups, last - first + 1 != np.diff(groups.edges), layout)
@@ -139,10 +170,12 @@ def _together(table: pa.Table, layout: Layout) -> Groups:
 
 
 def _refuse_apart(groups: Groups, apart: npt.NDArray[np.bool_], layout: Layout) -> None:
-    raise InvalidError(
-        f"the rows of series {name_of(groups.keys, int(np.flatnonzero(apart)[0]))} are not "
-        f"together; sort the file by {', '.join(layout.keys)}, or pass --sort"
+    names = _names(groups.keys, np.flatnonzero(apart))
+    fault = (
+        f"the rows of series {names} are not together; sort the file by "
+        f"{', '.join(layout.keys)}, or pass --sort"
     )
+    raise TableError(("", fault))
 
 
 class _Seen:
@@ -168,14 +201,6 @@ class _Seen:
         sizes = np.diff(groups.edges)
         if (sizes > 1).any():
             _refuse_apart(groups, sizes > 1, self._layout)
-
-
-def _check_keys(table: pa.Table, layout: Layout) -> None:
-    for key in layout.keys:
-        column = table.column(key)
-        empty = is_text(column.type) and pc.any(pc.equal(column, "")).as_py()
-        if column.null_count or empty:
-            raise InvalidError(f"column {key!r} holds nulls, so its rows belong to no series")
 
 
 def _long_block(table: pa.Table, layout: Layout, seen: _Seen) -> Block:

@@ -8,29 +8,21 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from commands import cli
 from conftest import LOSS_SCORING, ROOT, SHARED
 from typer.testing import CliRunner
 
 from core.table import score_table
-from service.cli import app, main
-from service.cli.columns import find_layout
+from service.cli import app
+from service.cli.columns import Roles, find_layout
 from service.cli.files import open_source
 from service.cli.series import read_series
 
 EXAMPLE = ROOT / "examples/data/forecasts.parquet"
 
 
-def run(capsys, monkeypatch, *arguments) -> tuple[int, str, str]:
-    monkeypatch.setattr("sys.argv", ["loss-scoring", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    return lambda *arguments: run(capsys, monkeypatch, *arguments)
+def no_text(_names):
+    return ()
 
 
 def reference(table: pa.Table, model: str) -> dict[tuple, tuple]:
@@ -61,19 +53,20 @@ def reference(table: pa.Table, model: str) -> dict[tuple, tuple]:
 
 @pytest.mark.parametrize("source", [EXAMPLE, SHARED / "forecasts_long.parquet"])
 @pytest.mark.parametrize("ending", ["parquet", "csv", "arrow"])
-def test_long_form_against_numpy(cli, tmp_path, source, ending):
+def test_long_form_against_numpy(tmp_path, source, ending):
     if not source.exists():
         pytest.skip("the shared forecasts are not beside this checkout")
     output = tmp_path / f"scores.{ending}"
     status, out, err = cli("score", source, "--missing", "skip", "-o", output)
-    assert (status, err) == (0, "")
+    models = ["SeasonalNaive", "AutoETS", "Theta", "CrostonSBA"]
+    assert status == 0
+    assert err.splitlines()[0] == f"scored as models: {', '.join(models)}"
     read = {
         "parquet": pq.read_table,
         "csv": pyarrow.csv.read_csv,
         "arrow": lambda path: pa.ipc.open_file(path).read_all(),
     }[ending]
     scores, table = read(output), pq.read_table(source)
-    models = ["SeasonalNaive", "AutoETS", "Theta", "CrostonSBA"]
     assert scores["model"].to_pylist()[:4] == models
     for model in models:
         assert model in out
@@ -93,7 +86,7 @@ def test_long_form_against_numpy(cli, tmp_path, source, ending):
         assert got["mape_masked"].to_pylist() == [row[3] for row in want.values()]
 
 
-def test_the_table_of_a_small_file(cli, tmp_path):
+def test_the_table_of_a_small_file(tmp_path):
     path = tmp_path / "f.csv"
     path.write_text("unique_id,ds,y,naive,naive-lo-90,note\na,1,1,2,0,x\na,2,0,3,0,x\nb,1,4,,0,x\n")
     status, out, _ = cli("score", path, "--missing", "skip", "--losses", "mae,mape")
@@ -110,7 +103,7 @@ def test_the_table_of_a_small_file(cli, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["arrow", "parquet"])
-def test_nested_form_equals_long_form(cli, tmp_path, ending):
+def test_nested_form_equals_long_form(tmp_path, ending):
     nested = SHARED / f"forecasts_nested.{ending}"
     if not nested.exists():
         pytest.skip("the shared forecasts are not beside this checkout")
@@ -126,10 +119,7 @@ def test_nested_form_equals_long_form(cli, tmp_path, ending):
 def test_series_do_not_depend_on_the_batches_of_the_file(batch_rows):
     def read(rows):
         source = open_source(EXAMPLE, rows)
-        layout = find_layout(
-            source.schema, id_col=None, time_col="ds", target_col=None,
-            cutoff_col="cutoff", models=["Theta"],
-        )  # fmt: skip
+        layout = find_layout(source, Roles(cutoff="cutoff", models="Theta"))
         blocks = list(read_series(source, layout, sort=False))
         keys = pa.concat_tables([block.keys for block in blocks]).to_pylist()
         lengths = [n for block in blocks for n in block.target.lengths.tolist()]
@@ -140,7 +130,7 @@ def test_series_do_not_depend_on_the_batches_of_the_file(batch_rows):
     assert read(batch_rows) == read(1 << 20)
 
 
-def test_scattered_rows_are_refused_and_sorted_on_demand(cli, tmp_path):
+def test_scattered_rows_are_refused_and_sorted_on_demand(tmp_path):
     table = pq.read_table(EXAMPLE)
     scattered = tmp_path / "scattered.parquet"
     order = np.random.default_rng(1).permutation(len(table))
@@ -160,7 +150,7 @@ def test_scattered_rows_are_refused_and_sorted_on_demand(cli, tmp_path):
         assert np.allclose(*values, rtol=1e-13, atol=0, equal_nan=True)
 
 
-def test_scattered_rows_of_categories_are_sorted_as_well(cli, tmp_path):
+def test_scattered_rows_of_categories_are_sorted_as_well(tmp_path):
     ids = pa.array(["b", "a", "b"]).dictionary_encode()
     path, output = tmp_path / "f.parquet", tmp_path / "scores.parquet"
     pq.write_table(pa.table({"unique_id": ids, "y": [1.0, 2, 3], "m": [2.0, 4, 6]}), path)
@@ -170,8 +160,8 @@ def test_scattered_rows_of_categories_are_sorted_as_well(cli, tmp_path):
 
 
 @pytest.mark.parametrize("batch_rows", [1, 300, 1 << 17])
-def test_the_answer_is_that_of_the_whole_table(cli, tmp_path, monkeypatch, batch_rows):
-    monkeypatch.setattr(open_source, "__defaults__", (batch_rows, ()))
+def test_the_answer_is_that_of_the_whole_table(tmp_path, monkeypatch, batch_rows):
+    monkeypatch.setattr(open_source, "__defaults__", (batch_rows, no_text))
     output = tmp_path / "scores.parquet"
     path, table = tmp_path / "f.parquet", pq.read_table(EXAMPLE).slice(0, 2000)
     pq.write_table(table, path)
@@ -180,8 +170,8 @@ def test_the_answer_is_that_of_the_whole_table(cli, tmp_path, monkeypatch, batch
 
 
 @pytest.mark.parametrize("flags", [[], ["--sort"]])
-def test_keys_of_floats_go_on_in_the_next_batch(cli, tmp_path, monkeypatch, flags):
-    monkeypatch.setattr(open_source, "__defaults__", (2, ()))
+def test_keys_of_floats_go_on_in_the_next_batch(tmp_path, monkeypatch, flags):
+    monkeypatch.setattr(open_source, "__defaults__", (2, no_text))
     cutoffs = [0.0, -0.0, 0.0, *[float("nan")] * 4, float("inf")]
     table = pa.table({"unique_id": ["a"] * 8, "cutoff": cutoffs, "y": [1.0] * 8, "m": range(8)})
     path, output = tmp_path / "f.parquet", tmp_path / "scores.parquet"
@@ -191,8 +181,8 @@ def test_keys_of_floats_go_on_in_the_next_batch(cli, tmp_path, monkeypatch, flag
 
 
 @pytest.mark.parametrize("apart", [1, 3, 40])
-def test_a_series_that_comes_back_is_refused_wherever_it_does(cli, tmp_path, monkeypatch, apart):
-    monkeypatch.setattr(open_source, "__defaults__", (2, ()))
+def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypatch, apart):
+    monkeypatch.setattr(open_source, "__defaults__", (2, no_text))
     monkeypatch.setattr("service.cli.series._FIRST_LOOK", 4)
     path, output = tmp_path / "f.parquet", tmp_path / "scores.parquet"
     ids = ["again", *(f"id-{n}" for n in range(apart)), "again"]
@@ -230,7 +220,7 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(cli, tmp_path, mon
         ("f.csv", "unique_id,y,m\na,1,\n", [], "element 0 of m"),
     ],
 )
-def test_mistakes_are_told_in_words(cli, tmp_path, name, content, flags, says):
+def test_mistakes_are_told_in_words(tmp_path, name, content, flags, says):
     path = tmp_path / name
     if content is not None:
         path.write_text(content)
@@ -241,7 +231,7 @@ def test_mistakes_are_told_in_words(cli, tmp_path, name, content, flags, says):
     assert "Traceback" not in err
 
 
-def test_the_file_itself_is_no_output(cli, tmp_path):
+def test_the_file_itself_is_no_output(tmp_path):
     path = tmp_path / "f.csv"
     path.write_text("unique_id,y,m\na,1,2\n")
     status, _, err = cli("score", path, "-o", path)
@@ -249,7 +239,7 @@ def test_the_file_itself_is_no_output(cli, tmp_path):
     assert "name another output" in err
 
 
-def test_ids_of_a_csv_are_text(cli, tmp_path):
+def test_ids_of_a_csv_are_text(tmp_path):
     path, output = tmp_path / "f.csv", tmp_path / "scores.parquet"
     path.write_text("unique_id,cutoff,y,m\n007,01,1,2\n-1,1,1,2\n-2,1,1,2\n")
     assert cli("score", path, "-o", output)[0] == 0
@@ -258,24 +248,24 @@ def test_ids_of_a_csv_are_text(cli, tmp_path):
     assert scores["cutoff"].to_pylist() == ["01", "1", "1"]
 
 
-def test_ids_that_share_a_hash_are_two_series(cli, tmp_path):
+def test_ids_that_share_a_hash_are_two_series(tmp_path):
     assert hash(-1) == hash(-2)
     path = tmp_path / "f.parquet"
     pq.write_table(pa.table({"unique_id": [-1, -2], "y": [1.0, 1], "m": [1.0, 2]}), path)
     assert cli("score", path)[0] == 0
 
 
-def test_the_first_block_of_a_csv_does_not_decide_the_types(cli, tmp_path, monkeypatch):
+def test_the_first_block_of_a_csv_does_not_decide_the_types(tmp_path, monkeypatch):
     monkeypatch.setattr("service.cli.files._CSV_BLOCK_BYTES", 60)
     path, output = tmp_path / "f.csv", tmp_path / "scores.parquet"
     rows = [f"{n},{n},{n + 1},\n" for n in range(40)] + ["x,0.5,1.5,7.5\n"]
     path.write_text("unique_id,y,m,late\n" + "".join(rows))
     status, _, err = cli("score", path, "--missing", "skip", "-o", output)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "scored as models: m, late\n")
     assert pq.read_table(output).to_pylist()[-1]["mae"] == 7.0
 
 
-def test_columns_that_are_no_forecasts_are_left_out(cli, tmp_path):
+def test_columns_that_are_no_forecasts_are_left_out(tmp_path):
     path = tmp_path / "f.parquet"
     columns = {"unique_id": ["a"], "y": [1.0], "m": [2.0], "__index_level_0__": [0]}
     pq.write_table(pa.table({**columns, "empty": pa.nulls(1), "m-hi-95": [3.0]}), path)
@@ -285,7 +275,7 @@ def test_columns_that_are_no_forecasts_are_left_out(cli, tmp_path):
     assert not any(name in out for name in ("index_level", "m-hi"))
 
 
-def test_a_failed_run_leaves_no_output(cli, tmp_path):
+def test_a_failed_run_leaves_no_output(tmp_path):
     path, output = tmp_path / "f.csv", tmp_path / "scores.csv"
     path.write_text("unique_id,y,m\na,1,2\nb,,2\n")
     assert cli("score", path, "-o", output)[0] == 2
