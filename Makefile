@@ -70,10 +70,10 @@ lock-image: ## pin for the image what constraints.txt says, with hashes, into de
 	$(LOCK) --group image --output-file deploy/locks/build.txt >/dev/null
 	rm -rf .venv-lock
 
-bench: $(VENV)/.installed ## measure everything against its limit (about 8 minutes), rewrite bench/results.md
+bench: $(VENV)/.installed ## measure everything against its limit (about 10 minutes), rewrite bench/results.md
 	$(BIN)/python bench/run.py
 
-bench-peers: $(VENV)/.installed ## the same loads against other serving frameworks (about 10 minutes), rewrite bench/peers.md
+bench-peers: $(VENV)/.installed ## the same loads against other serving frameworks (about 11 minutes), rewrite bench/peers.md
 	$(BIN)/python bench/peers.py
 
 .venv-schemathesis/.installed: pyproject.toml

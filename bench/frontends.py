@@ -43,7 +43,7 @@ def main() -> None:
                     "/readyz",
                     free_port(),
                 )
-            )
+            ).url
             for name, count in SERVERS.items()
         }
         for what, (query, body, headers, connections) in loads.items():

@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -36,8 +37,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Server(NamedTuple):
+    """A server that answers."""
+
+    url: str
+    pid: int
+
+
 @contextlib.contextmanager
-def server(command: list[str], path: str, port: int) -> Iterator[str]:
+def server(command: list[str], path: str, port: int) -> Iterator[Server]:
     """Run a server until it answers; end it by its pid."""
     program = str(Path(sys.executable).with_name(command[0]))
     running = subprocess.Popen([program, *command[1:], "--port", str(port)])
@@ -50,7 +58,7 @@ def server(command: list[str], path: str, port: int) -> Iterator[str]:
                 urllib.request.urlopen(url + path, timeout=1).close()  # noqa: S310 - our own
                 break
             time.sleep(0.1)
-        yield url
+        yield Server(url, running.pid)
     finally:
         running.terminate()
         running.wait(30)
@@ -224,15 +232,10 @@ def scaling(client: Client, ours: str, seconds: float) -> Table:
     return table
 
 
-def resident(url: str) -> float:
-    """Return the resident bytes of the server on a port."""
-    port = url.rsplit(":", 1)[1]
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"serve" in words and port.encode() in words:
-                return int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    raise RuntimeError("the server is not in /proc")
+def resident(pid: int) -> int:
+    """Return the resident bytes of a process."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def memory(client: Client) -> Table:
@@ -249,14 +252,14 @@ def memory(client: Client) -> Table:
     for name, (query, body, headers) in cases.items():
         with server(
             ["loss-scoring", "serve", "--log-level", "warning"], "/readyz", free_port()
-        ) as url:
-            before = peak = resident(url)
-            load = Load(f"{url}/score{query}", body, headers, requests=10, seconds=30)
-            running = client.start(load)
-            while not running.done():
-                peak = max(peak, resident(url))
+        ) as running:
+            before = peak = resident(running.pid)
+            load = Load(f"{running.url}/score{query}", body, headers, requests=10, seconds=30)
+            sending = client.start(load)
+            while not sending.done():
+                peak = max(peak, resident(running.pid))
                 time.sleep(0.005)
-            running.result()
+            sending.result()
         size = len(body)
         table.add_row(
             name, f"{size / 1e6:.0f}", f"{before / 1e6:.0f}", f"{peak / 1e6:.0f}",
@@ -290,7 +293,7 @@ def main() -> None:
     ):
         for name, part in parts.items():
             if arguments.only in (None, name):
-                console.print(part(watched if name == "mixed" else ours, bare))
+                console.print(part(watched.url if name == "mixed" else ours.url, bare.url))
                 console.print()
     client.close()
 

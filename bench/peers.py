@@ -2,9 +2,10 @@
 
 Each peer (bench/peers/*_app.py) is the service that a competent engineer writes with that framework
 in an afternoon: its own batching where that helps, a scoring function vectorised in torch, two
-workers on two cores, no access log. It runs in an environment of its own, .venv-peer-NAME, made
-here with the dependency group peer-NAME of pyproject.toml. Before it is timed, its answers are
-compared with ours (relative 1e-6); who answers wrongly is not timed.
+workers on two cores, no access log. One is tuned by hand for this task instead, one process that
+takes Arrow as well (bench/peers/tuned_app.py). Each runs in an environment of its own,
+.venv-peer-NAME, made here with the dependency group peer-NAME of pyproject.toml. Before it is
+timed, its answers are compared with ours (relative 1e-6); who answers wrongly is not timed.
 
 One server runs at a time: without any request LitServe keeps 27 % of a core busy and Ray Serve 11 %
 (the others less than 1 %), which would be taken from whoever is measured. In each repeat every
@@ -44,14 +45,14 @@ from run import machine
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 LOSSES = ["mae", "mape", "smape"]
-OURS = "ours"
+OURS, AS_ARROW = "ours", ", Arrow"
 INSTALL_S, START_S, ANSWER_S, WARM_UP_S = 600, 120, 60, 0.5
 
 INTRODUCTION = """# Against what a team would deploy instead
 
 Printed by `make bench-peers` on {date}: medians of {repeats} repeats, least and most in brackets.
-A ratio is our requests per second, in JSON, over theirs in the same repeat: above 1 we answer more.
-Server and client share the machine, so read the ratios. p99 of a few slow requests is their
+A ratio is our requests per second over theirs in the same repeat and format: above 1 we answer
+more. Server and client share the machine, so read the ratios. p99 of a few slow requests is their
 slowest. Everybody was asked for MAE, MAPE and sMAPE in float64 and answered with the same numbers
 before being timed; peers leave out the ids, the lengths, the counts of masked elements, the
 distinction of missing values and most of the checks. A peer that did not run says why.
@@ -122,6 +123,7 @@ class Peer:
         command: A program of its environment and arguments; {port} and {folder} are filled in.
         path: Where it takes requests.
         small_path: Where it takes small ones, if somewhere else.
+        takes_arrow: Whether it takes the same as Arrow, too.
         write: Makes a body of a request.
         read: Reads an answer.
         prepare: Writes files into the folder in which the server will run.
@@ -135,6 +137,7 @@ class Peer:
     write: Callable[[Request], bytes] = as_it_is
     read: Callable[[Request, bytes], Answer] = lambda _, body: json.loads(body)
     small_path: str = ""
+    takes_arrow: bool = False
     prepare: Callable[[Path, int], None] = lambda *_: None
 
     @property
@@ -148,6 +151,13 @@ PEERS = (
     Peer(
         OURS, "ours", "one process",
         ("loss-scoring", "serve", "--port", "{port}", "--log-level", "warning"),
+        takes_arrow=True,
+    ),
+    Peer(
+        "tuned", "tuned FastAPI", "orjson or Arrow, numpy over all series at once, one process",
+        ("uvicorn", "tuned_app:app", "--port", "{port}", "--loop", "uvloop", "--http", "httptools",
+         "--no-access-log", "--log-level", "warning"),
+        takes_arrow=True,
     ),
     Peer(
         "naive", "naive FastAPI", "pydantic body, autograd series by series, 2 workers",
@@ -216,12 +226,24 @@ def awkward() -> Request:
     return ask(((p.tolist(), y.tolist()) for p, y in both), gradients=True)
 
 
-def arrow_body(request: Request) -> bytes:
+def arrow_load(url: str, request: Request) -> Load:
+    """Return a request as Arrow."""
     table = pa.Table.from_pylist(request["series"])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return bytes(sink.getvalue().to_pybytes())
+    query = f"?losses={','.join(request['losses'])}" + "&gradients=true" * request["gradients"]
+    return Load(url + query, sink.getvalue().to_pybytes(), ARROW)
+
+
+def read_arrow(body: bytes) -> Answer:
+    with pa.ipc.open_stream(body) as reader:
+        columns = reader.read_all().to_pydict()
+    ends = {"losses": "", "gradients": "_gradient"}
+    return {
+        part: {name: columns[name + end] for name in LOSSES if name + end in columns}
+        for part, end in ends.items()
+    }
 
 
 def last_error(text: str) -> str:
@@ -236,8 +258,9 @@ def last_error(text: str) -> str:
 
 def wanted(peer: Peer) -> list[str]:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    own = [one for one in groups[f"peer-{peer.name}"] if isinstance(one, str)]
-    return [*own, *groups["peer-base"]]
+    own = groups[f"peer-{peer.name}"]
+    base = groups["peer-base"] if {"include-group": "peer-base"} in own else []
+    return [*(one for one in own if isinstance(one, str)), *base]
 
 
 def install(peer: Peer) -> None:
@@ -340,9 +363,8 @@ def server(peer: Peer) -> Iterator[str]:
             end(running)
 
 
-def check(peer: Peer, request: Request, body: bytes, expected: Answer) -> None:
-    """Refuse an answer with other numbers than ours."""
-    answer = peer.read(request, body)
+def check(request: Request, answer: Answer, expected: Answer) -> None:
+    """Refuse an answer with other numbers than expected."""
     for part in ("losses", "gradients") if request["gradients"] else ("losses",):
         for name in LOSSES:
             mine, theirs = expected[part][name], answer[part][name]
@@ -403,20 +425,22 @@ class Comparison:
         self.busy.append(busy())
         with server(peer) as url:
             for title, request in self.requests.items():
-                body = post(url + peer.path, peer.write(request), JSON)
+                answers = [peer.read(request, post(url + peer.path, peer.write(request), JSON))]
+                if peer.takes_arrow:
+                    load = arrow_load(url + peer.path, request)
+                    answers.append(read_arrow(post(load.url, load.body, ARROW)))
                 if peer.name == OURS:
-                    self.expected.setdefault(title, peer.read(request, body))
-                check(peer, request, body, self.expected[title])
+                    self.expected.setdefault(title, answers[0])
+                for answer in answers:
+                    check(request, answer, self.expected[title])
             for workload in WORKLOADS:
                 request = self.requests[workload.title]
                 path = (peer.small_path if workload.small else "") or peer.path
                 load = Load(url + path, peer.write(request), JSON)
                 self.timed(peer.title, workload, load, repeat)
-                if peer.name == OURS:
-                    query = f"?losses={','.join(LOSSES)}"
-                    query += "&gradients=true" * workload.gradients
-                    load = Load(url + path + query, arrow_body(request), ARROW)
-                    self.timed(f"{peer.title}, Arrow", workload, load, repeat)
+                if peer.takes_arrow:
+                    load = arrow_load(url + path, request)
+                    self.timed(peer.title + AS_ARROW, workload, load, repeat)
 
     def run(self, peers: list[Peer], repeats: int) -> None:
         failed: set[str] = set()
@@ -446,8 +470,8 @@ class Comparison:
                 title=f"{workload.title} ({size:.2g} MB of JSON)",
             )  # fmt: skip
             rows = self.rows[workload.title]
-            ours = rows[PEERS[0].title].runs
             for title, seen in rows.items():
+                ours = rows[PEERS[0].title + AS_ARROW * title.endswith(AS_ARROW)].runs
                 if seen.runs:
                     runs = seen.runs.values()
                     table.add_row(

@@ -1,10 +1,11 @@
-"""Runs every benchmark, shows its tables and writes them to bench/results.md.
+"""Runs benchmarks, all unless some are named, and writes their tables into bench/results.md.
 
 python bench/run.py [name ...]
 """
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -19,7 +20,14 @@ PARTS = {
     "libraries": ["libraries.py"],
     "json": ["json_path.py"],
     "http": ["http_paths.py"],
+    "small": ["small.py"],
 }
+INTRODUCTION = """# Measured
+
+Printed by `make bench`; `python bench/run.py NAME` prints one section anew. Ratios are taken within
+one run, interleaved, and are what to read; absolute times depend on the machine and on what else it
+did.
+"""
 PACKAGES = ("torch", "numba", "numpy", "pyarrow", "orjson", "fastapi", "starlette", "uvicorn")
 
 
@@ -39,24 +47,16 @@ def machine() -> str:
 
 def main() -> None:
     wanted = sys.argv[1:] or list(PARTS)
-    today = datetime.now(UTC).date()
-    report = [
-        "# Measured",
-        "",
-        f"Printed by `make bench` on {today}.",
-        "Ratios are taken within one run, interleaved, and are what to read; absolute times depend",
-        "on the machine and on what else it did.",
-        "",
-        machine(),
-    ]
+    results = HERE / "results.md"
+    sections = dict(re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^## |\Z)", results.read_text()))
     for name in wanted:
         command = [sys.executable, str(HERE / PARTS[name][0]), *PARTS[name][1:]]
         shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         print(shown, flush=True)
-        lines = [line.rstrip() for line in shown.splitlines()]
-        report += ["", f"## {name}", "", "```", *lines, "```"]
-    if wanted == list(PARTS):
-        (HERE / "results.md").write_text("\n".join(report) + "\n")
+        tables = "\n".join(line.rstrip() for line in shown.splitlines())
+        sections[name] = f"{datetime.now(UTC).date()}, {machine()}\n\n```\n{tables}\n```"
+    parts = [f"\n## {name}\n\n{sections[name].strip()}\n" for name in PARTS if name in sections]
+    results.write_text(INTRODUCTION + "".join(parts))
 
 
 if __name__ == "__main__":
