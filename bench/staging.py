@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core import Ragged, ScoreOptions
-from service.engine.worker import DeviceWorker, Piece
+from service.engine.worker import DeviceWorker, Slice
 
 LENGTH = 96
 
@@ -53,12 +53,12 @@ def ceilings(repeats: int) -> tuple[float, float, float]:
     return incoming, outgoing, within
 
 
-def in_turn(worker: DeviceWorker, batches: list[list[Piece]]) -> None:
+def in_turn(worker: DeviceWorker, batches: list[list[Slice]]) -> None:
     for pieces in batches:
-        worker.score(pieces)
+        worker.begin(pieces).finish()
 
 
-def overlapping(worker: DeviceWorker, batches: list[list[Piece]]) -> None:
+def overlapping(worker: DeviceWorker, batches: list[list[Slice]]) -> None:
     flying: deque = deque()
     for pieces in batches:
         flying.append(worker.begin(pieces))
@@ -67,9 +67,9 @@ def overlapping(worker: DeviceWorker, batches: list[list[Piece]]) -> None:
     flying.popleft().finish()
 
 
-def piece(series: int, dtype: torch.dtype, options: ScoreOptions) -> Piece:
+def piece(series: int, dtype: torch.dtype, options: ScoreOptions) -> Slice:
     made = (torch.randn(series * LENGTH, dtype=dtype) for _ in range(2))
-    return Piece(*(Ragged.from_lengths(side, [LENGTH] * series) for side in made), options)
+    return Slice(*(Ragged.from_lengths(side, [LENGTH] * series) for side in made), options)
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from service.http.problems import problem_of
 from service.http.routes import build_router
 from service.http.score import ScoreEndpoint
 from service.http.unmatched import HeadMiddleware, answer_unmatched
+from service.limits.budget import QueueQuota
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import Tracing
@@ -75,10 +76,7 @@ def create_app(
 
 def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | None) -> Engine:
     """Return an engine in this process."""
-    policy = BatchPolicy(
-        batch_elements=settings.batch_elements,
-        max_queued_elements=settings.max_queued_elements,
-    )
+    policy = BatchPolicy(batch_elements=settings.batch_elements)
     worker = worker or DeviceWorker(choose_device(settings.device))
     on_cpu = worker.device.type == "cpu"
     watch_device(metrics, worker)
@@ -87,7 +85,8 @@ def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | No
         idle_inline_elements=settings.idle_inline_elements if on_cpu else 0,
         hung_s=settings.hung_s,
     )
-    return Engine(worker, policy, metrics.observe_batch, limits)
+    quota = QueueQuota(settings.max_queued_elements)
+    return Engine(worker, policy, metrics.observe_batch, limits, quota)
 
 
 def watch_device(metrics: Metrics, worker: DeviceWorker) -> None:
@@ -127,7 +126,7 @@ def assemble(
     )
     app.add_middleware(HeadMiddleware)
     score = ScoreEndpoint(engine, settings)
-    metrics.watched.watch_room(lambda: score.room.held_bytes, settings.max_open_bytes)
+    metrics.watched.watch_room(lambda: score.memory.held, settings.max_open_bytes)
     app.router.routes.append(Route("/score", score, methods=["POST"]))
     app.include_router(build_router(engine, metrics))
     keys = Keys.of(settings)

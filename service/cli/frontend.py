@@ -17,6 +17,7 @@ from service.cli.serve import run_server
 from service.codecs import json_ordinary
 from service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
 from service.http import body
+from service.limits.budget import QueueQuota
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.shared import take_seat
@@ -122,7 +123,7 @@ def main() -> None:
     scores = may_score and choose_device(settings.device).type == "cpu"
     engine = SupervisedEngine(
         memory,
-        settings.max_queued_elements + settings.batch_elements,  # with what is on the device
+        QueueQuota(settings.max_queued_elements + settings.batch_elements),  # and on the device
         metrics.observe_batch,
         build_engine(settings, metrics, None) if scores else None,
     )

@@ -5,55 +5,54 @@ allowed, of which only what is written costs memory; so there is no growing, and
 stream is believed.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 
 from service.errors import TooLargeError, UnreadableError
 
+_FIRST_STEP = 1 << 16
 
-class Decompression:
-    """One body on its way out of its coding, as far as it was asked to go.
+
+def decompress(
+    body: memoryview, coding: str, limit: int, reserve: Callable[[int], None]
+) -> memoryview:
+    """Return a body without its content coding.
+
+    Its memory is reserved in steps, each as large as all before it: few bytes may become many.
 
     Args:
         body: The compressed bytes.
         coding: ``gzip`` or ``zstd``.
         limit: The most bytes that may come out.
+        reserve: Called with a number of bytes before they are written; may raise.
+
+    Raises:
+        TooLargeError: If more than the limit comes out.
+        UnreadableError: If the body is damaged, cut short, or followed by something else.
     """
+    stream = pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(body)), coding)
+    buffer = memoryview(np.empty(limit, np.uint8))  # type: ignore[arg-type]
+    filled = end = 0
 
-    def __init__(self, body: memoryview, coding: str, limit: int) -> None:
-        self._coding, self._limit = coding, limit
-        self._stream = pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(body)), coding)
-        self._buffer = memoryview(np.empty(limit, np.uint8))  # type: ignore[arg-type]
-        self._filled = 0
-
-    @property
-    def output(self) -> memoryview:
-        """What came out so far."""
-        return self._buffer[: self._filled]
-
-    def advance(self, size: int) -> bool:
-        """Decompress, without the GIL, up to ``size`` bytes in all; tell whether that was all.
-
-        Raises:
-            TooLargeError: If more than the limit comes out.
-            UnreadableError: If the body is damaged, cut short, or followed by something else.
-        """
-        end = min(size, self._limit)
-        while self._filled < end:
-            count = self._read_into(self._buffer[self._filled : end])
-            if not count:
-                return True
-            self._filled += count
-        if end < self._limit:
-            return False
-        if self._read_into(memoryview(bytearray(1))):
-            raise TooLargeError(
-                f"the decompressed body is over the {self._limit} bytes that this server takes"
-            )
-        return True
-
-    def _read_into(self, buffer: memoryview) -> int:
+    def read_into(space: memoryview) -> int:
         try:
-            return int(self._stream.readinto(buffer))
+            return int(stream.readinto(space))  # without the GIL
         except (OSError, pa.ArrowException) as error:
-            raise UnreadableError(f"the body is not whole {self._coding}: {error}") from error
+            raise UnreadableError(f"the body is not whole {coding}: {error}") from error
+
+    while end < limit:
+        step = min(max(end, _FIRST_STEP), limit - end)
+        reserve(step)
+        end += step
+        while filled < end:
+            count = read_into(buffer[filled:end])
+            if not count:
+                return buffer[:filled]
+            filled += count
+    if read_into(memoryview(bytearray(1))):
+        raise TooLargeError(
+            f"the decompressed body is over the {limit} bytes that this server takes"
+        )
+    return buffer

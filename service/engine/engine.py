@@ -18,23 +18,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from core import Ragged, ScoreOptions, Scores
-from service.engine.drain import DrainRate
 from service.engine.job import Job, deliver, failure
 from service.engine.policy import BatchPolicy, Span
 from service.engine.scorer import Answer, Limits
-from service.engine.worker import DeviceLostError, DeviceWorker, Pending, Piece
+from service.engine.worker import Batch, DeviceLostError, DeviceWorker, Slice
 from service.errors import DeadlineError, OverloadedError, ScoringError
+from service.limits.budget import QueueQuota
 from service.telemetry.current import TRACEPARENT
 
 log = logging.getLogger(__name__)
 
 _DEFAULTS = Limits()
-_LOOK_S, _ABANDONED_S = 0.01, 1
+_POLL_S, _ABANDONED_S = 0.01, 1
 _TOO_LATE = "the request still waited for the device"
 
-
-_Flight = tuple[list[tuple[Span, Job]], Pending, float]
-"""What is scored, on its way, and when it began."""
+BatchObserver = Callable[[int, int, float], None]
+"""Called with the slices, elements and seconds of a batch, for metrics."""
+_Flight = tuple[list[tuple[Span, Job]], Batch, float]
+"""Spans with their jobs, their batch on the device, and when it began."""
 _Settled = tuple[int, Job, Answer | Exception]
 
 
@@ -44,19 +45,23 @@ class Engine:
     Args:
         worker: Owns the device.
         policy: Decides what is scored next.
-        on_batch: Called with each batch and its seconds, for metrics; on the worker thread, or
-            on the event loop for a request that is scored there.
+        on_batch: Called with each batch; on the worker thread, or on the event loop for a request
+            that is scored there.
         limits: How large is small, and how long is too long.
+        quota: The elements that may be queued or on the device; None where the callers have
+            their own quotas.
     """
 
     def __init__(
         self,
         worker: DeviceWorker,
         policy: BatchPolicy,
-        on_batch: Callable[[Sequence[Span], float], None] = lambda _batch, _seconds: None,
+        on_batch: BatchObserver = lambda _slices, _elements, _seconds: None,
         limits: Limits = _DEFAULTS,
+        quota: QueueQuota | None = None,
     ) -> None:
         self._worker = worker
+        self._quota = quota
         self._policy = policy
         self._on_batch = on_batch
         self._limits = limits
@@ -64,7 +69,6 @@ class Engine:
         """Called after ``on_batch`` with the trace of each request, elements and seconds."""
         self._busy_since = math.inf
         self._exhausted = 0
-        self._drain = DrainRate()
         self._work = threading.Condition()  # on a lock that its holder may take again
         self._jobs: dict[int, Job] = {}
         self._numbers = itertools.count()
@@ -117,12 +121,12 @@ class Engine:
             wanted = now if self._jobs else wanted
             if now - wanted > _ABANDONED_S:
                 break
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
-    def score_at_once(
+    def score_inline(
         self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
     ) -> Answer | None:
-        """Score a small request here and now, alone; None if it is one to ``submit``.
+        """Score a small request on the calling thread, alone; None if it is one to ``submit``.
 
         Args:
             prediction: One side.
@@ -141,12 +145,12 @@ class Engine:
         self._check_ready()
         started = time.monotonic()
         try:
-            result = self._worker.score_one(Piece(prediction, target, options))
+            result = self._worker.score(Slice(prediction, target, options))
         except DeviceLostError as error:
             self._lost, self._running = True, False
             raise failure(error) from error
         seconds = time.monotonic() - started
-        self._on_batch([Span(-1, 0, len(prediction), elements, waited=0.0)], seconds)
+        self._on_batch(1, elements, seconds)
         if isinstance(result, Exception):
             raise failure(result)
         return Answer(result, compute_s=seconds)
@@ -159,12 +163,13 @@ class Engine:
         if self.hung:
             raise OverloadedError("the device does not answer", 30, reason="device-lost")
 
-    def submit(  # noqa: PLR0913 - the last two are the remote worker's
+    def submit(  # noqa: PLR0913 - the last three are the remote worker's
         self,
         prediction: Ragged,
         target: Ragged,
         options: ScoreOptions,
         *,
+        client: str = "",
         deadline: float = math.inf,
         alone: bool = False,
         watch: Callable[[bool], None] | None = None,
@@ -178,6 +183,7 @@ class Engine:
             prediction: One side.
             target: The other.
             options: What to compute.
+            client: Whose share of the queue it takes.
             deadline: When ``time.monotonic`` says so, what has not been scored never is, and the
                 future fails with ``DeadlineError``, at the latest when the device is free.
             alone: Whether nothing else may be on the device beside it.
@@ -186,6 +192,7 @@ class Engine:
             traceparent: The request's span, if not that of the request being served here.
 
         Raises:
+            OverShareError: If the client's other requests fill most of the queue.
             OverloadedError: If the queue is full, the engine is not running or the device hangs.
         """
         self._check_ready()
@@ -202,15 +209,21 @@ class Engine:
         with self._work:
             if not self._running:  # the worker may have died since
                 raise OverloadedError("the service is stopping", reason="not-ready")
+            if self._quota is not None:
+                self._quota.take(client, prediction.elements)
             now = time.monotonic()
-            if not self._policy.admit(number, offsets, now=now, deadline=deadline, alone=alone):
-                after = self._drain.seconds_for(self._policy.queued_elements, now=now)
-                raise OverloadedError(
-                    "the queue is full; try again later", after, reason="queue-full"
-                )
+            self._policy.admit(number, offsets, now=now, deadline=deadline, alone=alone)
             self._jobs[number] = job
             self._work.notify()
-        future.add_done_callback(lambda done: self._withdraw(number) if done.cancelled() else None)
+        elements = prediction.elements  # and not the job, whose body would stay as long
+
+        def finish(done: asyncio.Future[Answer]) -> None:
+            if self._quota is not None:
+                self._quota.release(client, elements)
+            if done.cancelled():
+                self._withdraw(number)
+
+        future.add_done_callback(finish)
         return future
 
     def _withdraw(self, number: int) -> None:
@@ -251,28 +264,26 @@ class Engine:
         if not live:
             return []
         for _, job in live:
-            job.tell(on_device=True)
-        pending = self._worker.begin([job.piece(span) for span, job in live])
-        return [(live, pending, started)]
+            job.notify(on_device=True)
+        batch = self._worker.begin([job.slice(span) for span, job in live])
+        return [(live, batch, started)]
 
     def _finish(self, flight: _Flight) -> list[_Settled]:
         """Finish a batch; return the requests that it completed or failed."""
-        scored, pending, started = flight
-        results = pending.finish()
+        scored, batch, started = flight
+        results = batch.finish()
         for _, job in scored:
-            job.tell(on_device=False)
-        now = time.monotonic()
-        seconds = now - started
+            job.notify(on_device=False)
+        seconds = time.monotonic() - started
+        elements = sum(span.elements for span, _ in scored)
         with self._work:
-            self._drain.drained(sum(span.elements for span, _ in scored), now=now)
             if self._worker.exhausted > self._exhausted:  # at the begin or since
                 self._policy.shrink()
             else:
                 self._policy.recover()
             self._exhausted = self._worker.exhausted
-        self._on_batch([span for span, _ in scored], seconds)
+        self._on_batch(len(scored), elements, seconds)
         if self.on_traced is not None:
-            elements = sum(span.elements for span, _ in scored)
             self.on_traced([job.traceparent for _, job in scored], elements, seconds)
         collected = [
             (span.request, job, job.collect(span, result, seconds))

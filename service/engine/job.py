@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from core import Ragged, ScoreOptions, Scores
 from service.engine.policy import Span
 from service.engine.scorer import Answer
-from service.engine.worker import Piece
+from service.engine.worker import Slice
 from service.errors import ScoringError
 
 
@@ -24,7 +24,7 @@ class Job:
         parts: The scores of consecutive series so far.
         queue_s: Seconds from admission to the first batch.
         compute_s: Seconds in batches.
-        watch: Told whether the request is on the device.
+        watch: Notified whether the request is on the device.
         traceparent: Its span, if it is traced.
     """
 
@@ -39,13 +39,13 @@ class Job:
     watch: Callable[[bool], None] | None = None
     traceparent: str | None = None
 
-    def piece(self, span: Span) -> Piece:
-        """Return some of its series, for the device."""
+    def slice(self, span: Span) -> Slice:
+        """Return the series of a span, for the device."""
         cut = span.start, span.stop
-        return Piece(self.prediction.slice(*cut), self.target.slice(*cut), self.options)
+        return Slice(self.prediction.slice(*cut), self.target.slice(*cut), self.options)
 
-    def tell(self, *, on_device: bool) -> None:
-        """Tell whoever watches whether it is on the device."""
+    def notify(self, *, on_device: bool) -> None:
+        """Notify the watcher whether it is on the device."""
         if self.watch is not None:
             self.watch(on_device)
 
@@ -66,12 +66,12 @@ class Job:
 
 
 def failure(error: Exception) -> ScoringError:
-    """Return what a client is told of an error of the device."""
+    """Return the error that a client gets for an error of the device."""
     return ScoringError(f"the device could not score it: {type(error).__name__}")
 
 
 def deliver(answers: Sequence[tuple[asyncio.Future[Answer], Answer | Exception]]) -> None:
-    """Resolve futures, on the event loop; whoever does not wait any more gets nothing."""
+    """Resolve futures, on the event loop, but for those that were cancelled."""
     for future, answer in answers:
         if future.done():
             continue

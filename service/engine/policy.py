@@ -56,25 +56,21 @@ class BatchPolicy:
 
     Args:
         batch_elements: The budget of a batch. A single series may exceed it, alone.
-        max_queued_elements: How much may wait; ``admit`` refuses beyond it.
 
     Example:
-        >>> policy = BatchPolicy(batch_elements=4, max_queued_elements=100)
+        >>> policy = BatchPolicy(batch_elements=4)
         >>> policy.admit(1, [0, 3, 6, 9], now=0.0)
-        True
         >>> policy.admit(2, [0, 1], now=0.0)
-        True
         >>> [(s.request, s.start, s.stop) for s in policy.next_batch(now=0.5)]
         [(1, 0, 1)]
         >>> [(s.request, s.start, s.stop) for s in policy.next_batch(now=1.0)]
         [(2, 0, 1), (1, 1, 2)]
     """
 
-    def __init__(self, *, batch_elements: int, max_queued_elements: int) -> None:
-        if batch_elements < 1 or max_queued_elements < 1:
-            raise ValueError("both limits must be positive")
+    def __init__(self, *, batch_elements: int) -> None:
+        if batch_elements < 1:
+            raise ValueError("batch_elements must be positive")
         self._most_elements = self._batch_elements = batch_elements
-        self._max_queued_elements = max_queued_elements
         self._queue: OrderedDict[int, _Waiting] = OrderedDict()
         self._queued_elements = 0
         self._deadlines: list[tuple[float, int]] = []
@@ -89,11 +85,6 @@ class BatchPolicy:
         """How many elements wait."""
         return self._queued_elements
 
-    @property
-    def queued_requests(self) -> int:
-        """How many requests have series that wait."""
-        return len(self._queue)
-
     def admit(
         self,
         request: int,
@@ -102,8 +93,8 @@ class BatchPolicy:
         now: float,
         deadline: float = math.inf,
         alone: bool = False,
-    ) -> bool:
-        """Queue a request, or return False if it would overfill the queue.
+    ) -> None:
+        """Queue a request.
 
         Args:
             request: A number that no waiting request has.
@@ -113,16 +104,13 @@ class BatchPolicy:
             alone: Whether it may share no batch.
         """
         waiting = _Waiting(offsets, now, alone)
-        if self._queued_elements + waiting.elements > self._max_queued_elements:
-            return False
         self._queue[request] = waiting
         self._queued_elements += waiting.elements
         if deadline < math.inf:
             heappush(self._deadlines, (deadline, request))
             if len(self._deadlines) > 2 * len(self._queue) + _KEPT:  # most are answered
-                self._deadlines = [one for one in self._deadlines if one[1] in self._queue]
+                self._deadlines = [entry for entry in self._deadlines if entry[1] in self._queue]
                 heapify(self._deadlines)
-        return True
 
     def withdraw(self, request: int) -> None:
         """Forget what still waits of a request; nothing happens if nothing does."""
@@ -158,13 +146,13 @@ class BatchPolicy:
                 those behind it too.
         """
         batch: list[Span] = []
-        room = self._batch_elements
+        budget = self._batch_elements
         while self._queue:
             request, waiting = next(iter(self._queue.items()))
             if waiting.alone and (batch or not idle):
                 break
             start, offsets = waiting.next_series, waiting.offsets
-            stop = bisect_right(offsets, offsets[start] + room, lo=start) - 1
+            stop = bisect_right(offsets, offsets[start] + budget, lo=start) - 1
             if stop <= start:
                 if batch:
                     break
@@ -172,7 +160,7 @@ class BatchPolicy:
             elements = offsets[stop] - offsets[start]
             waited = now - waiting.admitted
             batch.append(Span(request, start, stop, elements, waited, waiting.alone))
-            room -= elements
+            budget -= elements
             self._queued_elements -= elements
             if stop < len(offsets) - 1:
                 waiting.next_series = stop

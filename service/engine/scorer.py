@@ -28,7 +28,7 @@ class Limits:
     """What an engine goes by.
 
     Attributes:
-        inline_elements: The largest request that ``score_at_once`` takes. On a CPU that is quicker
+        inline_elements: The largest request that ``score_inline`` takes. On a CPU that is quicker
             than to wake a thread, which then contends for the interpreter; on another device it
             must be 0.
         idle_inline_elements: The same where no other request is under way, so that nobody waits
@@ -62,10 +62,10 @@ class Scorer(Protocol):
     async def stop(self) -> None:
         """Refuse new requests and finish the admitted ones."""
 
-    def score_at_once(
+    def score_inline(
         self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
     ) -> Answer | None:
-        """Score a small request here and now; None if it is one to ``submit``."""
+        """Score a small request on the calling thread; None if it is one to ``submit``."""
 
     def submit(
         self,
@@ -73,6 +73,7 @@ class Scorer(Protocol):
         target: Ragged,
         options: ScoreOptions,
         *,
+        client: str = "",
         deadline: float = math.inf,
     ) -> asyncio.Future[Answer]:
         """Queue a request; cancelling the future withdraws it."""

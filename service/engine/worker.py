@@ -23,7 +23,7 @@ class DeviceLostError(Exception):
     """The device cannot even score a batch of ones: nothing more is to be expected of it."""
 
 
-class Piece(NamedTuple):
+class Slice(NamedTuple):
     """Consecutive series of one request, with what the device needs to score them."""
 
     prediction: Ragged
@@ -51,7 +51,7 @@ def device_memory(device: torch.device) -> dict[str, int]:
     return {"allocated": allocated, "reserved": reserved, "free": free, "total": total}
 
 
-class Begun(Protocol):
+class Started(Protocol):
     """Scores that are on their way."""
 
     @property
@@ -62,14 +62,12 @@ class Begun(Protocol):
         """Return the scores; raises if the device failed."""
 
 
-class _Scored:
-    done = True
-
-    def __init__(self, scores: Scores) -> None:
-        self._scores = scores
+class _Computed(NamedTuple):
+    scores: Scores
+    done: bool = True
 
     def finish(self) -> Scores:
-        return self._scores
+        return self.scores
 
 
 class DeviceWorker:
@@ -106,96 +104,90 @@ class DeviceWorker:
             warm_up(self.device)
         self._score_ones()
 
+    def score(self, part: Slice) -> Scores | Exception:
+        """Score one slice alone.
+
+        Raises:
+            DeviceLostError: If the device fails whatever it is given.
+        """
+        return self._finish([part], self._start([part]))[0]
+
+    def begin(self, slices: Sequence[Slice]) -> "Batch":
+        """Start to score slices, which with staging need not be scored when this returns.
+
+        Slices that agree in options and dtype share one kernel call.
+        """
+        alike: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
+        for i, part in enumerate(slices):
+            alike[part.options, part.prediction.dtype].append(i)
+        groups = ((places, [slices[i] for i in places]) for places in alike.values())
+        return Batch(
+            [(places, group, self._start(group)) for places, group in groups], self._finish
+        )
+
     def _score_ones(self) -> None:
         for dtype in (torch.float32, torch.float64):
             ragged = Ragged.from_lengths(torch.ones(2, dtype=dtype), [1, 1])
-            self._start([Piece(ragged, ragged, ScoreOptions(gradients=True))]).finish()
+            self._launch([Slice(ragged, ragged, ScoreOptions(gradients=True))]).finish()
 
-    def score(self, pieces: Sequence[Piece]) -> list[Scores | Exception]:
-        """Score pieces together; one that fails gets its exception and spoils no other.
-
-        Raises:
-            DeviceLostError: If the device fails whatever it is given.
-        """
-        return self.begin(pieces).finish()
-
-    def score_one(self, piece: Piece) -> Scores | Exception:
-        """Score one piece alone; raises as ``score`` does."""
-        return self.score_group([piece])[0]
-
-    def score_group(self, group: Sequence[Piece]) -> Sequence[Scores | Exception]:
-        """Score pieces that agree in options and dtype; raises as ``score`` does."""
-        scored = self.finish_group(group, self.begin_group(group))
-        return self.score_again(group, scored) if isinstance(scored, Exception) else scored
-
-    def score_again(self, group: Sequence[Piece], error: Exception) -> Sequence[Scores | Exception]:
-        """Score in halves what failed together: to find whose fault it is, or to need less memory.
-
-        Raises:
-            DeviceLostError: If the device fails whatever it is given.
-        """
-        if len(group) > 1:
-            half = len(group) // 2
-            return [*self.score_group(group[:half]), *self.score_group(group[half:])]
-        piece = group[0]
-        if isinstance(error, _EXHAUSTED) and len(piece.prediction) > 1:
-            parts = [self.score_one(part) for part in _halves(piece)]
-            failed = next((part for part in parts if isinstance(part, Exception)), None)
-            return [failed or Scores.cat([part for part in parts if isinstance(part, Scores)])]
+    def _start(self, group: Sequence[Slice]) -> Started | Exception:
         try:
-            self._score_ones()
-        except Exception as lost:
-            raise DeviceLostError(f"{self.device} fails whatever it is given") from lost
-        return [error]
-
-    def begin(self, pieces: Sequence[Piece]) -> "Pending":
-        """Start to score pieces, which with staging need not be scored when this returns.
-
-        Pieces that agree in options and dtype share one kernel call.
-        """
-        alike: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
-        for i, piece in enumerate(pieces):
-            alike[piece.options, piece.prediction.dtype].append(i)
-        groups = ((places, [pieces[i] for i in places]) for places in alike.values())
-        return Pending(self, [(places, group, self.begin_group(group)) for places, group in groups])
-
-    def begin_group(self, group: Sequence[Piece]) -> Begun | Exception:
-        """Start to score pieces that agree in options and dtype."""
-        try:
-            return self._start(group)
+            return self._launch(group)
         except Exception as error:  # noqa: BLE001 - whatever it is, one group fails of it
             return self._failed(group, error)
 
-    def finish_group(
-        self, group: Sequence[Piece], begun: Begun | Exception
-    ) -> list[Scores] | Exception:
-        """Return the scores of each piece, or why there are none."""
-        if isinstance(begun, Exception):
-            return begun
-        try:
-            return _cut(begun.finish(), group)
-        except Exception as error:  # noqa: BLE001 - whatever it is, one group fails of it
-            return self._failed(group, error)
-
-    def _start(self, group: Sequence[Piece]) -> Begun:
-        predictions = [piece.prediction for piece in group]
-        targets = [piece.target for piece in group]
+    def _launch(self, group: Sequence[Slice]) -> Started:
+        """Start to score slices that agree in options and dtype, in one kernel call."""
+        predictions = [part.prediction for part in group]
+        targets = [part.target for part in group]
         options = group[0].options
         if self._staging is not None:
             return self._staging.begin(predictions, targets, self._kernel, options)
         prediction, target = Ragged.cat(predictions), Ragged.cat(targets)
         if takes_arrays(self._kernel):
             sides = prediction.array, target.array
-            return _Scored(self._kernel(*sides, prediction.edges, options))
+            return _Computed(self._kernel(*sides, prediction.edges, options))
         p, y = prediction.values, target.values
         on_cpu = self.device.type == "cpu"  # a copy that does nothing still costs
         if not on_cpu:
             p, y = p.to(self.device), y.to(self.device)
         scores = self._kernel(p, y, prediction.offsets, options)
-        return _Scored(scores if on_cpu else scores.to("cpu"))
+        return _Computed(scores if on_cpu else scores.to("cpu"))
 
-    def _failed(self, group: Sequence[Piece], error: Exception) -> Exception:
-        log.error("scoring %d pieces failed on %s", len(group), self.device, exc_info=error)
+    def _finish(
+        self, group: Sequence[Slice], started: Started | Exception
+    ) -> Sequence[Scores | Exception]:
+        """Return the scores of each slice; one that fails gets its exception and spoils no other.
+
+        Raises:
+            DeviceLostError: If the device fails whatever it is given.
+        """
+        if isinstance(started, Exception):
+            return self._retry(group, started)
+        try:
+            return _cut(started.finish(), group)
+        except Exception as error:  # noqa: BLE001 - whatever it is, one group fails of it
+            return self._retry(group, self._failed(group, error))
+
+    def _retry(self, group: Sequence[Slice], error: Exception) -> Sequence[Scores | Exception]:
+        """Score in halves what failed together: to find the culprit, or to need less memory."""
+        if len(group) > 1:
+            middle = len(group) // 2
+            halves = group[:middle], group[middle:]
+            return [result for half in halves for result in self._finish(half, self._start(half))]
+        (part,) = group
+        if isinstance(error, _EXHAUSTED) and len(part.prediction) > 1:
+            parts = [self.score(half) for half in _halves(part)]
+            failed = next((half for half in parts if isinstance(half, Exception)), None)
+            return [failed or Scores.cat([half for half in parts if isinstance(half, Scores)])]
+        try:
+            self._score_ones()
+        except Exception as lost:
+            raise DeviceLostError(f"{self.device} fails whatever it is given") from lost
+        return [error]
+
+    def _failed(self, group: Sequence[Slice], error: Exception) -> Exception:
+        log.error("scoring %d slices failed on %s", len(group), self.device, exc_info=error)
         if isinstance(error, _EXHAUSTED):
             self.exhausted += 1
             if self.device.type == "cuda":
@@ -203,50 +195,52 @@ class DeviceWorker:
         return error.with_traceback(None)  # its frames would keep the tensors alive
 
 
-class Pending:
-    """A batch that has begun."""
+class Batch:
+    """Slices that are being scored, in groups that share a kernel call."""
 
     def __init__(
         self,
-        worker: DeviceWorker,
-        groups: list[tuple[list[int], Sequence[Piece], Begun | Exception]],
+        groups: Sequence[tuple[Sequence[int], Sequence[Slice], Started | Exception]],
+        finish: Callable[[Sequence[Slice], Started | Exception], Sequence[Scores | Exception]],
     ) -> None:
-        self._worker = worker
         self._groups = groups
+        self._finish = finish
 
     @property
     def done(self) -> bool:
         """Whether ``finish`` would not wait for the device."""
-        return all(isinstance(begun, Exception) or begun.done for *_, begun in self._groups)
+        return all(isinstance(started, Exception) or started.done for *_, started in self._groups)
 
     def finish(self) -> list[Scores | Exception]:
-        """Return the scores in the order of the pieces; call it once."""
+        """Return the scores in the order of the slices; call it once.
+
+        A slice that fails gets its exception and spoils no other.
+
+        Raises:
+            DeviceLostError: If the device fails whatever it is given.
+        """
         results: dict[int, Scores | Exception] = {}
-        for places, group, begun in self._groups:
-            scored = self._worker.finish_group(group, begun)
-            if isinstance(scored, Exception):
-                results.update(zip(places, self._worker.score_again(group, scored), strict=True))
-            else:
-                results.update(zip(places, scored, strict=True))
+        for places, group, started in self._groups:
+            results.update(zip(places, self._finish(group, started), strict=True))
         return [results[i] for i in range(len(results))]
 
 
-def _halves(piece: Piece) -> tuple[Piece, Piece]:
-    """Cut a piece between two series, as near to the middle of its elements as may be."""
-    prediction, target, options = piece
+def _halves(part: Slice) -> tuple[Slice, Slice]:
+    """Cut a slice between two series, as near to the middle of its elements as may be."""
+    prediction, target, options = part
     edges = prediction.edges
     middle = min(max(int(np.searchsorted(edges, edges[-1] // 2)), 1), len(prediction) - 1)
     cuts = (0, middle), (middle, len(prediction))
-    first, second = (Piece(prediction.slice(*cut), target.slice(*cut), options) for cut in cuts)
+    first, second = (Slice(prediction.slice(*cut), target.slice(*cut), options) for cut in cuts)
     return first, second
 
 
-def _cut(scores: Scores, group: Sequence[Piece]) -> list[Scores]:
+def _cut(scores: Scores, group: Sequence[Slice]) -> list[Scores]:
     if len(group) == 1:
         return [scores]
     cut, series, elements = [], 0, 0
-    for piece in group:
-        ragged = piece.prediction
+    for part in group:
+        ragged = part.prediction
         stop, end = series + len(ragged), elements + ragged.elements
         cut.append(scores.slice(slice(series, stop), slice(elements, end)))
         series, elements = stop, end

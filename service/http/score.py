@@ -14,21 +14,18 @@ from starlette.types import Receive, Scope, Send
 
 from core import Scores
 from service.codecs import arrow, json, long
-from service.codecs.compression import Decompression
-from service.codecs.ipc import StreamCheck
-from service.codecs.long import LongTable
+from service.codecs.compression import decompress
 from service.codecs.options import columns_from_query, options_from_query
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Scorer
 from service.errors import DeadlineError, Faults, FieldError, InvalidError, ServiceError
 from service.http.body import Pace, receive_body
 from service.http.context import Context, context_of
-from service.http.negotiation import FORMATS, negotiate
-from service.http.places import Places
+from service.http.negotiation import FORMATS, Formats, negotiate
 from service.http.problems import problem_of
-from service.http.room import Hold, Room
 from service.http.sizes import added_bytes, encoded_bytes
 from service.http.threads import Threads
+from service.limits.budget import MemoryBudget, Reservation
 from service.settings import Settings
 from service.telemetry.requests import Scored
 
@@ -36,7 +33,7 @@ _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _INLINE_BYTES = 1 << 16
 """JSON below this is read and written on the event loop; a hand-off to a thread costs more."""
 _ARROW_IS_CHEAPER = 32
-"""Times as cheap to write as JSON of its size."""
+"""Times as cheap to read and write as JSON of its size."""
 _SENT_AT_ONCE = 1 << 19
 """One write holds the event loop for as long as it takes to copy."""
 
@@ -50,17 +47,16 @@ class ScoreEndpoint:
         self._pace = Pace(settings.body_timeout_s, settings.min_body_bytes_per_s)
         self._open = 0
         self._threads = Threads()
-        self._places = Places(settings.max_queued_elements)
-        self.room = Room(settings.max_open_bytes)
+        self.memory = MemoryBudget(settings.max_open_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         context = context_of(scope)
         context.route = "/score"
-        with self.room.hold(context.client) as hold:
+        with self.memory.reservation(context.client) as reservation:
             self._open += 1
             try:
-                format_, chunks = await self._in_time(scope, receive, context, hold)
+                format_, chunks = await self._in_time(scope, receive, context, reservation)
             except ServiceError as error:
                 context.reason = error.reason
                 answer = problem_of(error, context.request_id)(scope, receive, send)
@@ -71,7 +67,7 @@ class ScoreEndpoint:
             await answer
 
     async def _in_time(
-        self, scope: Scope, receive: Receive, context: Context, hold: Hold
+        self, scope: Scope, receive: Receive, context: Context, reservation: Reservation
     ) -> tuple[str, list[memoryview]]:
         """Return the format and the parts of the answer.
 
@@ -81,119 +77,119 @@ class ScoreEndpoint:
         seconds = _timeout_ms(context, self._settings) / 1e3
         try:
             async with asyncio.timeout(seconds) as timeout:
-                return await self._answer(scope, receive, context, hold, time.monotonic() + seconds)
+                return await self._answer(
+                    scope, receive, context, reservation, time.monotonic() + seconds
+                )
         except TimeoutError:
             if not timeout.expired():
                 raise
             raise DeadlineError(f"the answer was not there after {seconds:g} s") from None
 
     async def _answer(
-        self, scope: Scope, receive: Receive, context: Context, hold: Hold, deadline: float
+        self,
+        scope: Scope,
+        receive: Receive,
+        context: Context,
+        reservation: Reservation,
+        deadline: float,
     ) -> tuple[str, list[memoryview]]:
         formats = negotiate(context.headers)
-        is_json = formats.request == "json"
-        context.format = hold.kind = formats.request
+        context.format = reservation.kind = formats.request
         query = parse_qsl(scope["query_string"].decode("ascii", "replace"), keep_blank_values=True)
-        if not is_json and any(name == "group_columns" for name, _ in query):
-            hold.kind = "long"
-        settings = self._settings
-        limit = settings.max_json_bytes if is_json else settings.max_body_bytes
-        limit = min(limit, settings.max_body_bytes)
-        body = await receive_body(context.headers, receive, limit, self._pace, hold.receive)
+        if formats.request == "arrow" and any(name == "group_columns" for name, _ in query):
+            reservation.kind = "long"
+        limit = self._body_limit(formats)
+        body = await receive_body(context.headers, receive, limit, self._pace, reservation.receive)
         started = time.perf_counter()
-        if formats.coding != "identity":
-            body = await self._decompress(body, formats.coding, limit, hold)
-        check = None if is_json else arrow.check_of(body, settings.max_body_bytes)
-        here = check is None or arrow.is_quick(body, check)
-        if hold.kind != "arrow":
-            here = here and len(body) <= _INLINE_BYTES
         try:
-            if check is not None and not here:
-                hold.receive(await self._threads.run(hold, check.finish, here=False))
-            request = await self._threads.run(hold, self._decode, body, query, check, here=here)
-            if isinstance(request, LongTable):  # whose memory is known only now
-                hold.reserve(request.key_bytes)
-                hold.reserve(await self._threads.run(hold, request.needed_bytes, here=here))
-                here = here and request.elements <= _INLINE_BYTES
-                request = await self._threads.run(hold, request.request, here=here)
+            request = await self._threads.run(
+                *(reservation, self._decode, body, formats, query, reservation),
+                inline=formats.coding == "identity" and _is_quick(body, formats),
+            )
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
-        encoded = encoded_bytes(request, formats.answer)
-        hold.settle(
-            added_bytes(
-                request,
-                encoded,
-                is_json=is_json,
-                answers_json=formats.answer == "json",
-                is_cut=request.elements > settings.batch_elements,
-            )
-        )
-        answer = self._engine.score_at_once(
+        answer = self._engine.score_inline(
             request.prediction, request.target, request.options, idle=self._open == 1
         )
         if answer is None:
-            with self._places.taken(context.client, request.elements):
-                answer = await self._score(request, receive, deadline)
+            answer = await self._score(request, context.client, receive, deadline)
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
         losses = tuple([spec.name for spec in request.options.losses])
         masked = answer.scores.masked_elements()
         context.scored = Scored(losses, len(request), request.elements, masked)
         started = time.perf_counter()
-        if not is_json and arrow.may_be_missing(request, answer.scores):
-            await self._threads.run(
-                hold, arrow.check_missing, request, here=request.elements <= _INLINE_BYTES
-            )
-        here = encoded <= _INLINE_BYTES * (1 if formats.answer == "json" else _ARROW_IS_CHEAPER)
         chunks = await self._threads.run(
-            *(hold, _encode, request, answer.scores, formats.answer), here=here
+            *(reservation, _encode, request, answer.scores, formats),
+            inline=_is_short(request, formats),
         )
         context.stages["encode"] = time.perf_counter() - started
         return formats.answer, chunks
 
-    async def _decompress(
-        self, body: memoryview, coding: str, limit: int, hold: Hold
-    ) -> memoryview:
-        """Return what a body says, its memory taken step by step: few bytes may become many."""
-        stream = Decompression(body, coding, limit)
-        size, done = 0, False
-        while not done:
-            step = min(max(size, _INLINE_BYTES), limit - size)
-            hold.receive(step)
-            size += step
-            here = len(body) <= _INLINE_BYTES and size <= _INLINE_BYTES
-            done = await self._threads.run(hold, stream.advance, size, here=here)
-        return stream.output
+    def _body_limit(self, formats: Formats) -> int:
+        limit = self._settings.max_body_bytes
+        return min(self._settings.max_json_bytes, limit) if formats.request == "json" else limit
 
     def _decode(
-        self, body: memoryview, query: Sequence[tuple[str, str]], check: StreamCheck | None
-    ) -> ScoreRequest | LongTable:
-        """Read a body: Arrow if there is a check of it."""
+        self,
+        body: memoryview,
+        formats: Formats,
+        query: Sequence[tuple[str, str]],
+        reservation: Reservation,
+    ) -> ScoreRequest:
+        """Read a body, and reserve what it takes before it takes it."""
+        if formats.coding != "identity":
+            body = decompress(body, formats.coding, self._body_limit(formats), reservation.receive)
+        if formats.request == "json":
+            request = self._decode_json(body, query)
+        else:
+            request = self._decode_arrow(body, query, reservation)
+        encoded = encoded_bytes(request, formats.answer)
+        reservation.settle(
+            added_bytes(
+                request,
+                encoded,
+                is_json=formats.request == "json",
+                answers_json=formats.answer == "json",
+                is_cut=request.elements > self._settings.batch_elements,
+            )
+        )
+        return request
+
+    def _decode_json(self, body: memoryview, query: Sequence[tuple[str, str]]) -> ScoreRequest:
         faults = Faults()
-        settings = self._settings
-        if check is None:
-            for name, _ in query:
-                faults.add(f"?{name}", "the options of a JSON request stand in its body")
-            faults.check()
-            return json.decode(body, max_elements=settings.max_elements)
+        for name, _ in query:
+            faults.add(f"?{name}", "the options of a JSON request belong in its body")
+        faults.check()
+        return json.decode(body, max_elements=self._settings.max_elements)
+
+    def _decode_arrow(
+        self, body: memoryview, query: Sequence[tuple[str, str]], reservation: Reservation
+    ) -> ScoreRequest:
+        settings, faults = self._settings, Faults()
+        check = arrow.check_of(body, settings.max_body_bytes)
+        reservation.receive(check.finish())
         options = options_from_query(query, faults)
         columns = columns_from_query(query, faults)
         faults.check()
-        if columns is not None:
-            return long.decode(
-                body, options, columns, check=check, max_elements=settings.max_elements
+        if columns is None:
+            return arrow.decode(
+                body,
+                options,
+                max_bytes=settings.max_body_bytes,
+                max_elements=settings.max_elements,
+                check=check,
             )
-        return arrow.decode(
-            body,
-            options,
-            max_bytes=settings.max_body_bytes,
-            max_elements=settings.max_elements,
-            check=check,
-        )
+        table = long.decode(body, options, columns, check=check, max_elements=settings.max_elements)
+        reservation.reserve(table.key_bytes)
+        reservation.reserve(table.needed_bytes())
+        return table.request()
 
-    async def _score(self, request: ScoreRequest, receive: Receive, deadline: float) -> Answer:
+    async def _score(
+        self, request: ScoreRequest, client: str, receive: Receive, deadline: float
+    ) -> Answer:
         """Await the answer; withdraw the request if the client goes away first."""
         future = self._engine.submit(
-            request.prediction, request.target, request.options, deadline=deadline
+            request.prediction, request.target, request.options, client=client, deadline=deadline
         )
         if future.done():  # no series
             return future.result()
@@ -252,7 +248,25 @@ async def _send(send: Send, format_: str, chunks: Sequence[memoryview]) -> None:
             await asyncio.sleep(0)
 
 
-def _encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryview]:
-    if format_ == "json":
+def _is_quick(body: memoryview, formats: Formats) -> bool:
+    """Tell whether reading a body takes less than handing it to a thread, or hardly more."""
+    if formats.request == "json":
+        return len(body) <= _INLINE_BYTES
+    return len(body) <= _ARROW_IS_CHEAPER * _INLINE_BYTES
+
+
+def _is_short(request: ScoreRequest, formats: Formats) -> bool:
+    """Tell whether writing an answer takes less than handing it to a thread, or hardly more."""
+    encoded = encoded_bytes(request, formats.answer)
+    if formats.answer == "json":
+        return encoded <= _INLINE_BYTES
+    return encoded <= _ARROW_IS_CHEAPER * _INLINE_BYTES
+
+
+def _encode(request: ScoreRequest, scores: Scores, formats: Formats) -> list[memoryview]:
+    """Write an answer, unless elements are missing that must not be."""
+    if formats.request != "json" and arrow.may_be_missing(request, scores):
+        arrow.check_missing(request)
+    if formats.answer == "json":
         return [memoryview(json.encode(request, scores))]
     return arrow.encode(request, scores)

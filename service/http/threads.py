@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from core.cores import available_cores
-from service.http.room import Hold
+from service.limits.budget import Reservation
 
 _T = TypeVar("_T")
 
@@ -25,21 +25,23 @@ class Threads:
         self._executor = ThreadPoolExecutor(_COUNT, thread_name_prefix="codec")
         self._free = asyncio.Semaphore(_COUNT)
 
-    async def run(self, hold: Hold, work: Callable[..., _T], *arguments: object, here: bool) -> _T:
-        """Return what some work returns.
+    async def run(
+        self, reservation: Reservation, work: Callable[..., _T], *arguments: object, inline: bool
+    ) -> _T:
+        """Return the result of some work.
 
         Args:
-            hold: Of the request.
+            reservation: Of the request.
             work: What to call.
             arguments: With what.
-            here: Whether to call it here and now, on the event loop.
+            inline: Whether to call it on the event loop, and not in a thread.
         """
-        if here:
+        if inline:
             return work(*arguments)
         await self._free.acquire()
         future = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
         future.add_done_callback(self._done)
-        hold.until(future)
+        reservation.until(future)
         return await asyncio.shield(future)
 
     def _done(self, future: asyncio.Future[Any]) -> None:

@@ -10,9 +10,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -27,11 +25,6 @@ _COUNTED_TOGETHER = 256
 _SHARED_EVERY_S = 0.25
 _AFTER_FAILURE_S = 10
 _CUT_OFF = ("slow-reader", "slow-body", "lingering", "idle", "half-answered")
-
-
-class _Sized(Protocol):
-    @property
-    def elements(self) -> int: ...
 
 
 class Metrics:
@@ -104,9 +97,9 @@ class Metrics:
         if len(self._answered) >= _COUNTED_TOGETHER:
             self._count()
 
-    def observe_batch(self, spans: Sequence[_Sized], seconds: float) -> None:
+    def observe_batch(self, slices: int, elements: int, seconds: float) -> None:
         """Count one device batch."""
-        self._batches.append((sum([span.elements for span in spans]), len(spans), seconds))
+        self._batches.append((elements, slices, seconds))
         if len(self._batches) >= _COUNTED_TOGETHER:
             self._count()
 

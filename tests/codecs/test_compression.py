@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from service.codecs.compression import Decompression
-from service.errors import TooLargeError, UnreadableError
+from service.codecs import compression
+from service.errors import OverloadedError, TooLargeError, UnreadableError
 
 MEBI = 1 << 20
 TEXT = b'{"series": [{"prediction": [1.5], "target": [2.5]}]}' * 50
@@ -32,9 +32,10 @@ def compress(coding):
 
 
 def decompress(body: bytes, coding: str, limit: int = MEBI) -> bytes:
-    stream = Decompression(memoryview(body), coding, limit)
-    assert stream.advance(limit)
-    return bytes(stream.output)
+    reserved = []
+    found = bytes(compression.decompress(memoryview(body), coding, limit, reserved.append))
+    assert len(found) <= sum(reserved) <= limit
+    return found
 
 
 def test_one_member_or_several(coding, compress):
@@ -49,12 +50,18 @@ def test_a_skippable_frame_of_zstd_is_skipped():
     assert decompress(skippable + zstd(TEXT) + skippable, "zstd") == TEXT
 
 
-def test_in_steps(coding, compress):
-    stream = Decompression(memoryview(compress(TEXT)), coding, MEBI)
-    assert not stream.advance(10)
-    assert bytes(stream.output) == TEXT[:10]
-    assert stream.advance(MEBI)
-    assert bytes(stream.output) == TEXT
+def test_memory_is_reserved_in_steps_before_it_is_taken(coding):
+    reserved = []
+
+    def reserve(size):
+        reserved.append(size)
+        if sum(reserved) > MEBI:
+            raise OverloadedError("full", reason="memory-full")
+
+    with pytest.raises(OverloadedError):
+        compression.decompress(memoryview(gigabyte_of_zeros(coding)), coding, 32 * MEBI, reserve)
+    assert reserved[0] < MEBI
+    assert all(step <= sum(reserved[:i]) for i, step in enumerate(reserved) if i)
 
 
 def test_the_limit_is_exact(coding, compress):

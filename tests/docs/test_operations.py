@@ -45,7 +45,7 @@ SHOWN = {
 
 def test_limits_have_the_defaults_of_the_code():
     from service.codecs.request import MAX_ID_BYTES
-    from service.engine.admission import ALONE
+    from service.limits.fairness import ALONE
 
     shown = {row[1].strip("`"): row[2] for row in rows(LIMITS, "Limits of a request")}
     assert shown.pop("") == f"{MAX_ID_BYTES} bytes"
@@ -106,7 +106,7 @@ def test_log_lines_that_are_quoted_are_written_by_the_code():
         "the device worker died",
         "does not answer",
         "refused with",
-        "pieces failed",
+        "slices failed",
         "torch sees",
         "giving up",
     ):

@@ -24,8 +24,9 @@ from service.engine import engine as module
 from service.engine import worker as device_worker
 from service.engine.remote import Ending, Host, RemoteEngine, SharedMemory
 from service.engine.staging import Staging
-from service.engine.worker import DeviceWorker, Piece
-from service.errors import OverloadedError, ScoringError, ServiceError
+from service.engine.worker import DeviceWorker, Slice
+from service.errors import OverloadedError, OverShareError, ScoringError, ServiceError
+from service.limits.budget import QueueQuota
 
 CPU = torch.device("cpu")
 POISON = 666.0
@@ -102,8 +103,8 @@ async def running(kernel=None, *, batch=10**6, queue=10**6, on_batch=lambda *_: 
         if make_worker is remote:
             engine = await stack.enter_async_context(connected(worker, batch, queue, on_batch))
         else:
-            policy = BatchPolicy(batch_elements=batch, max_queued_elements=queue)
-            engine = Engine(worker, policy, on_batch, Limits(inline_elements=inline))
+            policy, quota = BatchPolicy(batch_elements=batch), QueueQuota(queue)
+            engine = Engine(worker, policy, on_batch, Limits(inline_elements=inline), quota)
             await engine.start()
         if kernel is not None:
             kernel.calls.clear()
@@ -119,7 +120,7 @@ async def connected(worker, batch, queue, on_batch):
     """Yield a front end's engine, with a worker's engine at the other end of its channel."""
     host = Host(worker, batch, lambda: pytest.fail("the engine is lost"))
     await host.engine.start()
-    engine = RemoteEngine(SharedMemory(), queue, on_batch)
+    engine = RemoteEngine(SharedMemory(), QueueQuota(queue), on_batch)
     await engine.start()
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     host.connect(one)
@@ -131,12 +132,12 @@ async def connected(worker, batch, queue, on_batch):
     assert host.engine._jobs == {}
 
 
-def submit(engine, prediction, options=OPTIONS):
-    return engine.submit(prediction, zeros_like(prediction), options)
+def submit(engine, prediction, options=OPTIONS, client=""):
+    return engine.submit(prediction, zeros_like(prediction), options, client=client)
 
 
-def score_at_once(engine, prediction):
-    return engine.score_at_once(prediction, zeros_like(prediction), OPTIONS)
+def score_inline(engine, prediction):
+    return engine.score_inline(prediction, zeros_like(prediction), OPTIONS)
 
 
 async def entered(kernel):
@@ -164,7 +165,7 @@ def assert_same(got: Scores, want: Scores):
 def test_requests_that_wait_share_one_batch():
     async def main():
         kernel, batches = Kernel(), []
-        async with running(kernel, on_batch=lambda spans, _: batches.append(spans)) as engine:
+        async with running(kernel, on_batch=lambda slices, *_: batches.append(slices)) as engine:
             kernel.gate.clear()
             first = submit(engine, ragged([1.0]))
             await entered(kernel)
@@ -173,7 +174,7 @@ def test_requests_that_wait_share_one_batch():
             kernel.gate.set()
             answers = await asyncio.gather(first, *others)
         assert kernel.calls == [[1.0], [2.0, 3.0, 4.0, 5.0, 6.0]]
-        assert [len(spans) for spans in batches] == [1, 5]
+        assert batches == [1, 5]
         assert [a.scores.values["mae"].item() for a in answers] == [1, 2, 3, 4, 5, 6]
         assert all(a.queue_s >= 0 and a.compute_s > 0 for a in answers)
 
@@ -276,13 +277,15 @@ def test_a_poisoned_request_fails_alone(caplog):
 def test_a_full_queue_refuses_and_recovers():
     async def main():
         kernel = Kernel()
-        async with running(kernel, queue=3) as engine:
+        async with running(kernel, queue=5) as engine:
             kernel.gate.clear()
             first = submit(engine, ragged([1.0]))
             await entered(kernel)
             waiting = submit(engine, ragged([1.0, 2.0, 3.0]))
-            with pytest.raises(OverloadedError, match="full"):
+            with pytest.raises(OverShareError, match="await their answers"):
                 submit(engine, ragged([1.0]))
+            with pytest.raises(OverloadedError, match="full"):
+                submit(engine, ragged([1.0]), client="newcomer")
             kernel.gate.set()
             await asyncio.gather(first, waiting)
             await submit(engine, ragged([1.0]))
@@ -315,7 +318,7 @@ def test_stop_does_not_wait_for_a_device_that_hangs_nor_for_what_nobody_wants(mo
     async def main():
         kernel = Kernel()
         limits = Limits(hung_s=0.05 if end == "hung" else 60)
-        policy = BatchPolicy(batch_elements=100, max_queued_elements=100)
+        policy = BatchPolicy(batch_elements=100)
         engine = Engine(make_worker(kernel), policy, limits=limits)
         await engine.start()
         kernel.gate.clear()
@@ -337,7 +340,7 @@ def test_stop_does_not_wait_for_a_device_that_hangs_nor_for_what_nobody_wants(mo
 
 
 def test_not_ready_before_the_start_nor_when_the_device_is_broken():
-    policy = BatchPolicy(batch_elements=1, max_queued_elements=1)
+    policy = BatchPolicy(batch_elements=1)
 
     def broken(*_):
         raise RuntimeError("no device")
@@ -464,7 +467,7 @@ def test_a_small_request_is_scored_at_once_while_the_device_is_busy(caplog, work
 
     async def main():
         kernel, batches = Kernel(), []
-        on_batch = lambda spans, _: batches.append([span.elements for span in spans])  # noqa: E731
+        on_batch = lambda *batch: batches.append(batch[:2])  # noqa: E731
         async with running(kernel, inline=2, on_batch=on_batch) as engine:
             kernel.gate.clear()
             large = submit(engine, ragged([1.0, 2.0, 3.0]))
@@ -472,19 +475,22 @@ def test_a_small_request_is_scored_at_once_while_the_device_is_busy(caplog, work
             queued = submit(engine, ragged([4.0], [5.0, 6.0]))
             assert engine.queued_elements == 3
             kernel.gate.set()
-            small = score_at_once(engine, ragged([7.0], [8.0]))
+            held = engine._quota.held
+            small = score_inline(engine, ragged([7.0], [8.0]))
+            assert engine._quota.held == held == 6, "what is scored inline is never queued"
             assert_same(
                 small.scores,
                 score(ragged([7.0], [8.0]), ragged([0.0], [0.0]), gradients=True),
             )
             with pytest.raises(ScoringError):
-                score_at_once(engine, ragged([POISON]))
-            assert score_at_once(engine, ragged([1.0, 2.0, 3.0])) is None
+                score_inline(engine, ragged([POISON]))
+            assert score_inline(engine, ragged([1.0, 2.0, 3.0])) is None
             await asyncio.gather(large, queued)
+        assert engine._quota.held == 0
         assert engine._jobs == {}
-        assert sorted(batches) == [[1], [2], [3], [3]]
+        assert sorted(batches) == [(1, 1), (1, 2), (1, 3), (1, 3)]
         with pytest.raises(OverloadedError):
-            score_at_once(engine, ragged([1.0]))
+            score_inline(engine, ragged([1.0]))
 
     with caplog.at_level(logging.CRITICAL):
         asyncio.run(main())
@@ -522,7 +528,7 @@ def test_worker_scores_as_core_does(worker_of):
     worker = worker_of(kernel_for(CPU))
     worker.warm_up()
     sides = [ragged([1.0, 0.0], [3.0]), ragged([5.0])]
-    pieces = [Piece(p, zeros_like(p), OPTIONS) for p in sides]
-    for piece, got in zip(pieces, worker.score(pieces), strict=True):
+    pieces = [Slice(p, zeros_like(p), OPTIONS) for p in sides]
+    for piece, got in zip(pieces, worker.begin(pieces).finish(), strict=True):
         assert isinstance(got, Scores)
         assert_same(got, score(piece.prediction, piece.target, gradients=True))

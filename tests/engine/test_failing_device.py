@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from core import Ragged, ScoreOptions, score
 from core.kernels import kernel_for
 from service.engine import BatchPolicy, Engine, Limits
-from service.engine.drain import DrainRate
-from service.engine.worker import DeviceLostError, DeviceWorker, Piece
+from service.engine.worker import DeviceLostError, DeviceWorker, Slice
 from service.errors import DeadlineError, OverloadedError, ScoringError
+from service.limits.budget import QueueQuota
+from service.limits.retry_after import DrainRate
 
 CPU = torch.device("cpu")
 POISON = 666.0
@@ -53,7 +54,7 @@ def ragged(*series):
 
 
 def piece(prediction):
-    return Piece(
+    return Slice(
         prediction, Ragged(torch.zeros_like(prediction.values), prediction.offsets), OPTIONS
     )
 
@@ -64,8 +65,9 @@ def losses(result):
 
 @contextlib.asynccontextmanager
 async def running(kernel, *, batch=1000, queue=1000, hung_s=math.inf):
-    policy = BatchPolicy(batch_elements=batch, max_queued_elements=queue)
-    engine = Engine(DeviceWorker(CPU, kernel), policy, limits=Limits(hung_s=hung_s))
+    policy = BatchPolicy(batch_elements=batch)
+    limits, quota = Limits(hung_s=hung_s), QueueQuota(queue)
+    engine = Engine(DeviceWorker(CPU, kernel), policy, limits=limits, quota=quota)
     await engine.start()
     kernel.sizes.clear()
     kernel.entered.clear()
@@ -97,7 +99,7 @@ def test_out_of_memory_costs_halves_and_no_answer(lengths, memory):
     ]
     logging.disable(logging.ERROR)
     try:
-        results = worker.score(pieces)
+        results = worker.begin(pieces).finish()
     finally:
         logging.disable(logging.NOTSET)
     for (prediction, target, _), got in zip(pieces, results, strict=True):
@@ -111,9 +113,9 @@ def test_out_of_memory_costs_halves_and_no_answer(lengths, memory):
 def test_a_series_that_is_too_large_alone_fails_alone(caplog):
     worker = DeviceWorker(CPU, FaultyKernel(memory=3))
     with caplog.at_level(logging.CRITICAL):
-        good, bad, mixed = worker.score(
+        good, bad, mixed = worker.begin(
             [piece(ragged([1.0])), piece(ragged([2.0] * 5)), piece(ragged([3.0], [4.0] * 5))]
-        )
+        ).finish()
     assert losses(good) == [1]
     assert isinstance(bad, torch.OutOfMemoryError)
     assert isinstance(mixed, torch.OutOfMemoryError)
@@ -143,7 +145,7 @@ def test_poison_among_32_is_found_in_few_calls(caplog):
     worker = DeviceWorker(CPU, kernel)
     pieces = [piece(ragged([POISON if n == 13 else float(n)])) for n in range(32)]
     with caplog.at_level(logging.CRITICAL):
-        results = worker.score(pieces)
+        results = worker.begin(pieces).finish()
     assert [losses(one) for one in results if not isinstance(one, Exception)] == [
         [n] for n in range(32) if n != 13
     ]
@@ -177,10 +179,10 @@ def test_the_worker_tells_a_lost_device_from_a_bad_piece(caplog):
     kernel = FaultyKernel()
     worker = DeviceWorker(CPU, kernel)
     with caplog.at_level(logging.CRITICAL):
-        assert isinstance(worker.score_one(piece(ragged([POISON]))), RuntimeError)
+        assert isinstance(worker.score(piece(ragged([POISON]))), RuntimeError)
         kernel.broken = True
         with pytest.raises(DeviceLostError):
-            worker.score_one(piece(ragged([1.0])))
+            worker.score(piece(ragged([1.0])))
 
 
 def test_a_hung_device_is_noticed_and_its_return_too():
@@ -228,13 +230,13 @@ def test_what_is_late_is_never_computed():
 def test_a_full_queue_says_when_to_come_back():
     async def main():
         kernel = FaultyKernel()
-        async with running(kernel, queue=10) as (engine, _):
+        async with running(kernel, queue=15) as (engine, _):
             kernel.gate.clear()
             first = submit(engine, ragged([1.0]))
             await entered(kernel)
             waiting = submit(engine, ragged([1.0] * 10))
             with pytest.raises(OverloadedError) as caught:
-                submit(engine, ragged([1.0]))
+                submit(engine, ragged([1.0] * 5), client="other")
             assert 1 <= caught.value.retry_after_s <= 30
             kernel.gate.set()
             await asyncio.gather(first, waiting)

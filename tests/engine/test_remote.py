@@ -21,6 +21,7 @@ from service.engine.remote.suspects import Suspicion
 from service.engine.remote.wire import Layout, pack_options, unpack_options
 from service.engine.worker import DeviceWorker
 from service.errors import OverloadedError, ScoringError
+from service.limits.budget import QueueQuota
 
 CPU = torch.device("cpu")
 OPTIONS = ScoreOptions(gradients=True)
@@ -68,7 +69,7 @@ class Workers:
 
 @contextlib.asynccontextmanager
 async def front_end(queue=10**7):
-    engine = RemoteEngine(SharedMemory(), queue)
+    engine = RemoteEngine(SharedMemory(), QueueQuota(queue))
     await engine.start()
     yield engine
 
@@ -330,9 +331,9 @@ def test_large_requests_in_shared_memory_or_not_score_to_the_bit():
 def test_a_full_queue_refuses_and_counts_until_memory_is_free():
     async def main():
         async with front_end(queue=10) as engine:
-            first = submit(engine, ragged([1.0] * 10))
+            first = submit(engine, ragged([1.0] * 8))
             with pytest.raises(OverloadedError, match="full") as caught:
-                submit(engine, ragged([1.0]))
+                submit(engine, ragged([1.0] * 9))
             assert 1 <= caught.value.retry_after_s <= 30
             await Workers(engine).start()
             await first

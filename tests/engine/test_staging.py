@@ -13,7 +13,7 @@ from core import LossSpec, Ragged, ScoreOptions, Scores, kernel_for
 from core.buffers import SMALLEST
 from service.engine.staging import Staging
 from service.engine.streams import CudaStreams
-from service.engine.worker import DeviceWorker, Piece, staging_for
+from service.engine.worker import DeviceWorker, Slice, staging_for
 
 CPU = torch.device("cpu")
 GRADIENTS = ScoreOptions(gradients=True)
@@ -33,7 +33,7 @@ def staged(fake, kernel=None, **limits):
 def piece(seed, options=GRADIENTS, dtype=torch.float32, lengths=(3, 1, 20)):
     make = torch.Generator().manual_seed(seed)
     sides = (torch.randn(sum(lengths), generator=make).to(dtype) for _ in range(2))
-    return Piece(*(Ragged.from_lengths(side, lengths) for side in sides), options)
+    return Slice(*(Ragged.from_lengths(side, lengths) for side in sides), options)
 
 
 def mixed(seed):
@@ -63,7 +63,7 @@ def test_batches_in_flight_score_as_the_plain_path_does(eagerness, make):
     fake, plain = LazyStreams(eagerness), DeviceWorker(CPU)
     worker = staged(fake)
     batches = [make(seed) for seed in range(12)]
-    want = [plain.score(pieces) for pieces in batches]
+    want = [plain.begin(pieces).finish() for pieces in batches]
     flying, got = [], []
     for pieces in batches:
         flying.append(worker.begin(pieces))
@@ -80,21 +80,21 @@ def test_an_answer_is_left_alone_until_its_last_view_is_gone():
     fake = LazyStreams()
     staging = Staging(fake)
     worker = DeviceWorker(CPU, fake.kernel(kernel_for(CPU)), lambda _: staging)
-    (scores,) = worker.score([piece(0)])
+    (scores,) = worker.begin([piece(0)]).finish()
     sent = memoryview(scores.gradients["smape"].numpy())[5:9]
     before = bytes(sent)
     address = scores.gradients["smape"].data_ptr()
     del scores
     addresses = set()
     for seed in range(1, 9):
-        (other,) = worker.score([piece(seed)])
+        (other,) = worker.begin([piece(seed)]).finish()
         addresses.add(other.gradients["smape"].data_ptr())
         del other
     assert bytes(sent) == before
     assert address not in addresses
     del sent
     for seed in range(9):
-        (other,) = worker.score([piece(seed)])
+        (other,) = worker.begin([piece(seed)]).finish()
         addresses.add(other.gradients["smape"].data_ptr())
     assert address in addresses
     assert staging._pool.retained_bytes <= 4 * SMALLEST
@@ -141,8 +141,8 @@ def test_a_failure_on_the_device_shows_at_the_finish_and_spoils_nobody_else(eage
     with caplog.at_level(logging.CRITICAL):
         got = pending.finish()
     assert isinstance(got.pop(1), RuntimeError)
-    assert_same(got, plain.score(pieces[:1] + pieces[2:]))
-    assert_same(following.finish(), plain.score(others))
+    assert_same(got, plain.begin(pieces[:1] + pieces[2:]).finish())
+    assert_same(following.finish(), plain.begin(others).finish())
     assert fake.hazards == []
 
 
@@ -186,7 +186,7 @@ def test_a_failure_at_the_begin_lets_go_of_nothing_that_is_in_use(refused, caplo
     assert isinstance(failed, RuntimeError)
     following = [worker.begin([piece(seed)]) for seed in (2, 3)]
     for seed, pending in zip((2, 3), following, strict=True):
-        assert_same(pending.finish(), plain.score([piece(seed)]))
+        assert_same(pending.finish(), plain.begin([piece(seed)]).finish())
     assert fake.hazards == []
 
 
@@ -196,7 +196,7 @@ def test_beyond_the_pinned_memory_batches_are_still_right():
     large = [piece(seed, lengths=(SMALLEST // 4, 5)) for seed in range(3)]
     pendings = [worker.begin([one]) for one in large]
     for pending, one in zip(pendings, large, strict=True):
-        assert_same(pending.finish(), plain.score([one]))
+        assert_same(pending.finish(), plain.begin([one]).finish())
     assert fake.hazards == []
 
 
@@ -217,7 +217,7 @@ def test_it_calls_torch_as_torch_is_declared(torch_stand_ins, caplog):
     streams = CudaStreams(CPU)
     worker = DeviceWorker(CPU, stage=lambda _: Staging(streams))
     with caplog.at_level(logging.WARNING):
-        assert_same(worker.score(mixed(0)), DeviceWorker(CPU).score(mixed(0)))
+        assert_same(worker.begin(mixed(0)).finish(), DeviceWorker(CPU).begin(mixed(0)).finish())
     assert "no pinned memory" in caplog.text
     streams.drain()
 
@@ -230,7 +230,7 @@ def test_staged_scores_are_those_of_the_plain_path_on_a_gpu():
     rng = np.random.default_rng(0)
     sizes = [(int(n),) * 7 for n in rng.integers(1, 200_000, 30)]
     batches = [[piece(i, lengths=lengths), *mixed(i)] for i, lengths in enumerate(sizes)]
-    want = [plain.score(pieces) for pieces in batches]
+    want = [plain.begin(pieces).finish() for pieces in batches]
     flying, got = [], []
     for pieces in batches:
         flying.append(worker.begin(pieces))

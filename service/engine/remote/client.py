@@ -10,15 +10,12 @@ import itertools
 import logging
 import math
 import socket
-import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from core import Ragged, ScoreOptions, Scores
-from service.engine.drain import DrainRate
-from service.engine.policy import Span
+from service.engine.engine import BatchObserver
 from service.engine.remote.channel import MOST_DESCRIPTORS
 from service.engine.remote.job import RemoteJob, error_of
 from service.engine.remote.link import TOGETHER, Link
@@ -28,6 +25,7 @@ from service.engine.remote.suspects import Ending
 from service.engine.remote.wire import Box, Layout, Row
 from service.engine.scorer import Answer, Scorer
 from service.errors import OverloadedError, ScoringError
+from service.limits.budget import QueueQuota
 
 log = logging.getLogger(__name__)
 
@@ -39,29 +37,27 @@ class RemoteEngine:
 
     Args:
         memory: Shared with the worker; bodies that lie in it are not copied.
-        max_queued_elements: How much may be unanswered; beyond it requests are refused.
-        on_batch: Called with batches of the worker, each told to one front end.
-        at_once: Scores small requests in this process. None sends all to the worker.
+        quota: The elements that may be unanswered, or not yet released by the worker.
+        on_batch: Called with batches of the worker, each reported to one front end.
+        inline: Scores small requests in this process. None sends all to the worker.
     """
 
     def __init__(
         self,
         memory: SharedMemory,
-        max_queued_elements: int,
-        on_batch: Callable[[Sequence[Span], float], None] = lambda _batch, _seconds: None,
-        at_once: Scorer | None = None,
+        quota: QueueQuota,
+        on_batch: BatchObserver = lambda _slices, _elements, _seconds: None,
+        inline: Scorer | None = None,
     ) -> None:
         self._memory = memory
         self._placing = Placing(memory)
         self._cells = memory.allocate(8 * Box.CELLS)
         self._box = Box(self._cells.view(np.uint64))
-        self._max_queued_elements = max_queued_elements
+        self._quota = quota
         self._on_batch = on_batch
-        self._at_once = at_once
-        self._drain = DrainRate()
+        self._inline = inline
         self._numbers = itertools.count(1)
         self._jobs: dict[int, RemoteJob] = {}
-        self._queued_elements = 0
         self._unsent: list[int] = []
         self._withdrawn: list[int] = []
         self._flushing = False
@@ -88,19 +84,19 @@ class RemoteEngine:
     @property
     def queued_elements(self) -> int:
         """How many elements are unanswered, or not yet let go of by the worker."""
-        return self._queued_elements
+        return self._quota.held
 
     async def start(self) -> None:
         """Begin to take requests; they wait for a worker."""
-        if self._at_once is not None:
-            await self._at_once.start()
+        if self._inline is not None:
+            await self._inline.start()
         self._running = True
 
     async def stop(self) -> None:
         """Refuse new requests, finish the admitted ones and let go of the worker."""
         self._running = False
-        if self._at_once is not None:
-            await self._at_once.stop()
+        if self._inline is not None:
+            await self._inline.stop()
         while not all(job.future.done() for job in self._jobs.values()):
             self._changed.clear()
             await self._changed.wait()
@@ -108,13 +104,13 @@ class RemoteEngine:
             self._link.close()
             self._link, self._connected = None, False
 
-    def score_at_once(
+    def score_inline(
         self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
     ) -> Answer | None:
         """Score a small request in this process; None if it is one to ``submit``."""
-        if self._at_once is None:
+        if self._inline is None:
             return None
-        return self._at_once.score_at_once(prediction, target, options, idle=idle)
+        return self._inline.score_inline(prediction, target, options, idle=idle)
 
     def submit(
         self,
@@ -122,6 +118,7 @@ class RemoteEngine:
         target: Ragged,
         options: ScoreOptions,
         *,
+        client: str = "",
         deadline: float = math.inf,
     ) -> asyncio.Future[Answer]:
         """Queue a request and return the future of its answer; see ``Engine.submit``."""
@@ -133,15 +130,11 @@ class RemoteEngine:
         if series == 0:
             future.set_result(Answer(Scores.empty(options, prediction.dtype)))
             return future
-        now = time.monotonic()
-        if self._queued_elements + elements > self._max_queued_elements:
-            after = self._drain.seconds_for(self._queued_elements, now=now)
-            raise OverloadedError("the queue is full; try again later", after, reason="queue-full")
+        self._quota.take(client, elements)
         layout = Layout(options, prediction.dtype, series, elements)
         number = next(self._numbers)
-        job = RemoteJob(number, prediction, target, options, deadline, future, layout)
+        job = RemoteJob(number, client, prediction, target, options, deadline, future, layout)
         self._jobs[job.number] = job
-        self._queued_elements += elements
         future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
         if 2 * elements * prediction.dtype.itemsize <= _COPIED_AT_ONCE:
             try:
@@ -185,8 +178,7 @@ class RemoteEngine:
 
     def _forget(self, job: RemoteJob) -> None:
         if self._jobs.pop(job.number, None) is not None:
-            self._queued_elements -= job.elements
-            self._drain.drained(job.elements, now=time.monotonic())
+            self._quota.release(job.client, job.elements)
             self._changed.set()
 
     def _let_go(self, number: int) -> RemoteJob | None:
@@ -272,7 +264,5 @@ class RemoteEngine:
                 job.future.set_exception(error_of(kind, detail, retry_after_s))
         for number in message.get("gone", ()):
             self._let_go(number)
-        for elements, requests, seconds in message.get("batches", ()):
-            first = Span(-1, 0, 0, elements, 0.0)
-            rest = [Span(-1, 0, 0, 0, 0.0)] * (requests - 1)
-            self._on_batch([first, *rest], seconds)
+        for slices, elements, seconds in message.get("batches", ()):
+            self._on_batch(slices, elements, seconds)

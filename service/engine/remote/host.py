@@ -9,9 +9,8 @@ import asyncio
 import logging
 import math
 import socket
-import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from core import Ragged
 from service.engine.engine import Engine
-from service.engine.policy import BatchPolicy, Span
+from service.engine.policy import BatchPolicy
 from service.engine.remote.channel import Channel
 from service.engine.remote.memory import Mappings, Place
 from service.engine.remote.wire import DTYPES, Box, Layout, Row, unpack_options
@@ -56,16 +55,16 @@ class Host:
         on_unfit: Callable[[], None] | None = None,
     ) -> None:
         # The front ends have admitted what they send, and never send what is not admitted.
-        policy = BatchPolicy(batch_elements=batch_elements, max_queued_elements=sys.maxsize)
+        policy = BatchPolicy(batch_elements=batch_elements)
         self.engine = Engine(worker, policy, self._observe_batch, Limits(hung_s=hung_s))
         self.on_lost = on_lost
         self.on_unfit = on_unfit or on_lost
-        self.batches: deque[list[float]] = deque(maxlen=1 << 16)
+        self.batches: deque[tuple[int, int, float]] = deque(maxlen=1 << 16)
         """Each is told to some front end, for its metrics."""
         self._peers: list[_Peer] = []
 
-    def _observe_batch(self, spans: Sequence[Span], seconds: float) -> None:
-        self.batches.append([sum(span.elements for span in spans), len(spans), seconds])
+    def _observe_batch(self, slices: int, elements: int, seconds: float) -> None:
+        self.batches.append((slices, elements, seconds))
 
     def connect(self, end: socket.socket) -> None:
         """Serve one more front end, until it goes."""

@@ -21,6 +21,7 @@ class RemoteJob:
 
     Attributes:
         number: Never used again.
+        client: Whose share of the queue it takes.
         prediction: One side.
         target: The other.
         options: What to compute.
@@ -35,6 +36,7 @@ class RemoteJob:
     """
 
     number: int
+    client: str
     prediction: Ragged
     target: Ragged
     options: ScoreOptions

@@ -1,4 +1,4 @@
-"""How fast something drains, so that a refusal can say when to come back. Pure."""
+"""How fast a resource is freed, so that a refusal can say when to retry. Pure."""
 
 import math
 
@@ -6,7 +6,7 @@ _MEMORY_S = 5.0
 
 
 class DrainRate:
-    """An average over the last seconds, in which older amounts count less and less.
+    """A moving average over the last seconds, in which older amounts count less and less.
 
     Example:
         >>> rate = DrainRate()
@@ -21,12 +21,12 @@ class DrainRate:
         self._since = -math.inf
 
     def drained(self, amount: int, *, now: float) -> None:
-        """Note that an amount has gone."""
+        """Count an amount that was freed."""
         self._sum = self._decayed(now) + amount
         self._since = now
 
     def seconds_for(self, amount: int, *, now: float) -> int:
-        """Return whole seconds, 1 to 30, in which an amount may be gone."""
+        """Return whole seconds, 1 to 30, after which an amount may be free."""
         rate = self._decayed(now) / _MEMORY_S
         return min(max(math.ceil(amount / rate), 1), 30) if rate > 0 else 1
 
