@@ -8,17 +8,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 import core
 from core import Ragged, ScoreOptions, Scores
-from core.table import is_text, one_array
+from core.table import is_text, narrowest, one_array
 from service.codecs import long_answer
 from service.codecs.arrow_lists import (
     Side,
     check_nulls,
     flatten,
     gradient_column,
+    gradient_type,
     is_series,
 )
 from service.codecs.arrow_stream import (
@@ -30,7 +30,7 @@ from service.codecs.arrow_stream import (
 )
 from service.codecs.ipc import StreamCheck
 from service.codecs.options import escape
-from service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
+from service.codecs.request import ALLOW_MISSING, ScoreRequest
 from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
 __all__ = [
@@ -69,21 +69,20 @@ def decode(
             once decompressed.
     """
     table = read_table(body, check or check_of(body, max_bytes), _columns)
-    prediction = flatten("prediction", table.column("prediction"))
-    target = flatten("target", table.column("target"), like=prediction)
+    prediction = flatten("prediction", table.column("prediction"), max_elements=max_elements)
+    target = flatten("target", table.column("target"), like=prediction, max_elements=max_elements)
     _check_shapes(prediction, target)
-    check_elements(int(prediction.offsets[-1]), max_elements)
 
-    dtype = torch.promote_types(prediction.values.dtype, target.values.dtype)
     # read_table has checked the offsets.
-    ragged = Ragged.trusted(prediction.values.to(dtype), prediction.offsets)
+    element = narrowest([prediction.flat.type, target.flat.type])
     return ScoreRequest(
-        prediction=ragged,
-        target=ragged.like(target.values.to(dtype)),
+        prediction=(ragged := Ragged.trusted(prediction.tensor(element), prediction.offsets)),
+        target=ragged.like(target.tensor(element)),
         options=options,
         ids=_ids(table),
         channels=np.full(table.num_rows, prediction.channels) if prediction.channels else None,
-        gradient_type=table.schema.field("prediction").type,
+        gradient_type=gradient_type(table.schema.field("prediction").type, element),
+        copied=any(x.flat.type != element or x.flat.null_count for x in (prediction, target)),
     )
 
 
@@ -150,8 +149,8 @@ def _columns(schema: pa.Schema) -> list[str]:
         elif schema.names.count(side) == 1 and not is_series(schema.field(side).type):
             faults.add(
                 f"/{side}",
-                f"must be a list, large_list or fixed_size_list of float or double (or of a "
-                f"fixed_size_list of them), not {schema.field(side).type}",
+                f"must be lists of numbers (or of a fixed_size_list of numbers, one a channel), "
+                f"not {schema.field(side).type}",
             )
     if schema.names.count("id") == 1 and not _is_id(schema.field("id").type):
         faults.add("/id", f"must be strings or integers, not {schema.field('id').type}")

@@ -1,5 +1,6 @@
 """Arrow list columns to flat values and offsets, and flat gradients back to list columns."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,8 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from core.table import one_array, tensor_of
-from service.codecs.request import ScoreRequest
+from core.table import as_type, holds_numbers, narrowest, one_array, tensor_of
+from service.codecs.request import ScoreRequest, check_elements
 from service.errors import Faults
 
 _FLOATS = (pa.float32(), pa.float64())
@@ -18,56 +19,100 @@ class Side(NamedTuple):
     """One column of series, flat.
 
     Attributes:
-        values: All elements.
+        flat: All elements, numbers of any type.
         raw: The offsets of its lists as they were sent.
         offsets: Where each series starts and ends among the elements.
         channels: How many numbers a step has; 0 where it is one number and not a list.
     """
 
-    values: torch.Tensor
+    flat: pa.Array
     raw: npt.NDArray[np.integer[Any]]
     offsets: npt.NDArray[np.int64]
     channels: int
 
+    def tensor(self, type_: pa.DataType) -> torch.Tensor:
+        """Return the elements as floats or doubles, in place if that is what they are."""
+        return tensor_of(as_type(self.flat, type_))
 
-def flatten(name: str, column: pa.ChunkedArray, like: Side | None = None) -> Side:
+    @property
+    def values(self) -> torch.Tensor:
+        """The elements in the narrowest type that holds them exactly."""
+        return self.tensor(narrowest([self.flat.type]))
+
+
+def flatten(
+    name: str,
+    column: pa.ChunkedArray,
+    like: Side | None = None,
+    *,
+    max_elements: int | None = None,
+) -> Side:
     """Return a column of lists as flat values and offsets, in place where the layout allows it.
 
     Args:
         name: Of the column, for errors.
         column: Lists of numbers, or of rows of numbers.
         like: A side whose offsets are taken over if these are the same.
+        max_elements: The most elements: nulls, runs and views may be far more than what was sent.
 
     Raises:
         InvalidError: If a series is null or empty.
+        TooLargeError: If it has more than ``max_elements`` elements.
     """
     array = one_array(column)
     faults = Faults()
     check_nulls(name, array, faults)
     faults.check()
+    width = max(channels := _channels(array.type), 1)
+    check = partial(_check_elements, max_elements)
     if pa.types.is_fixed_size_list(array.type):
+        check(len(array) * array.type.list_size * width)
         raw = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+        flat = array.flatten()
+    elif _is_view(array.type):
+        raw = np.concatenate([[0], np.cumsum(array.sizes.to_numpy(), dtype=np.int64)])
+        check(int(raw[-1]) * width)
         flat = array.flatten()
     else:
         raw = array.offsets.to_numpy() if len(array) else np.zeros(1, np.int64)
+        check(int(raw[-1] - raw[0]) * width)
         flat = array.values.slice(raw[0], raw[-1] - raw[0])  # flatten() does it at more cost
-    channels = flat.type.list_size if pa.types.is_fixed_size_list(flat.type) else 0
     if channels:
         if flat.null_count:
             faults.add(f"/{name}", f"{flat.null_count} rows of its series are null")
             faults.check()
         flat = flat.flatten()
     if like is not None and like.channels == channels and np.array_equal(raw, like.raw):
-        return like._replace(values=tensor_of(flat))
+        return like._replace(flat=flat)
     offsets = np.subtract(raw, raw[0], dtype=np.int64)
     faults.add_each(
         np.flatnonzero(offsets[1:] == offsets[:-1]),
         lambda row: (f"/{name}/{row}", "is empty: a series has at least one element"),
     )
     faults.check()
-    if channels:
-        offsets *= channels
-    return Side(tensor_of(flat), raw, offsets, channels)
+    return Side(flat, raw, offsets * width, channels)
+
+
+def gradient_type(prediction: pa.DataType, computed: pa.DataType) -> pa.DataType:
+    """Return the type of a gradient column.
+
+    Args:
+        prediction: That of the column of predictions; if it holds floats or doubles, it is this.
+        computed: What is computed in. Gradients of other numbers are of this type, in lists of the
+            same kind (plain ones in place of views).
+    """
+    inner = prediction.value_type
+    if _is_fixed(inner):
+        item = gradient_type(inner, computed)
+    elif inner in _FLOATS:
+        item = inner
+    else:
+        item = computed
+    field = prediction.value_field.with_type(item)
+    if pa.types.is_fixed_size_list(prediction):
+        return pa.list_(field, prediction.list_size)
+    is_large = pa.types.is_large_list(prediction) or pa.types.is_large_list_view(prediction)
+    return pa.large_list(field) if is_large else pa.list_(field)
 
 
 def gradient_column(request: ScoreRequest, flat: npt.NDArray[Any]) -> pa.Array:
@@ -94,10 +139,7 @@ def gradient_column(request: ScoreRequest, flat: npt.NDArray[Any]) -> pa.Array:
 
 def is_series(type_: pa.DataType) -> bool:
     """Tell whether a column of this type holds series."""
-    if not _is_list(type_):
-        return False
-    inner = type_.value_type
-    return inner in _FLOATS or (_is_fixed(inner) and inner.value_type in _FLOATS)
+    return _is_list(type_) and holds_numbers(_element_type(type_))
 
 
 def check_nulls(name: str, array: pa.Array, faults: Faults) -> None:
@@ -111,20 +153,38 @@ def _is_fixed(type_: pa.DataType) -> bool:
     return bool(pa.types.is_fixed_size_list(type_) and type_.list_size > 0)
 
 
+def _is_view(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_))
+
+
 def _is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or _is_fixed(type_)
+    return (
+        pa.types.is_list(type_)
+        or pa.types.is_large_list(type_)
+        or _is_fixed(type_)
+        or _is_view(type_)
+    )
+
+
+def _channels(type_: pa.DataType) -> int:
+    inner = type_.value_type
+    return int(inner.list_size) if _is_fixed(inner) else 0
+
+
+def _check_elements(limit: int | None, elements: int) -> None:
+    if limit is not None:
+        check_elements(elements, limit)
 
 
 def _gradient_channels(request: ScoreRequest) -> int:
     """Return the width of every series' rows, 0 if they are plain or their widths differ."""
     if request.gradient_type is not None:  # says it even where there is no series
-        inner = request.gradient_type.value_type
-        return int(inner.list_size) if _is_fixed(inner) else 0
+        return _channels(request.gradient_type)
     widths = set() if request.channels is None else set(request.channels.tolist())
     return widths.pop() if len(widths) == 1 else 0
 
 
 def _element_type(type_: pa.DataType) -> pa.DataType:
-    while _is_list(type_):
-        type_ = type_.value_type
-    return type_
+    """Return the type of the elements of lists, or of the rows of channels in them."""
+    inner = type_.value_type
+    return inner.value_type if _is_fixed(inner) else inner

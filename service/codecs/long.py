@@ -135,7 +135,8 @@ class LongTable:
             target=Ragged.trusted(target, edges),
             options=self.options,
             ids=range(len(edges) - 1),
-            long=LongForm(self.layout, groups, copied, key_bytes),
+            copied=copied,
+            long=LongForm(self.layout, groups, key_bytes),
         )
 
     def _laid_out(

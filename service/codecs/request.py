@@ -22,13 +22,11 @@ class LongForm:
     Attributes:
         layout: Which column was what.
         groups: The series, each of which every model predicted.
-        copied: Whether the numbers were laid out anew, and not read in place.
         key_bytes: About how many bytes the keys take in the answer.
     """
 
     layout: Layout
     groups: Groups
-    copied: bool
     key_bytes: int
 
 
@@ -43,6 +41,7 @@ class ScoreRequest:
         ids: One a series, in order.
         channels: The width C of each T x C series, 0 for a plain one; None if all are plain.
         gradient_type: The Arrow type of a gradient column when the request was Arrow.
+        copied: Whether numbers of Arrow were laid out anew, and not read in place.
         long: If it came in the long form. Its series are then those of the first model, then
             those of the second, and so on, each with the one target.
     """
@@ -53,6 +52,7 @@ class ScoreRequest:
     ids: Sequence[int | str] | pa.Array
     channels: npt.NDArray[np.int64] | None = None
     gradient_type: pa.DataType | None = None
+    copied: bool = False
     long: LongForm | None = None
 
     def __len__(self) -> int:

@@ -16,12 +16,13 @@ def added_bytes(
 ) -> int:
     """Estimate what a request takes beside its body.
 
-    Arrow is read in place, and gradients are written in place; text stands beside the numbers, and
-    gradients of a request that was cut stand there in parts and joined. Of the long form numbers
-    and gradients are laid out anew, unless they stand as they should.
+    Floats of Arrow are read in place, other numbers are copied. Gradients are written in place;
+    text stands beside the numbers, and gradients of a request that was cut stand there in parts and
+    joined. Of the long form numbers and gradients are laid out anew, unless they stand as they
+    should.
     """
     side = request.elements * request.prediction.dtype.itemsize
     gradients = side * len(request.options.losses) if request.options.gradients else 0
-    is_copied = request.long is not None and request.long.copied
-    again = answers_json + is_cut + (is_copied and not answers_json)
-    return encoded + 2 * side * (is_json or is_copied) + gradients * again
+    is_laid_out = request.long is not None and request.copied and not answers_json
+    again = answers_json + is_cut + is_laid_out
+    return encoded + 2 * side * (is_json or request.copied) + gradients * again

@@ -1,5 +1,6 @@
 """Arrow streams: every layout that is read, and hostile ones that must only ever be refused."""
 
+import datetime as dt
 import itertools
 import random
 import subprocess
@@ -94,6 +95,107 @@ def test_float_types_meet_in_the_wider_and_gradients_come_back_in_the_narrower()
     assert answer(request).schema.field("mape_gradient").type == pa.list_(pa.float32())
 
 
+SMALL = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.float16(), pa.float32()]
+LARGE = [
+    *(pa.int32(), pa.uint32(), pa.int64(), pa.uint64(), pa.float64()),
+    *(pa.decimal32(5, 1), pa.decimal64(9, 2), pa.decimal128(9, 2), pa.decimal256(60, 2)),
+]
+KINDS = {
+    "list": pa.list_,
+    "large_list": pa.large_list,
+    "fixed_size_list": lambda inner: pa.list_(inner, 2),
+    "list_view": pa.list_view,
+    "large_list_view": pa.large_list_view,
+    "channels": lambda inner: pa.list_(pa.list_(inner, 2)),
+    "channels of large_list_view": lambda inner: pa.large_list_view(pa.list_(inner, 2)),
+}
+ANSWERS = {
+    "list_view": pa.list_,
+    "large_list_view": pa.large_list,
+    "channels of large_list_view": lambda inner: pa.large_list(pa.list_(inner, 2)),
+}
+"""Kinds of lists that gradients come in, where it is not that of the prediction."""
+
+
+def numbers_of(inner, kind, values):
+    if kind.startswith("channels"):
+        values = [[[x, x + 1] for x in one] for one in values]
+    plain = KINDS["channels" if kind.startswith("channels") else "list"]
+    made = pa.array(values, plain(pa.float64())).cast(plain(inner))
+    if not kind.endswith("list_view"):
+        return made.cast(KINDS[kind](inner))
+    view = pa.LargeListViewArray if "large" in kind else pa.ListViewArray
+    backwards = made.take([2, 1, 0])
+    return view.from_arrays(backwards.offsets[2::-1], [2, 2, 2], backwards.values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("inner", SMALL + LARGE, ids=str)
+def test_numbers_of_every_type(inner, kind):
+    predictions = [[1.0, 2.0], [7.0, 9.0], [100.0, 3.0]]
+    targets = [[2.0, 2.0], [9.0, 1.0], [99.0, 4.0]]
+    want = answer(read(stream(table(*(
+        numbers_of(pa.float64(), kind, side) for side in (predictions, targets)
+    )))))  # fmt: skip
+    for types in [(inner, inner), (inner, pa.int16()), (pa.uint8(), inner), (inner, pa.float64())]:
+        made = table(*(
+            numbers_of(type_, kind, side)
+            for type_, side in zip(types, (predictions, targets), strict=True)
+        ))  # fmt: skip
+        request = read(stream(pa.concat_tables([made, made])))
+        is_small = set(types) <= set(SMALL)
+        assert request.prediction.dtype == request.target.dtype
+        assert request.prediction.dtype == (torch.float32 if is_small else torch.float64)
+        got = answer(request)
+        floats = (pa.float32(), pa.float64())
+        computed = pa.float32() if is_small else pa.float64()
+        element = types[0] if types[0] in floats else computed
+        assert got.schema.field("mae_gradient").type == ANSWERS.get(kind, KINDS[kind])(element)
+        for name in ("mae", "mape", "smape"):
+            assert got[name].to_pylist()[:3] == pytest.approx(want[name].to_pylist(), rel=1e-6)
+            assert got[name].to_pylist()[:3] == got[name].to_pylist()[3:]
+            one, other = (
+                np.array(x[f"{name}_gradient"].combine_chunks().slice(0, 3).to_pylist()).ravel()
+                for x in (got, want)
+            )
+            assert one == pytest.approx(other, rel=1e-6)
+
+
+def test_numbers_coded_by_a_dictionary_or_in_runs():
+    coded = pa.DictionaryArray.from_arrays([0, 1, 0, None], pa.array([5, 7], pa.int32()))
+    runs = pa.RunEndEncodedArray.from_arrays([2, 4], pa.array([5.0, None]))
+    made = table(*(pa.ListArray.from_arrays([0, 2, 4], x) for x in (coded, runs)))
+    got = answer(read(stream(made), ScoreOptions(missing="skip")))
+    assert got["mae"].to_pylist() == [1.0, None]
+    empty = table(lists([[None, None]], pa.list_(pa.null())), lists([[1, 2]]))
+    assert answer(read(stream(empty), ScoreOptions(missing="skip")))["mae"].to_pylist() == [None]
+
+
+@pytest.mark.parametrize("null", [True, False])
+@pytest.mark.parametrize("type_", [pa.list_(pa.int16()), pa.large_list_view(pa.decimal64(9, 1))])
+def test_missing_integers(type_, null):
+    made = table(lists([[1, 2], [3, None if null else 4]], type_), lists([[1, 2], [3, 4]]))
+    if null:
+        with pytest.raises(InvalidError) as caught:
+            read_and_check(stream(made))
+        assert [fault.pointer for fault in caught.value.errors] == ["/prediction/1/1"]
+    assert answer(read(stream(made), ScoreOptions(missing="skip")))["mae"].to_pylist() == [0, 0]
+
+
+def test_elements_that_take_no_bytes_are_counted_before_they_are_laid_out():
+    count = 1 << 28
+    nulls = pa.ListArray.from_arrays([0, count], pa.nulls(count))
+    runs = pa.RunEndEncodedArray.from_arrays([count], pa.array([1.0]))
+    views = pa.ListViewArray.from_arrays([0] * 1000, [1000] * 1000, pa.array(np.ones(1000)))
+    fixed = pa.FixedSizeListArray.from_arrays(pa.nulls(count), 1)
+    for array in (nulls, pa.ListArray.from_arrays([0, count], runs), views, fixed):
+        before = pa.total_allocated_bytes()
+        with pytest.raises(TooLargeError, match="elements"):
+            read(stream(table(array)), max_elements=10**5)
+        assert pa.total_allocated_bytes() - before < 10**7
+    assert read(stream(table(views))).elements == 10**6
+
+
 @pytest.mark.parametrize(
     "ids",
     [
@@ -146,8 +248,12 @@ def test_missing_elements(missing):
         (pa.table({"prediction": lists(VALUES)}), ["/target"]),
         (table(y=lists(VALUES)), ["/y"]),
         (table(pa.array([1.0]), pa.array([1.0])), ["/prediction", "/target"]),
-        (table(lists([[1]], pa.list_(pa.int64()))), ["/prediction", "/target"]),
-        (table(lists([[1]], pa.list_(pa.float16()))), ["/prediction", "/target"]),
+        (table(lists([[True]], pa.list_(pa.bool_()))), ["/prediction", "/target"]),
+        (table(lists([["1"]], pa.list_(pa.string()))), ["/prediction", "/target"]),
+        (table(lists([[dt.date(2024, 1, 1)]], pa.list_(pa.date32()))), ["/prediction", "/target"]),
+        (table(target=lists([[1]] * 3, pa.list_(pa.decimal128(5, 2))), prediction=lists([["1"]] * 3, pa.list_(pa.string_view()))), ["/prediction"]),
+        (table(lists([[1], [], [2]], pa.list_view(pa.int8()))), ["/prediction/1"]),
+        (table(lists([[1], None, [2]], pa.large_list_view(pa.int8()))), ["/prediction/1"]),
         (table(lists([[[1.0]]], pa.list_(pa.list_(pa.float64())))), ["/prediction", "/target"]),
         (table(pa.nulls(2), pa.nulls(2)), ["/prediction", "/target"]),
         (table(id=pa.array([1.5, 2, 3])), ["/id"]),
@@ -227,6 +333,17 @@ def mutants(count, seed):
         stream(table(id=["a", "b", "c"])),
         stream(table(id=pa.array(["a", "b", "a"]).dictionary_encode()), compression="zstd"),
         stream(table(lists([[[1, 2]]], pa.list_(pa.list_(pa.float32(), 2)))), compression="lz4"),
+        stream(table(lists([[1, 2], [3]], pa.list_view(pa.int16())))),
+        stream(
+            table(pa.ListArray.from_arrays([0, 2, 4], pa.array([5, 7, 5, 7]).dictionary_encode()))
+        ),
+        stream(
+            table(
+                pa.ListArray.from_arrays(
+                    [0, 2, 4], pa.RunEndEncodedArray.from_arrays([2, 4], [5.0, None])
+                )
+            )
+        ),
     ]
     for _ in range(count):
         body = bytearray(rng.choice(bodies))

@@ -141,8 +141,8 @@ def test_one_model_of_series_that_stand_together_is_read_in_place():
     request = read_long(body)
     for side in (request.prediction, request.target):
         assert 0 <= side.values.data_ptr() - body.ctypes.data < len(body)
-    assert not request.long.copied
-    assert read_long(write(small())).long.copied
+    assert not request.copied
+    assert read_long(write(small())).copied
 
 
 def test_other_columns_are_not_looked_at():
@@ -428,7 +428,7 @@ def test_several_batches_are_one_table():
 def test_what_is_laid_out_anew_is_accounted_for(made, answers_json, copies):
     request = read_long(write(made), {**QUERY, "group_columns": "unique_id"})
     side = 8 * request.elements
-    assert request.long.copied == bool(copies)
+    assert request.copied == bool(copies)
     kinds = {"is_json": False, "answers_json": answers_json, "is_cut": False}
     want = 2 * side * bool(copies) + len(LOSSES) * side * copies
     assert added_bytes(request, 0, **kinds) == want
