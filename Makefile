@@ -6,7 +6,7 @@ PORT ?= 8000
 SOAK_S ?= 1200
 TEST_JOBS ?= 2
 
-.PHONY: help run stop test coverage lint format docs lock lock-image bench bench-peers test-darts test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test coverage lint format docs lock lock-image bench bench-peers test-generated test-darts test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,15 @@ bench-peers: $(VENV)/.installed ## the same loads against other serving framewor
 
 chaos: $(VENV)/.installed .venv-schemathesis/.installed ## break it in every way we know (about 10 minutes and SOAK_S=1200 seconds), rewrite bench/reliability.md
 	$(BIN)/python tests/chaos/run.py --soak-s $(SOAK_S)
+
+.venv-generated/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-generated
+	.venv-generated/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-generated/bin/pip install --quiet --group generated
+	@touch $@
+
+test-generated: $(VENV)/.installed .venv-generated/.installed ## call the service with a generated client and, where chromium is, by its page
+	$(BIN)/python -m pytest tests/http/test_generated.py
 
 test-darts: ## compare with the real darts, in an environment of its own
 	$(PYTHON) -m venv .venv-darts

@@ -143,7 +143,7 @@ def assemble(
     app.add_middleware(ContextMiddleware, metrics=metrics, **told)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, answer_unmatched)
-    _describe(app, None if keys is None else open_paths)
+    _describe(app, settings, None if keys is None else open_paths)
     short_way = ContextMiddleware(short_way, metrics, **told)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -161,14 +161,14 @@ async def _service_error(request: Request, error: Exception) -> Response:
     return problem_of(error, context.request_id)
 
 
-def _describe(app: FastAPI, open_paths: frozenset[str] | None) -> None:
+def _describe(app: FastAPI, settings: Settings, open_paths: frozenset[str] | None) -> None:
     """Add what FastAPI cannot know: the score endpoint, and unless None which paths are open."""
     derive = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = derive()  # FastAPI keeps it
-            add_score(document)
+            add_score(document, settings.default_timeout_ms)
             if open_paths is not None:
                 add_keys(document, open_paths)
         return derive()

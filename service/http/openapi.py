@@ -28,7 +28,8 @@ def _ref(name: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     name = {"type": "string", "enum": list(LOSSES)}
-    number = {"type": ["number", "null"]}
+    # The default is what Postman fills in, where it would write the text "<number>".
+    number = {"type": ["number", "null"], "default": 1.0}
     flags = {parameter: {"type": "boolean"} for parameter in PARAMETERS}
     values = {
         "oneOf": [
@@ -77,6 +78,7 @@ def _schemas() -> dict[str, Any]:
             "required": ["prediction", "target"],
             "properties": {"id": id_, "prediction": values, "target": values},
         },
+        "QueryOptions": _query_options(),
         "Scores": {
             "type": "object",
             "required": ["ids", "lengths", "losses", "masked"],
@@ -139,29 +141,47 @@ def _schemas() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _parameters() -> list[dict[str, Any]]:
-    schemas: dict[str, dict[str, Any]] = {
-        "losses": {"type": "string", "example": "mae,smape"},
-        "gradients": {"type": "boolean", "default": False},
-        **{parameter: {"type": "boolean"} for parameter in PARAMETERS},
+def _query_options() -> dict[str, Any]:
+    """Return the schema of an Arrow request's options.
+
+    Their defaults are said in words: what a page or a client sends of its own accord would be
+    refused beside a JSON body.
+    """
+    options: dict[str, tuple[dict[str, Any], str]] = {
+        "losses": ({"type": "string"}, "names, with commas between them; all"),
+        "gradients": ({"type": "boolean"}, "false"),
+        **{parameter: ({"type": "boolean"}, "true") for parameter in PARAMETERS},
         **{
-            option: {"type": "string", "enum": list(choices), "default": choices[0]}
+            option: ({"type": "string", "enum": list(choices)}, choices[0])
             for option, choices in CHOICES.items()
         },
-        "group_columns": {"type": "string", "example": "unique_id,cutoff"},
-        "time_column": {"type": "string", "default": "ds"},
-        "target_column": {"type": "string", "default": "y"},
-        "prediction_columns": {"type": "string", "example": "AutoARIMA,SeasonalNaive"},
-        "exclude_columns": {"type": "string", "example": "temperature,price"},
+        "group_columns": ({"type": "string"}, ""),
+        "time_column": ({"type": "string"}, "ds"),
+        "target_column": ({"type": "string"}, "y"),
+        "prediction_columns": ({"type": "string"}, ""),
+        "exclude_columns": ({"type": "string"}, ""),
     }
+    properties = {}
+    for name, (schema, default) in options.items():
+        words = [LONG_PARAMETERS[name]] if name in LONG_PARAMETERS else []
+        words += [f"Default: {default}."] if default else []
+        properties[name] = {**schema, "description": " ".join(words)}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _parameters(default_timeout_ms: int) -> list[dict[str, Any]]:
+    # One object that is left out, since OpenAPI cannot make parameters depend on the type of the
+    # body: Postman sends every parameter that is listed by itself. Behind a direct reference it
+    # would see the properties, and send them too.
     return [
-        {"name": name, "in": "query", "required": False, "schema": schema,
-         "description": LONG_PARAMETERS.get(name, "Of an Arrow request only.")}
-        for name, schema in schemas.items()
-    ] + [
+        {"name": "options", "in": "query", "required": False, "style": "form", "explode": True,
+         "schema": {"type": "object", "allOf": [_ref("QueryOptions")]}, "example": {},
+         "description": "Of an Arrow request only, each a query parameter of its own, such as "
+         "`?losses=mae,smape&gradients=true`. The options of a JSON request are in its body."},
         {"name": "X-Request-Timeout-Ms", "in": "header", "required": False,
-         "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-         "description": "How long the answer is wanted; then 504, and nothing more is computed."}
+         "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999,
+                    "default": default_timeout_ms},
+         "description": "How long the answer is wanted; then 504, and nothing more is computed."},
     ]  # fmt: skip
 
 
@@ -172,7 +192,7 @@ def _problem(description: str) -> dict[str, Any]:
     }
 
 
-def add_score(document: dict[str, Any]) -> None:
+def add_score(document: dict[str, Any], default_timeout_ms: int) -> None:
     """Add ``POST /score`` to an OpenAPI document made by FastAPI."""
     binary = {"type": "string", "format": "binary"}
     document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
@@ -181,7 +201,7 @@ def add_score(document: dict[str, Any]) -> None:
             "summary": "Score many series",
             "description": DESCRIPTION,
             "operationId": "score",
-            "parameters": _parameters(),
+            "parameters": _parameters(default_timeout_ms),
             "x-codeSamples": [
                 {"lang": "Python", "label": label, "source": source}
                 for label, source in (("Arrow", ARROW_SAMPLE), ("Arrow, long form", LONG_SAMPLE))

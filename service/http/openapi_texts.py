@@ -109,7 +109,7 @@ LONG_PARAMETERS: Mapping[str, str] = {
 DESCRIPTION = (
     "Scores many series of (prediction, target): a loss per series and, on request, the gradient "
     "of each loss with respect to each predicted element. A series' answer is the same bits "
-    "however requests are split or merged. The options of a JSON request stand in its body, those "
+    "however requests are split or merged. The options of a JSON request are in its body, those "
     "of an Arrow request are query parameters. A body may have Content-Encoding gzip or zstd.\n\n"
     "An Arrow stream has a row a series, with lists; or, where `group_columns` says so, a row an "
     "element, with one column a model, each scored against the one target. The answer to the long "

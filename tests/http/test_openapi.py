@@ -23,8 +23,9 @@ def test_it_is_valid_and_documents_both_formats(document):
     operation = document["paths"]["/score"]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/json", ARROW}
     assert set(operation["responses"]["200"]["content"]) == {"application/json", ARROW}
-    parameters = [p["name"] for p in operation["parameters"]]
-    assert parameters == [*QUERY_OPTIONS, "X-Request-Timeout-Ms"]
+    assert [p["name"] for p in operation["parameters"]] == ["options", "X-Request-Timeout-Ms"]
+    options = document["components"]["schemas"]["QueryOptions"]
+    assert list(options["properties"]) == list(QUERY_OPTIONS)
 
 
 def test_its_version_is_that_of_the_package(document):
