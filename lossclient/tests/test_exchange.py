@@ -213,6 +213,67 @@ def test_an_answer_to_something_else_is_no_answer(change, words):
     assert len(posts) == 1
 
 
+def named(request_id):
+    """Answer under this id."""
+
+    def respond(request):
+        response = answer(request)
+        response.headers["x-request-id"] = request_id
+        return response
+
+    return respond
+
+
+OTHER = problem(422, headers={"x-request-id": "lossclient-07-0:4-0:1-1"})
+
+
+@pytest.mark.parametrize("outcome", [named("lossclient-07-0:4-0:1-1"), OTHER])
+def test_the_answer_to_another_request_is_no_answer(outcome):
+    tables, posts, _, error = play([outcome, answer])
+    assert error is None
+    assert tables[0]["mae"].to_pylist() == [1, 1, 1, 1]
+    assert len(posts) == 2
+    _, posts, _, error = play([outcome] * 2, retries=Retries(1), server="http://a:1")
+    assert type(error) is UnexpectedAnswer
+    assert error.request_id == posts[-1].headers["X-Request-Id"]
+    for words in ("lossclient-07-0:4-0:1-1", error.request_id, "http://a:1"):
+        assert words in str(error)
+
+
+@pytest.mark.parametrize("given", [None, "", "3f1c8a8e-9d9f-4a53-a3e5-6d0a5ff3e2f5", "x, {own}"])
+def test_gateways_may_strip_ids_and_put_others_in_their_place(given):
+    def respond(request):
+        return (
+            answer(request) if given is None else named(given.format(own="call-0:4-0:1-1"))(request)
+        )
+
+    _, posts, _, error = play([respond], call_id="call")
+    assert error is None
+    assert len(posts) == 1
+
+
+def test_the_answer_to_another_request_is_known_without_its_id():
+    """Of another call with the same shapes, and of another window of the same call."""
+    bodies = []
+
+    def remembered(request):
+        bodies.append(answer(request))
+        return bodies[-1]
+
+    alike = replace(FORECASTS, offsets=np.array([0, 1, 2]))
+    play([remembered], Part(0, 1, (0,)), forecasts=alike, first=7)
+    assert play([bodies[0]], Part(0, 1, (0,)), forecasts=alike, first=7)[3] is None
+    assert isinstance(play([bodies[0]], Part(0, 1, (0,)), forecasts=alike)[3], UnexpectedAnswer)
+    error = play([bodies[0]], Part(1, 2, (0,)), forecasts=alike, first=7)[3]
+    assert isinstance(error, UnexpectedAnswer)
+    assert "not those of the request" in str(error)
+
+
+def test_calls_number_their_series_apart():
+    assert len({Rules(ScoreOptions(), Retries(), Room()).first for _ in range(50)}) > 48
+    assert all(0 <= wire.first_number() < 2**30 for _ in range(50))
+
+
 def test_columns_of_an_answer_may_stand_in_any_order():
     def turned(request):
         table = scores_of(request)
@@ -226,11 +287,11 @@ def test_columns_of_an_answer_may_stand_in_any_order():
 
 
 def test_all_models_go_along_and_the_target_once():
-    (table,), (post,), _, _ = play([answer], Part(1, 3, (0, 1)))
+    (table,), (post,), _, _ = play([answer], Part(1, 3, (0, 1)), first=70)
     assert post.query["group_columns"] == "series"
     sent = pa.ipc.open_stream(post.body).read_all()
     assert sent.to_pydict() == {
-        "series": [0, 1, 1, 1],
+        "series": [71, 72, 72, 72],
         "y": [3, 4, 5, 6],
         "0": [2, 3, 4, 5],
         "1": [4, 5, 6, 7],
@@ -318,6 +379,8 @@ def test_it_does_not_wait_for_what_comes_too_late():
     _, posts, pauses, error = play([problem(503, headers={"retry-after": "10"})], deadline=105.0)
     assert isinstance(error, DeadlineExceeded)
     assert isinstance(error.__cause__, Overloaded)
+    assert str(error).startswith("5 s are left, and the next attempt would come after 10.1 s; ")
+    assert str(error).endswith("the last attempt: 503: for a reason (request r1)")
     assert (len(posts), pauses) == (1, [])
 
 
@@ -325,6 +388,9 @@ def test_an_attempt_that_outlives_the_deadline_is_the_cause():
     _, posts, pauses, error = play([httpx.ReadTimeout("silence")], took_s=6.0, deadline=105.0)
     assert isinstance(error, DeadlineExceeded)
     assert isinstance(error.__cause__, TransportError)
+    assert error.request_id == error.__cause__.request_id
+    assert str(error).startswith("the deadline has passed; the last attempt: no answer from")
+    assert "ReadTimeout: silence" in str(error)
     assert (len(posts), pauses) == (1, [])
 
 
@@ -476,6 +542,56 @@ def test_a_problem_document_may_be_anything():
         _, _, _, error = play([response])
         assert isinstance(error, InvalidValues)
         assert error.errors == ()
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("https://a.test/base/score?losses=mae", "base_url should be https://a.test/base"),
+        ("/v2/score/", "base_url should be http://a.test/v2"),
+        ("http://a.test/base/score/?losses=mae", "a proxy before the service changes its paths"),
+        ("https://login.test/?next=/base/score", "is it a page to log in at?"),
+        ("http://[", "is it a page to log in at?"),
+    ],
+)
+def test_a_redirect_names_its_location(location, words):
+    reply = httpx.Response(307, headers={"location": location})
+    _, posts, _, error = play([reply], server="http://a.test/base")
+    assert isinstance(error, UnexpectedAnswer)
+    assert f"redirected to {location}, which is not followed; {words}" in str(error)
+    assert len(posts) == 1
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_wrong_path_is_named(status):
+    _, _, _, error = play([problem(status)], server="http://a.test/score")
+    assert "no POST http://a.test/score/score; base_url is where the service is" in str(error)
+
+
+PAGE = b"""<!DOCTYPE html>
+<html><head><title>Bad&nbsp;Gateway</title><style>h1 { color: red }</style>
+<script type="module">if (1 < 2) alert("x")</script><!-- <b>secret</b> --></head>
+<body><h1>Error 1033</h1> <p>Ray&nbsp;ID: <b>42</b></p></body></html>"""
+
+
+@pytest.mark.parametrize(
+    ("body", "type_", "words"),
+    [
+        (PAGE, "text/html; charset=UTF-8", "Bad Gateway Error 1033 Ray ID: 42"),
+        (PAGE, None, "Bad Gateway Error 1033 Ray ID: 42"),
+        (b"<html><style>" + b"x" * 10**6, "text/html", "no body"),
+        (b"upstream  connect\nerror" + b"!" * 300, "text/plain", "upstream connect error!!!"),
+        (b"a < b", "text/plain", "a < b"),
+        (b"", None, "no body"),
+    ],
+)
+def test_pages_of_proxies_are_told_as_a_reader_sees_them(body, type_, words):
+    headers = {} if type_ is None else {"content-type": type_}
+    for status in (200, 400):
+        _, _, _, error = play([httpx.Response(status, content=body, headers=headers)])
+        assert words in str(error)
+        assert "<style" not in str(error)
+        assert len(str(error)) < 350
 
 
 @pytest.mark.parametrize("coding", ["zstd", "gzip"])

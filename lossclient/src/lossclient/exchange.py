@@ -11,6 +11,7 @@ import math
 import random
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ import httpx
 import pyarrow as pa
 
 from lossclient import wire
-from lossclient.exceptions import DeadlineExceeded, LossClientError
+from lossclient.exceptions import DeadlineExceeded, LossClientError, UnexpectedAnswer
 from lossclient.forecasts import Forecasts
 from lossclient.options import ScoreOptions
 from lossclient.plan import cut, halve, weight_of
@@ -27,6 +28,8 @@ from lossclient.problems import Failure, Reply, excerpt, failure_of, unreadable
 from lossclient.retries import Retries
 from lossclient.wire import Part
 
+_CALL = "lossclient-"
+"""How the id of every request of every client begins."""
 log = logging.getLogger("lossclient")
 
 
@@ -45,6 +48,10 @@ class Post:
     headers: Mapping[str, str]
     body: memoryview
     within_s: float | None
+
+    def is_answered_by(self, headers: Mapping[str, str]) -> bool:
+        """Whether an answer may be to this; if not, whoever reads on reads another one's scores."""
+        return _other_request(headers, self.headers["X-Request-Id"]) is None
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,11 @@ class Rules:
         deadline: On the clock of the surroundings; None without one.
         compression: A content coding for bodies; None leaves them as they are.
         surroundings: Clock and chance.
+        server: Where the service is, for messages.
+        via: Of which proxy, for messages.
         call_id: The beginning of the ids of its requests.
+        first: The number of its first series on the wire.
+        failures: What the last attempt died of, of whichever part; empty while none has.
     """
 
     options: ScoreOptions
@@ -112,13 +123,14 @@ class Rules:
     deadline: float | None = None
     compression: str | None = None
     surroundings: Surroundings = field(default_factory=Surroundings)
-    call_id: str = field(default_factory=lambda: f"lossclient-{secrets.token_hex(8)}")
+    server: str = "the service"
+    via: str = ""
+    call_id: str = field(default_factory=lambda: f"{_CALL}{secrets.token_hex(8)}")
+    first: int = field(default_factory=wire.first_number)
+    failures: deque[LossClientError] = field(default_factory=lambda: deque(maxlen=1))
 
-    def left_s(self, last: LossClientError | None = None) -> float | None:
+    def left_s(self) -> float | None:
         """Return the time until the deadline.
-
-        Args:
-            last: What the last attempt died of.
 
         Raises:
             DeadlineExceeded: If there is none left.
@@ -127,8 +139,16 @@ class Rules:
             return None
         left = self.deadline - self.surroundings.now()
         if left <= 0:
-            raise DeadlineExceeded("the deadline has passed") from last
+            raise self.late("the deadline has passed")
         return left
+
+    def late(self, reason: str) -> DeadlineExceeded:
+        """Return an error that says what the last attempt died of, and has it as its cause."""
+        last = self.failures[-1] if self.failures else None
+        error = DeadlineExceeded(reason if last is None else f"{reason}; the last attempt: {last}")
+        error.request_id = None if last is None else last.request_id
+        error.__cause__ = last
+        return error
 
 
 def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, Outcome, Answers]:
@@ -168,7 +188,7 @@ def _attempts(
     forecasts: Forecasts, part: Part, rules: Rules
 ) -> Generator[Step, Outcome, pa.Table | Failure]:
     """Try until it works, or cannot be hoped to."""
-    body = wire.encode(forecasts, part)
+    body = wire.encode(forecasts, part, rules.first)
     headers = {
         "Content-Type": wire.MEDIA_TYPE,
         "Accept": wire.MEDIA_TYPE,
@@ -178,29 +198,29 @@ def _attempts(
         headers["Content-Encoding"] = rules.compression
     query = {**rules.options.query(), **wire.QUERY}
     failed = 0
-    last: LossClientError | None = None
     while True:
         headers["X-Request-Id"] = _request_id(rules, part, failed + 1)
-        left_s = rules.left_s(last)
+        left_s = rules.left_s()
         if left_s is not None:
             headers["X-Request-Timeout-Ms"] = str(max(1, min(int(left_s * 1000), 999_999_999)))
         outcome = yield Post(query, dict(headers), body, left_s)
         result = _read(outcome, forecasts, part, rules, headers["X-Request-Id"])
         if isinstance(result, pa.Table):
             return result
-        failed, last = failed + 1, result.error
+        failed += 1
+        rules.failures.append(result.error)
         wait_s = None
         if result.retryable:
             chance = rules.surroundings.chance()
             wait_s = rules.retries.wait_s(failed, result.retry_after_s, chance)
         if wait_s is None:
             return result
-        left_s = rules.left_s(last)
+        left_s = rules.left_s()
         if left_s is not None and wait_s >= left_s:
-            raise DeadlineExceeded(
+            raise rules.late(
                 f"{left_s:.3g} s are left, and the next attempt would come after {wait_s:.3g} s"
-            ) from last
-        log.info("attempt %d failed, next in %.3g s: %s", failed, wait_s, last)
+            )
+        log.info("attempt %d failed, next in %.3g s: %s", failed, wait_s, result.error)
         yield Pause(wait_s)
 
 
@@ -218,13 +238,47 @@ def _read(
 ) -> pa.Table | Failure:
     if outcome is None:
         raise TypeError("a Post is answered with a Reply or an error")
+    if isinstance(outcome, Reply) and (other := _other_request(outcome.headers, request_id)):
+        return _of_another(outcome, other, request_id, rules)
     if isinstance(outcome, Reply) and outcome.status == 200:
         if outcome.headers.get("content-type") != wire.MEDIA_TYPE:
             return unreadable(outcome, request_id, f"no Arrow stream: {excerpt(outcome)}")
         try:
             losses, gradients = rules.options.losses, rules.options.gradients
-            return wire.decode(outcome.body, forecasts, part, losses, gradients=gradients)
+            return wire.decode(
+                outcome.body, forecasts, part, losses, gradients=gradients, first=rules.first
+            )
         except ValueError as error:
             return unreadable(outcome, request_id, error)
-    today = rules.surroundings.today()
-    return failure_of(outcome, forecasts, part, request_id=request_id, now=today)
+    return failure_of(
+        outcome,
+        forecasts,
+        part,
+        request_id=request_id,
+        server=rules.server,
+        via=rules.via,
+        now=rules.surroundings.today(),
+    )
+
+
+def _other_request(headers: Mapping[str, str], request_id: str) -> str | None:
+    """Return the id of the request of ours that is answered instead, None if it may be this one.
+
+    Only ids of clients count. Gateways strip the header, or put ids of their own in it (Envoy and
+    Istio do); then the numbers of the series decide, which every answer with scores repeats.
+    """
+    given = [each.strip() for each in headers.get("x-request-id", "").split(",")]
+    if request_id in given:
+        return None
+    return next((each for each in given if each.startswith(_CALL)), None)
+
+
+def _of_another(reply: Reply, other: str, request_id: str, rules: Rules) -> Failure:
+    """Say whose answer it is. Another attempt may help: it goes over another connection."""
+    error = UnexpectedAnswer(
+        f"the answer to another request, {other}: something between here and "
+        f"{rules.server}{rules.via} mixes answers up",
+        status=reply.status,
+        request_id=request_id,
+    )
+    return Failure(error, retryable=True)

@@ -1,7 +1,11 @@
 """What did not work, as an exception in the caller's terms, and whether to try it again."""
 
+import html
 import json
+import os
 import re
+import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +34,9 @@ from lossclient.wire import TARGET, Part
 
 _IN_SERIES = re.compile(rf"/({TARGET}|\d{{1,18}})/(\d{{1,18}})")
 """The target or a model, and the row in the request."""
+_PAGE = 1 << 13
+"""Bytes of a page that is not from the service; its title comes early."""
+_MARKUP = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
 _HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.DecodingError)
 _CLASSES: Mapping[int, type[ServiceError]] = {
     401: Unauthorized,
@@ -76,12 +83,14 @@ class Failure:
         return isinstance(self.error, TooLarge)
 
 
-def failure_of(
+def failure_of(  # noqa: PLR0913 - the message names all of it
     outcome: Reply | httpx.RequestError,
     forecasts: Forecasts,
     part: Part,
     *,
     request_id: str,
+    server: str,
+    via: str = "",
     now: datetime,
 ) -> Failure:
     """Say what an attempt died of.
@@ -91,12 +100,19 @@ def failure_of(
         forecasts: The series.
         part: Those that were sent.
         request_id: That was sent along.
+        server: Where the service is, for the message.
+        via: Of which proxy, likewise.
         now: The time of day, aware.
     """
     if isinstance(outcome, httpx.RequestError):
-        return _of_transport(outcome, request_id)
+        return _of_transport(outcome, request_id, f"{server}{via}")
     problem = _problem(outcome)
     detail = problem.get("detail") or problem.get("title") or excerpt(outcome)
+    location = outcome.headers.get("location")
+    if 300 <= outcome.status < 400 and location is not None:
+        detail = _redirected(location, server)
+    elif outcome.status in {404, 405}:
+        detail = f"{detail} (no POST {server}/score; base_url is where the service is, less /score)"
     request_id = outcome.headers.get("x-request-id", request_id)
     says = problem.get("retryable") is True
     after = retry_after_s(outcome.headers, now)
@@ -132,11 +148,48 @@ def unreadable(reply: Reply, request_id: str, reason: Exception | str) -> Failur
     return Failure(error, retryable=False)
 
 
-def _of_transport(error: httpx.RequestError, request_id: str) -> Failure:
-    wrapped = TransportError(f"no answer to request {request_id}: {type(error).__name__}: {error}")
+def _of_transport(error: httpx.RequestError, request_id: str, server: str) -> Failure:
+    wrapped = TransportError(
+        f"no answer from {server} to request {request_id}: {type(error).__name__}: {_words(error)}"
+    )
     wrapped.request_id = request_id
     wrapped.__cause__ = error
     return Failure(wrapped, not isinstance(error, _HOPELESS))
+
+
+def _words(error: httpx.RequestError) -> str:
+    """Return what an error says, with the system's words for it, which anyio hides."""
+    root: BaseException = error
+    while below := _below(root):
+        root = below
+    if not isinstance(root, OSError) or isinstance(root, ssl.SSLError | socket.gaierror):
+        return str(error)  # their numbers mean something else
+    system = os.strerror(root.errno) if root.errno else str(root)
+    return str(error) if system in str(error) else f"{error}: {system}"
+
+
+def _below(error: BaseException) -> BaseException | None:
+    """Return what an error came of, also where httpcore says ``from None``."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.exceptions[0]
+    return error.__cause__ or error.__context__
+
+
+def _redirected(location: str, server: str) -> str:
+    """Say where an answer points to, and what to do about it."""
+    try:
+        target = httpx.URL(f"{server}/score").join(location)
+        url = str(target.copy_with(query=None, fragment=None)).rstrip("/")
+    except (httpx.InvalidURL, ValueError):
+        url = ""
+    base = url.removesuffix("/score")
+    if base == url:
+        way_out = "is it a page to log in at?"
+    elif base == server:
+        way_out = "a proxy before the service changes its paths"
+    else:
+        way_out = f"base_url should be {base}"
+    return f"redirected to {location:.300}, which is not followed; {way_out}"
 
 
 def _class_of(status: int) -> type[ServiceError]:
@@ -159,8 +212,11 @@ def _problem(reply: Reply) -> dict[str, Any]:
 
 
 def excerpt(reply: Reply) -> str:
-    """Return the beginning of an answer that is text."""
-    return reply.body[:200].decode("utf-8", "replace").strip() or "no body"
+    """Return the beginning of an answer that is text; of a page, what a reader would see."""
+    text = reply.body[:_PAGE].decode("utf-8", "replace")
+    if "html" in reply.headers.get("content-type", "") or text.lstrip()[:1] == "<":
+        text = html.unescape(_MARKUP.sub(" ", text))
+    return " ".join(text.split())[:200] or "no body"
 
 
 def _faults(problem: Mapping[str, Any], forecasts: Forecasts, part: Part) -> tuple[ValueFault, ...]:

@@ -8,6 +8,7 @@ float, so against a float target double models go in requests of their own (`los
 gradients that come in double for a float model are rounded here.
 """
 
+import secrets
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ TARGET = "y"
 _SERIES = "series"
 QUERY: Mapping[str, str] = MappingProxyType({"group_columns": _SERIES})
 _NUMBER = np.dtype(np.int32)
-"""Of the numbers of series, which begin at 0 in each request."""
+"""Of the numbers of series, of which a call has one run; see `first_number`."""
 
 
 class Part(NamedTuple):
@@ -49,6 +50,16 @@ class Part(NamedTuple):
         return self.series * len(self.models)
 
 
+def first_number() -> int:
+    """Return the number of a call's first series, from which the others are counted.
+
+    No two calls share it but by a chance of one in a billion, and no two requests of a call have
+    the same series and model. So an answer that belongs to another request is always recognized,
+    whatever a proxy has done to its headers. A billion series more still fit the type.
+    """
+    return secrets.randbelow(1 << 30)
+
+
 def row_bytes(forecasts: Forecasts, part: Part, gradients: int) -> int:
     """Return what an element of a series weighs: its row, and the gradients that come back."""
     predictions = sum(forecasts.predictions[model].itemsize for model in part.models)
@@ -61,12 +72,12 @@ def computed_in(forecasts: Forecasts, model: int) -> np.dtype[Any]:
     return np.result_type(forecasts.target, forecasts.predictions[model])
 
 
-def encode(forecasts: Forecasts, part: Part) -> memoryview:
-    """Return the body of a request."""
+def encode(forecasts: Forecasts, part: Part, first: int = 0) -> memoryview:
+    """Return the body of a request; ``first`` is the number of the first series of the call."""
     offsets = forecasts.offsets[part.start : part.stop + 1]
     rows = slice(offsets[0], offsets[-1])
     columns: dict[str, npt.NDArray[Any]] = {
-        _SERIES: np.repeat(np.arange(part.series, dtype=_NUMBER), np.diff(offsets))
+        _SERIES: np.repeat(_numbers(part, first), np.diff(offsets))
     }
     columns[TARGET] = forecasts.target[rows]
     columns |= {str(model): forecasts.predictions[model][rows] for model in part.models}
@@ -83,12 +94,26 @@ def compress(body: memoryview, coding: str) -> memoryview:
     return memoryview(pa.compress(pa.py_buffer(body), codec=coding, asbytes=True))
 
 
-def decode(
-    body: bytes, forecasts: Forecasts, part: Part, losses: Sequence[str], *, gradients: bool
+def decode(  # noqa: PLR0913 - what was asked
+    body: bytes,
+    forecasts: Forecasts,
+    part: Part,
+    losses: Sequence[str],
+    *,
+    gradients: bool,
+    first: int = 0,
 ) -> pa.Table:
     """Return the columns of an answer: length, the losses, masked counts, gradients.
 
     Its rows are the series in their order, the models of a series together.
+
+    Args:
+        body: Of the answer.
+        forecasts: The series.
+        part: Those that were sent.
+        losses: That were asked for.
+        gradients: Whether they were asked for, too.
+        first: The number of the first series of the call.
 
     Raises:
         ValueError: If it is not the answer for this part, these losses and gradients.
@@ -99,7 +124,7 @@ def decode(
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a sound Arrow stream: {error}") from error
-    asked = _asked(forecasts, part)
+    asked = _asked(forecasts, part, first)
     element = pa.from_numpy_dtype(computed_in(forecasts, part.models[0]))
     masked = [f"{loss}_masked" for loss in losses if f"{loss}_masked" in table.column_names]
     slopes = [f"{loss}_gradient" for loss in losses] if gradients else []
@@ -124,14 +149,18 @@ def decode(
     return table.drop_columns([_SERIES, "model"])
 
 
-def _asked(forecasts: Forecasts, part: Part) -> pa.Table:
+def _numbers(part: Part, first: int) -> npt.NDArray[np.int32]:
+    return np.arange(first + part.start, first + part.stop, dtype=_NUMBER)
+
+
+def _asked(forecasts: Forecasts, part: Part, first: int) -> pa.Table:
     """Return what an answer says of the request: the number of each series, models, lengths."""
     count = len(part.models)
     lengths = np.diff(forecasts.offsets[part.start : part.stop + 1])
     names = pa.array([str(model) for model in part.models])
     return pa.table(
         {
-            _SERIES: np.repeat(np.arange(part.series, dtype=_NUMBER), count),
+            _SERIES: np.repeat(_numbers(part, first), count),
             "model": names.take(pa.array(np.tile(np.arange(count), part.series))),
             "length": np.repeat(lengths, count),
         }
