@@ -1,6 +1,9 @@
 """A service in memory: reads the wire and computes in plain numpy, one series after the other."""
 
 import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import numpy as np
@@ -96,3 +99,45 @@ def problem(status, *, retryable=False, headers=None, errors=(), **more):
     }
     headers = {"content-type": "application/problem+json", "x-request-id": "r1", **(headers or {})}
     return httpx.Response(status, content=json.dumps(document).encode(), headers=headers)
+
+
+def respond(connection, request):
+    """Answer one request under its own id."""
+    response = answer(request)
+    response.headers["x-request-id"] = request.headers["x-request-id"]
+    return response
+
+
+@contextmanager
+def listening(respond=respond):
+    """Answer on a socket of its own; yields the URL.
+
+    Args:
+        respond: Gets an object for each connection, which may be given attributes, and a request.
+    """
+
+    class Connection(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            content = self.rfile.read(int(self.headers["content-length"]))
+            url = httpx.URL(f"http://{self.headers['host']}").join(self.path)  # a proxy gets all
+            request = httpx.Request("POST", url, headers=dict(self.headers), content=content)
+            response = respond(self, request)
+            self.send_response(response.status_code)
+            for name, value in response.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(response.content)
+
+        def log_message(self, *arguments):
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Connection) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

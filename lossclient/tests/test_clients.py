@@ -1,20 +1,24 @@
 """Both clients on httpx's mock transport: what is sent, how much at a time, and when it ends."""
 
 import asyncio
+import copy
 import inspect
 import io
 import os
+import pickle
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-from fake_service import answer, losses_of, problem
+from fake_service import answer, listening, losses_of, problem, respond
 
 from lossclient import (
     AsyncClient,
@@ -26,6 +30,7 @@ from lossclient import (
     Overloaded,
     Retries,
     TransportError,
+    Unauthorized,
     async_client,
     wire,
 )
@@ -371,6 +376,173 @@ def test_a_client_works_in_a_child_that_was_forked():
     assert done.returncode == 2
 
 
+@pytest.fixture(params=[None, "thread"])
+def run(request):
+    """Run a coroutine in an event loop of its own, in this thread or another one."""
+
+    def call(coroutine):
+        if request.param is None:
+            return asyncio.run(coroutine)
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, coroutine).result()
+
+    return call
+
+
+def test_an_async_client_outlives_event_loops(run):
+    connections = set()
+
+    def counted(connection, request):
+        connections.add(connection)
+        return respond(connection, request)
+
+    async def twice(p):
+        return [(await client.score_series([[p]], [[0.0]])).losses["mae"][0] for _ in range(2)]
+
+    with listening(counted) as url:
+        client = AsyncClient(url)
+        assert [run(twice(p)) for p in (1.0, 2.0, 3.0)] == [[1.0] * 2, [2.0] * 2, [3.0] * 2]
+    assert len(connections) == 3
+    asyncio.run(client.aclose())
+    with pytest.raises(InvalidInput, match="client is closed"):
+        asyncio.run(twice(1.0))
+
+
+def test_an_async_client_works_in_several_event_loops_at_a_time():
+    meet = threading.Barrier(3, timeout=30)
+
+    def together(connection, request):
+        meet.wait()
+        return respond(connection, request)
+
+    async def one(p):
+        return (await client.score_series([[p]], [[0.0]])).losses["mae"][0]
+
+    with listening(together) as url, ThreadPoolExecutor(3) as pool:
+        client = AsyncClient(url)
+        for _ in range(2):
+            found = pool.map(lambda p: asyncio.run(one(p)), (1.0, 2.0, 3.0))
+            assert list(found) == [1.0, 2.0, 3.0]
+
+
+def test_an_async_client_that_nobody_closes_is_closed_with_its_event_loop():
+    gone = threading.Event()
+
+    def one_connection(connection, request):
+        finish = connection.finish
+        connection.finish = lambda: (finish(), gone.set())
+        return respond(connection, request)
+
+    async def main():
+        client = AsyncClient(url)
+        await client.score_series([[1.0]], [[0.0]])
+        assert not gone.is_set()
+        return client
+
+    with listening(one_connection) as url:
+        client = asyncio.run(main())
+        assert gone.wait(30)
+    assert repr(client) == f"AsyncClient({url!r})"
+
+
+def test_copies_are_the_client_itself():
+    for client in (Client(URL), AsyncClient(URL)):
+        assert copy.copy(client) is client
+        assert copy.deepcopy({"loss": [client]})["loss"][0] is client
+
+
+SECRETS = {"api_key": "k3y", "headers": {"X-Api-Key": "h3ader"}}
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("dump", [pickle.dumps, lambda client: pickle.dumps([client], protocol=2)])
+def test_a_pickle_holds_no_secrets(kind, dump):
+    transport = httpx.MockTransport(answer)
+    client = kind("http://me:passw0rd@service.test/api", transport=transport, **SECRETS)
+    pickled = dump(client)
+    for secret in (b"k3y", b"h3ader", b"passw0rd", b"me:"):
+        assert secret not in pickled
+    assert b"http://service.test/api" in pickled
+    assert repr(client) == f"{kind.__name__}('http://service.test/api')"
+    assert "3" not in repr(client)
+
+
+def reloaded(client):
+    return pickle.loads(pickle.dumps(client))  # noqa: S301 - it was made here
+
+
+def test_a_client_without_secrets_works_out_of_a_pickle():
+    settings = {
+        "timeout": httpx.Timeout(5),
+        "deadline_s": 9,
+        "retries": Retries(2),
+        "concurrency": 3,
+    }
+    with listening() as url, Client(url, **settings) as client:
+        client.score_series([[1.0]], [[2.0]])
+        with reloaded(client) as other:
+            assert other.score_series([[1.0]], [[2.0]]).losses["mae"].tolist() == [1.0]
+            for name, value in settings.items():
+                assert getattr(other._configuration, name) == value
+        found = asyncio.run(reloaded(AsyncClient(url)).score_series([[1.0]], [[2.0]]))
+    assert found.losses["mae"].tolist() == [1.0]
+
+
+def test_a_key_comes_out_of_the_environment_where_a_pickle_is_loaded(monkeypatch):
+    def with_key(connection, request):
+        found = request.headers.get("authorization") == "Bearer k3y"
+        return respond(connection, request) if found else problem(401)
+
+    monkeypatch.delenv("LOSSCLIENT_API_KEY", raising=False)
+    with listening(with_key) as url:
+        client = reloaded(Client(url, api_key="k3y"))
+        with pytest.raises(InvalidInput, match=r"not hold its api_key: .* set LOSSCLIENT_API_KEY"):
+            client.score_series([[1.0]], [[2.0]])
+        client = reloaded(client)  # a second time
+        monkeypatch.setenv("LOSSCLIENT_API_KEY", "k3y")
+        with client:
+            assert client.score_series([[1.0]], [[2.0]]).losses["mae"].tolist() == [1.0]
+        with Client(url) as other, pytest.raises(Unauthorized):  # which had none
+            other.score_series([[1.0]], [[2.0]])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"headers": {"X-Tenant": "a"}}, {"transport": httpx.MockTransport(answer)}, {**SECRETS}],
+)
+def test_what_a_pickle_lacks_is_named_when_the_client_is_used(more, monkeypatch):
+    monkeypatch.setenv("LOSSCLIENT_API_KEY", "k3y")
+    client = reloaded(Client(URL, **more))
+    missing = next(name for name in more if name != "api_key")
+    with pytest.raises(InvalidInput, match=f"not hold its {missing}: make another one here$"):
+        client.score_series([[1.0]], [[2.0]])
+
+
+SPAWNED = """
+import multiprocessing, sys
+from lossclient import Client
+def mae(client, p):
+    return client.score_series([[p]], [[0.0]]).losses["mae"][0]
+if __name__ == "__main__":
+    with Client(sys.argv[1]) as client:
+        assert mae(client, 1.0) == 1.0
+        for method in ("spawn", "fork"):
+            with multiprocessing.get_context(method).Pool(2) as pool:
+                found = pool.starmap(mae, [(client, float(p)) for p in range(1, 9)])
+            assert found == list(range(1, 9)), found
+"""
+
+
+def test_pools_of_processes_get_a_client_as_an_argument(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SPAWNED)
+    with listening() as url:
+        subprocess.run(
+            [sys.executable, script, url],
+            env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=True,
+        )  # fmt: skip
+
+
 def test_a_closed_client_says_so(make):
     client = make(answer)
     client.call("score_series", [[1.0]], [[2.0]])  # closes it
@@ -385,7 +557,10 @@ def test_a_closed_client_says_so(make):
 
 def test_a_client_that_is_closed_between_two_attempts_says_so(make):
     def respond(request):
-        client._client._http.close()
+        if make is Threads:
+            client._client.close()
+        else:  # another task of the event loop
+            client._client._closed = True
         return problem(503)
 
     client = make(respond, retries=FAST)
@@ -464,6 +639,78 @@ def test_transport_errors_have_their_cause(make):
         make(respond, retries=0).call("score_series", [[1.0]], [[2.0]])
     assert isinstance(caught.value.__cause__, httpx.ConnectError)
     assert caught.value.request_id.startswith("lossclient-")
+
+
+@pytest.fixture
+def refused():
+    """Return a URL that refuses connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(params=[Client, AsyncClient])
+def score(request):
+    """Return a function that makes a client and scores one element with it."""
+
+    def call(url, p=1.0, **options):
+        client = request.param(url, **options)
+        if isinstance(client, Client):
+            with client:
+                return client.score_series([[p]], [[2.0]]).losses["mae"].tolist()
+
+        async def main():
+            async with client:
+                return (await client.score_series([[p]], [[2.0]])).losses["mae"].tolist()
+
+        return asyncio.run(main())
+
+    return call
+
+
+def test_what_the_system_says_is_in_the_message(score, refused):
+    for options, kind in (
+        ({"retries": 0}, TransportError),
+        ({"deadline_s": 0.2}, DeadlineExceeded),
+    ):
+        with pytest.raises(kind, match=f"no answer from {refused} .*Connection refused"):
+            score(refused, **options)
+
+
+def test_a_deadline_names_who_did_not_answer(score):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DeadlineExceeded, match=url):
+            score(url, deadline_s=0.2)
+
+
+def test_a_connection_that_is_one_answer_behind_is_dropped(make):
+    """Each attempt over it would get the answer to the one before."""
+    connections = []
+
+    def one_behind(connection, request):
+        if connection not in connections:
+            connections.append(connection)
+            connection.last = respond(connection, request)
+        last, connection.last = connection.last, respond(connection, request)
+        return last
+
+    with listening(one_behind) as url:
+        if make is Threads:
+            with Client(url, retries=FAST) as client:
+                found = [client.score_series([[p]], [[0.0]]).losses["mae"][0] for p in (1.0, 2.0)]
+        else:
+
+            async def main():
+                async with AsyncClient(url, retries=FAST) as client:
+                    return [
+                        (await client.score_series([[p]], [[0.0]])).losses["mae"][0]
+                        for p in (1.0, 2.0)
+                    ]
+
+            found = asyncio.run(main())
+    assert found == [1.0, 2.0]
+    assert len(connections) == 2
 
 
 def test_a_progress_bar_is_shown_when_asked_for(make, capsys):

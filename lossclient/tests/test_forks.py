@@ -33,6 +33,7 @@ def test_what_is_closed_stays_closed_in_a_child(monkeypatch):
 def test_a_child_has_nothing_to_close_of_its_parents(monkeypatch):
     made = []
     one = PerProcess(lambda: made.append(None))
+    one.get()
     child = os.getpid() + 1
     monkeypatch.setattr("os.getpid", lambda: child)
     assert one.close() is None

@@ -52,8 +52,13 @@ def check(arguments: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
     for name, rule in rules.items():
         value = arguments[name]
         if not rule.holds(value):
-            found = f", not {_PASSWORD.sub('//...@', repr(value)):.80}" if rule.shown else ""
+            found = f", not {without_password(repr(value)):.80}" if rule.shown else ""
             raise InvalidInput(f"{name} must be {rule.wanted}{found}")
+
+
+def without_password(text: str) -> str:
+    """Return text, of a URL or about one, less the name and password that may be in it."""
+    return _PASSWORD.sub("//...@", text)
 
 
 def is_flag(value: Any) -> bool:

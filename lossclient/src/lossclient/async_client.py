@@ -1,21 +1,22 @@
 """The client in tasks."""
 
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
 import httpx
 import pyarrow as pa
+from anyio.lowlevel import RunVar
 
 from lossclient.columns import Columns
-from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
-from lossclient.exceptions import DeadlineExceeded
+from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration, Configured
+from lossclient.exceptions import InvalidInput
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
-from lossclient.forks import PerProcess
 from lossclient.frames import Duplicates, FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
@@ -27,11 +28,23 @@ from lossclient.series import read_series
 from lossclient.wire import Part
 
 
-class AsyncClient:
+class _Connections(NamedTuple):
+    """Those of a client in an event loop, and what closes them at the latest when it ends."""
+
+    http: httpx.AsyncClient
+    until_end: AsyncGenerator[None]
+
+
+_OF_LOOP: RunVar["WeakKeyDictionary[AsyncClient, _Connections]"] = RunVar("lossclient")
+
+
+class AsyncClient(Configured):
     """`Client`, to be awaited; it takes the same arguments and decides the same.
 
     Whatever takes long, from reading a frame to writing one, is done in threads, so that other
-    tasks go on. It belongs to the event loop that first uses it, as its connections do.
+    tasks go on. It may be used from several event loops, one after the other or each in a thread:
+    it has connections of its own in each, which are closed with the client, and otherwise when the
+    loop ends.
 
     Example:
         >>> async def main():
@@ -65,10 +78,16 @@ class AsyncClient:
             request_bytes=request_bytes,
             compression=compression,
             headers=headers,
+            transport=transport,
         )
-        self._http = PerProcess(
-            lambda: httpx.AsyncClient(**self._configuration.for_httpx(), transport=transport)
-        )
+        self._connect()
+        self._make()
+
+    def _connect(self) -> None:
+        self._closed = False
+
+    def _make(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(**self._configuration.for_httpx(httpx.AsyncHTTPTransport))
 
     async def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
         self,
@@ -119,9 +138,10 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close all connections of this process; the client cannot be used any more."""
-        http = self._http.close()
-        if http is not None:
-            await http.aclose()
+        self._closed = True
+        connections = _of_this_loop().pop(self, None)
+        if connections is not None:
+            await connections.until_end.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,7 +178,8 @@ class AsyncClient:
         if failures:
             raise failures[0]
         if time.cancelled_caught:
-            raise DeadlineExceeded("the deadline has passed")
+            server = f"{rules.server}{rules.via}"
+            raise rules.late(f"the deadline has passed before {server} answered")
         return await anyio.to_thread.run_sync(join, forecasts, answers)
 
     async def _drive(self, steps: Generator[Step, Outcome, Answers]) -> Answers:
@@ -175,13 +196,47 @@ class AsyncClient:
                 outcome = await self._post(step)
 
     async def _post(self, post: Post) -> Reply | httpx.RequestError:
-        http = self._http.get()
+        http = await self._http()
         request = self._configuration.request(http, post)
         try:
-            response = await http.send(request)
+            response = await http.send(request, stream=True)
+            try:
+                # An answer that is not read closes its connection, which is one answer behind.
+                body = await response.aread() if post.is_answered_by(response.headers) else b""
+            finally:
+                await response.aclose()
         except httpx.RequestError as error:
             return error
-        return Reply(response.status_code, response.headers, response.content)
+        return Reply(response.status_code, response.headers, body)
+
+    async def _http(self) -> httpx.AsyncClient:
+        """Return the connections of this event loop; no other task runs meanwhile."""
+        if self._closed:
+            raise InvalidInput("the client is closed; make another one")
+        of_loop = _of_this_loop()
+        if self not in of_loop:
+            http = self._make()
+            of_loop[self] = _Connections(http, _until_end(http))
+            await anext(of_loop[self].until_end)
+        return of_loop[self].http
+
+
+def _of_this_loop() -> "WeakKeyDictionary[AsyncClient, _Connections]":
+    """Return the connections of all clients in the running event loop."""
+    try:
+        return _OF_LOOP.get()
+    except LookupError:
+        of_loop: WeakKeyDictionary[AsyncClient, _Connections] = WeakKeyDictionary()
+        _OF_LOOP.set(of_loop)
+        return of_loop
+
+
+async def _until_end(http: httpx.AsyncClient) -> AsyncGenerator[None]:
+    """Close connections when this is closed, as event loops do with all generators at their end."""
+    try:
+        yield
+    finally:
+        await http.aclose()
 
 
 def _next(steps: Generator[Step, Outcome, Answers], outcome: Outcome) -> Step | Answers:

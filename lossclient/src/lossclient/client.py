@@ -12,8 +12,7 @@ import httpx
 import pyarrow as pa
 
 from lossclient.columns import Columns
-from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration
-from lossclient.exceptions import DeadlineExceeded
+from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration, Configured
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.forks import PerProcess
@@ -32,10 +31,16 @@ class _StoppedError(Exception):
     """Another part of the call failed, so nobody waits for this one."""
 
 
-class Client:
+class Client(Configured):
     """Scores forecasts at a service; may be used from several threads at once.
 
     A child of a fork may use it too: it opens connections of its own, except through a `transport`.
+    A copy is the client itself. A pickle holds where the service is and how to ask it, but no key,
+    no headers, no transport: where it is loaded, a key is taken from ``LOSSCLIENT_API_KEY``, and a
+    client that lacks anything else, or the key, raises `InvalidInput` when it is used.
+
+    Requests go by way of the proxy in ``HTTP_PROXY``, ``HTTPS_PROXY`` or ``ALL_PROXY``, unless
+    ``NO_PROXY`` names the service; https trusts ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``, if set.
 
     Args:
         base_url: Where the service is, like ``http://127.0.0.1:8000``; it may have a path.
@@ -53,7 +58,8 @@ class Client:
         transport: httpx's, for tests and unusual networks.
 
     Raises:
-        InvalidInput: If one of them makes no sense.
+        InvalidInput: If one of them makes no sense, or the environment's proxy or certificates
+            cannot be used.
 
     Example:
         >>> with Client("http://127.0.0.1:8000") as client:
@@ -86,9 +92,14 @@ class Client:
             request_bytes=request_bytes,
             compression=compression,
             headers=headers,
+            transport=transport,
         )
+        self._connect()
+        self._http.get()
+
+    def _connect(self) -> None:
         self._http = PerProcess(
-            lambda: httpx.Client(**self._configuration.for_httpx(), transport=transport)
+            lambda: httpx.Client(**self._configuration.for_httpx(httpx.HTTPTransport))
         )
 
     def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
@@ -281,13 +292,18 @@ class Client:
         http = self._http.get()
         request = self._configuration.request(http, post)
         try:
-            response = http.send(request)
+            response = http.send(request, stream=True)
+            try:
+                # An answer that is not read closes its connection, which is one answer behind.
+                body = response.read() if post.is_answered_by(response.headers) else b""
+            finally:
+                response.close()
         except httpx.RequestError as error:
             return error
         except RuntimeError:
             self._http.get()  # says so if another thread has closed it
             raise
-        return Reply(response.status_code, response.headers, response.content)
+        return Reply(response.status_code, response.headers, body)
 
 
 def _in_time(futures: Collection[Future[Answers]], rules: Rules) -> Iterator[Future[Answers]]:
@@ -295,4 +311,4 @@ def _in_time(futures: Collection[Future[Answers]], rules: Rules) -> Iterator[Fut
     try:
         yield from as_completed(futures, timeout=rules.left_s())
     except TimeoutError:
-        raise DeadlineExceeded("the deadline has passed") from None
+        raise rules.late(f"the deadline has passed before {rules.server}{rules.via} answered")  # noqa: B904 - it has the cause that counts

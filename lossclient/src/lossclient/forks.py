@@ -19,7 +19,7 @@ class PerProcess(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._made = (os.getpid(), make())
+        self._made: tuple[int, T] | None = None
         self._closed = False
 
     def get(self) -> T:
@@ -30,14 +30,13 @@ class PerProcess(Generic[T]):
         """
         if self._closed:
             raise InvalidInput("the client is closed; make another one")
-        owner, made = self._made
-        if owner != os.getpid():
-            made = self._make()
-            self._made = (os.getpid(), made)  # at once: other threads may ask
-        return made
+        made = self._made
+        if made is None or made[0] != os.getpid():
+            made = self._made = (os.getpid(), self._make())  # at once: other threads may ask
+        return made[1]
 
     def close(self) -> T | None:
         """Give it to nobody any more; return that of this process, to be closed, if it has one."""
         self._closed = True
-        owner, made = self._made
-        return made if owner == os.getpid() else None
+        made = self._made
+        return made[1] if made is not None and made[0] == os.getpid() else None
