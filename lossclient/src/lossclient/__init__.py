@@ -1,7 +1,5 @@
 """Client of the loss-scoring service: takes the frame of forecasts you have, gives losses back."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from lossclient.async_client import AsyncClient
 from lossclient.client import Client
 from lossclient.columns import LeftOutWarning
@@ -22,11 +20,7 @@ from lossclient.exceptions import (
 )
 from lossclient.retries import Retries
 from lossclient.scores import Scores
-
-try:
-    __version__ = version("lossclient")
-except PackageNotFoundError:  # shipped as bare source, as Ray's `py_modules` does
-    __version__ = "0+unknown"
+from lossclient.version import __version__
 
 __all__ = [
     "AsyncClient",

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from importlib.metadata import version
 from typing import Any, Self
 
 import httpx
@@ -27,6 +26,7 @@ from lossclient.exchange import Post, Room, Rules, Surroundings
 from lossclient.network import proxy_for, transport_options
 from lossclient.options import ScoreOptions
 from lossclient.retries import Retries
+from lossclient.version import __version__
 
 TIMEOUT_S = 75.0
 """The service gives up after 60 s unless told otherwise; its 504 says more than silence."""
@@ -161,7 +161,7 @@ class Configuration:
         Raises:
             InvalidInput: If the environment leads nowhere; see `lossclient.network`.
         """
-        headers = {"User-Agent": f"lossclient/{version('lossclient')}", **(self.headers or {})}
+        headers = {"User-Agent": f"lossclient/{__version__}", **(self.headers or {})}
         if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
         limits = httpx.Limits(
