@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from core.forks import renew_in_children
+
 SMALLEST = 1 << 18
 """Bytes below which the allocator itself keeps memory at hand."""
 
@@ -58,6 +60,11 @@ class BufferPool:
     ) -> None:
         self._retain_bytes = retain_bytes
         self._allocate = allocate
+        self.renew()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """Forget all blocks: in a child, those that the parent's threads used are never free."""
         self._blocks: list[NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 

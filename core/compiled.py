@@ -1,5 +1,6 @@
 """How loops become machine code, those of the kernels and those that read JSON: by numba."""
 
+import os
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
@@ -8,9 +9,18 @@ from typing import Any, Self
 
 from numba import njit
 from numba.core.caching import FunctionCache, InTreeCacheLocator
+from numba.core.compiler_lock import global_compiler_lock
 
 _FAST: Any = {"nogil": True, "error_model": "numpy"}
 _NOT_KEPT = "numba cannot cache on disk, so each start compiles"
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits for the compiler: a child would find its lock held, and LLVM half-way.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **options: Any) -> Any:

@@ -28,6 +28,13 @@ def as_array(buffer: Buffer) -> NDArray[Any]:
     return (buffer.detach() if buffer.requires_grad else buffer).numpy()
 
 
+def concatenate(buffers: Sequence[Buffer]) -> Buffer:
+    """Join buffers; to an array where all are in the memory of the host."""
+    if all(isinstance(buffer, np.ndarray) or buffer.device.type == "cpu" for buffer in buffers):
+        return np.concatenate([as_array(buffer) for buffer in buffers])
+    return torch.cat([as_tensor(buffer) for buffer in buffers])
+
+
 def _is_contiguous(buffer: Buffer) -> bool:
     if isinstance(buffer, np.ndarray):
         return buffer.flags.c_contiguous
@@ -126,11 +133,11 @@ class Ragged:
             edges.append(part.edges[1:] + start)
             start += part.elements
         buffers = [part._values for part in parts]  # noqa: SLF001 - it is ours
-        values: Buffer
-        if out is None and all(isinstance(buffer, np.ndarray) for buffer in buffers):
-            values = np.concatenate(buffers)
-        else:
-            values = torch.cat([as_tensor(buffer) for buffer in buffers], out=out)
+        values = (
+            concatenate(buffers)
+            if out is None
+            else torch.cat([as_tensor(buffer) for buffer in buffers], out=out)
+        )
         return cls.trusted(values, np.concatenate(edges))
 
     def like(self, values: Buffer) -> Self:

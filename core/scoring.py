@@ -1,9 +1,11 @@
 """Score a ragged batch: check it, choose the kernel, compute."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from core.kernels import Scores, kernel_for
 from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
@@ -49,11 +51,25 @@ def may_be_missing(scores: Scores) -> bool:
     masked = scores.masked  # made anew at each look
     for name, values in scores.values.items():
         if name not in masked:
-            return not bool(values.isfinite().all())
-    return any(bool(counts.any()) for counts in masked.values())
+            return not bool(np.isfinite(values.numpy(force=True)).all())
+    return any(bool(counts.numpy(force=True).any()) for counts in masked.values())
 
 
-@torch.inference_mode()
+# By numpy on the host: torch's threads hang in a child that was forked after they ran.
+def _sum(ragged: Ragged) -> float:
+    if ragged.values.device.type != "cpu":
+        return float(ragged.values.sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(ragged.array.sum())
+
+
+def _not_finite(ragged: Ragged) -> NDArray[np.bool_]:
+    if ragged.values.device.type != "cpu":
+        return (~ragged.values.isfinite()).numpy(force=True)
+    found: NDArray[np.bool_] = ~np.isfinite(ragged.array)
+    return found
+
+
 def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> MissingElements:
     """Find the series with an element that is not finite, and name at most ``limit`` of them.
 
@@ -66,17 +82,17 @@ def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> Missing
     """
     sides = {"prediction": prediction, "target": target}
     # A finite sum has finite terms, and needs no memory.
-    if all(bool(ragged.values.sum().isfinite()) for ragged in sides.values()):
+    if all(math.isfinite(_sum(ragged)) for ragged in sides.values()):
         return MissingElements(0, [])
-    bad = {side: (~ragged.values.isfinite()).cpu() for side, ragged in sides.items()}
-    offsets = prediction.offsets
-    elements = (bad["prediction"] | bad["target"]).nonzero().flatten()
-    owners = torch.unique_consecutive(torch.searchsorted(offsets, elements, right=True) - 1)
+    bad = {side: _not_finite(ragged) for side, ragged in sides.items()}
+    offsets = prediction.edges
+    elements = np.flatnonzero(bad["prediction"] | bad["target"])
+    owners = np.unique(np.searchsorted(offsets, elements, side="right") - 1)
     first = []
     for series in owners[:limit].tolist():
-        own = slice(int(offsets[series]), int(offsets[series + 1]))
-        side = "prediction" if bool(bad["prediction"][own].any()) else "target"
-        first.append((series, side, int(bad[side][own].nonzero()[0])))
+        own = slice(offsets[series], offsets[series + 1])
+        side = "prediction" if bad["prediction"][own].any() else "target"
+        first.append((series, side, int(np.argmax(bad[side][own]))))
     return MissingElements(len(owners), first)
 
 
@@ -126,7 +142,7 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     values = prediction.values
     if values.dtype != target.values.dtype or values.device != target.values.device:
         raise ValueError("prediction and target must have the same dtype and device")
-    if not torch.equal(prediction.offsets, target.offsets):
+    if not (prediction.edges is target.edges or np.array_equal(prediction.edges, target.edges)):
         raise ValueError("prediction and target must have the same offsets")
     scores = kernel_for(values.device)(values, target.values, prediction.offsets, options)
     if missing == "error" and may_be_missing(scores):

@@ -14,7 +14,7 @@ import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from core.buffers import BufferPool
 from core.cores import available_cores
+from core.forks import renew_in_children
 from core.kernels.fused_loops import LANES, sweep
 from core.kernels.interface import Scores
 from core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
@@ -116,10 +117,13 @@ class FusedCpuKernel:
         self.threads = available_cores() if threads is None else threads
         if self.threads < 1:
             raise ValueError(f"threads is at least 1, not {self.threads}")
+        self.renew()
+        renew_in_children(self)
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads - 1, thread_name_prefix="fused-cpu")
+    def renew(self) -> None:
+        """Take a new pool of threads, which start when they are wanted."""
+        others = max(self.threads - 1, 1)
+        self._pool = ThreadPoolExecutor(others, thread_name_prefix="fused-cpu")
 
     takes_arrays = True
     """Arrays will do for tensors, and save what a view of one as the other costs."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.options import LOSSES, ScoreOptions
-from core.ragged import Buffer, as_array, as_tensor
+from core.ragged import Buffer, as_array, as_tensor, concatenate
 
 Columns = Mapping[str, Buffer]
 Arrays = dict[str, NDArray[Any]]
@@ -53,10 +53,7 @@ class Scores:
 
         def join(kind: int) -> Columns:
             columns = [part._parts[kind] for part in parts]  # noqa: SLF001 - it is ours
-            return {
-                name: torch.cat([as_tensor(column[name]) for column in columns])
-                for name in columns[0]
-            }
+            return {name: concatenate([column[name] for column in columns]) for name in columns[0]}
 
         return cls(*map(join, range(3)))
 

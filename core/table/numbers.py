@@ -80,4 +80,7 @@ def tensor_of_column(
     if column.type != type_:
         column = pa.chunked_array([as_type(chunk, type_) for chunk in column.chunks], type_)
     values = tensor_of(one_array(column))
-    return values if order is None else values[torch.from_numpy(order)]
+    if order is None:
+        return values
+    # By numpy, on one thread: torch's threads hang in a child that was forked after they ran.
+    return torch.from_numpy(np.take(values.numpy(), order))
