@@ -1,4 +1,9 @@
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -72,10 +77,10 @@ def test_an_array_is_read_as_the_list_of_its_rows(grid):
 
 
 def one_by_one(side):
-    """Read series as they are said to be read: each by itself, numbers in float unless all are."""
+    """Read series as they are said to be read: each by itself, in float32 if that holds all."""
     arrays = [np.array(one, object) if isinstance(one, list | tuple) else one for one in side]
-    types = {one.dtype for one in arrays}
-    narrow = types and types <= {np.dtype(np.float16), np.dtype(np.float32)}
+    types = {one.dtype.newbyteorder("=") for one in arrays}
+    narrow = types and types <= set(map(np.dtype, ("f2", "f4", "i1", "u1", "i2", "u2")))
     flat = [value for one in arrays for value in one.ravel().tolist()]
     return np.array(flat, np.float32 if narrow else np.float64), [one.size for one in arrays]
 
@@ -104,7 +109,7 @@ def test_series_read_at_once_are_those_read_one_by_one(side):
 
 @pytest.mark.parametrize("one", [np.zeros(3), [1.0, None, 2]])
 def test_a_hundred_thousand_series_take_no_step_each(one, monkeypatch):
-    monkeypatch.delattr("lossclient.series._floats")
+    monkeypatch.delattr("lossclient.series._array")
     forecasts, _ = read_series([one] * 100_000, [one] * 100_000)
     assert len(forecasts) == 100_000
 
@@ -114,6 +119,76 @@ def test_float32_stays_only_if_all_is():
     forecasts, _ = read_series([narrow, narrow.astype(np.float16)], [narrow, wide])
     assert forecasts.predictions[0].dtype == np.float32
     assert forecasts.target.dtype == np.float64
+
+
+SMALL = ("f2", "f4", ">f4", "i1", "u1", "i2", ">u2")
+
+
+@pytest.mark.parametrize("wrap", [list, np.asarray])
+@pytest.mark.parametrize("kind", [*SMALL, "i4", "u4", "i8", "u8", "f8", ">f8", "g"])
+def test_numbers_are_held_in_the_narrowest_float(kind, wrap):
+    numbers = wrap(np.ones((2, 3), kind))
+    narrow = np.float32 if kind in SMALL else np.float64
+    forecasts, _ = read_series(numbers, numbers)
+    assert forecasts.predictions[0].dtype == forecasts.target.dtype == narrow
+    forecasts, _ = read_series(numbers, wrap(np.ones((2, 3), "f4")))
+    assert forecasts.predictions[0].dtype == narrow
+    wide = np.float32 if kind in ("f2", "f4", ">f4") else np.float64
+    forecasts, _ = read_series(numbers, np.ones((2, 3)))
+    assert forecasts.predictions[0].dtype == wide
+
+
+@pytest.mark.parametrize(
+    "side",
+    [
+        [[Decimal("1.5"), 2]],
+        [[Fraction(3, 2), Decimal(2)]],
+        [[np.float32(1.5), 2]],
+        np.array([[1.5, Decimal(2)]], object),
+        [pd.Series([1.5, 2], dtype="Float64")],
+        [pd.Series([Decimal("1.5"), Decimal(2)], dtype=pd.ArrowDtype(pa.decimal128(9, 2)))],
+        pd.Series([[1.5, 2]]),
+        pl.Series([[1.5, 2]]),
+        [pl.Series([1.5, 2])],
+        pa.array([[1.5, 2]]),
+        pa.chunked_array([[[1.5, 2]]]),
+        pa.array([[1.5, 2]], pa.list_(pa.float32(), 2)),
+        ((1.5, 2),),
+    ],
+    ids=lambda side: f"{type(side).__name__} of {type(next(iter(side))).__name__}",
+)
+def test_numbers_of_any_type_and_make(side):
+    forecasts, _ = read_series(side, side)
+    assert forecasts.predictions[0].tolist() == forecasts.target.tolist() == [1.5, 2]
+
+
+@pytest.mark.parametrize(
+    "side",
+    [
+        [[1.5, None]],
+        [[Decimal("1.5"), None]],
+        [[1.5, pd.NA]],
+        [[np.float32(1.5), None]],
+        [pd.Series([1.5, None], dtype="Float32")],
+        [pl.Series([1.5, None])],
+        pa.array([[1.5, None]]),
+        np.array([[1.5, None]], object),
+    ],
+    ids=lambda side: f"{type(side).__name__} of {type(next(iter(side))).__name__}",
+)
+def test_what_is_null_is_missing(side):
+    forecasts, _ = read_series(side, [[1, 2]])
+    np.testing.assert_array_equal(forecasts.predictions[0], [1.5, np.nan])
+
+
+def test_nested_lists_of_arrow():
+    forecasts, _ = read_series(pa.array([[[1, 2], [3, 4]]]), np.arange(4).reshape(1, 2, 2))
+    assert forecasts.predictions[0].tolist() == [1, 2, 3, 4]
+
+
+def test_a_number_beyond_floats_is_infinite():
+    forecasts, _ = read_series([[10**400, -(10**400)]], [[1, 1]])
+    assert forecasts.predictions[0].tolist() == [np.inf, -np.inf]
 
 
 def test_none_is_missing():
@@ -180,14 +255,53 @@ def test_ids_are_given_back():
         (np.ones(3), np.ones(3), None, "1 dimensions"),
         ([["1.5"]], [[1.5]], None, "must hold numbers"),
         ([[True]], [[1]], None, "must hold numbers, not bool"),
-        ([[1, True, None]], [[1, 1, 1]], None, "must hold numbers, not object"),
+        ([[1, True, None]], [[1, 1, 1]], None, r"must hold numbers, not objects \(bool, int\)"),
         ([[1 + 2j]], [[1]], None, "must hold numbers"),
         ([[[1, 2], [3]]], [[[1, 2], [3]]], None, "not a regular array"),
+        ([[1], [1, 2]], [[1], [1]], ["a", "b"], "series 'b' differs in shape"),
+        (
+            [[1], ["x"]],
+            [[1], [1]],
+            ["a", "b"],
+            r"prediction of series 'b' must hold .* text \('x'\)",
+        ),
+        ([[1.5, "x"]], [[1, 1]], None, r"must hold numbers, not text \('x'\)"),
+        ([[1], [1.5, "x"]], [[1]], ["a"], r"prediction of series 1 must hold numbers"),
+        (
+            [[[1, 2], [3]]],
+            [[[1, 2], [3]]],
+            ["a"],
+            "series 'a' is not .*: its rows differ in length",
+        ),
+        (
+            [1.0, 2.0],
+            [1.0, 2.0],
+            None,
+            r"not be 1\.0; a single series is a list with one list in it",
+        ),
+        ([None, [1.0]], [[1.0], [1.0]], None, "not be None"),
+        (np.array(5.0), [[1]], None, "an array of 0 dimensions has none"),
+        (np.ones(3), np.ones(3), None, r"for a single series write \[prediction\]"),
+        ({"a": [1.0]}, [[1.0]], None, "must be a list of series, not dict"),
+        ({(1.0,)}, [[1.0]], None, "must be a list of series, not set"),
+        (
+            pd.DataFrame({"A": [1.0]}),
+            [[1.0]],
+            None,
+            r"not a frame \(DataFrame\); score takes frames",
+        ),
+        ([[1.0]], pl.DataFrame({"A": [1.0]}), None, r"target must be .* not a frame \(DataFrame\)"),
+        (pl.LazyFrame({"A": [1.0]}), [[1.0]], None, r"not a frame \(LazyFrame\)"),
+        (pa.table({"A": [1.0]}), [[1.0]], None, r"not a frame \(Table\)"),
+        (pd.Series([1.0, 2.0]), [[1.0]], None, "not be 1.0; a single series"),
+        (pa.array([[1.0], None]), [[1.0], [1.0]], None, "prediction of series 1 .* not be None"),
+        (np.array([["a"]]), [[1]], None, r"not text \('a'\)"),
+        ([[np.datetime64(1, "D")]], [[1]], None, "must hold numbers, not datetime64"),
+        ([[object()]], [[1]], None, r"must hold numbers, not objects \(object\)"),
         ("12", [[1]], None, "must be a list of series, not str"),
         (5, [[1]], None, "must be a list of series, not int"),
         ([[1.0], [True]], [[1], [1]], None, "of series 1 must hold numbers, not bool"),
         ([[1.0, None], [1.0, True, None]], [[1, 1]], None, "of series 1 must hold numbers"),
-        ([[1], [10**400]], [[1], [1]], None, "prediction of series 1 is not a regular array"),
         ([np.ones(2), np.array(1.0)], [[1, 2], [1]], None, "of series 1 must hold numbers"),
         ([np.ones(2), np.array([True])], [[1, 2], [1]], None, "of series 1 must hold numbers, not"),
         ([np.ones(2), np.array(["1"])], [[1, 2], [1]], None, "of series 1 must hold numbers, not"),

@@ -193,8 +193,10 @@ class Client(Configured):
         """Score series that are lists of lists, lists of arrays, or the rows of an array.
 
         Args:
-            prediction: Of each series; one with several channels (T x C) counts T times C elements.
-            target: Of the same shapes. None is a missing element, as NaN is, and what numpy masks.
+            prediction: Numbers of any type for each series; one with several channels (T x C)
+                counts T times C elements.
+            target: Of the same shapes. None is a missing element, as are NaN and NA, and what numpy
+                masks.
             ids: For errors, and given back; positions by default.
             losses: As in `score`, like all that follow.
             gradients: See there.
@@ -204,7 +206,9 @@ class Client(Configured):
             progress: See there.
 
         Returns:
-            Arrays in the order of series. Float32 predictions have float32 gradients.
+            Arrays in the order of series. Numbers are computed in float32 if that holds both sides
+            by their types, as it does half and integers of 8 and 16 bits, in double otherwise.
+            Gradients are float32 for predictions of float32 or half, and where all is.
 
         Raises:
             LossClientError: See `lossclient.exceptions`; a series without elements is

@@ -24,7 +24,8 @@ class Scores:
         masked: For each loss with a quotient, how many elements of each series have none that is
             finite.
         gradients: For each loss, if they were asked for: its derivative by each predicted element,
-            all series one after the other, in the float type of the predictions.
+            all series one after the other, in the float type of the predictions; of integers, in
+            the type that the loss is computed in.
     """
 
     ids: npt.NDArray[Any]

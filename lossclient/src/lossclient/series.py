@@ -1,22 +1,43 @@
 """Nested lists and numpy arrays to series."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
+import narwhals as nw
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from lossclient.cells import array_of, content, floats_of
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key
 
-Shapes = list[tuple[int, ...]]
 _NUMBERS = {float, int, np.float64, type(None)}
 """Of a list, those that numpy reads as float64 whatever stands beside them."""
+_SMALL = frozenset(map(np.dtype, ("f2", "f4", "i1", "u1", "i2", "u2")))
+"""What a float32 holds exactly."""
 _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
+_Name = Callable[[int], str]
+"""Says in words which series it is, given its number."""
+
+
+class _Side(NamedTuple):
+    """Predictions or targets.
+
+    Attributes:
+        shapes: Of each series.
+        elements: Of all series, float32 or float64.
+        small: Whether they are float32 because small integers fit.
+    """
+
+    shapes: list[tuple[int, ...]]
+    elements: Floats
+    small: bool = False
 
 
 def read_series(
@@ -24,8 +45,10 @@ def read_series(
 ) -> tuple[Forecasts, npt.NDArray[Any]]:
     """Read series from two nested lists, lists of arrays, or arrays whose rows are series.
 
-    A series with several channels (T x C) is read row by row; None is a missing element, and so is
-    one that numpy has masked.
+    A series with several channels (T x C) is read row by row; None and NA are missing elements, and
+    so is one that numpy has masked. A side becomes float32 if that holds all of its numbers by
+    their types, float64 otherwise, as numbers of Python do; integers remain double beside such a
+    target, since their gradient has no type of its own.
 
     Returns:
         The series, and their ids: positions where none are given.
@@ -34,122 +57,151 @@ def read_series(
         InvalidInput: If the two sides differ in shape, or hold something else than numbers, or a
             series is empty.
     """
-    both = (prediction, target)
-    if all(_has_rows(side) for side in both) and prediction.shape == target.shape:
-        lengths, flat = _at_once(prediction, target)
-    else:
-        lengths, flat = _side_by_side(prediction, target)
-    names = _ids(ids, len(lengths))
-    key_of = _namer(names)
+    given = None if ids is None else _ids(ids)
+
+    def name(series: int) -> str:
+        if given is None or series >= len(given):
+            return f"series {series}"
+        return f"series {_item(given, series)!r}"
+
+    predictions, actual = _read("prediction", prediction, name), _read("target", target, name)
+    shapes = predictions.shapes
+    if len(shapes) != len(actual.shapes):
+        raise InvalidInput(
+            f"prediction has {len(shapes)} series, target {len(actual.shapes)}; "
+            "each series of one has its own in the other"
+        )
+    if shapes != actual.shapes:
+        i = next(i for i, shape in enumerate(shapes) if shape != actual.shapes[i])
+        both = f"prediction {list(shapes[i])}, target {list(actual.shapes[i])}"
+        raise InvalidInput(f"{name(i)} differs in shape: {both}")
+    names = np.arange(len(shapes)) if given is None else given
+    if len(names) != len(shapes):
+        raise InvalidInput(f"ids must be one a series, {len(shapes)} in all, not {len(names)}")
+    lengths = np.fromiter(map(math.prod, shapes), np.int64, len(shapes))
     if not lengths.all():
-        empty = key_of(int(np.argmin(lengths))).id
-        raise InvalidInput(f"series {empty!r} is empty: a series has at least one element")
+        empty = name(int(np.argmin(lengths)))
+        raise InvalidInput(f"{empty} is empty: a series has at least one element")
+    elements = predictions.elements
+    if predictions.small and actual.elements.dtype == np.float64:
+        elements = elements.astype(np.float64)
     forecasts = Forecasts(
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        target=flat[1],
+        target=actual.elements,
         models=(None,),
-        predictions=(flat[0],),
-        key_of=key_of,
+        predictions=(elements,),
+        key_of=lambda series: Key(_item(names, series)),
     )
     return forecasts, names
 
 
-def _has_rows(side: Any) -> bool:
-    return isinstance(side, np.ndarray) and side.dtype != object and side.ndim >= 2
+def _item(names: npt.NDArray[Any], series: int) -> object:
+    return names[series] if names.dtype == object else names[series].item()
 
 
-def _at_once(
-    prediction: npt.NDArray[Any], target: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.int64], list[Floats]]:
-    """Return lengths and sides of two arrays of one shape, without a step for each series."""
-    named = (("prediction", prediction), ("target", target))
-    flat = [_floats(name, side).ravel() for name, side in named]
-    return np.full(len(target), math.prod(target.shape[1:])), flat
-
-
-def _side_by_side(prediction: Any, target: Any) -> tuple[npt.NDArray[np.int64], list[Floats]]:
-    shapes, flat = _read("prediction", prediction)
-    others, other_flat = _read("target", target)
-    if len(shapes) != len(others):
-        raise InvalidInput(f"prediction has {len(shapes)} series, target {len(others)}")
-    if shapes != others:
-        i = next(i for i, shape in enumerate(shapes) if shape != others[i])
-        both = f"prediction {list(shapes[i])}, target {list(others[i])}"
-        raise InvalidInput(f"series {i} differs in shape: {both}")
-    return np.fromiter(map(math.prod, shapes), np.int64, len(shapes)), [flat, other_flat]
-
-
-def _namer(names: npt.NDArray[Any]) -> Callable[[int], Key]:
-    return lambda series: Key(names[series].item() if names.dtype != object else names[series])
-
-
-def _ids(ids: Any, count: int) -> npt.NDArray[Any]:
-    if ids is None:
-        return np.arange(count)
+def _ids(ids: Any) -> npt.NDArray[Any]:
     try:
         mixed = isinstance(ids, list | tuple) and len({isinstance(one, str) for one in ids}) > 1
         names: npt.NDArray[Any] = np.asarray(ids, object if mixed else None)  # 1 is not "1"
     except ValueError as error:  # lists of unequal lengths
         raise InvalidInput(f"ids must be one a series: {error}") from error
-    if names.ndim != 1 or len(names) != count:
-        raise InvalidInput(f"ids must be one a series, {count} in all, not of shape {names.shape}")
+    if names.ndim != 1:
+        raise InvalidInput(f"ids must be one a series, not of shape {names.shape}")
     return names
 
 
-def _read(name: str, side: Any) -> tuple[Shapes, Floats]:
-    """Return the shape of each series, and the elements of all.
+def _read(side_name: str, side: Any, name: _Name) -> _Side:
+    """Read a side.
 
-    No step of Python is made for each series that is an array, or a list of plain numbers.
+    No step of Python is made for each series that is a row of an array, or a list of plain numbers;
+    and but a few for each that is an array.
     """
     if isinstance(side, np.ndarray) and side.dtype != object:
         if side.ndim < 2:
             raise InvalidInput(
-                f"{name} must hold series: an array of {side.ndim} dimensions has none"
+                f"{side_name} must hold series: an array of {side.ndim} dimensions has none; "
+                f"for a single series write [{side_name}]"
             )
-        return [side.shape[1:]] * len(side), _floats(name, side).ravel()
-    if isinstance(side, str | bytes) or not hasattr(side, "__iter__"):
-        raise InvalidInput(f"{name} must be a list of series, not {type(side).__name__}")
-    series = list(side)
+        floats = _floats(side_name, side)
+        return _Side([side.shape[1:]] * len(side), floats.ravel(), _is_small([side.dtype]))
+    series = _list_of(side_name, side)
     kinds = set(map(type, series))
     if kinds <= {list, tuple} and set(map(type, chain.from_iterable(series))) <= _NUMBERS:
         with suppress(OverflowError):  # 10**400: see below whose it is
             flat = np.array(list(chain.from_iterable(series)), np.float64)  # None becomes NaN
-            return list(zip(map(len, series), strict=True)), flat
+            return _Side(list(zip(map(len, series), strict=True)), flat)
     if kinds != {np.ndarray} or not _are_numbers(series):
-        series = [_floats(f"{name} of series {i}", one) for i, one in enumerate(series)]
-    shapes = list(map(_SHAPE, series))
-    narrow = {np.dtype(np.float16), np.dtype(np.float32)}.issuperset(map(_DTYPE, series))
-    type_ = np.float32 if narrow and series else np.float64
-    return shapes, np.concatenate([*series, np.empty(0, type_)], axis=None, dtype=type_)
+        series = [_array(f"{side_name} of {name(i)}", one) for i, one in enumerate(series)]
+    types = {type_.newbyteorder("=") for type_ in set(map(_DTYPE, series))}
+    type_ = np.float32 if types and types <= _SMALL else np.float64
+    flat = np.concatenate([*series, np.empty(0, type_)], axis=None, dtype=type_)
+    return _Side(list(map(_SHAPE, series)), flat, _is_small(types))
+
+
+def _list_of(side_name: str, side: Any) -> list[Any]:
+    """Return series one by one."""
+    if isinstance(nw.from_native(side, pass_through=True), nw.DataFrame | nw.LazyFrame):
+        raise InvalidInput(
+            f"{side_name} must be a list of series, not a frame ({type(side).__name__}); "
+            "score takes frames, and score_series their rows as series by to_numpy()"
+        )
+    if isinstance(side, str | bytes | Mapping | AbstractSet) or not hasattr(side, "__iter__"):
+        raise InvalidInput(f"{side_name} must be a list of series, not {type(side).__name__}")
+    return [_unwrapped(one) for one in side]
+
+
+def _unwrapped(one: Any) -> Any:
+    """Return what a scalar of Arrow holds; other series as they are."""
+    if not isinstance(one, pa.Scalar):
+        return one
+    values = getattr(one, "values", None)
+    return one.as_py() if values is None or pa.types.is_nested(values.type) else values
 
 
 def _are_numbers(series: Sequence[npt.NDArray[Any]]) -> bool:
-    """Tell whether arrays hold numbers of which `numpy.concatenate` makes what `_floats` does."""
+    """Tell whether arrays hold numbers of which `numpy.concatenate` makes what `_array` does."""
     kinds = {type_.kind for type_ in set(map(_DTYPE, series))}
     return kinds <= set("fiu") and () not in map(_SHAPE, series)
 
 
+def _is_small(types: Collection[np.dtype[Any]]) -> bool:
+    """Tell whether float32 holds numbers of these types, of which some are integers."""
+    plain = {type_.newbyteorder("=") for type_ in types}
+    return plain <= _SMALL and any(type_.kind != "f" for type_ in plain)
+
+
 def _floats(name: str, series: Any) -> Floats:
+    """Return an array as floats, float32 if that holds its type."""
+    array = _array(name, series)
+    type_ = np.float32 if array.dtype.newbyteorder("=") in _SMALL else np.float64
+    return array.astype(type_, copy=False)
+
+
+def _array(name: str, series: Any) -> npt.NDArray[Any]:
+    """Return an array of numbers, what is masked as NaN."""
     try:
         array = np.asarray(series)
-        if array.dtype == object and all(_is_number(value) for value in array.ravel()):
-            array = array.astype(np.float64)  # None becomes NaN
+        if array.dtype == object and array.ndim:
+            numbers = array_of(array.ravel())
+            array = array if numbers is None else floats_of(numbers).reshape(array.shape)
     except (ValueError, OverflowError, TypeError, RuntimeError) as error:
-        # Rows of unequal lengths, 10**400; tensors of types that numpy lacks, or in a graph.
-        raise InvalidInput(f"{name} is not a regular array: {error}") from error
-    if array.size == 0 and array.ndim:
-        array = array.astype(np.float64)
-    if array.ndim == 0 or array.dtype.kind not in "fiu":
-        raise InvalidInput(f"{name} must hold numbers, not {array.dtype}")
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
-    elif array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float64)
-    rows = series if isinstance(series, list | tuple) else [series]
-    if any(isinstance(row, np.ma.MaskedArray) for row in rows):
-        return np.where(np.ma.getmaskarray(np.ma.asarray(series)), np.nan, array)
+        # 10**400; tensors of types that numpy lacks, or in a graph; rows of unequal lengths.
+        rows = isinstance(series, list | tuple) and any(hasattr(row, "__len__") for row in series)
+        why = "its rows differ in length" if rows else error
+        raise InvalidInput(f"{name} is not a regular array: {why}") from error
+    if array.ndim == 0:
+        raise InvalidInput(
+            f"{name} must hold numbers, not be {repr(series)[:80]}; "
+            "a single series is a list with one list in it"
+        )
+    if array.dtype.kind not in "fiu":
+        holds = content(array.ravel()) if array.dtype == object else str(array.dtype)
+        if array.dtype.kind in "US" and array.size:  # as numpy reads numbers beside text, too
+            cells = np.asarray(series, object).ravel()
+            holds = f"text ({next(one for one in cells if isinstance(one, str | bytes))!r:.80})"
+        raise InvalidInput(f"{name} must hold numbers, not {holds}")
+    parts = series if isinstance(series, list | tuple) else [series]
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        mask = np.ma.getmaskarray(np.ma.asarray(series))
+        return np.where(mask, np.float32(np.nan), array)
     return array
-
-
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, float | int) and not isinstance(value, bool))
