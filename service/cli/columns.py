@@ -96,7 +96,7 @@ def find_layout(source: Source, roles: Roles) -> Layout:
         found = _lists_only(found, schema) if nested else found
     else:
         found = ModelColumns(_listed(roles.models, names))
-    layout = Layout(keys, target, found.models, found.left_out, nested)
+    layout = Layout(keys, target, tuple(dict.fromkeys(found.models)), found.left_out, nested)
     faults = list(faults_of(elements, layout))
     if nested:
         faults += _list_faults(schema, layout)

@@ -18,8 +18,8 @@ from service.errors import InvalidError, UnreadableError
 
 BATCH_ROWS = 1 << 17
 _CSV_BLOCK_BYTES = 1 << 23
-_CSV_NULLS = [*pa.csv.ConvertOptions().null_values, "None", "<NA>"]
-"""What Arrow takes for a null in a column of numbers, and what pandas takes beside it."""
+_CSV_NULLS = [*pa.csv.ConvertOptions().null_values, "None", "<NA>", *map(" ".__mul__, range(1, 17))]
+"""Nulls in a column of numbers: what Arrow takes for one, what pandas does, and blanks."""
 
 FORMATS = (".parquet", ".csv", ".arrow", ".feather", ".ipc", ".arrows")
 """Endings; ``.arrows`` is written as an Arrow stream, and any Arrow ending may be read as one."""
@@ -179,10 +179,9 @@ def _arrow(path: Path) -> Source:
 
 
 def _csv(path: Path, text: Callable[[Sequence[str]], Collection[str]]) -> Source:
+    _check_header(path)
     with _open_csv(path, {}) as first_block:
         seen = first_block.schema
-    if len(seen) == 1 and (separator := re.search(r"[;\t|]", seen.names[0])):
-        raise pa.ArrowInvalid(f"has {separator[0]!r} between columns; write it with commas")
     # A later block may hold a fraction: read numbers as double.
     types = {field.name: pa.float64() for field in seen if pa.types.is_integer(field.type)}
     types |= dict.fromkeys(text(seen.names), pa.string())
@@ -200,6 +199,17 @@ def _csv(path: Path, text: Callable[[Sequence[str]], Collection[str]]) -> Source
 
     schema = pa.schema([(field.name, types.get(field.name, field.type)) for field in seen])
     return Source(schema, None, read)
+
+
+def _check_header(path: Path) -> None:
+    with path.open("rb") as file:
+        line = file.readline(1 << 24)
+    try:
+        header = line.decode()
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid("is not in UTF-8; convert it, as iconv does") from error
+    if "," not in header and (separator := re.search(r"[;\t|]", header)):
+        raise pa.ArrowInvalid(f"has {separator[0]!r} between its columns; write it with commas")
 
 
 def _open_csv(
@@ -235,6 +245,8 @@ def _types_of_blank(path: Path, names: Sequence[str]) -> dict[str, pa.DataType]:
 
 def _cell_fault(path: Path, name: str, detail: str) -> str:
     """Say which text stopped Arrow from reading a column, as ``text_faults`` does."""
+    if "UTF8" in detail:
+        return "holds text that is not in UTF-8; convert the file, as iconv does"
     value = re.search(r"invalid value '(.*)'", detail, re.DOTALL)
     row = 0
     for batch in _open_csv(path, {name: pa.string()}, [name]) if value else ():

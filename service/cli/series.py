@@ -78,9 +78,14 @@ def name_of(keys: pa.Table, row: int) -> str:
 
 
 def _text(cell: pa.ChunkedArray) -> str:
-    if pa.types.is_temporal(cell.type):  # Python's own types do not hold all times of Arrow's
-        return _ZERO_FRACTION.sub("", cell.cast(pa.string())[0].as_py())
-    return str(cell[0].as_py())
+    type_ = cell.type
+    if not pa.types.is_temporal(type_):
+        return str(cell[0].as_py())
+    try:  # not as_py: Python's own types do not hold all times of Arrow's
+        texts = cell.cast(pa.string())
+    except pa.ArrowInvalid:  # a time zone that is not known here
+        texts = cell.cast(pa.timestamp(type_.unit)).cast(pa.string())
+    return _ZERO_FRACTION.sub("", texts[0].as_py())
 
 
 def _with_keys(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.RecordBatch]:
@@ -109,7 +114,7 @@ def _nested_block(table: pa.Table, layout: Layout) -> Block:
         if side.channels != target.channels:
             differ[:] = True
         if (rows := np.flatnonzero(differ)).size:
-            fault = f"and {layout.target} differ in length in series {_names(keys, rows)}"
+            fault = f"differs from {layout.target} in length in series {_names(keys, rows)}"
             raise TableError((model, fault))
         predictions[model] = side.values
     return _block(keys, target.values, predictions, target.offsets, table.num_rows)
