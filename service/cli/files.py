@@ -131,8 +131,6 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
     """Return what Arrow can compare, sort, take and write in every format."""
     if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
         return _plain_type(type_.value_type)
-    if pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_):
-        return pa.large_list(type_.value_field)
     views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
     return views.get(type_, type_)
 

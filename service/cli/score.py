@@ -1,5 +1,7 @@
 """``loss-scoring score``: score a file here, without a server."""
 
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -113,9 +115,10 @@ def _one_file(files: list[Path]) -> Path:
 
 
 def _say_models(layout: Layout) -> None:
-    typer.echo(f"scored as models: {', '.join(layout.models)}", err=True)
-    if layout.left_out:
-        typer.echo(f"left out: {listed(layout.left_out)}", err=True)
+    with suppress(OSError):  # the scores matter more than standard error
+        sys.stderr.write(f"scored as models: {', '.join(layout.models)}\n")
+        if layout.left_out:
+            sys.stderr.write(f"left out: {listed(layout.left_out)}\n")
 
 
 def _device(name: str) -> torch.device:

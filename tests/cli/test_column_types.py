@@ -1,5 +1,10 @@
 """The command line over columns in every dress that files have: text, categories, runs, numbers."""
 
+import datetime as dt
+import decimal
+
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -110,3 +115,177 @@ def test_ids_are_written_in_every_format(tmp_path, kind, written):
         writer.write_table(table, max_chunksize=2)
     for flags in ([], ["--sort"]):
         check_scores(tmp_path / "f.arrow", tmp_path / f"o{written}", *flags)
+
+
+BAD_CELLS = ["-", ".", "1,900", "1_000", "5%", "x"]
+
+
+@pytest.mark.parametrize("rows_before", [1, 200])
+@pytest.mark.parametrize("cell", BAD_CELLS)
+def test_a_bad_cell_of_a_csv_is_named_in_whatever_block(tmp_path, monkeypatch, cell, rows_before):
+    monkeypatch.setattr("service.cli.files._CSV_BLOCK_BYTES", 256)
+    path = tmp_path / "f.csv"
+    rows = "a,1,2,3\n" * rows_before + f'a,1,2,"{cell}"\na,1,2,3\n'
+    path.write_text(f"unique_id,y,Naive,Theta\n{rows}")
+    for flags in ([], ["--models", "Theta"], ["--target-col", "Theta"]):
+        status, out, err = cli("score", path, *flags)
+        assert (status, out) == (2, "")
+        says = f"{path}: column 'Theta' holds numbers, but {cell!r} in row {rows_before} is text"
+        assert says in err
+    status, out, err = cli("score", path, "--exclude", "Theta")
+    assert (status, err) == (0, "scored as models: Naive\n")
+
+
+@pytest.mark.parametrize("rows_before", [1, 200])
+@pytest.mark.parametrize("cell", ["", "None", "<NA>", "NA", "n/a", "nan", "null", " ", "   "])
+def test_a_null_of_a_csv_is_a_missing_element(tmp_path, monkeypatch, cell, rows_before):
+    monkeypatch.setattr("service.cli.files._CSV_BLOCK_BYTES", 256)
+    path, output = tmp_path / "f.csv", tmp_path / "o.parquet"
+    path.write_text("unique_id,y,Theta\n" + "a,1,3\n" * rows_before + f"b,1,{cell}\n")
+    status, _, err = cli("score", path)
+    assert status == 2
+    assert "series b: element 0 of Theta is missing" in err
+    assert cli("score", path, "--missing", "skip", "-o", output)[0] == 0
+    assert pq.read_table(output)["mae"].to_pylist() == [2.0, None]
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (["", "", "7.5"], "scored as models: m, late"),
+        (["", "", ""], "scored as models: m, late"),
+        (["", "", "north"], "left out: 'late' (text)"),
+        (
+            ["", "", "1", "2", "1,900"],
+            "column 'late' holds numbers, but '1,900' in row 184 is text",
+        ),
+        (["", "", "north", "1", "south"], "left out: 'late' (text)"),
+    ],
+)
+def test_a_column_without_a_value_in_the_first_block(tmp_path, monkeypatch, cells, says):
+    monkeypatch.setattr("service.cli.files._CSV_BLOCK_BYTES", 256)
+    path = tmp_path / "f.csv"
+    rows = [f'a,1,2,"{cell}"\n' if cell else "a,1,2,\n" for cell in [""] * 180 + cells]
+    path.write_text("unique_id,y,m,late\n" + "".join(rows))
+    assert says in cli("score", path, "--missing", "skip")[2]
+
+
+def test_what_pandas_writes_beside_the_forecasts_is_no_model(tmp_path):
+    path = tmp_path / "f.csv"
+    pd.DataFrame({"unique_id": ["a", "a"], **{k: v[:2] for k, v in ROWS.items()}}).to_csv(path)
+    for flags in ([], ["--id-col", "unique_id"]):
+        status, _, err = cli("score", path, *flags)
+        assert (status, err) == (0, "scored as models: m\nleft out: '' (an index)\n")
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".arrow"])
+def test_numbers_in_every_type_are_models(tmp_path, ending):
+    path, output = tmp_path / f"f{ending}", tmp_path / "o.csv"
+    kinds = {
+        "half": pa.array([1, 2, 3, 4, 5], pa.float16()),
+        "small": pa.array([1, 2, 3, 4, 5], pa.uint8()),
+        "decimal": pa.array([decimal.Decimal(n) for n in range(1, 6)]),
+        "category": categories([1, 2, 3, 4, 5], pa.uint32(), pa.int64()),
+        "null": pa.nulls(5),
+    }
+    write_parts(path, [pa.table({"unique_id": IDS, **ROWS, **kinds})])
+    status, _, err = cli("score", path, "--missing", "skip", "--losses", "mae", "-o", output)
+    assert (status, err) == (0, "scored as models: m, half, small, decimal, category, null\n")
+    scores = pyarrow.csv.read_csv(output).select(["model", "mae"]).to_pydict()
+    assert scores["mae"] == [x for mae in MAE.values() for x in (mae, 0, 0, 0, 0, None)]
+
+
+def test_text_that_is_mostly_numbers_is_refused_in_parquet_too(tmp_path):
+    path = tmp_path / "f.parquet"
+    for make in (pa.array, lambda cells: pa.array(cells).dictionary_encode()):
+        cells = make([None, "1", "2", "3", "None"])
+        pq.write_table(pa.table({"unique_id": IDS, **ROWS, "Theta": cells}), path, row_group_size=1)
+        status, _, err = cli("score", path)
+        assert status == 2
+        assert f"{path}: column 'Theta' holds numbers" in err
+        assert cli("score", path, "--exclude", "Theta")[0] == 0
+
+
+def test_a_column_that_nobody_reads_refuses_no_file(tmp_path):
+    note = pa.StringArray.from_buffers(
+        1, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff")
+    )
+    unread = [note, note, pa.array([{"x": 1.0}]), pa.array([b"1" * 16], pa.uuid()), pa.array([[1]])]
+    names = ["note", "note", "struct", "uuid", "list"]
+    table = pa.table(
+        [pa.array(["a"]), pa.array([1.0]), pa.array([2.0]), *unread],
+        names=["unique_id", "y", "m.x", *names],
+    )
+    for ending in (".arrow", ".arrows"):
+        write_parts(tmp_path / f"f{ending}", [table])
+        status, _, err = cli("score", tmp_path / f"f{ending}", "--models", "m.x")
+        assert (status, err) == (0, "scored as models: m.x\n")
+    pq.write_table(table.append_column("m", [[{"x": 1.0}]]), tmp_path / "f.parquet")
+    assert cli("score", tmp_path / "f.parquet", "--models", "m.x")[0] == 0
+    (tmp_path / "f.csv").write_bytes(b"unique_id,y,m,n,n,,\na,1,2,\xff,x,,\n")
+    status, _, err = cli("score", tmp_path / "f.csv")
+    assert (status, err.splitlines()[0]) == (0, "scored as models: m")
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "text"),
+    [
+        (pa.scalar(32_503_680_000, pa.timestamp("s")), "3000-01-01 00:00:00"),
+        (pa.scalar(-62_135_596_800_000_000, pa.timestamp("us")), "0001-01-01 00:00:00"),
+        (pa.scalar(1, pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
+        (pa.scalar(500_000_000_000, pa.timestamp("s")), "17814-05-16 00:53:20"),
+        (pa.scalar(0, pa.timestamp("us", "Europe/Berlin")), "1970-01-01 01:00:00+0100"),
+        (pa.scalar(0, pa.timestamp("us", "Mars/Olympus")), "1970-01-01 00:00:00"),
+        (pa.scalar(1, pa.time64("ns")), "00:00:00.000000001"),
+        (pa.scalar(dt.date(2024, 1, 31)), "2024-01-31"),
+    ],
+)
+def test_cutoffs_of_any_time_are_named(tmp_path, cutoff, text):
+    path = tmp_path / "f.parquet"
+    cutoffs = pa.repeat(cutoff, 3)
+    sides = {"y": [1.0, 2.0, 3.0], "m": [1.0, None, 3.0]}
+    pq.write_table(pa.table({"unique_id": ["a", "a", "b"], "cutoff": cutoffs, **sides}), path)
+    assert f"{path}: series a at {text}: element 1 of m is missing" in cli("score", path)[2]
+    pq.write_table(pa.table({"unique_id": ["a", "b", "a"], "cutoff": cutoffs, **sides}), path)
+    assert f"{path}: the rows of series a at {text} are not together" in cli("score", path)[2]
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ([[1.0, 2.0], None, [3.0]], "column 'm' is null in series b"),
+        ([[1.0, 2.0], [], []], "column 'm' is empty in series b, c"),
+        ([[1.0, 2.0], [1.0, 2.0], [3.0]], "column 'm' differs from y in length in series b"),
+        ([[1.0, 2.0], [None], [3.0]], "series b: element 0 of m is missing"),
+    ],
+)
+def test_nested_series_are_named_by_their_ids(tmp_path, model, says):
+    path = tmp_path / "f.parquet"
+    pq.write_table(
+        pa.table({"unique_id": ["a", "b", "c"], "y": [[1.0, 2.0], [3.0], [4.0]], "m": model}), path
+    )
+    assert f"{path}: {says}" in cli("score", path)[2]
+
+
+def test_a_message_names_twenty_series_and_counts_the_others(tmp_path):
+    path = tmp_path / "f.parquet"
+    ids = [str(n) for n in range(30)]
+    pq.write_table(
+        pa.table(
+            {"unique_id": ids, "y": [[1.0]] * 30, "m": [[]] * 30},
+            pa.schema(
+                {"unique_id": "string", "y": pa.list_(pa.float64()), "m": pa.list_(pa.float64())}
+            ),
+        ),
+        path,
+    )
+    assert "18, 19 and 10 more" in cli("score", path)[2]
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.float16(), pa.decimal128(5, 2)])
+def test_nested_series_of_any_numbers(tmp_path, kind):
+    path, output = tmp_path / "f.arrow", tmp_path / "o.csv"
+    y = pa.array([[1, 2], [3]], pa.list_(kind))
+    write_parts(path, [pa.table({"unique_id": ["a", "b"], "y": y, "m": [[2.5, 3.5], [3.0]]})])
+    assert cli("score", path, "--losses", "mae", "-o", output)[0] == 0
+    assert pyarrow.csv.read_csv(output)["mae"].to_pylist() == [1.5, 0.0]

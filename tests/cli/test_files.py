@@ -200,6 +200,8 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
     [
         ("absent.csv", None, [], "absent.csv"),
         ("f.txt", "a", [], "ending"),
+        ("f.csv.gz", "a", [], "decompress it first"),
+        ("s3://bucket/f.csv", None, [], "download the file"),
         ("f.parquet", "not parquet", [], "f.parquet"),
         ("f.arrow", "not arrow", [], "f.arrow"),
         ("f.csv", "", [], "f.csv"),
@@ -209,7 +211,15 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
         ("f.csv", "unique_id,ds,y\na,1,2\n", [], "no column of predictions"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--models", "n"], "'n'"),
         ("f.csv", "unique_id,y,m\na,1,x\n", ["--models", "m"], "must hold numbers"),
-        ("f.csv", "unique_id,y,m\n1,1,2\n,1,2\n", [], "nulls"),
+        ("f.csv", "unique_id,y,m\n1,1,2\n,1,2\n", [], "holds nulls, the first in row 1"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--models", "mm"], "did you mean 'm'?"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--exclude", "mm"], "did you mean 'm'?"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--id-col", "unique"], "did you mean 'unique_id'?"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--models", "m", "--exclude", "m"], "--exclude"),
+        ("f.csv", "unique_id;y;m\na;1,5;2\n", [], "has ';' between its columns"),
+        ("f.csv", "unique_id,y,m\na,1\n", [], "Expected 3 columns, got 2"),
+        ("f.csv", b"unique_id,y,m\n\xe9,1,2\n", [], "'unique_id' holds text that is not in UTF-8"),
+        ("f.csv", b"unique_id,y,\xe9\na,1,2\n", [], "is not in UTF-8"),
         ("f.csv", "unique_id,y,m,m\na,1,2,3\n", [], "more than once"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--losses", "mse"], "unknown loss"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["-o", "x.xlsx"], "x.xlsx"),
@@ -221,14 +231,56 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
     ],
 )
 def test_mistakes_are_told_in_words(tmp_path, name, content, flags, says):
-    path = tmp_path / name
+    path = name if "://" in name else tmp_path / name
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     status, out, err = cli("score", path, *flags)
     assert status == 2
     assert out == ""
     assert says in err
     assert "Traceback" not in err
+
+
+def test_what_is_no_single_file_is_told_the_way_out(tmp_path):
+    (tmp_path / "f.parquet").mkdir()
+    (tmp_path / "part.csv").write_text("")
+    for paths, says in (
+        ([tmp_path / "f.parquet"], "is a folder; score its files one by one"),
+        ([tmp_path / "part.csv", tmp_path / "more.csv"], "more.csv: one file at a time"),
+        (["-"], "is a pipe; write it to a file"),
+        (["/dev/stdin"], "/dev/stdin"),
+    ):
+        status, out, err = cli("score", *paths)
+        assert (status, out) == (2, "")
+        assert says in err
+
+
+def test_an_output_that_cannot_be_written_is_told_before_any_work(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    for output, says in (("folder.csv", "is a folder"), ("absent/o.csv", "there is no folder")):
+        _, _, err = cli("score", tmp_path / "absent.csv", "-o", tmp_path / output)
+        assert f"{tmp_path / output}: {says}" in err
+
+
+@pytest.mark.parametrize("written", ["o.csv", "o.parquet", "o.arrow", "o.arrows"])
+def test_a_fault_of_reading_is_not_told_of_the_output(tmp_path, written):
+    path = tmp_path / "f.parquet"
+    pq.write_table(pa.table({"unique_id": ["a"], "y": [1.0], "m": [2.0]}), path)
+    path.write_bytes(b"PAR1" + b"\xff" * 60 + path.read_bytes()[64:])
+    status, _, err = cli("score", path, "-o", tmp_path / written)
+    assert status == 2
+    assert err.splitlines()[-1].startswith(f"error: {path}: ")
+    assert [file.name for file in tmp_path.iterdir()] == ["f.parquet"]
+
+
+def test_a_fault_of_writing_is_told_of_the_output(tmp_path):
+    path, output = tmp_path / "f.parquet", tmp_path / "o.csv"
+    zone = pa.array([0], pa.timestamp("us", "Mars/Olympus"))  # which CSV needs, and nobody knows
+    pq.write_table(pa.table({"unique_id": ["a"], "cutoff": zone, "y": [1.0], "m": [2.0]}), path)
+    status, _, err = cli("score", path, "-o", output)
+    assert status == 2
+    assert err.splitlines()[-1].startswith(f"error: {output}: ")
+    assert cli("score", path, "-o", tmp_path / "o.parquet")[0] == 0
 
 
 def test_the_file_itself_is_no_output(tmp_path):

@@ -1,0 +1,59 @@
+"""What is printed is whole and readable in any encoding and width, and wherever it goes."""
+
+import os
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from conftest import LOSS_SCORING
+
+MODEL = "[red]Prévision 二[/red] :smile:"
+
+
+@pytest.fixture
+def forecasts(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text(f"unique_id,ds,y,{MODEL},{'long' * 40}\na,1,1e-9,123456.7,-1e-300\n", "utf-8")
+    return path
+
+
+def score(path, **environment):
+    command = [LOSS_SCORING, "score", path, "--losses", "mae"]
+    return subprocess.run(command, capture_output=True, check=False, env=os.environ | environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "encoding"),
+    [
+        ({"PYTHONIOENCODING": "ascii"}, "ascii"),
+        ({"PYTHONIOENCODING": "latin-1"}, "latin-1"),
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "ascii"),
+        ({"PYTHONIOENCODING": "utf-8", "COLUMNS": "20"}, "utf-8"),
+        ({"PYTHONIOENCODING": "utf-8", "COLUMNS": "1", "TERM": "dumb"}, "utf-8"),
+    ],
+)
+def test_scores_are_whole_in_any_encoding_and_width(forecasts, environment, encoding):
+    done = score(forecasts, **environment)
+    assert done.returncode == 0, done.stderr
+    name = MODEL.encode(encoding, "backslashreplace").decode(encoding)
+    (row,) = (line for line in done.stdout.decode(encoding).splitlines() if name in line)
+    assert row.replace("|", "│").split("│")[2:5] == ["      1 ", "      1 ", " 123457 "]
+    assert ("long" * 40).encode() in done.stdout
+    assert name in done.stderr.decode(encoding)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line(forecasts):
+    command = [LOSS_SCORING, "score", forecasts]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stderr.count(b"\n")) == (2, 2)
+        assert b"No space left" in done.stderr
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, check=False)
+    assert b"123457" in done.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    done = subprocess.run([LOSS_SCORING, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"loss-scoring {version('loss-scoring')}\n"
