@@ -104,7 +104,13 @@ def test_integers_are_scored_as_doubles():
     assert scores.schema.field("mae_gradient").type == pa.large_list(pa.float64())
 
 
-def test_lists_of_floats_are_the_models_of_a_nested_file(tmp_path):
+def test_lists_of_numbers_are_the_models_of_a_nested_file(tmp_path):
     lists = {name: [[1.0, 2.0]] for name in ("y", "A", "A-lo-90", "ds")}
-    table = pa.table({"unique_id": ["a"], **lists, "whole": [[1, 2]], "n": [2.0]})
-    assert by_command(table, tmp_path)[0] == ["A"]
+    others = {"n": [2.0], "store": ["5"], "texts": [["1", "2"]]}
+    table = pa.table({"unique_id": ["a"], **lists, "whole": [[1, 2]], **others})
+    models, said = by_command(table, tmp_path)
+    assert models == ["A", "whole"]
+    assert said.splitlines()[1] == (
+        "left out: 'A-lo-90' (a bound of a prediction interval), 'n' (holds double, not lists), "
+        "'store' (text), 'texts' (holds list<item: string>)"
+    )
