@@ -42,6 +42,10 @@ def test_the_usual_kinds_catch_them():
             ValueFault("/x", "is bad", "a", "2026-01-01", "ETS", "prediction", 3, 77),
             "series 'a' at cutoff 2026-01-01, model ETS: prediction 3 (row 77) is bad",
         ),
+        (
+            ValueFault("/0/3", "is bad", "a", side="prediction", position=3, index=(1, 1)),
+            "series 'a': prediction [1, 1] is bad",
+        ),
     ],
 )
 def test_faults_in_words(fault, text):

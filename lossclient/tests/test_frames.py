@@ -5,6 +5,7 @@ import math
 import uuid
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import model_columns
 import numpy as np
@@ -294,7 +295,7 @@ def test_named_columns():
         ({}, Columns(cutoff="fold"), "no column 'fold'"),
         ({}, Columns(models=["ETS"]), "no column 'ETS'"),
         ({}, Columns(models=[]), "models is empty"),
-        ({}, Columns(models=["note"]), "'note' must hold numbers"),
+        ({}, Columns(models=["note"]), "'note' must hold numbers, not text, 'x'"),
         ({}, Columns(target="note"), "'note' must hold numbers"),
         ({"Naive": None, "Theta": None}, Columns(), "no column of predictions"),
         ({"unique_id": ["a", None, "b", None, "c"]}, Columns(), "'unique_id' is null in row 1"),
@@ -551,14 +552,47 @@ def test_numbers_among_text_are_an_error(column, values):
     for columns in (Columns(models=["Theta"]), Columns()):
         with pytest.raises(
             InvalidInput, match=f"column '{column}' holds numbers, but 'n/a' in row 1 is text"
-        ):
+        ) as caught:
             read_frame(pd.DataFrame({**BASE, "Theta": [1.0, 2.0], column: values}), columns)
+        is_chosen = column == "y" or columns.models
+        assert ("exclude" in str(caught.value)) is not bool(is_chosen)
 
 
 def test_lists_of_numbers_are_to_be_exploded():
     table = pa.table({"unique_id": ["a"], "ds": [1], "y": [[1.0, 2.0]], "A": [[1.0, 2.0]]})
     with pytest.raises(InvalidInput, match=r"'y' must hold numbers, not list<.*>; .* explode"):
         read_frame(table, Columns(models=["A"]))
+
+
+def test_columns_of_no_rows_have_any_type():
+    names = ["unique_id", "cutoff", "ds", "y", "A"]
+    for make in (pd.DataFrame, pl.DataFrame, pa.table):
+        frame = make({name: [] for name in names})
+        reading = read_frame(frame, Columns())
+        assert (len(reading.forecasts), reading.models.models) == (0, ("A",))
+        assert len(write_frame(reading, answer_of(reading.forecasts))) == 0
+
+
+class Lazy:
+    """As dask's and Spark's frames are."""
+
+    def compute(self):
+        """Return a frame."""
+
+
+@pytest.mark.parametrize(
+    ("df", "words"),
+    [
+        (pl.DataFrame(LONG).lazy(), r"not LazyFrame; call its collect\(\) first"),
+        (Lazy(), r"not Lazy; call its compute\(\) first"),
+        (Path("a.parquet"), "not PosixPath; read the file first"),
+        ([{"y": 1.0}], "not list; make a frame of it, or call score_series"),
+        (pd.DataFrame(LONG).groupby("unique_id"), "not DataFrameGroupBy$"),
+    ],
+)
+def test_what_is_no_frame_has_a_way_out(df, words):
+    with pytest.raises(InvalidInput, match=words):
+        read_frame(df, Columns())
 
 
 def test_what_is_excluded_is_no_model_and_not_reported():

@@ -255,6 +255,16 @@ def test_a_missing_element_is_found_in_the_callers_frame(url, forecasts, models,
     assert caught.value.count == 1
 
 
+def test_a_missing_element_of_a_nested_series_is_named_as_it_is_nested(url):
+    target = np.arange(12.0).reshape(2, 3, 2)
+    target[1, 2, 0] = np.nan
+    with Client(url) as client, pytest.raises(InvalidValues) as caught:
+        client.score_series(np.ones((2, 3, 2)), target, ids=["a", "b"])
+    (fault,) = caught.value.errors
+    assert (fault.id, fault.side, fault.position, fault.index) == ("b", "target", 4, (2, 0))
+    assert str(fault).startswith("series 'b': target [2, 0] is missing")
+
+
 def test_options_are_refused_by_the_service_in_its_own_words(url):
     with Client(url) as client:
         with pytest.raises(InvalidValues, match="unknown loss 'rmse'"):

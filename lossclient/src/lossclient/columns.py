@@ -188,14 +188,17 @@ def numbers_of(name: str, cells: Cells) -> pa.ChunkedArray:
         InvalidInput: If it holds anything else.
     """
     numbers = numbers_in(cells)
-    if numbers is None:
-        texts = texts_in(cells)
-        if texts is not None:
-            _refuse_numbers_as_text(name, texts)
-        nested = isinstance(cells, pa.ChunkedArray) and pa.types.is_nested(cells.type)
-        hint = "; a row is one element of a series: explode the lists" if nested else ""
-        raise InvalidInput(f"column {name!r} must hold numbers, not {content(cells)}{hint}")
-    return numbers
+    if numbers is not None:
+        return numbers
+    holds, hint = content(cells), ""
+    if (texts := texts_in(cells)) is not None:
+        _refuse_numbers_as_text(name, texts)
+        holds = ", ".join(
+            ["text", *(repr(text[:64]) for text in texts.drop_null()[:1].to_pylist())]
+        )
+    elif isinstance(cells, pa.ChunkedArray) and pa.types.is_nested(cells.type):
+        hint = "; a row is one element of a series: explode the lists"
+    raise InvalidInput(f"column {name!r} must hold numbers, not {holds}{hint}")
 
 
 def _reason(name: str, cells: Callable[[str], Cells]) -> str:
@@ -209,11 +212,11 @@ def _reason(name: str, cells: Callable[[str], Cells]) -> str:
     texts = texts_in(column)
     if texts is None:
         return f"holds {content(column)}"
-    _refuse_numbers_as_text(name, texts)
+    _refuse_numbers_as_text(name, texts, ", or leave the column out by exclude")
     return "text"
 
 
-def _refuse_numbers_as_text(name: str, texts: pa.ChunkedArray) -> None:
+def _refuse_numbers_as_text(name: str, texts: pa.ChunkedArray, way_out: str = "") -> None:
     """Raise if half or more of the cells read as numbers, blank ones not counted."""
     distinct = pc.value_counts(texts.drop_null())
     values, counts = distinct.field("values"), distinct.field("counts")
@@ -228,14 +231,13 @@ def _refuse_numbers_as_text(name: str, texts: pa.ChunkedArray) -> None:
     shown = others if len(others) else values.filter(are_numbers)
     row = pc.is_in(texts, shown).index(pa.scalar(True)).as_py()  # noqa: FBT003
     cell = repr(texts[row].as_py()[:64])
-    way_out = "or leave the column out by exclude"
     if len(others):
         raise InvalidInput(
             f"column {name!r} holds numbers, but {cell} in row {row} is text; "
-            f"convert it to a number or a null, {way_out}"
+            f"convert it to a number or a null{way_out}"
         )
     raise InvalidInput(
-        f"column {name!r} holds numbers as text, {cell} in row {row}; convert it, {way_out}"
+        f"column {name!r} holds numbers as text, {cell} in row {row}; convert it{way_out}"
     )
 
 

@@ -97,6 +97,7 @@ class ValueFault:
         side: ``prediction`` or ``target``.
         position: Of the element in its series, in the order of time.
         row: The row of the frame that holds the element, counted from 0.
+        index: Of the element in a series of `score_series` that is nested (T x C).
     """
 
     pointer: str
@@ -107,6 +108,7 @@ class ValueFault:
     side: str | None = None
     position: int | None = None
     row: int | None = None
+    index: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         """Return place and fault in one line."""
@@ -117,7 +119,7 @@ class ValueFault:
             place += f" at cutoff {self.cutoff}"
         if self.model is not None:
             place += f", model {self.model}"
-        place += f": {self.side} {self.position}"
+        place += f": {self.side} {self.position if self.index is None else list(self.index)}"
         if self.row is not None:
             place += f" (row {self.row})"
         return f"{place} {self.detail}"

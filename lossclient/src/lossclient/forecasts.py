@@ -1,6 +1,6 @@
 """The shape in which series lie between what a caller has and what goes over the wire."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ class Forecasts:
         key_of: Returns what the caller calls a series, given its number.
         rows: The caller's row of each element; None where nothing was reordered.
         in_rows: Whether the caller's series lie in the rows of a frame.
+        shapes: Of each series as the caller nests it; None where each is a plain list of elements.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -38,6 +39,7 @@ class Forecasts:
     key_of: Callable[[int], Key]
     rows: npt.NDArray[np.int64] | None = None
     in_rows: bool = False
+    shapes: Sequence[tuple[int, ...]] | None = None
 
     def __len__(self) -> int:
         """Return the number of series."""
@@ -49,3 +51,9 @@ class Forecasts:
             return None
         place = int(self.offsets[series]) + position
         return place if self.rows is None else int(self.rows[place])
+
+    def index_of(self, series: int, position: int) -> tuple[int, ...] | None:
+        """Return the place of an element in a series that is nested, None in a plain one."""
+        if self.shapes is None or len(self.shapes[series]) < 2:
+            return None
+        return tuple(int(i) for i in np.unravel_index(position, self.shapes[series]))

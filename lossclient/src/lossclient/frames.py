@@ -183,7 +183,7 @@ def _of_arrow(df: Any, error: Exception) -> Frame:
 
 def _way_out(df: Any) -> str:
     """Return how to make a frame of something."""
-    for method in ("collect", "compute", "toPandas"):  # polars, dask, Spark
+    for method in ("toPandas", "compute", "collect"):  # Spark, dask, polars
         if callable(getattr(df, method, None)):
             return f"; call its {method}() first"
     if isinstance(df, str | Path):

@@ -69,6 +69,7 @@ _TAKEN_AS = (
     (pa.types.is_binary, pa.large_binary()),
     (pa.types.is_binary_view, pa.large_binary()),
     (pa.types.is_float16, pa.float32()),
+    (pa.types.is_null, pa.int8()),  # of no rows, or each is found to be null
 )
 
 

@@ -248,4 +248,5 @@ def _fault(pointer: str, detail: str, forecasts: Forecasts, part: Part) -> Value
         side="target" if is_target else "prediction",
         position=position,
         row=forecasts.row_of(series, position),
+        index=forecasts.index_of(series, position),
     )

@@ -91,6 +91,7 @@ def read_series(
         models=(None,),
         predictions=(elements,),
         key_of=lambda series: Key(_item(names, series)),
+        shapes=shapes,
     )
     return forecasts, names
 
