@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import model_columns
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -456,6 +457,17 @@ def test_numbers_among_objects_are_read():
     np.testing.assert_array_equal(prediction, [200, 1.5, np.nan, 400, 500])
 
 
+def test_half_is_read_where_narwhals_does_not_know_it(kind, monkeypatch):
+    """As narwhals before 2.23, which is allowed: types are Arrow's."""
+    half = np.array([1.0, 2.0], np.float16)
+    df = kind({"unique_id": ["a", "a"], "ds": [1, 2], "y": half, "A": half, "B": [1.0, 2.0]})
+    monkeypatch.setattr(nw.Series, "dtype", nw.Unknown())
+    monkeypatch.setattr(nw.DataFrame, "schema", {name: nw.Unknown() for name in LONG})
+    reading = read_frame(df, Columns())
+    assert reading.models.models == ("A", "B")
+    assert reading.forecasts.target.dtype == reading.forecasts.predictions[0].dtype == np.float32
+
+
 def test_labels_that_are_no_strings_are_taken_as_text():
     frame = pd.DataFrame({"unique_id": ["a"], "y": [1.0], 0: [1.0], 0.1: [2.0], np.float64(0.9): 3})
     found = read_frame(frame, Columns(time=None)).models
@@ -558,10 +570,11 @@ def test_numbers_among_text_are_an_error(column, values):
         assert ("exclude" in str(caught.value)) is not bool(is_chosen)
 
 
-def test_lists_of_numbers_are_to_be_exploded():
-    table = pa.table({"unique_id": ["a"], "ds": [1], "y": [[1.0, 2.0]], "A": [[1.0, 2.0]]})
-    with pytest.raises(InvalidInput, match=r"'y' must hold numbers, not list<.*>; .* explode"):
-        read_frame(table, Columns(models=["A"]))
+@pytest.mark.parametrize("make", [pa.table, pd.DataFrame, pl.DataFrame])
+def test_lists_of_numbers_are_to_be_exploded(make):
+    frame = make({"unique_id": ["a"], "ds": [1], "y": [[1.0, 2.0]], "A": [[1.0, 2.0]]})
+    with pytest.raises(InvalidInput, match=r"'y' must hold numbers, not .*list.*; .* explode"):
+        read_frame(frame, Columns(models=["A"]))
 
 
 def test_columns_of_no_rows_have_any_type():

@@ -57,6 +57,13 @@ def content(cells: Cells) -> str:
     return f"objects ({', '.join(names[:5])})"
 
 
+def is_nested(cells: Cells) -> bool:
+    """Whether a column holds lists or the like."""
+    if isinstance(cells, pa.ChunkedArray):
+        return bool(pa.types.is_nested(cells.type))
+    return not _types_of(cells).isdisjoint({list, tuple, np.ndarray})
+
+
 def decoded(type_: pa.DataType) -> pa.DataType:
     """Return what is held by a type that codes it by a dictionary or in runs, others as they are.
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lossclient.arguments import Rule, check, is_names, is_text, or_none
-from lossclient.cells import Cells, content, numbers_in, texts_in
+from lossclient.cells import Cells, content, is_nested, numbers_in, texts_in
 from lossclient.exceptions import InvalidInput
 
 _ROLES = ("unique_id", "ds", "cutoff", "y")
@@ -196,7 +196,7 @@ def numbers_of(name: str, cells: Cells) -> pa.ChunkedArray:
         holds = ", ".join(
             ["text", *(repr(text[:64]) for text in texts.drop_null()[:1].to_pylist())]
         )
-    elif isinstance(cells, pa.ChunkedArray) and pa.types.is_nested(cells.type):
+    elif is_nested(cells):
         hint = "; a row is one element of a series: explode the lists"
     raise InvalidInput(f"column {name!r} must hold numbers, not {holds}{hint}")
 

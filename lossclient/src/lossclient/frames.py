@@ -255,9 +255,9 @@ def _duplicates(
     cutoff = "" if columns.cutoff is None else f" at cutoff {key.cutoff}"
     time = _value(frame, str(columns.time), compared, int(again))
     count = f", the first of {len(groups.repeats)} such pairs" if len(groups.repeats) > 1 else ""
-    hint = "drop one"
+    hint = "drop one (was the frame concatenated with itself?)"
     if columns.cutoff is None:
-        hint += ", or name the column that tells them apart as cutoff_col"
+        hint += ", name the column that tells them apart as cutoff_col"
     return (
         f"series {key.id!r}{cutoff} has {columns.time} {time} twice, in rows {first} and {again}"
         f"{count}; {hint}, or allow them by duplicates='allow'"
