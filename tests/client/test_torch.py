@@ -7,6 +7,7 @@ torch adds in 8 lanes or more and in blocks, so ``d`` stays under 16 for the n o
 here; ours is off by less than 1.
 """
 
+import copy
 import functools
 
 import httpx
@@ -19,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from core import LossSpec
-from lossclient import Client, InvalidValues
+from core import LossSpec, MapeLoss
+from lossclient import Client, InvalidInput, InvalidValues
 from lossclient.torch import RemoteLoss
 
 ULPS = 16
@@ -205,10 +206,10 @@ def test_what_cannot_be_scored_is_refused(remote):
     loss = RemoteLoss(remote)
     with pytest.raises(ValueError, match=r"not \(3,\) and \(1, 3\)"):
         loss(p, y[None])
-    with pytest.raises(TypeError, match="inpt must be float32 or float64"):
-        loss(p.half(), y)
-    with pytest.raises(TypeError, match="tgt must be float32 or float64"):
-        loss(p, y.long())
+    with pytest.raises(TypeError, match=r"inpt must hold floats or integers, not torch\.bool"):
+        loss(p.bool(), y)
+    with pytest.raises(TypeError, match=r"tgt must hold floats or integers, not torch\.complex64"):
+        loss(p, y.to(torch.complex64))
     with pytest.raises(ValueError, match=r"pass tgt\.detach\(\)"):
         loss(p, y.clone().requires_grad_())
     with pytest.raises(ValueError, match="reduction is one of mean, sum, none, not 'max'"):
@@ -217,6 +218,158 @@ def test_what_cannot_be_scored_is_refused(remote):
         RemoteLoss(remote, "mse")(p, y)
     with pytest.raises(InvalidValues, match="block_denom_grad"):
         RemoteLoss(remote, "mae", block_denom_grad=False)(p, y)
+
+
+HALF = [torch.float16, torch.bfloat16]
+
+
+@by_spec
+@by_reduction
+@pytest.mark.parametrize("p_type", HALF)
+@pytest.mark.parametrize("y_type", [*HALF, torch.float32, torch.float64])
+def test_half_types_are_taken_as_the_local_module_takes_them(
+    remote, spec, reduction, p_type, y_type
+):
+    make = torch.Generator().manual_seed(3)
+    p = torch.randn((5, 7), generator=make).to(p_type)
+    y = torch.randn((5, 7), generator=make).to(y_type)
+    type_ = torch.promote_types(p_type, y_type)
+    loss, local = pair(remote, spec, reduction)
+    (found,), (gradient,) = both([loss], p, y)
+    assert found.dtype == local(p, y).dtype == type_
+    wide = torch.promote_types(y_type, torch.float32)
+    (wanted,), (wide_gradient,) = both([local], p.float(), y.to(wide))
+    torch.testing.assert_close(found, wanted.to(type_), rtol=8 * torch.finfo(type_).eps, atol=0)
+    assert torch.equal(gradient, wide_gradient.to(p_type))
+
+
+def test_half_types_are_rounded_once(remote):
+    p, y = torch.tensor([3.0, 1.0]).half().requires_grad_(), torch.tensor([1.0, 3.0]).half()
+    RemoteLoss(remote, "smape")(p, y).backward()
+    assert p.grad.tolist() == [0.125, -0.125]
+    p = torch.full((1 << 12,), 2.0).bfloat16().requires_grad_()
+    loss = RemoteLoss(remote, "mae")(p, torch.full_like(p, 3.0, requires_grad=False).detach())
+    assert loss.dtype == torch.bfloat16
+    assert loss.item() == 1
+
+
+def test_under_autocast_a_training_step_is_that_of_the_local_module(remote):
+    make = torch.Generator().manual_seed(4)
+    past, future = torch.randn((8, 6), generator=make), torch.randn((8, 2), generator=make)
+    gradients = []
+    for loss in pair(remote, LossSpec("smape")):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(6, 2)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            prediction = model(past)
+            assert prediction.dtype == torch.bfloat16
+            value = loss(prediction, future)
+        assert value.dtype == torch.float32
+        value.backward()
+        gradients.append(model.weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3)
+
+
+def test_a_gradient_scaler_sees_an_overflow_and_no_gradient_is_lost_below_its_scale(remote):
+    p = torch.tensor([3.0], dtype=torch.float16, requires_grad=True)
+    y = torch.tensor([2.0**-10], dtype=torch.float32)  # the slope of mape is 1024
+    (RemoteLoss(remote, "mape")(p, y) * 2.0**16).backward()
+    assert p.grad.tolist() == [np.inf]
+    p = torch.full((1 << 10,), 2.0**15, dtype=torch.float16, requires_grad=True)
+    y = torch.zeros_like(p, dtype=torch.float32)
+    (RemoteLoss(remote, "smape")(p, y) * 2.0**16).backward()  # 2**-25 would be 0 in half
+    assert p.grad.unique().tolist() == [2.0**-9]
+    tiny = torch.tensor([2.0**-20], dtype=torch.float16)  # the loss itself overflows, not a scale
+    p = torch.tensor([0.0], dtype=torch.float16, requires_grad=True)
+    RemoteLoss(remote, "mape")(p, tiny).backward()
+    assert p.grad.tolist() == [-torch.finfo(torch.float16).max]
+
+
+@by_spec
+@pytest.mark.parametrize("type_", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_counts_are_taken(remote, spec, type_):
+    p, y = torch.tensor([1.5, 4.0, 7.0]), torch.tensor([2, 0, 100], dtype=type_)
+    losses, gradients = both(pair(remote, spec), p, y)
+    assert_close(*losses)
+    assert torch.equal(*gradients)
+    for q, x in ((y, p), (y, y + 1)):  # no gradient, a metric
+        assert_close(RemoteLoss(remote, "mape")(q, x), MapeLoss()(q.float(), x.float()))
+
+
+@pytest.mark.filterwarnings("default::UserWarning")  # compiled code looks at .grad of no leaves
+def test_compiled_code_breaks_its_graph(remote):
+    model, loss = torch.nn.Linear(3, 2), RemoteLoss(remote, "mae")
+    x, y = torch.ones(4, 3), torch.ones(4, 2)
+
+    def step(x, y):
+        return 2 * loss(model(x), y) + model.weight.sum()
+
+    gradients = []
+    for run in (step, torch.compile(step, backend="aot_eager")):
+        model.zero_grad()
+        run(x, y).backward()
+        gradients.append(model.weight.grad.clone())
+    assert torch.equal(*gradients)
+    assert torch.equal(torch.compile(loss, backend="aot_eager")(x, x + 1), torch.tensor(1.0))
+    torch.compiler.reset()
+    with pytest.raises(RuntimeError, match="RemoteLoss asks a service"):
+        torch.compile(step, backend="aot_eager", fullgraph=True)(x, y)
+
+
+def test_functional_transforms(remote):
+    p, y = torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0])
+    loss = RemoteLoss(remote, "mae")
+    gradient = torch.func.grad(loss)(p, y)
+    assert torch.equal(gradient, torch.tensor([-0.5, 0.5]))
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.func.grad(lambda p: torch.func.grad(loss)(p, y).sum())(p)
+    with pytest.raises(RuntimeError, match=r"does not run under torch\.func\.vmap"):
+        torch.func.vmap(loss)(p[:, None], y[:, None])
+    with pytest.raises(RuntimeError, match=r"does not run under torch\.func\.vmap"):
+        torch.func.vmap(torch.func.grad(loss))(p[:, None], y[:, None])
+
+
+def test_copies_share_the_client_and_pickles_connect_anew(url, tmp_path):
+    p, y = torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0])
+    with Client(url, api_key="k3y") as client:
+        loss = RemoteLoss(client, "smape", block_denom_grad=False, reduction="sum")
+        network = torch.nn.Sequential(torch.nn.Linear(2, 2), loss)
+        for other in (copy.copy(loss), copy.deepcopy(loss), copy.deepcopy(network)[1]):
+            assert other.client is client
+        torch.save(network, tmp_path / "network.pt")
+        wanted = loss(p, y)
+    assert b"k3y" not in (tmp_path / "network.pt").read_bytes()
+    other = torch.load(tmp_path / "network.pt", weights_only=False)[1]
+    assert repr(other) == repr(loss)
+    with pytest.raises(InvalidInput, match="LOSSCLIENT_API_KEY"):
+        other(p, y)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOSSCLIENT_API_KEY", "k3y")
+        with other.client:
+            assert torch.equal(other(p, y), wanted)
+
+
+class Batches(torch.utils.data.Dataset):
+    """Scores in the workers of a DataLoader."""
+
+    def __init__(self, loss):
+        self.loss = loss
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return self.loss(torch.tensor([float(i)]), torch.tensor([0.0]))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_data_loader_use_it(remote, method):
+    loss = RemoteLoss(remote, "mae")
+    loss(torch.ones(1), torch.ones(1))
+    loader = torch.utils.data.DataLoader(
+        Batches(loss), num_workers=2, multiprocessing_context=method
+    )
+    assert torch.cat(list(loader)).tolist() == [0, 1, 2, 3]
 
 
 def test_it_shows_what_it_computes(remote):

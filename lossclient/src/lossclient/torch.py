@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from lossclient.client import Client
 
 Reduction = Literal["mean", "sum", "none"]
+_HALF = (torch.float16, torch.bfloat16)
+_NUMBERS = (
+    *_HALF, torch.float32, torch.float64,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+)  # fmt: skip
 _REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {"mean": Tensor.mean, "sum": Tensor.sum, "none": Tensor.clone}
 )
@@ -31,11 +36,15 @@ class RemoteLoss(nn.Module):
     ``none`` each element is a series of its own, for the same reason; its answer weighs more, and
     it goes in as many requests as it takes.
 
-    Of finite values of one type, gradients are the bits of the local module's where the backward
-    pass begins at the loss itself. A factor from above (the loss was scaled, or is a term of a
-    larger one) is multiplied in last, where autograd begins with it: then the last bits may differ.
-    So may those of the loss, which is summed in float64 and then rounded, where torch sums in the
-    tensors' own type.
+    Of finite values in float32 or in float64, gradients are the bits of the local module's where
+    the backward pass begins at the loss itself. A factor from above (the loss was scaled, or is a
+    term of a larger one) is multiplied in last, where autograd begins with it: then the last bits
+    may differ. So may those of the loss, which is summed in float64 and then rounded, where torch
+    sums in the tensors' own type. Half types are computed in float32, and the gradient is rounded
+    after that factor: what overflows because of it is infinite, as a gradient scaler needs it.
+
+    ``torch.compile`` breaks the graph here. It runs under ``torch.func.grad``, and not under
+    ``torch.func.vmap``. A copy shares the client; a pickle holds what one of the `Client` holds.
 
     Args:
         client: Who asks; `Client`'s retries and deadlines hold. It stays open.
@@ -76,40 +85,56 @@ class RemoteLoss(nn.Module):
         """Return the loss of ``inpt`` (the prediction) against ``tgt`` (the target).
 
         Args:
-            inpt: Predicted values, any shape, float32 or float64, on any device.
+            inpt: Predicted values, any shape, floats or integers, on any device.
             tgt: Actual values, of the same shape; they get no gradient.
 
         Returns:
             A scalar (``mean`` or ``sum``), or a tensor of the inputs' shape (``none``), on the
-            device of ``inpt``.
+            device of ``inpt``, in the type that torch makes of both.
 
         Raises:
             ValueError: If the shapes differ (nothing is broadcast), or ``tgt`` wants a gradient.
             TypeError: If they are of another type.
+            RuntimeError: If it runs under ``torch.func.vmap``.
             LossClientError: If the service does not answer with a loss.
         """
+        if torch.compiler.is_compiling():
+            disable: Any = torch.compiler.disable
+            return disable(self._score, reason="RemoteLoss asks a service")(inpt, tgt)  # type: ignore[no-any-return]
+        return self._score(inpt, tgt)
+
+    def _score(self, inpt: Tensor, tgt: Tensor) -> Tensor:
         if inpt.shape != tgt.shape:
             raise ValueError(
                 f"inpt and tgt must have the same shape, not {tuple(inpt.shape)} "
                 f"and {tuple(tgt.shape)}"
             )
         for name, side in (("inpt", inpt), ("tgt", tgt)):
-            if side.dtype not in (torch.float32, torch.float64):
-                raise TypeError(f"{name} must be float32 or float64, not {side.dtype}")
+            if side.dtype not in _NUMBERS:
+                raise TypeError(f"{name} must hold floats or integers, not {side.dtype}")
         if torch.is_grad_enabled() and tgt.requires_grad:
             raise ValueError("the service has no gradient for tgt; pass tgt.detach()")
+        dtype = torch.promote_types(inpt.dtype, tgt.dtype)
+        if not dtype.is_floating_point:
+            dtype = torch.get_default_dtype()
         if not inpt.numel():  # an empty series is refused
-            return _REDUCTIONS[self.reduction](inpt - tgt)
-        if torch.is_grad_enabled() and inpt.requires_grad:
-            return _Remote.apply(inpt, tgt, self)  # type: ignore[no-any-return, no-untyped-call]
-        return self.ask(inpt, tgt, gradient=False)[0]
+            return _REDUCTIONS[self.reduction]((inpt - tgt).to(dtype))
+        gradient = torch.is_grad_enabled() and inpt.requires_grad
+        return _Remote.apply(inpt, tgt, self, dtype, gradient)[0]  # type: ignore[no-any-return, no-untyped-call]
 
-    def ask(self, inpt: Tensor, tgt: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the loss, and its gradient by each element of ``inpt`` if asked for."""
+    def ask(
+        self, inpt: Tensor, tgt: Tensor, dtype: torch.dtype, *, gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Ask the service.
+
+        Returns:
+            The loss in a type, and its gradient by each element of ``inpt`` if asked for: that of
+            halves in float32, but no larger than the type of the loss can say.
+        """
         shape = (1, -1) if self.reduction == "mean" else (-1, 1)
         scores = self.client.score_series(
-            inpt.numpy(force=True).reshape(shape),
-            tgt.numpy(force=True).reshape(shape),
+            _sent(inpt, dtype).numpy(force=True).reshape(shape),
+            _sent(tgt, dtype).numpy(force=True).reshape(shape),
             losses=[self.loss],
             gradients=gradient,
             missing="propagate",
@@ -118,10 +143,13 @@ class RemoteLoss(nn.Module):
         )
         values = torch.tensor(scores.losses[self.loss])  # a copy: Arrow's memory is read-only
         values = values.reshape(inpt.shape) if self.reduction == "none" else values.sum()
-        loss = values.to(inpt.device, torch.promote_types(inpt.dtype, tgt.dtype))
+        loss = values.to(inpt.device, dtype)
         if not gradient:
             return loss, None
         flat = torch.tensor(scores.gradients[self.loss], device=inpt.device)
+        if dtype in _HALF:
+            limit = torch.finfo(dtype).max
+            flat = flat.clamp(-limit, limit)
         return loss, flat.reshape(inpt.shape)
 
     def extra_repr(self) -> str:
@@ -134,19 +162,47 @@ class RemoteLoss(nn.Module):
         return ", ".join(shown)
 
 
+def _sent(side: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a side as the service takes it; integers become what torch computes with."""
+    if side.dtype in _HALF or not side.dtype.is_floating_point:
+        return side.to(torch.promote_types(dtype, torch.float32))
+    return side
+
+
 class _Remote(torch.autograd.Function):
     """Asks for loss and gradient together, and keeps the gradient until it is wanted."""
 
     @staticmethod
-    def forward(ctx: Any, inpt: Tensor, tgt: Tensor, module: RemoteLoss) -> Tensor:
-        loss, gradient = module.ask(inpt, tgt, gradient=True)
-        ctx.save_for_backward(inpt, gradient)
-        return loss
+    def forward(
+        inpt: Tensor,
+        tgt: Tensor,
+        module: RemoteLoss,
+        dtype: torch.dtype,
+        gradient: bool,  # noqa: FBT001 - torch passes it by position
+    ) -> tuple[Tensor, Tensor | None]:
+        return module.ask(inpt, tgt, dtype, gradient=gradient)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def setup_context(
+        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor | None]
+    ) -> None:
+        gradient = output[1]
+        if gradient is not None:
+            ctx.mark_non_differentiable(gradient)
+        ctx.save_for_backward(inputs[0], gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        inpt, _ = ctx.saved_tensors
         gradient = _Constant.apply(*ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return (grads[0] * gradient).to(gradient.dtype), None, None
+        return (grads[0] * gradient).to(inpt.dtype), None, None, None, None
+
+    @staticmethod
+    def vmap(_info: Any, _in_dims: Any, *_inputs: Any) -> Any:
+        raise RuntimeError(
+            "RemoteLoss does not run under torch.func.vmap, which would be a request for each "
+            "element: call it on all of them, with reduction='none'"
+        )
 
 
 class _Constant(torch.autograd.Function):
@@ -156,8 +212,12 @@ class _Constant(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(_ctx: Any, _inpt: Tensor, gradient: Tensor) -> Tensor:
+    def forward(_inpt: Tensor, gradient: Tensor) -> Tensor:
         return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Keep nothing."""
 
     @staticmethod
     def backward(_ctx: Any, *_grads: Tensor) -> tuple[Tensor, None]:
