@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 import httpx
@@ -125,8 +125,8 @@ class Configuration:
             )
         check(vars(self), _RULES)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what is no secret, and the names of what is left out."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is no secret, and the names of what is left out."""
         url = httpx.URL(self.base_url)
         left_out = [name for name in _NOT_IN_PICKLES if getattr(self, name) is not None]
         if url.userinfo:
@@ -134,7 +134,10 @@ class Configuration:
         names = ("timeout", "deadline_s", "retries", "concurrency", "request_bytes", "compression")
         settings = {name: getattr(self, name) for name in names}
         lost = tuple(dict.fromkeys([*self.lost, *left_out]))
-        return partial(Configuration, base_url=self.server, **settings, lost=lost), ()
+        return {"base_url": self.server, **settings, "lost": lost}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(vars(Configuration(**state)))
 
     @cached_property
     def server(self) -> str:
