@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.kernels import Scores, kernel_for
 from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
-from core.ragged import Ragged
+from core.ragged import Buffer, Ragged
 
 
 class MissingElements(NamedTuple):
@@ -48,11 +48,15 @@ def may_be_missing(scores: Scores) -> bool:
     masked. So the kernel has looked for missing elements already, at no cost; only a trace is
     worth another look, since a sum may overflow and a target be 0.
     """
-    masked = scores.masked  # made anew at each look
-    for name, values in scores.values.items():
+    losses, masked, _ = scores.columns
+    for name, values in losses.items():
         if name not in masked:
-            return not bool(np.isfinite(values.numpy(force=True)).all())
-    return any(bool(counts.numpy(force=True).any()) for counts in masked.values())
+            return not bool(np.isfinite(_on_host(values)).all())
+    return any(bool(_on_host(counts).any()) for counts in masked.values())
+
+
+def _on_host(column: Buffer) -> NDArray[Any]:
+    return column if isinstance(column, np.ndarray) else column.numpy(force=True)
 
 
 # By numpy on the host: torch's threads hang in a child that was forked after they ran.
@@ -74,7 +78,8 @@ def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> Missing
     """Find the series with an element that is not finite, and name at most ``limit`` of them.
 
     Example:
-        >>> import torch
+        >>> import numpy as np
+    import torch
         >>> nan = float("nan")
         >>> p = Ragged.from_lengths(torch.tensor([1.0, 2.0, nan]), [1, 2])
         >>> find_missing(p, p)
@@ -126,7 +131,8 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         MissingValueError: If an element is not finite and ``missing`` is ``error``.
 
     Example:
-        >>> import torch
+        >>> import numpy as np
+    import torch
         >>> p = Ragged.from_lengths(torch.tensor([1.0, 4.0, 3.0]), [2, 1])
         >>> y = Ragged.from_lengths(torch.tensor([2.0, 2.0, 3.0]), [2, 1])
         >>> scores = score(p, y, ["mae"], gradients=True)

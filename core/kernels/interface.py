@@ -66,6 +66,11 @@ class Scores:
         """Return the scores on another device."""
         return self._map(lambda _, column: as_tensor(column).to(device))
 
+    @property
+    def columns(self) -> tuple[Columns, Columns, Columns]:
+        """Values, masked counts and gradients as they are: tensors on a device, or arrays."""
+        return self._parts
+
     def arrays(self) -> tuple[Arrays, Arrays, Arrays]:
         """Return values, masked counts and gradients as arrays; they are on the CPU."""
         values, masked, gradients = (

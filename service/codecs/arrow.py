@@ -5,6 +5,7 @@ allows it: one record batch, float values without nulls, both sides of one type.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -21,28 +22,29 @@ from service.codecs.arrow_lists import (
     gradient_type,
     is_series,
 )
+from service.codecs.arrow_plain import END, decode_plain
 from service.codecs.arrow_stream import (
     MEDIA_TYPE,
-    check_of,
-    is_quick,
+    Reserve,
     read_table,
     write_table,
 )
-from service.codecs.ipc import StreamCheck
 from service.codecs.options import escape
 from service.codecs.request import ALLOW_MISSING, ScoreRequest
+from service.codecs.sizes import encoded_bytes
 from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
 __all__ = [
     "MEDIA_TYPE",
     "check_missing",
-    "check_of",
     "decode",
+    "decode_plain",
     "encode",
-    "is_quick",
     "may_be_missing",
 ]
 _SIDES = ("prediction", "target")
+_COPIED_BYTES = 1 << 16
+"""An answer below this is written into one piece; of a larger one the columns are not copied."""
 
 
 def decode(
@@ -51,7 +53,7 @@ def decode(
     *,
     max_bytes: int,
     max_elements: int,
-    check: StreamCheck | None = None,
+    reserve: Reserve = lambda _size: None,
 ) -> ScoreRequest:
     """Read a request from a stream with the columns id (optional), prediction and target.
 
@@ -60,7 +62,7 @@ def decode(
         options: What to compute.
         max_bytes: The most bytes once decompressed.
         max_elements: The most elements.
-        check: That of ``check_of``, which may have begun.
+        reserve: Called with what is decompressed before it is.
 
     Raises:
         UnreadableError: If the body is not a sound Arrow IPC stream.
@@ -68,7 +70,10 @@ def decode(
         TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
             once decompressed.
     """
-    table = read_table(body, check or check_of(body, max_bytes), _columns)
+    request = decode_plain(body, options, max_elements)
+    if request is not None:
+        return request
+    table = read_table(body, max_bytes, _columns, reserve=reserve)
     prediction = flatten("prediction", table.column("prediction"), max_elements=max_elements)
     target = flatten("target", table.column("target"), like=prediction, max_elements=max_elements)
     _check_shapes(prediction, target)
@@ -121,19 +126,33 @@ def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
     """
     if request.long is not None:
         return write_table(long_answer.answer(request, request.long, scores))
-    columns: dict[str, pa.Array] = {
-        "id": _id_column(request.ids),
-        "length": pa.array(request.prediction.lengths),
-    }
     losses, masked, gradients = scores.arrays()
+    columns = [_id_column(request.ids), pa.array(request.prediction.lengths)]
     for name, values in losses.items():
         propagated = request.options.missing == "propagate" and name not in masked
-        columns[name] = pa.array(values, from_pandas=not propagated)
-    for name, counts in masked.items():
-        columns[f"{name}_masked"] = pa.array(counts)
-    for name, flat in gradients.items():
-        columns[f"{name}_gradient"] = gradient_column(request, flat)
-    return write_table(pa.record_batch(columns))
+        columns.append(pa.array(values, from_pandas=not propagated))
+    columns += [pa.array(counts) for counts in masked.values()]
+    columns += [gradient_column(request, flat) for flat in gradients.values()]
+    gradient = columns[-1].type if gradients else None
+    schema, head = _answer_schema(columns[0].type, tuple(losses), tuple(masked), gradient)
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    has_dictionary = pa.types.is_dictionary(batch.schema.field("id").type)  # a message of its own
+    if not has_dictionary and encoded_bytes(request, "arrow") <= _COPIED_BYTES:
+        return [memoryview(b"".join((head, batch.serialize(), END)))]
+    return write_table(batch)
+
+
+@lru_cache(maxsize=256)
+def _answer_schema(
+    id_: pa.DataType, losses: tuple[str, ...], masked: tuple[str, ...], gradient: pa.DataType | None
+) -> tuple[pa.Schema, bytes]:
+    """Return the schema of an answer and the message that says it, which repeat."""
+    fields = [("id", id_), ("length", pa.int64()), *((name, pa.float64()) for name in losses)]
+    fields += [(f"{name}_masked", pa.int64()) for name in masked]
+    if gradient is not None:
+        fields += [(f"{name}_gradient", gradient) for name in losses]
+    schema = pa.schema(fields)
+    return schema, schema.serialize().to_pybytes()
 
 
 def _columns(schema: pa.Schema) -> list[str]:

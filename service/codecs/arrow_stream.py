@@ -13,58 +13,50 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from core.table import is_text
-from service.codecs.ipc import StreamCheck
+from service.codecs.ipc import check_size
 from service.codecs.options import escape
 from service.codecs.request import MAX_ID_BYTES
 from service.errors import Faults, TooLargeError, UnreadableError
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
-_QUICK_BYTES = 16 << 20
-"""Series of one element make a million of it, which takes some 8 milliseconds."""
+Reserve = Callable[[int], None]
+"""Reserves memory in bytes before it is taken; raises a ``ServiceError`` if there is none."""
 
 
 def read_table(
     body: memoryview,
-    check: StreamCheck,
+    max_bytes: int,
     choose: Callable[[pa.Schema], Sequence[str]],
     keys: Collection[str] = ("id",),
+    reserve: Reserve = lambda _size: None,
 ) -> pa.Table:
     """Read the columns that are wanted of a stream, in place.
 
     Args:
         body: The stream.
-        check: That of ``check_of``, which may have begun.
+        max_bytes: The most bytes once decompressed.
         choose: Returns their names, in order; raises if the schema is not as it should be.
         keys: Those whose texts may not be long.
+        reserve: Called with what is decompressed before it is.
 
     Raises:
         UnreadableError: If the body is not a sound Arrow IPC stream.
         InvalidError: If a text is too long.
-        TooLargeError: If it takes more than the limit of the check once decompressed.
+        TooLargeError: If it takes more than ``max_bytes`` once decompressed.
     """
-    check.finish()
+    reserve(check_size(pa.py_buffer(body), max_bytes))
     try:
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             wanted = choose(reader.schema)
             table = reader.read_all().select(wanted)
         table.validate()
         for name in wanted:
-            longest = MAX_ID_BYTES if name in keys else check.limit
-            _check_text(name, table.column(name), longest, check.limit)
+            longest = MAX_ID_BYTES if name in keys else max_bytes
+            _check_text(name, table.column(name), longest, max_bytes)
         table.validate(full=True)  # forged offsets would read past the buffer
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableError(f"the body is not a sound Arrow IPC stream: {error}") from error
     return table
-
-
-def check_of(body: memoryview, max_bytes: int) -> StreamCheck:
-    """Return the check of a stream's size, not begun yet."""
-    return StreamCheck(pa.py_buffer(body), max_bytes)
-
-
-def is_quick(body: memoryview, check: StreamCheck) -> bool:
-    """Tell whether a stream is read in a few milliseconds: in few messages, not compressed."""
-    return len(body) <= _QUICK_BYTES and check.finds_few_and_plain()
 
 
 def write_table(table: pa.Table | pa.RecordBatch) -> list[memoryview]:

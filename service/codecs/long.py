@@ -30,8 +30,7 @@ from core.table import (
     tensor_of_column,
     text_faults,
 )
-from service.codecs.arrow_stream import read_table, text_bytes, text_lengths, texts_of
-from service.codecs.ipc import StreamCheck
+from service.codecs.arrow_stream import Reserve, read_table, text_bytes, text_lengths, texts_of
 from service.codecs.json_ordinary import SCRATCH
 from service.codecs.options import LongColumns, escape
 from service.codecs.request import LongForm, ScoreRequest, check_elements
@@ -161,13 +160,14 @@ class LongTable:
         return target, prediction
 
 
-def decode(
+def decode(  # noqa: PLR0913 - limits are no part of the request
     body: memoryview,
     options: ScoreOptions,
     columns: LongColumns,
     *,
-    check: StreamCheck,
+    max_bytes: int,
     max_elements: int,
+    reserve: Reserve = lambda _size: None,
 ) -> LongTable:
     """Read a request from a stream with a row an element; other columns are not looked at.
 
@@ -175,14 +175,15 @@ def decode(
         body: The stream.
         options: What to compute.
         columns: Which of its columns are what.
-        check: That of ``arrow_stream.check_of``, which may have begun.
+        max_bytes: The most bytes once decompressed.
         max_elements: The most elements, each model counted.
+        reserve: Called with what is decompressed before it is.
 
     Raises:
         UnreadableError: If the body is not a sound Arrow IPC stream.
         InvalidError: If columns or types break the contract.
-        TooLargeError: If it has more than ``max_elements`` elements, or is larger than the check
-            allows once decompressed.
+        TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
+            once decompressed.
     """
     layout = Layout((), "", ())
     texts: tuple[str, ...] = ()
@@ -199,14 +200,14 @@ def decode(
             getattr(schema.field(name).type, "tz", None)  # raises where a zone is not UTF-8
         return [*layout.keys, *layout.numbers, *texts]
 
-    table = read_table(body, check, choose, keys=columns.groups)
+    table = read_table(body, max_bytes, choose, columns.groups, reserve)
     check_elements(table.num_rows * len(layout.models), max_elements)
     text = sum(map(text_bytes, table.columns))
-    if text > check.limit:
+    if text > max_bytes:
         raise TooLargeError(
-            f"the columns of text hold {text} bytes; this server allows {check.limit}"
+            f"the columns of text hold {text} bytes; this server allows {max_bytes}"
         )
-    return LongTable(table, layout, texts, options, text, check.limit)
+    return LongTable(table, layout, texts, options, text, max_bytes)
 
 
 def _layout(

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from email.message import Message
-from typing import NamedTuple
 
 from service.codecs import arrow, json
+from service.codecs.codec import Formats
 from service.errors import NotAcceptableError, UnsupportedCodingError, UnsupportedMediaError
 
 FORMATS = {"json": json.MEDIA_TYPE, "arrow": arrow.MEDIA_TYPE}
@@ -48,14 +48,6 @@ _HINTS = {
 """What whoever sends such a type may mean."""
 _MAX_TYPE_BYTES = 256
 """Parsing one takes a time that grows with its square."""
-
-
-class Formats(NamedTuple):
-    """The formats of a body and of its answer: keys of ``FORMATS``, and the body's coding."""
-
-    request: str
-    answer: str
-    coding: str
 
 
 def negotiate(headers: Mapping[bytes, bytes]) -> Formats:

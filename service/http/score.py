@@ -7,33 +7,24 @@ Python object of every number.
 import asyncio
 import time
 from collections.abc import Sequence
-from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from core import Scores
-from service.codecs import arrow, json, long
-from service.codecs.compression import decompress
-from service.codecs.options import columns_from_query, options_from_query
+from service.codecs.codec import INLINE_BYTES, Codec, encode, is_long, is_short
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Scorer
-from service.errors import DeadlineError, Faults, FieldError, InvalidError, ServiceError
+from service.errors import DeadlineError, FieldError, InvalidError, ServiceError
 from service.http.body import Pace, receive_body
 from service.http.context import Context, context_of
-from service.http.negotiation import FORMATS, Formats, negotiate
+from service.http.negotiation import FORMATS, negotiate
 from service.http.problems import problem_of
-from service.http.sizes import added_bytes, encoded_bytes
 from service.http.threads import Threads
 from service.limits.budget import MemoryBudget, Reservation
 from service.settings import Settings
 from service.telemetry.requests import Scored
 
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
-_INLINE_BYTES = 1 << 16
-"""JSON below this is read and written on the event loop; a hand-off to a thread costs more."""
-_ARROW_IS_CHEAPER = 32
-"""Times as cheap to read and write as JSON of its size."""
 _SENT_AT_ONCE = 1 << 19
 """One write holds the event loop for as long as it takes to copy."""
 
@@ -44,6 +35,12 @@ class ScoreEndpoint:
     def __init__(self, engine: Scorer, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
+        self._codec = Codec(
+            settings.max_body_bytes,
+            settings.max_json_bytes,
+            settings.max_elements,
+            settings.batch_elements,
+        )
         self._pace = Pace(settings.body_timeout_s, settings.min_body_bytes_per_s)
         self._open = 0
         self._threads = Threads()
@@ -94,18 +91,18 @@ class ScoreEndpoint:
         deadline: float,
     ) -> tuple[str, list[memoryview]]:
         formats = negotiate(context.headers)
+        query: bytes = scope["query_string"]
         context.format = reservation.kind = formats.request
-        query = parse_qsl(scope["query_string"].decode("ascii", "replace"), keep_blank_values=True)
-        if formats.request == "arrow" and any(name == "group_columns" for name, _ in query):
+        if query and formats.request == "arrow" and is_long(query):
             reservation.kind = "long"
-        limit = self._body_limit(formats)
+        limit = self._codec.body_limit(formats)
         body = await receive_body(context.headers, receive, limit, self._pace, reservation.receive)
         started = time.perf_counter()
+        sent = body, formats, query, reservation
         try:
-            request = await self._threads.run(
-                *(reservation, self._decode, body, formats, query, reservation),
-                inline=formats.coding == "identity" and _is_quick(body, formats),
-            )
+            request = self._codec.decode_common(*sent)
+            if request is None:
+                request = await self._threads.run(reservation, self._codec.decode, *sent)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
         answer = self._engine.score_inline(
@@ -118,71 +115,13 @@ class ScoreEndpoint:
         masked = answer.scores.masked_elements()
         context.scored = Scored(losses, len(request), request.elements, masked)
         started = time.perf_counter()
-        chunks = await self._threads.run(
-            *(reservation, _encode, request, answer.scores, formats),
-            inline=_is_short(request, formats),
-        )
+        scored = request, answer.scores, formats.answer
+        if is_short(request, formats.answer):
+            chunks = encode(*scored)
+        else:
+            chunks = await self._threads.run(reservation, encode, *scored)
         context.stages["encode"] = time.perf_counter() - started
         return formats.answer, chunks
-
-    def _body_limit(self, formats: Formats) -> int:
-        limit = self._settings.max_body_bytes
-        return min(self._settings.max_json_bytes, limit) if formats.request == "json" else limit
-
-    def _decode(
-        self,
-        body: memoryview,
-        formats: Formats,
-        query: Sequence[tuple[str, str]],
-        reservation: Reservation,
-    ) -> ScoreRequest:
-        """Read a body, and reserve what it takes before it takes it."""
-        if formats.coding != "identity":
-            body = decompress(body, formats.coding, self._body_limit(formats), reservation.receive)
-        if formats.request == "json":
-            request = self._decode_json(body, query)
-        else:
-            request = self._decode_arrow(body, query, reservation)
-        encoded = encoded_bytes(request, formats.answer)
-        reservation.settle(
-            added_bytes(
-                request,
-                encoded,
-                is_json=formats.request == "json",
-                answers_json=formats.answer == "json",
-                is_cut=request.elements > self._settings.batch_elements,
-            )
-        )
-        return request
-
-    def _decode_json(self, body: memoryview, query: Sequence[tuple[str, str]]) -> ScoreRequest:
-        faults = Faults()
-        for name, _ in query:
-            faults.add(f"?{name}", "the options of a JSON request belong in its body")
-        faults.check()
-        return json.decode(body, max_elements=self._settings.max_elements)
-
-    def _decode_arrow(
-        self, body: memoryview, query: Sequence[tuple[str, str]], reservation: Reservation
-    ) -> ScoreRequest:
-        settings, faults = self._settings, Faults()
-        check = arrow.check_of(body, settings.max_body_bytes)
-        reservation.receive(check.finish())
-        options = options_from_query(query, faults)
-        columns = columns_from_query(query, faults)
-        faults.check()
-        if columns is None:
-            return arrow.decode(
-                body,
-                options,
-                max_bytes=settings.max_body_bytes,
-                max_elements=settings.max_elements,
-                check=check,
-            )
-        table = long.decode(body, options, columns, check=check, max_elements=settings.max_elements)
-        reservation.reserve(table.key_bytes)
-        reservation.reserve(table.needed_bytes())
-        return table.request()
 
     async def _score(
         self, request: ScoreRequest, client: str, receive: Receive, deadline: float
@@ -215,7 +154,7 @@ def _parts(chunks: Sequence[memoryview]) -> Sequence[memoryview]:
     An empty part ends it: a part is sent when the one before it has left, so that the request, and
     what it holds, does not end before its answer does.
     """
-    if len(chunks) == 1 and len(chunks[0]) <= _INLINE_BYTES:
+    if len(chunks) == 1 and len(chunks[0]) <= INLINE_BYTES:
         return chunks
     cut = [
         chunk[start : start + _SENT_AT_ONCE]
@@ -246,27 +185,3 @@ async def _send(send: Send, format_: str, chunks: Sequence[memoryview]) -> None:
         await send({"type": "http.response.body", "body": part, "more_body": i < len(parts)})
         if i < len(parts):  # a client that keeps up never makes `send` wait, nor anyone else's turn
             await asyncio.sleep(0)
-
-
-def _is_quick(body: memoryview, formats: Formats) -> bool:
-    """Tell whether reading a body takes less than handing it to a thread, or hardly more."""
-    if formats.request == "json":
-        return len(body) <= _INLINE_BYTES
-    return len(body) <= _ARROW_IS_CHEAPER * _INLINE_BYTES
-
-
-def _is_short(request: ScoreRequest, formats: Formats) -> bool:
-    """Tell whether writing an answer takes less than handing it to a thread, or hardly more."""
-    encoded = encoded_bytes(request, formats.answer)
-    if formats.answer == "json":
-        return encoded <= _INLINE_BYTES
-    return encoded <= _ARROW_IS_CHEAPER * _INLINE_BYTES
-
-
-def _encode(request: ScoreRequest, scores: Scores, formats: Formats) -> list[memoryview]:
-    """Write an answer, unless elements are missing that must not be."""
-    if formats.request != "json" and arrow.may_be_missing(request, scores):
-        arrow.check_missing(request)
-    if formats.answer == "json":
-        return [memoryview(json.encode(request, scores))]
-    return arrow.encode(request, scores)

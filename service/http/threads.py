@@ -26,7 +26,7 @@ class Threads:
         self._free = asyncio.Semaphore(_COUNT)
 
     async def run(
-        self, reservation: Reservation, work: Callable[..., _T], *arguments: object, inline: bool
+        self, reservation: Reservation, work: Callable[..., _T], *arguments: object
     ) -> _T:
         """Return the result of some work.
 
@@ -34,10 +34,7 @@ class Threads:
             reservation: Of the request.
             work: What to call.
             arguments: With what.
-            inline: Whether to call it on the event loop, and not in a thread.
         """
-        if inline:
-            return work(*arguments)
         await self._free.acquire()
         future = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
         future.add_done_callback(self._done)

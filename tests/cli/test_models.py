@@ -14,7 +14,6 @@ from core import ScoreOptions
 from core.table import LeftOutWarning, TableError, score_table
 from service.cli import app
 from service.codecs import long
-from service.codecs.arrow_stream import check_of
 from service.codecs.options import columns_from_query
 from service.errors import Faults, InvalidError
 
@@ -39,9 +38,8 @@ def by_wire(table, _path, **columns):
     named = columns_from_query(list(query.items()), faults)
     faults.check()
     body = memoryview(sink.getvalue())
-    check = check_of(body, 1 << 20)
     options = ScoreOptions(missing="skip")
-    request = long.decode(body, options, named, check=check, max_elements=99).request()
+    request = long.decode(body, options, named, max_bytes=1 << 20, max_elements=99).request()
     left_out = request.long.layout.left_out
     return list(request.long.layout.models), json.dumps(dict(left_out)) if left_out else ""
 

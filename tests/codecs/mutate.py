@@ -11,7 +11,6 @@ from streams import answers, pair, read, write
 
 from core import ScoreOptions
 from service.codecs import long
-from service.codecs.arrow_stream import check_of
 from service.codecs.options import LongColumns
 from service.codecs.request import ScoreRequest
 from service.errors import ServiceError
@@ -27,8 +26,8 @@ def read_either(body: bytes, number: int) -> ScoreRequest:
     if number < len(originals()) - len(in_long_form()):
         return read(body, SKIP)
     stream = memoryview(body)
-    check = check_of(stream, 1 << 24)
-    return long.decode(stream, SKIP, COLUMNS, check=check, max_elements=1 << 20).request()
+    table = long.decode(stream, SKIP, COLUMNS, max_bytes=1 << 24, max_elements=1 << 20)
+    return table.request()
 
 
 @functools.cache

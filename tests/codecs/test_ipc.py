@@ -8,8 +8,7 @@ import pytest
 from flatbuffers.table import Table
 from streams import plain, read, write
 
-from service.codecs import ipc
-from service.codecs.ipc import StreamCheck
+from service.codecs.ipc import check_size
 from service.errors import TooLargeError, UnreadableError
 
 END = struct.pack("<Ii", 0xFFFFFFFF, 0)
@@ -65,7 +64,7 @@ def of_arrow_0_17(message):
 
 
 def check(body, limit):
-    StreamCheck(body, limit).finish()
+    return check_size(body, limit)
 
 
 def zeros(count=1 << 20):
@@ -130,46 +129,16 @@ def in_batches(count, **options):
 
 
 @pytest.mark.parametrize(
-    ("body", "few"),
-    [
-        (in_batches(1), True),
-        (in_batches(63), True),  # the schema is a message as well
-        (in_batches(64), False),
-        (in_batches(200), False),
-        (in_batches(1, compression="zstd"), False),
-    ],
-)
-def test_each_message_is_looked_at_once(monkeypatch, body, few):
-    seen = []
-
-    def note(message):
-        seen.append(message)
-        return size_of(message)
-
-    size_of = ipc._decompressed_size
-    monkeypatch.setattr(ipc, "_decompressed_size", note)
-    twice = StreamCheck(body, 1 << 20)
-    assert twice.finds_few_and_plain() is few
-    assert len(seen) <= 65
-    twice.finish()
-    assert len(seen) == len(list(pa.ipc.MessageReader.open_stream(body)))
-
-
-@pytest.mark.parametrize(
     "body", [b"\xff" * 64, write(plain(3))[:-20], in_batches(1).to_pybytes() * 2]
 )
-def test_what_is_found_damaged_at_the_first_look_is_refused_at_the_second(body):
-    twice = StreamCheck(pa.py_buffer(body), 1 << 20)
-    assert twice.finds_few_and_plain()
+def test_what_is_damaged_or_goes_on_is_refused(body):
     with pytest.raises(UnreadableError):
-        twice.finish()
+        check(pa.py_buffer(body), 1 << 20)
 
 
 @pytest.mark.parametrize("count", [1, 3, 100])
 def test_what_is_compressed_takes_room_and_what_is_read_in_place_none(count):
-    assert StreamCheck(in_batches(count), 1 << 20).finish() == 0
-    check = StreamCheck(in_batches(count, compression="zstd"), 1 << 20)
-    check.finds_few_and_plain()
+    assert check(in_batches(count), 1 << 20) == 0
     buffers = [
         buffer.size
         for batch in pa.ipc.open_stream(in_batches(count))
@@ -177,4 +146,4 @@ def test_what_is_compressed_takes_room_and_what_is_read_in_place_none(count):
         for buffer in column.buffers()
         if buffer is not None
     ]
-    assert check.finish() == sum(buffers) > 0
+    assert check(in_batches(count, compression="zstd"), 1 << 20) == sum(buffers) > 0

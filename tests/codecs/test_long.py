@@ -18,10 +18,9 @@ from streams import GRADIENTS, answers, read, write
 from core import LOSSES, ScoreOptions
 from core.table import score_table
 from service.codecs import arrow, long
-from service.codecs.arrow_stream import check_of
 from service.codecs.options import columns_from_query, options_from_query
+from service.codecs.sizes import added_bytes, encoded_bytes
 from service.errors import Faults, InvalidError, TooLargeError, UnreadableError
-from service.http.sizes import added_bytes, encoded_bytes
 
 SKIP = ScoreOptions(gradients=True, missing="skip")
 QUERY = {"group_columns": "unique_id,cutoff"}
@@ -33,9 +32,7 @@ def read_long(body, query=QUERY, options=SKIP, *, max_bytes=1 << 24, max_element
     options_from_query(list(query.items()), faults)
     faults.check()
     body = memoryview(body)
-    table = long.decode(
-        body, options, columns, check=check_of(body, max_bytes), max_elements=max_elements
-    )
+    table = long.decode(body, options, columns, max_bytes=max_bytes, max_elements=max_elements)
     request = table.request()
     assert len(table.runs.starts) <= table.table.num_rows
     return request
@@ -287,8 +284,7 @@ def test_what_grouping_takes_is_bounded_beforehand():
         faults = Faults()
         columns = columns_from_query([("group_columns", "unique_id")], faults)
         body = memoryview(write(made))
-        check = check_of(body, 1 << 24)
-        table = long.decode(body, SKIP, columns, check=check, max_elements=1 << 20)
+        table = long.decode(body, SKIP, columns, max_bytes=1 << 24, max_elements=1 << 20)
         needed.append(table.needed_bytes())
         before = pa.total_allocated_bytes()
         request = table.request()
@@ -326,7 +322,7 @@ def test_what_finding_runs_takes_is_bounded_beforehand(kind):
         "floats": lambda: pa.array(np.where(np.arange(rows) % 2, np.nan, 1.0)),
     }[kind]()
     body, columns = with_eight_keys(key)
-    table = long.decode(body, SKIP, columns, check=check_of(body, 1 << 26), max_elements=1 << 20)
+    table = long.decode(body, SKIP, columns, max_bytes=1 << 26, max_elements=1 << 20)
     before = pa.total_allocated_bytes()
     assert table.runs
     assert pa.total_allocated_bytes() - before < table.key_bytes
@@ -338,7 +334,7 @@ def test_views_of_all_group_columns_together_are_bounded():
     rows, size = 2000, 100
     body, columns = with_eight_keys(views(rows, size))
     with pytest.raises(TooLargeError, match="the columns of text hold 1600000 bytes"):
-        long.decode(body, SKIP, columns, check=check_of(body, 7 * rows * size), max_elements=rows)
+        long.decode(body, SKIP, columns, max_bytes=7 * rows * size, max_elements=rows)
 
 
 @pytest.mark.parametrize("coded", [False, True])

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from service.codecs import json
+from service.codecs.sizes import added_bytes
 from service.errors import OverloadedError, OverShareError, TooLargeError
-from service.http.sizes import added_bytes
 from service.limits.budget import MemoryBudget, QueueQuota
 
 

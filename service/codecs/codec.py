@@ -1,0 +1,201 @@
+"""A body in any format to a request, and scores to an answer in any format.
+
+A common body is read where it is asked for, since handing it to a thread costs more than reading
+it. Whatever else may take long, and is read by ``Codec.decode`` in a thread; it reserves memory
+where it needs it.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+from urllib.parse import parse_qsl
+
+from core import ScoreOptions, Scores
+from service.codecs import arrow, json, long
+from service.codecs.compression import decompress
+from service.codecs.json_ordinary import decode_ordinary
+from service.codecs.options import LongColumns, columns_from_query, options_from_query
+from service.codecs.request import ScoreRequest
+from service.codecs.sizes import added_bytes, encoded_bytes
+from service.errors import Faults
+
+INLINE_BYTES = 1 << 16
+"""JSON below this is read and written in less time than a thread needs to begin."""
+_ARROW_IS_CHEAPER = 32
+"""Times as cheap to read and write as JSON of its size."""
+_LONGEST_CACHED_QUERY = 1024
+
+
+class Formats(NamedTuple):
+    """The formats of a body and of its answer, ``json`` or ``arrow``, and the body's coding."""
+
+    request: str
+    answer: str
+    coding: str
+
+
+class Memory(Protocol):
+    """What one request may use; each method raises a ``ServiceError`` where there is no more."""
+
+    def receive(self, size: int) -> None:
+        """Reserve what a body of this size, or a part of one, is likely to need."""
+
+    def reserve(self, added: int) -> None:
+        """Hold at least the bytes of the body and ``added`` bytes."""
+
+    def settle(self, added: int) -> None:
+        """Hold exactly the bytes of the body and ``added`` bytes."""
+
+
+class Codec:
+    """Reads bodies within limits.
+
+    Args:
+        max_body_bytes: The most bytes of a body without its content coding.
+        max_json_bytes: The same of a JSON body.
+        max_elements: The most (prediction, target) pairs.
+        batch_elements: A request with more of them is cut, and its gradients are joined again.
+    """
+
+    def __init__(
+        self, max_body_bytes: int, max_json_bytes: int, max_elements: int, batch_elements: int
+    ) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._max_json_bytes = max_json_bytes
+        self._max_elements = max_elements
+        self._batch_elements = batch_elements
+
+    def body_limit(self, formats: Formats) -> int:
+        """Return the most bytes of a body."""
+        limit = self._max_body_bytes
+        return min(self._max_json_bytes, limit) if formats.request == "json" else limit
+
+    def decode_common(
+        self, body: memoryview, formats: Formats, query: bytes, memory: Memory
+    ) -> ScoreRequest | None:
+        """Read a request if that is quick and nothing about it is unusual; else return None.
+
+        Args:
+            body: All of it.
+            formats: What it is.
+            query: Of the URL.
+            memory: Settled once the request is known.
+
+        Raises:
+            ServiceError: If it is to be refused for what is already known.
+        """
+        if formats.coding != "identity":
+            return None
+        if formats.request == "json":
+            if query or len(body) > INLINE_BYTES:
+                return None
+            request = decode_ordinary(body, self._max_elements)
+        else:
+            options, columns = read_query(query)
+            if columns is not None or len(body) > _ARROW_IS_CHEAPER * INLINE_BYTES:
+                return None
+            request = arrow.decode_plain(body, options, self._max_elements)
+        return None if request is None else self._settled(request, formats, memory)
+
+    def decode(
+        self, body: memoryview, formats: Formats, query: bytes, memory: Memory
+    ) -> ScoreRequest:
+        """Read any request; may take long, and be called in any thread.
+
+        Args:
+            body: All of it.
+            formats: What it is.
+            query: Of the URL.
+            memory: Asked for memory before it is used.
+
+        Raises:
+            UnreadableError: If the body is not what its type says.
+            InvalidError: If it breaks the contract.
+            TooLargeError: If it is over a limit.
+            OverloadedError: If there is no memory left.
+        """
+        if formats.coding != "identity":
+            body = decompress(body, formats.coding, self.body_limit(formats), memory.receive)
+        if formats.request == "json":
+            request = self._decode_json(body, query)
+        else:
+            request = self._decode_arrow(body, query, memory)
+        return self._settled(request, formats, memory)
+
+    def _decode_json(self, body: memoryview, query: bytes) -> ScoreRequest:
+        faults = Faults()
+        for name, _ in _parameters(query):
+            faults.add(f"?{name}", "the options of a JSON request belong in its body")
+        faults.check()
+        return json.decode(body, max_elements=self._max_elements)
+
+    def _decode_arrow(self, body: memoryview, query: bytes, memory: Memory) -> ScoreRequest:
+        options, columns = read_query(query)
+        limits = {"max_bytes": self._max_body_bytes, "max_elements": self._max_elements}
+        if columns is None:
+            return arrow.decode(body, options, **limits, reserve=memory.receive)
+        table = long.decode(body, options, columns, **limits, reserve=memory.receive)
+        memory.reserve(table.key_bytes)
+        memory.reserve(table.needed_bytes())
+        return table.request()
+
+    def _settled(self, request: ScoreRequest, formats: Formats, memory: Memory) -> ScoreRequest:
+        memory.settle(
+            added_bytes(
+                request,
+                encoded_bytes(request, formats.answer),
+                is_json=formats.request == "json",
+                answers_json=formats.answer == "json",
+                is_cut=request.elements > self._batch_elements,
+            )
+        )
+        return request
+
+
+def is_short(request: ScoreRequest, format_: str) -> bool:
+    """Tell whether an answer is written in less time than a thread needs to begin."""
+    cheaper = 1 if format_ == "json" else _ARROW_IS_CHEAPER
+    return encoded_bytes(request, format_) <= cheaper * INLINE_BYTES
+
+
+def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryview]:
+    """Write an answer.
+
+    Raises:
+        InvalidError: If elements are missing that must not be: the scores tell whether to look.
+    """
+    if arrow.may_be_missing(request, scores):
+        arrow.check_missing(request)
+    if format_ == "json":
+        return [memoryview(json.encode(request, scores))]
+    return arrow.encode(request, scores)
+
+
+def is_long(query: bytes) -> bool:
+    """Tell whether an Arrow request is in the long form; its columns need not be right."""
+    return any(name == "group_columns" for name, _ in _parameters(query))
+
+
+def read_query(query: bytes) -> tuple[ScoreOptions, LongColumns | None]:
+    """Return the options of an Arrow request, and its columns if it is in the long form.
+
+    Raises:
+        InvalidError: If a parameter is unknown, repeated or wrong.
+    """
+    if len(query) <= _LONGEST_CACHED_QUERY:
+        return _cached_query(query)
+    return _read_query(query)
+
+
+def _read_query(query: bytes) -> tuple[ScoreOptions, LongColumns | None]:
+    faults, parameters = Faults(), _parameters(query)
+    options = options_from_query(parameters, faults)
+    columns = columns_from_query(parameters, faults)
+    faults.check()
+    return options, columns
+
+
+_cached_query = lru_cache(maxsize=512)(_read_query)
+
+
+def _parameters(query: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True)
