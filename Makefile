@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 SOAK_S ?= 1200
 TEST_JOBS ?= 2
+CASES ?= ../shared/cases
 
-.PHONY: help run stop test coverage lint format docs lock lock-image bench bench-peers test-generated test-darts test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-peers test-generated test-darts test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ docs: $(VENV)/.installed ## build the site into docs/_build, warnings are errors
 
 test: lint ## lint, then all tests
 	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist worksteal
+
+cases: $(VENV)/.installed ## run the scripts in CASES, inputs that once failed, against a service
+	$(BIN)/python tests/cases.py $(CASES)
 
 coverage: $(VENV)/.installed ## the same tests, half as slow again, and which branches they take
 	$(BIN)/coverage erase

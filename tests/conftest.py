@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 
+import forecasts
 import httpx
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from instance import HERE, LOSS_SCORING, SERVE, serving
 
-# The first example compiles kernels, and how long that takes decides nothing.
-settings.register_profile("untimed", deadline=None)
+# The first example compiles kernels, and on a busy machine all take long: it decides nothing.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 ROOT = HERE.parent
-SHARED = ROOT.parent / "shared" / "data"
-__all__ = ["LOSS_SCORING", "ROOT", "SHARED", "serving"]
+__all__ = ["LOSS_SCORING", "ROOT", "serving"]
 
 
 @pytest.fixture(scope="session")
@@ -30,5 +30,4 @@ def client(url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def real_json() -> bytes:
-    path = SHARED / "series_small.json"
-    return (path if path.exists() else ROOT / "examples/data/request.json").read_bytes()
+    return forecasts.REQUEST.read_bytes()

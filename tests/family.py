@@ -77,7 +77,7 @@ def cpu_seconds(pid: int) -> float:
     return 0.0
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < end, "it did not come to pass"

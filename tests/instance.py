@@ -131,14 +131,14 @@ class Instance:
     def await_ready(self) -> None:
         """Ask until all front ends have answered that they are, who accepts being chance."""
         seen = set()
-        end = time.monotonic() + 110  # the first start compiles the kernels
+        end = time.monotonic() + 240  # the first start compiles the kernels
         while len(seen) < max(self.fronts, 1):
             if not self.alive:
                 raise RuntimeError(f"the service ended: {self.log_text()}")
             if time.monotonic() > end:
                 raise TimeoutError("some front end is not ready")
             with contextlib.suppress(httpx.TransportError):
-                answer = httpx.get(f"{self.url}/readyz", timeout=30)
+                answer = httpx.get(f"{self.url}/readyz", timeout=60)
                 if answer.is_success:
                     seen.add(front_of(answer.headers))
                     continue
@@ -146,7 +146,7 @@ class Instance:
 
     def metric(self, name: str) -> float:
         """Return a metric; any front end tells of all."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
         return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
     def log_text(self) -> str:
@@ -223,7 +223,7 @@ def stopped_at_the_end(running: Instance) -> Iterator[Instance]:
     finally:
         running.gate.unlink(missing_ok=True)
         running.signal()
-        code = running.exit_code(30)
+        code = running.exit_code(120)
         sys.stderr.write(running.log_text())
     assert code == 0, f"the service exited {code}:\n{running.log_text()}"
 

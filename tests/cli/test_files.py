@@ -2,6 +2,7 @@
 
 import subprocess
 
+import forecasts
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from commands import cli
-from conftest import LOSS_SCORING, ROOT, SHARED
+from conftest import LOSS_SCORING
 from typer.testing import CliRunner
 
 from core.table import score_table
@@ -18,7 +19,7 @@ from service.cli.columns import Roles, find_layout
 from service.cli.files import open_source
 from service.cli.series import read_series
 
-EXAMPLE = ROOT / "examples/data/forecasts.parquet"
+EXAMPLE = forecasts.LONG
 
 
 def no_text(_names):
@@ -51,13 +52,10 @@ def reference(table: pa.Table, model: str) -> dict[tuple, tuple]:
     return scores
 
 
-@pytest.mark.parametrize("source", [EXAMPLE, SHARED / "forecasts_long.parquet"])
 @pytest.mark.parametrize("ending", ["parquet", "csv", "arrow"])
-def test_long_form_against_numpy(tmp_path, source, ending):
-    if not source.exists():
-        pytest.skip("the shared forecasts are not beside this checkout")
+def test_long_form_against_numpy(tmp_path, ending):
     output = tmp_path / f"scores.{ending}"
-    status, out, err = cli("score", source, "--missing", "skip", "-o", output)
+    status, out, err = cli("score", EXAMPLE, "--missing", "skip", "-o", output)
     models = ["SeasonalNaive", "AutoETS", "Theta", "CrostonSBA"]
     assert status == 0
     assert err.splitlines()[0] == f"scored as models: {', '.join(models)}"
@@ -66,7 +64,7 @@ def test_long_form_against_numpy(tmp_path, source, ending):
         "csv": pyarrow.csv.read_csv,
         "arrow": lambda path: pa.ipc.open_file(path).read_all(),
     }[ending]
-    scores, table = read(output), pq.read_table(source)
+    scores, table = read(output), pq.read_table(EXAMPLE)
     assert scores["model"].to_pylist()[:4] == models
     for model in models:
         assert model in out
@@ -104,13 +102,15 @@ def test_the_table_of_a_small_file(tmp_path):
 
 @pytest.mark.parametrize("ending", ["arrow", "parquet"])
 def test_nested_form_equals_long_form(tmp_path, ending):
-    nested = SHARED / f"forecasts_nested.{ending}"
-    if not nested.exists():
-        pytest.skip("the shared forecasts are not beside this checkout")
+    nested, table = tmp_path / f"nested.{ending}", forecasts.nested()
+    if ending == "parquet":
+        pq.write_table(table, nested)
+    else:
+        with pa.ipc.new_file(nested, table.schema) as file:
+            file.write_table(table)
     one, other = tmp_path / "one.parquet", tmp_path / "other.parquet"
     assert cli("score", nested, "--missing", "skip", "-o", one)[0] == 0
-    long = SHARED / "forecasts_long.parquet"
-    assert cli("score", long, "--missing", "skip", "--models", "Theta", "-o", other)[0] == 0
+    assert cli("score", EXAMPLE, "--missing", "skip", "--models", "Theta", "-o", other)[0] == 0
     for name in ("length", "mae", "mape", "smape", "mape_masked", "smape_masked"):
         assert pq.read_table(one)[name].equals(pq.read_table(other)[name])
 

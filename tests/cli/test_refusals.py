@@ -12,7 +12,7 @@ def test_keys_that_cannot_be_read_end_the_start_with_one_line(frontends, tmp_pat
     missing = tmp_path / "keys"
     given = ["--port", "0", "--frontends", frontends, "--api-keys-file", str(missing)]
     ended = subprocess.run(
-        [*SERVE, *given], check=False, capture_output=True, text=True, timeout=60
+        [*SERVE, *given], check=False, capture_output=True, text=True, timeout=200
     )
     (line,) = ended.stderr.splitlines()
     assert line.startswith("api_keys_file cannot be read: ")
@@ -28,7 +28,7 @@ def test_nor_does_it_start_with_a_key_that_is_none(frontends):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         env=environment,
     )
     (line,) = ended.stderr.splitlines()

@@ -61,7 +61,7 @@ uvicorn.Server.startup = accepted
 
 def run(when: str) -> tuple[int, str, str]:
     command = [sys.executable, "-c", SERVER.replace("{when}", when)]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
     return ended.returncode, ended.stdout, ended.stderr
 
 

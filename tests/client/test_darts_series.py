@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, SHARED
+from forecasts import LONG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -24,8 +24,6 @@ from darts import TimeSeries, metrics  # noqa: E402 - skipped above where there 
 from lossclient.darts import score  # noqa: E402
 
 FACTORS = {"mae": 1, "mape": 100, "smape": 200}
-LONG = SHARED / "forecasts_long.parquet"
-FILE = LONG if LONG.exists() else ROOT / "examples/data/forecasts.parquet"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,7 +62,7 @@ def check(client, actual, predicted, **options):
 
 
 def test_real_forecasts(remote):
-    frame = pd.read_parquet(FILE).sort_values("ds")
+    frame = pd.read_parquet(LONG).sort_values("ds")
     parts = [part for _, part in frame.groupby(["unique_id", "cutoff"]) if len(part) > 2][::9]
     actual = [series(part["y"].to_numpy(float)) for part in parts]
     predicted = [series(part[["Theta"]].to_numpy(float)) for part in parts]

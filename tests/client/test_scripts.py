@@ -12,7 +12,7 @@ SHOWN = re.findall(r"```text\n(.*?)```", (ROOT / "docs/transcripts.md").read_tex
 
 def run(name, *arguments):
     command = [sys.executable, "-W", "error", ROOT / "examples" / name, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=110).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=250).stdout
 
 
 def test_a_leaderboard_of_recorded_forecasts(url):

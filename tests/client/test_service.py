@@ -16,7 +16,8 @@ import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import LOSS_SCORING, ROOT, SHARED, serving
+from conftest import LOSS_SCORING, serving
+from forecasts import LONG
 from instance import free_port
 from reference import score_series
 
@@ -33,15 +34,13 @@ from lossclient import (
 )
 from lossclient.wire import MEDIA_TYPE
 
-LONG = SHARED / "forecasts_long.parquet"
-FILE = LONG if LONG.exists() else ROOT / "examples/data/forecasts.parquet"
 LOSSES = ("mae", "mape", "smape")
 KEYS = ["unique_id", "cutoff"]
 
 
 @pytest.fixture(scope="module")
 def forecasts():
-    return pd.read_parquet(FILE).drop(columns="source", errors="ignore")
+    return pd.read_parquet(LONG)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def check(frame, wanted, *, gradients):
 
 @pytest.mark.parametrize("read", [pd.read_parquet, pl.read_parquet, pq.read_table])
 def test_a_frame_is_scored_as_numpy_does(url, read, models, wanted):
-    df = read(FILE)
+    df = read(LONG)
     with Client(url) as client:
         frame = client.score(df, models, missing="skip", gradients=True)
     assert type(frame) is type(df)
@@ -128,12 +127,12 @@ def assert_same(one, other):
 def test_the_command_line_says_the_same(url, models, tmp_path):
     out = tmp_path / "scores.parquet"
     subprocess.run(
-        [LOSS_SCORING, "score", FILE, "--missing", "skip", "-o", out],
+        [LOSS_SCORING, "score", LONG, "--missing", "skip", "-o", out],
         check=True,
         capture_output=True,
     )
     with Client(url) as client:
-        frame = client.score(pq.read_table(FILE), models, missing="skip")
+        frame = client.score(pq.read_table(LONG), models, missing="skip")
     assert pq.read_table(out).cast(frame.schema).equals(frame)
 
 
@@ -341,7 +340,7 @@ client.close()
 def test_a_child_that_was_forked_does_not_read_its_parents_answers(url):
     done = subprocess.run(
         [sys.executable, "-c", FORKS, url],
-        env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=False,
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0
 

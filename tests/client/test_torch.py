@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SHARED
+from forecasts import LONG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,8 +25,6 @@ from lossclient import Client, InvalidInput, InvalidValues
 from lossclient.torch import RemoteLoss
 
 ULPS = 16
-LONG = SHARED / "forecasts_long.parquet"
-FILE = LONG if LONG.exists() else ROOT / "examples/data/forecasts.parquet"
 SPECS = [
     LossSpec("mae"),
     LossSpec("mape"),
@@ -72,7 +70,7 @@ def assert_close(one, other):
 @functools.cache
 def windows(dtype, length=6, horizon=2):
     """Return real series cut into (past, future), each scaled by its past."""
-    actuals = pd.read_parquet(FILE)[["unique_id", "cutoff", "ds", "y"]].dropna()
+    actuals = pd.read_parquet(LONG)[["unique_id", "cutoff", "ds", "y"]].dropna()
     rows = [
         part["y"].to_numpy()[: length + horizon]
         for _, part in actuals.sort_values("ds").groupby(["unique_id", "cutoff"])

@@ -5,7 +5,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from conftest import ROOT, SHARED
+from forecasts import LONG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from utilsforecast import losses as theirs
@@ -14,8 +14,6 @@ from utilsforecast.evaluation import evaluate
 from lossclient import Client, InvalidInput
 from lossclient.utilsforecast import Losses
 
-LONG = SHARED / "forecasts_long.parquet"
-FILE = LONG if LONG.exists() else ROOT / "examples/data/forecasts.parquet"
 NAMES = ("mae", "mape", "smape")
 
 
@@ -27,8 +25,8 @@ def ours(url):
 
 @pytest.fixture(scope="module")
 def forecasts():
-    frame = pd.read_parquet(FILE)
-    return frame.drop(columns="source", errors="ignore").sample(frac=1, random_state=0)
+    frame = pd.read_parquet(LONG)
+    return frame.sample(frac=1, random_state=0)
 
 
 def of(module):

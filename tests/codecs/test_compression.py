@@ -126,9 +126,9 @@ def test_a_bomb_costs_no_more_than_the_limit(bomb, coding):
     assert len(body) < 2 * MEBI
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is in use
     before = memory("VmHWM")
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(TooLargeError):
         decompress(body, coding, 32 * MEBI)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
     risen = (memory("VmHWM") - before) / 1024
     assert risen < 100  # the limit, as much again for a window of zstd, and some room

@@ -113,7 +113,7 @@ def test_views_of_one_long_text_are_refused_before_they_are_read():
         read(body)
     assert pointers(error) == ["/id"]
     assert pa.default_memory_pool().max_memory() - before < 1 << 24
-    assert time.process_time() - start < 0.4
+    assert time.process_time() - start < 2
     assert read(write(plain(3, id=views(3, 512)))).id_list() == ["a" * 512] * 3
 
 

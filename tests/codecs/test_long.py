@@ -348,7 +348,7 @@ def test_views_that_together_are_far_longer_than_the_stream(coded):
     with pytest.raises(TooLargeError, match="views of column key are over"):
         read_long(body, {"group_columns": "key"}, max_bytes=1 << 20)
     assert pa.total_allocated_bytes() - before[0] < 1 << 22
-    assert time.process_time() - before[1] < 1
+    assert time.process_time() - before[1] < 5
 
 
 def test_long_keys_are_refused_and_not_repeated_for_each_model():

@@ -130,7 +130,7 @@ class Runner:
         document = json.loads(block.text)
         if isinstance(document, dict) and "series" in document:
             self.finish()
-            answer = httpx.post(f"{self._url}/score", json=document)
+            answer = httpx.post(f"{self._url}/score", json=document, timeout=60)
             self._unread = None if answer.is_success else answer.status_code
             self._printed = answer.text
             self.ran.append(block)

@@ -33,7 +33,7 @@ def column(heading, number=0, page=PAGE):
 
 @pytest.fixture(scope="module")
 def document(url):
-    return httpx.get(f"{url}/openapi.json").json()
+    return httpx.get(f"{url}/openapi.json", timeout=60).json()
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,7 @@ async def entered(kernel):
 
 async def queued(engine, elements):
     """Wait until so many elements wait for the device."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while QUEUES.get(engine, engine).queued_elements != elements:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0)
 
@@ -330,7 +330,7 @@ def test_stop_does_not_wait_for_a_device_that_hangs_nor_for_what_nobody_wants(mo
                 await asyncio.sleep(0.2)
                 assert not stopping.done(), "somebody waits"
                 future.cancel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await stopping
         finally:
             kernel.gate.set()
@@ -428,7 +428,7 @@ def test_a_request_leaves_nothing_in_memory_even_if_none_follows(caplog, end):
             future = engine.submit(prediction, target, OPTIONS, **late)
             assert await outcome(future) == end
             del prediction, target, future
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while seen() is not None:  # noqa: ASYNC110 - the device's thread lets go of it
                     await asyncio.sleep(0)
 

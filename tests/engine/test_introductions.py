@@ -32,13 +32,13 @@ class Supervisor:
 
     async def ask(self):
         """Return the next message of the front end."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.heard.get()
 
     def introduce(self, number, ending="none"):
         """Return the worker's end."""
         one, other = pair()
-        one.settimeout(5)
+        one.settimeout(60)
         self.workers.append(one)
         self._channel.send([number, ending], [other.fileno()])
         other.close()

@@ -23,7 +23,7 @@ def test_a_device_that_is_lost_for_good_ends_the_service(how, why):
         others = set(running.family) - {running.process.pid}
         (running.folder / "lost").write_text(how)
         os.kill(running.worker, signal.SIGKILL)
-        assert running.exit_code(60) == 70
+        assert running.exit_code(120) == 70
         (line,) = [line for line in running.log_text().splitlines() if "giving up" in line]
         assert line.endswith(why)
     wait_until(lambda: not any(map(stat_of, others)))
@@ -38,7 +38,7 @@ def test_workers_that_were_ready_may_be_killed_as_often_as_one_likes():
             running.await_ready()
         assert running.alive
         running.signal()
-        assert running.exit_code(30) == 0
+        assert running.exit_code(120) == 0
         assert "giving up" not in running.log_text()
 
 

@@ -175,7 +175,7 @@ def test_what_makes_no_sense_is_refused_and_hurts_nobody(caplog):
         segment = memory.segments[number]
         message = {"segments": [number], "submit": [*wrong, [*good, *sides]], "withdraw": [77]}
         channel.send(message, [segment.descriptor], keep=segment.mapping())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while sum(len(a.get("done", ())) for a in answers) < 1:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.001)
         failed = [one[0] for answer in answers for one in answer.get("failed", ())]
@@ -199,7 +199,7 @@ def test_a_worker_that_cannot_map_memory_makes_way_for_a_fresh_one(caplog):
         channel = Channel(other, lambda *_: None)
         channel.open()
         channel.send({"segments": [1]})  # and no descriptor: it had no room for one
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await unfit.wait()
         channel.close()
         host.close()
@@ -239,7 +239,7 @@ def test_channels_keep_order_when_the_other_end_is_slow():
             sender.send([number, "x" * 1000])
         receiver = Channel(other, lambda message, _: seen.append(message[0]), ended.set)
         receiver.open()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(seen) < 2000:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.001)
             assert seen == list(range(2000))
@@ -357,7 +357,7 @@ def test_a_lost_engine_answers_nothing_and_ends_its_process(caplog):
             workers = Workers(engine, kernel)
             await workers.start()
             future = submit(engine, ragged([3.0]))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not workers.lost:  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.001)
             assert not future.done()

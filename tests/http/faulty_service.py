@@ -41,7 +41,7 @@ def main() -> None:
         broken = broken or bool((prediction == BREAK).any())
         if broken or bool((prediction == POISON).any()):
             raise RuntimeError("poisoned")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while bool((prediction == BLOCK).any()) and arguments.gate.exists():
             arguments.gate.with_name("blocked").touch()
             assert time.monotonic() < deadline

@@ -120,7 +120,7 @@ def test_other_origins_may_not(page):
     for answer in (
         page.post("/score", json=GOOD, headers={"Origin": OTHER}),
         page.options("/score", headers=PREFLIGHT | {"Origin": OTHER}),
-        httpx.get(f"{page.base_url}/livez"),
+        httpx.get(f"{page.base_url}/livez", timeout=60),
     ):
         assert not [name for name in answer.headers if name.startswith("access-control")]
         assert answer.headers["vary"] == "Origin"
@@ -129,7 +129,7 @@ def test_other_origins_may_not(page):
 def test_any_origin_may_where_the_setting_is_a_star():
     with instance(cors_origins="*", device="cpu") as running:
         for answer in (
-            httpx.post(f"{running.url}/score", json=GOOD, headers={"Origin": OTHER}),
+            httpx.post(f"{running.url}/score", json=GOOD, headers={"Origin": OTHER}, timeout=60),
             httpx.options(f"{running.url}/score", headers=PREFLIGHT),
         ):
             assert answer.headers[ALLOW] == "*"

@@ -153,14 +153,14 @@ def narrow():
             "2000",
             LOSS_SCORING_MAX_ELEMENTS="10",
         ) as base,
-        httpx.Client(base_url=base) as one,
+        httpx.Client(base_url=base, timeout=60) as one,
     ):
         yield one
 
 
 def test_413_by_announced_length_without_reading_the_body(narrow):
     host, port = narrow.base_url.host, narrow.base_url.port
-    with socket.create_connection((host, port), timeout=10) as raw:
+    with socket.create_connection((host, port), timeout=60) as raw:
         raw.sendall(
             b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Content-Length: 99999999999999\r\n\r\n"
@@ -198,7 +198,7 @@ def faulty(tmp_path):
 
 def test_500_of_a_failing_device_is_told_without_a_trace(faulty):
     base, *_ = faulty
-    with httpx.Client(base_url=base) as one:
+    with httpx.Client(base_url=base, timeout=60) as one:
         poison = {"series": [{"prediction": [666.0], "target": [2.0]}]}
         assert problem(one.post("/score", json=poison), 500)["retryable"]
         assert one.post("/score", json=GOOD).json()["losses"]["mae"] == [1.0]

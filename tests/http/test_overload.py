@@ -35,7 +35,7 @@ def small():
 def half_sent(url, source, size=MEBI, key="none"):
     """Announce a body, send its beginning and hold the connection open."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10, source_address=(source, 0)) as one:
+    with socket.create_connection((host, int(port)), timeout=60, source_address=(source, 0)) as one:
         head = f"POST /score HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         head += f"Authorization: Bearer {key}\r\n"
         one.sendall(f'{head}Content-Length: {size}\r\n\r\n{{"series":'.encode())
@@ -54,7 +54,7 @@ def refused(connection):
 
 
 def post_from(url, source):
-    with httpx.Client(transport=httpx.HTTPTransport(local_address=source), timeout=30) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=source), timeout=60) as client:
         return client.post(f"{url}/score", json=GOOD)
 
 
@@ -83,7 +83,7 @@ def test_shares_are_of_keys_where_keys_are_needed():
             stack.enter_context(half_sent(url, "127.0.0.1", key=first))
         assert refused(stack.enter_context(half_sent(url, "127.0.0.2", key=first)))[0] == 429
         headers = {"Authorization": f"Bearer {second}"}
-        assert httpx.post(f"{url}/score", json=GOOD, headers=headers).status_code == 200
+        assert httpx.post(f"{url}/score", json=GOOD, headers=headers, timeout=60).status_code == 200
 
 
 def wait_for_success(url):
@@ -110,7 +110,7 @@ def test_a_chunked_body_counts_as_it_comes(small):
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(half_sent(small, "127.0.0.1"))
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=60) as client:
             headers = {"Content-Type": "application/json"}
             answer = client.post(f"{small}/score", content=chunks(), headers=headers)
         assert problem(answer, 429)["retryable"]
@@ -131,7 +131,7 @@ def test_compressed_arrow_counts_as_what_it_unpacks_to(small, query, columns, he
     source = f"127.0.0.{20 + len(columns)}"
     transport = httpx.HTTPTransport(local_address=source)
     with (
-        httpx.Client(base_url=small, transport=transport) as client,
+        httpx.Client(base_url=small, transport=transport, timeout=60) as client,
         contextlib.ExitStack() as stack,
     ):
         send = {"content": body, "headers": {"Content-Type": ARROW}}
@@ -150,7 +150,7 @@ def test_a_timeout_is_a_number_of_milliseconds(client, given):
 
 
 def test_a_long_timeout_is_cut_and_a_sane_one_is_taken(client):
-    for given in ("1000", "999999999", "007000"):
+    for given in ("60000", "999999999", "0060000"):
         answer = client.post("/score", json=GOOD, headers={"X-Request-Timeout-Ms": given})
         assert answer.status_code == 200, answer.text
 
@@ -159,7 +159,7 @@ def test_504_on_time_and_what_is_late_is_never_computed(faulty):  # noqa: F811 -
     url, gate, ledger = faulty
 
     async def main():
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             gate.touch()
             first = asyncio.create_task(client.post("/score", json=BLOCKING))
             while not gate.with_name("blocked").exists():  # noqa: ASYNC110 - another process
@@ -185,11 +185,11 @@ def test_what_a_broken_connection_asked_for_is_never_computed(faulty, behind):  
     body = json.dumps({"series": [{"prediction": [346.0], "target": [1.0]}]}).encode()
     head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     host, port = url.removeprefix("http://").split(":")
-    with ThreadPoolExecutor() as pool, httpx.Client(base_url=url, timeout=30) as client:
+    with ThreadPoolExecutor() as pool, httpx.Client(base_url=url, timeout=60) as client:
         first = pool.submit(client.post, "/score", json=BLOCKING)
         while not gate.with_name("blocked").exists():
             time.sleep(0.005)
-        with socket.create_connection((host, int(port)), timeout=10) as one:
+        with socket.create_connection((host, int(port)), timeout=60) as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             one.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body + behind)
             wait_for(client, "loss_scoring_queued_elements", 1)
@@ -201,7 +201,7 @@ def test_what_a_broken_connection_asked_for_is_never_computed(faulty, behind):  
 
 
 def wait_for(client, gauge, value):
-    for _ in range(400):
+    for _ in range(6000):
         if total(client.get("/metrics").text, gauge) == value:
             return
         time.sleep(0.01)
@@ -210,7 +210,7 @@ def wait_for(client, gauge, value):
 
 def test_a_body_that_does_not_come_meets_the_deadline(url):
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(
             b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b'X-Request-Timeout-Ms: 100\r\nContent-Length: 100\r\n\r\n{"series":'
@@ -220,7 +220,7 @@ def test_a_body_that_does_not_come_meets_the_deadline(url):
 
 def test_a_lost_device_fails_both_probes(faulty):  # noqa: F811 - the fixture
     url, _, _ = faulty
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         assert client.get("/livez").is_success
         answer = client.post("/score", json={"series": [{"prediction": [888.0], "target": [1]}]})
         problem(answer, 500)

@@ -20,7 +20,7 @@ from service.http.body import Pace, receive_body
 POST = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = json.dumps(GOOD).encode()
 WHOLE = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-SOON = 10  # seconds; the deadlines below are all one or less
+SOON = 60  # seconds; the deadlines below are all one or less
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_a_slow_one_is_not(impatient)
 
 
 def test_the_service_is_well_after_all_that(impatient):
-    assert httpx.post(f"{impatient}/score", json=GOOD).json()["losses"]["mae"] == [1.0]
+    assert httpx.post(f"{impatient}/score", json=GOOD, timeout=60).json()["losses"]["mae"] == [1.0]
 
 
 def test_a_body_is_timed_by_what_arrived_and_only_if_it_is_not_there(monkeypatch):

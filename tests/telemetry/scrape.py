@@ -30,4 +30,4 @@ def total(text, name, **labels):
 
 def scrape(url):
     """Ask on a connection of its own, which leads to any process."""
-    return httpx.get(f"{url}/metrics", timeout=30).raise_for_status().text
+    return httpx.get(f"{url}/metrics", timeout=60).raise_for_status().text

@@ -43,7 +43,7 @@ def promtool(*arguments, cwd=FOLDER):
 def told(url):
     """Labels and their values by sample, as a real service tells them."""
     one = {"series": [{"prediction": [1.0], "target": [2.0]}]}
-    httpx.post(f"{url}/score", json=one).raise_for_status()
+    httpx.post(f"{url}/score", json=one, timeout=60).raise_for_status()
     found = {}
     for family in families(scrape(url)).values():
         for sample in family.samples:

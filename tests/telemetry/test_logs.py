@@ -11,6 +11,7 @@ import sys
 import httpx
 import pytest
 from conftest import LOSS_SCORING, serving
+from family import wait_until
 from instance import QUEUED, faulty, instance
 
 from service.settings import Settings
@@ -39,7 +40,7 @@ def log():
     try:
         with serving(LOSS_SCORING, "serve", **environment) as url:
             headers = {"Authorization": f"Bearer {KEY}"}
-            with httpx.Client(base_url=url, headers=headers) as client:
+            with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
                 good = {"series": [{"id": SECRET, "prediction": [1], "target": [1]}]}
                 bad = {"series": [{"id": SECRET, "prediction": [1], "target": [SECRET]}]}
                 for name, body in {"good": good, "bad": bad}.items():
@@ -48,7 +49,7 @@ def log():
                         json=body, headers={"X-Request-Id": name},
                     )  # fmt: skip
             wrong = {"Authorization": f"Bearer {SECRET}", "X-Request-Id": "stranger"}
-            httpx.post(f"{url}/score", headers=wrong)
+            httpx.post(f"{url}/score", headers=wrong, timeout=60)
             host, port = url.rpartition("/")[2].split(":")
             with socket.create_connection((host, int(port))) as raw:
                 raw.sendall(b"GET / HTTP/1.1\r\nX: " + SECRET.encode() * 300 + b"\r\n\r\n")
@@ -93,7 +94,8 @@ def test_supervisor_front_end_and_worker_write_the_same_lines():
         poison = {"series": [{"prediction": [666.0], "target": [1.0]}]}
         failed = client.post("/score", json=poison, headers={"X-Request-Id": "failed"})
         assert failed.status_code == 500
-        lines = lines_of(one.log_text())
+        # The line of an answer is written after it.
+        lines = wait_until(lambda: '"failed"' in one.log_text() and lines_of(one.log_text()))
     assert {line["role"] for line in lines} >= {"supervisor", "frontend"}
     assert len({line["pid"] for line in lines}) >= 2
     by_id = {line["request_id"]: line for line in lines if "request_id" in line}

@@ -41,7 +41,7 @@ def test_promtool_finds_nothing_to_mend(url):
 
 def test_every_metric_is_documented(url):
     """To mend it: ``python tests/telemetry/documented.py``."""
-    httpx.post(f"{url}/score", json=BODY)
+    httpx.post(f"{url}/score", json=BODY, timeout=60)
     assert documented_rows() == rows(scrape(url))
 
 
@@ -61,7 +61,7 @@ def test_a_scored_request_is_counted_by_loss(url):
         ]
 
     before = counts()
-    httpx.post(f"{url}/score", json=BODY).raise_for_status()
+    httpx.post(f"{url}/score", json=BODY, timeout=60).raise_for_status()
     assert [after - one for after, one in zip(counts(), before, strict=True)] == [1, 2, 0, 1, 1, 1]
 
 
@@ -75,7 +75,7 @@ def test_a_scored_request_is_counted_by_loss(url):
 )
 def test_a_refusal_is_counted_by_reason(url, body, kind, reason):
     before = total(scrape(url), "loss_scoring_refusals_total", reason=reason)
-    httpx.post(f"{url}/score", content=body, headers={"Content-Type": kind})
+    httpx.post(f"{url}/score", content=body, headers={"Content-Type": kind}, timeout=60)
     assert total(scrape(url), "loss_scoring_refusals_total", reason=reason) == before + 1
 
 

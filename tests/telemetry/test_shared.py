@@ -156,7 +156,7 @@ def test_the_directory_goes_with_the_supervisor(tmp_path, monkeypatch):
         service.temporary = tmp_path
         assert folders(service)
         service.signal()
-        assert service.exit_code(30) == 0
+        assert service.exit_code(120) == 0
         assert not folders(service)
 
 
