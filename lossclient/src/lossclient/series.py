@@ -191,10 +191,9 @@ def _array(name: str, series: Any) -> npt.NDArray[Any]:
         why = "its rows differ in length" if rows else error
         raise InvalidInput(f"{name} is not a regular array: {why}") from error
     if array.ndim == 0:
-        raise InvalidInput(
-            f"{name} must hold numbers, not be {repr(series)[:80]}; "
-            "a single series is a list with one list in it"
-        )
+        is_number = array.dtype.kind in "fiu"
+        hint = "; a single series is a list with one list in it" if is_number else ""
+        raise InvalidInput(f"{name} must hold numbers, not be {repr(series)[:80]}{hint}")
     if array.dtype.kind not in "fiu":
         holds = content(array.ravel()) if array.dtype == object else str(array.dtype)
         if array.dtype.kind in "US" and array.size:  # as numpy reads numbers beside text, too
