@@ -21,16 +21,22 @@ from core.table.columns import (
     text_faults,
 )
 from core.table.groups import Groups, NullKeyError, Runs, find_runs, group_rows
-from core.table.layout import Layout, element_type, faults_of
+from core.table.layout import Duplicates, Layout, element_type, faults_of, find_time
 from core.table.numbers import as_type, narrowest, one_array, tensor_of, tensor_of_column
 from core.table.score import score_table
+from core.table.spelling import spell, spell_cell, spell_series
+from core.table.times import HINT, RepeatedTimeError, Repeats, find_repeats, increases
 
 __all__ = [
+    "HINT",
+    "Duplicates",
     "Groups",
     "Layout",
     "LeftOutWarning",
     "ModelColumns",
     "NullKeyError",
+    "RepeatedTimeError",
+    "Repeats",
     "Runs",
     "TableError",
     "answer_schema",
@@ -39,9 +45,12 @@ __all__ = [
     "element_type",
     "faults_of",
     "find_models",
+    "find_repeats",
     "find_runs",
+    "find_time",
     "group_rows",
     "holds_numbers",
+    "increases",
     "interleave",
     "interleave_elements",
     "is_text",
@@ -49,6 +58,9 @@ __all__ = [
     "narrowest",
     "one_array",
     "score_table",
+    "spell",
+    "spell_cell",
+    "spell_series",
     "suggestion",
     "tensor_of",
     "tensor_of_column",

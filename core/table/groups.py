@@ -98,11 +98,12 @@ def find_runs(keys: pa.Table) -> Runs:
     Raises:
         NullKeyError: If a key is null.
     """
-    takeable = [_takeable(column) for column in keys.columns]
-    columns = [
-        _comparable(name, column) for name, column in zip(keys.column_names, takeable, strict=True)
-    ]
-    return Runs(keys, _run_starts(columns, keys.num_rows), takeable, columns)
+    taken = [takeable(column) for column in keys.columns]
+    columns = [comparable(column) for column in taken]
+    for name, column in zip(keys.column_names, columns, strict=True):
+        if column.null_count:
+            raise NullKeyError(name, np.flatnonzero(column.is_null().to_numpy()))
+    return Runs(keys, _run_starts(columns, keys.num_rows), taken, columns)
 
 
 def group_rows(keys: pa.Table) -> Groups:
@@ -123,7 +124,7 @@ def group_rows(keys: pa.Table) -> Groups:
     return find_runs(keys).group()
 
 
-def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column that Arrow can take rows of: in one dictionary, and without views."""
     if pa.types.is_dictionary(column.type):
         return pa.chunked_array([one_array(column)])
@@ -132,22 +133,14 @@ def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _comparable(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column that is equal where another is, and that Arrow can compare and encode.
-
-    Raises:
-        NullKeyError: If a row has no key.
-    """
+def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a takeable column as one that is equal where it is, and that Arrow can encode."""
     if pa.types.is_dictionary(column.type):
         # Two entries of a dictionary may be equal; and an entry may be null.
         array = column.chunk(0)
         entries = array.dictionary.dictionary_encode().indices
-        column = pa.chunked_array([entries.take(array.indices)])
-    elif pa.types.is_floating(column.type):
-        column = _bits(column)
-    if column.null_count:
-        raise NullKeyError(name, np.flatnonzero(column.is_null().to_numpy()))
-    return column
+        return pa.chunked_array([entries.take(array.indices)])
+    return _bits(column) if pa.types.is_floating(column.type) else column
 
 
 def _bits(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 
 from core.options import LOSSES
-from core.table.columns import absent_faults, holds_numbers, holds_text, is_text, listed
+from core.table.columns import TableError, absent_faults, holds_numbers, holds_text, is_text, listed
 from core.table.numbers import narrowest
 
+Duplicates = Literal["error", "allow"]
+"""What rows of one series with the same time are."""
 _TAKEN = {
     "model",
     "length",
@@ -28,12 +31,15 @@ class Layout:
         target: The column of actual values.
         models: The columns of predictions.
         left_out: Column and reason, of those that were taken for no models; see ``ModelColumns``.
+        time: The column that no two rows of a series have the same value of; None if that is not
+            to be checked.
     """
 
     keys: tuple[str, ...]
     target: str
     models: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    time: str | None = None
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -72,6 +78,20 @@ def _type_faults(field: pa.Field, *, is_key: bool) -> Iterator[tuple[str, str]]:
         yield name, "has the name of a column of the answer; rename it"
     if not _is_key(type_):
         yield name, f"must hold text, numbers, dates or times to group by, not {type_}"
+
+
+def find_time(schema: pa.Schema, time: str, layout: Layout) -> str | None:
+    """Return the column of times by which repeated rows can be found, None if there is none.
+
+    Raises:
+        TableError: If a column is named that is not there, other than Nixtla's ``ds``.
+    """
+    count = schema.names.count(time)
+    if count == 0 and time != "ds":
+        raise TableError(*absent_faults([time], schema.names))
+    if count != 1 or time in layout.keys or not _is_key(schema.field(time).type):
+        return None
+    return time
 
 
 def _without_models(layout: Layout) -> str:

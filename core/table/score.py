@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +16,10 @@ from core.scoring import MissingValueError, score
 from core.table.answer import answer_table
 from core.table.columns import LeftOutWarning, ModelColumns, TableError, find_models, text_faults
 from core.table.groups import Groups, group_rows
-from core.table.layout import Layout, element_type, faults_of
+from core.table.layout import Duplicates, Layout, element_type, faults_of, find_time
 from core.table.numbers import tensor_of_column
+from core.table.spelling import spell_series
+from core.table.times import RepeatedTimeError, find_repeats
 
 
 def score_table(  # noqa: PLR0913 - the columns and the options of the contract, all with a default
@@ -29,6 +33,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     losses: Iterable[LossSpec | str] = ALL_LOSSES,
     gradients: bool = False,
     missing: Missing = "error",
+    duplicates: Duplicates = "error",
     zero_division: ZeroDivision = "zero",
     device: torch.device | str = "cpu",
 ) -> pa.Table:
@@ -42,7 +47,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     Args:
         table: One row an element. It is trusted: validate what came from elsewhere.
         group_by: The columns that together name a series.
-        time: A column that is not read, and never a model unless ``predictions`` names it.
+        time: The column by which a row that is in a series twice is found, if there is one of the
+            name; never a model unless ``predictions`` names it.
         target: The column of actual values.
         predictions: One column a model. Default: all columns of numbers, in any type, that are not
             named otherwise and have no name of an index, a forecast step, a prediction interval or
@@ -51,6 +57,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         losses: Names of losses, or ``LossSpec``s; all by default.
         gradients: Whether to return d loss / d prediction.
         missing: What a null, NaN or infinite element does; see ``ScoreOptions``.
+        duplicates: What two rows of a series with the same time are: an ``error``, or two elements
+            (``allow``). A null is the same as no other time.
         zero_division: What an element with a quotient that is not finite does; likewise.
         device: Where to compute.
 
@@ -62,10 +70,11 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
 
     Raises:
         TableError: If a column is absent, named twice or of the wrong type, a column that nobody
-            excluded holds numbers as text, a key is null (``NullKeyError``), or an element is
-            missing and ``missing`` is ``error``.
-        ValueError: If a loss is unknown or given twice, or both ``predictions`` and ``exclude``
-            are.
+            excluded holds numbers as text, a key is null (``NullKeyError``), a series has
+            one time twice (``RepeatedTimeError``), or an element is missing and ``missing`` is
+            ``error``.
+        ValueError: If a loss is unknown or given twice, or ``duplicates`` is neither, or both
+            ``predictions`` and ``exclude`` are given.
 
     Warns:
         LeftOutWarning: If columns were taken for no models; it names them, and what was scored.
@@ -85,6 +94,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         zero_division,
     )
     keys = tuple(group_by)
+    if duplicates not in get_args(Duplicates):
+        raise ValueError(f"duplicates must be 'error' or 'allow', not {duplicates!r}")
     if predictions is not None and exclude:
         raise ValueError("exclude is for models that nobody names; leave them out of predictions")
     if predictions is None:
@@ -92,6 +103,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     else:
         found = ModelColumns(tuple(predictions))
     layout = Layout(keys, target, found.models, found.left_out)
+    layout = replace(layout, time=find_time(table.schema, time, layout))
     faults = [
         *text_faults(table, layout.numbers, found.texts),
         *faults_of(table.schema, layout),
@@ -102,6 +114,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         silenced = "name columns by predictions= or leave them out by exclude= to silence this"
         warnings.warn(f"{found}; {silenced}", LeftOutWarning, stacklevel=2)
     groups = group_rows(table.select(layout.keys))
+    if duplicates == "error" and layout.time is not None:
+        _check_repeats(table.column(layout.time), groups, layout.time)
     kind = element_type(table.schema, layout)
 
     def side(name: str) -> Ragged:
@@ -113,6 +127,13 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         _score_model(groups, layout, model, side(model), actual, options) for model in layout.models
     ]
     return answer_table(groups.keys, groups.edges, layout.models, Scores.cat(scores), options)
+
+
+def _check_repeats(times: pa.ChunkedArray, groups: Groups, name: str) -> None:
+    repeats = find_repeats(times, groups)
+    if len(repeats.rows):
+        allowed = "Name it in group_by, or pass duplicates='allow'"
+        raise RepeatedTimeError(name, repeats, times, groups, allowed)
 
 
 def _score_model(  # noqa: PLR0913, PLR0917 - one private call
@@ -136,10 +157,7 @@ def _score_model(  # noqa: PLR0913, PLR0917 - one private call
         series, side, position = error.missing.first[0]
         place = groups.edges[series] + position
         row = int(place if groups.order is None else np.take(groups.order, place))
-        name = ", ".join(
-            f"{key}={column[series].as_py()!r}"
-            for key, column in zip(layout.keys, groups.keys.columns, strict=True)
-        )
+        name = spell_series(groups.keys, series)
         column = model if side == "prediction" else layout.target
         where = f"row {row}, of the series {name} (the first of {error.missing.affected})"
         detail = f"is missing or not finite in {where}; missing='skip' or 'propagate' allows it"

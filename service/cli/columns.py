@@ -66,11 +66,9 @@ class Layout(table.Layout):
 
     Attributes:
         nested: Whether a row is a whole series.
-        time: The column of times, None if there is none.
     """
 
     nested: bool = False
-    time: str | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -96,7 +94,8 @@ def find_layout(source: Source, roles: Roles) -> Layout:
         found = _lists_only(found, schema) if nested else found
     else:
         found = ModelColumns(_listed(roles.models, names))
-    layout = Layout(keys, target, tuple(dict.fromkeys(found.models)), found.left_out, nested)
+    models = tuple(dict.fromkeys(found.models))
+    layout = Layout(keys, target, models, found.left_out, nested=nested)
     faults = list(faults_of(elements, layout))
     if nested:
         faults += _list_faults(schema, layout)

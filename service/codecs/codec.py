@@ -135,7 +135,8 @@ class Codec:
             return arrow.decode(body, options, **limits, reserve=memory.receive)
         table = long.decode(body, options, columns, **limits, reserve=memory.receive)
         memory.reserve(table.key_bytes)
-        memory.reserve(table.needed_bytes())
+        memory.reserve(needed := table.needed_bytes())
+        memory.reserve(needed + table.time_bytes())
         return table.request()
 
     def _settled(self, request: ScoreRequest, formats: Formats, memory: Memory) -> ScoreRequest:

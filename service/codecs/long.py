@@ -6,7 +6,7 @@ with hardly more than the body itself; ``LongTable.runs`` finds the runs of equa
 ``needed_bytes``. What the command line and ``score_table`` do alike is in ``core.table``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from core import Ragged, ScoreOptions
 from core.table import (
+    HINT,
     Groups,
     Layout,
     ModelColumns,
@@ -25,7 +26,10 @@ from core.table import (
     element_type,
     faults_of,
     find_models,
+    find_repeats,
     find_runs,
+    find_time,
+    increases,
     is_text,
     tensor_of_column,
     text_faults,
@@ -36,6 +40,8 @@ from service.codecs.options import LongColumns, escape
 from service.codecs.request import LongForm, ScoreRequest, check_elements
 from service.errors import Faults, TooLargeError
 
+_TIME_BYTES = 128
+"""What finding repeated rows takes for each, where times do not increase within each series."""
 _RUN_BYTES, _ROW_BYTES, _KEY_BYTES = 128, 24, 24
 """What grouping takes for each run and row, and for each row of a column of texts or floats."""
 
@@ -105,14 +111,45 @@ class LongTable:
     def _element(self) -> pa.DataType:
         return element_type(self.table.schema, self.layout)
 
+    @cached_property
+    def groups(self) -> Groups:
+        """The series."""
+        return self.runs.group()
+
+    @cached_property
+    def _may_repeat(self) -> bool:
+        """Whether a series may have one time twice, by a look that takes next to nothing."""
+        time = self.layout.time
+        return time is not None and not increases(self.table.column(time), self.groups)
+
+    def time_bytes(self) -> int:
+        """Return the most that ``request`` takes beside ``needed_bytes`` to find repeated rows."""
+        return _TIME_BYTES * int(self.table.num_rows) * self._may_repeat
+
+    def _check_repeats(self, name: str) -> None:
+        times, groups = self.table.column(name), self.groups
+        repeats = find_repeats(times, groups)
+        advice = f"{HINT} Name it in group_columns, or pass duplicates=allow"
+
+        def fault(i: int) -> tuple[str, str]:
+            detail = f"{repeats.describe(i, times, groups)}; {advice}"
+            return f"{_pointer(name)}/{repeats.rows[i]}", detail
+
+        faults = Faults()
+        faults.add_each(range(len(repeats.rows)), fault)
+        faults.check()
+
     def request(self) -> ScoreRequest:
         """Group the rows and lay the numbers out, in place if there is one model.
 
         Raises:
+            InvalidError: If a series has one time twice.
             TooLargeError: If the keys are so long that repeating them for each model takes too
                 much.
         """
-        groups, models = self.runs.group(), self.layout.models
+        if self.layout.time is not None and self._may_repeat:
+            self._check_repeats(self.layout.time)
+        groups, models = self.groups, self.layout.models
         key_bytes = len(models) * _key_bytes(groups.keys) + _left_out_bytes(self.layout)
         if key_bytes > self.max_bytes:
             raise TooLargeError(
@@ -196,9 +233,10 @@ def decode(  # noqa: PLR0913 - limits are no part of the request
             if name or not texts:  # which may be what is wrong where there are no models
                 faults.add(_pointer(name), detail)
         faults.check()
-        for name in layout.keys:
+        for name in filter(None, (*layout.keys, layout.time)):
             getattr(schema.field(name).type, "tz", None)  # raises where a zone is not UTF-8
-        return [*layout.keys, *layout.numbers, *texts]
+        time = () if layout.time is None else (layout.time,)
+        return list(dict.fromkeys([*layout.keys, *layout.numbers, *time, *texts]))
 
     table = read_table(body, max_bytes, choose, columns.groups, reserve)
     check_elements(table.num_rows * len(layout.models), max_elements)
@@ -223,7 +261,14 @@ def _layout(
             for name, detail in error.faults:
                 faults.add("?exclude_columns", f"column {name!r} {detail}")
     texts = tuple(name for name in found.texts if schema.names.count(name) == 1)
-    return Layout(columns.groups, columns.target, found.models, found.left_out), texts
+    layout = Layout(columns.groups, columns.target, found.models, found.left_out)
+    if columns.duplicates == "error":
+        try:
+            layout = replace(layout, time=find_time(schema, columns.time, layout))
+        except TableError as error:
+            for _, detail in error.faults:
+                faults.add("?time_column", f"column {columns.time!r} {detail}")
+    return layout, texts
 
 
 def _pointer(name: str) -> str:

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from core import LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from core.table import Duplicates, suggestion
 from service.errors import Faults
 
 _T = TypeVar("_T")
@@ -23,6 +24,7 @@ LONG_COLUMNS = (
     "target_column",
     "prediction_columns",
     "exclude_columns",
+    "duplicates",
 )
 QUERY_OPTIONS = ("losses", "gradients", *PARAMETERS, *CHOICES, *LONG_COLUMNS)
 MAX_GROUP_COLUMNS = 8
@@ -80,8 +82,9 @@ class LongColumns:
         groups: Those that together name a series.
         target: That of the actual values.
         predictions: One a model; None takes what ``core.table.find_models`` does.
-        time: Not read, and never taken for a model.
+        time: Tells which rows are in a series twice; never taken for a model.
         excluded: Never taken for models either.
+        duplicates: What rows that are in a series twice do.
     """
 
     groups: tuple[str, ...]
@@ -89,6 +92,7 @@ class LongColumns:
     predictions: tuple[str, ...] | None = None
     time: str = "ds"
     excluded: tuple[str, ...] = ()
+    duplicates: Duplicates = "error"
 
 
 def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> LongColumns | None:
@@ -110,14 +114,17 @@ def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Long
     if not time:
         faults.add("?time_column", "must be the name of a column")
     excluded = _names("exclude_columns", given, faults) if "exclude_columns" in given else ()
-    if "prediction_columns" not in given:
-        return LongColumns(groups, target, None, time, excluded)
-    if excluded:
-        faults.add("?exclude_columns", "is for where prediction_columns names no models")
-    predictions = _names("prediction_columns", given, faults)
-    for name in {*groups, target}.intersection(predictions):
-        faults.add("?prediction_columns", f"names {name!r}, which is named otherwise")
-    return LongColumns(groups, target, predictions, time)
+    duplicates = given.get("duplicates", "error")
+    if duplicates not in get_args(Duplicates):
+        faults.add("?duplicates", f"must be one of {', '.join(get_args(Duplicates))}")
+    predictions = None
+    if "prediction_columns" in given:
+        predictions = _names("prediction_columns", given, faults)
+        for name in {*groups, target}.intersection(predictions):
+            faults.add("?prediction_columns", f"names {name!r}, which is named otherwise")
+        if excluded:
+            faults.add("?exclude_columns", "is for where prediction_columns names no models")
+    return LongColumns(groups, target, predictions, time, excluded, cast("Duplicates", duplicates))
 
 
 def _names(parameter: str, given: Mapping[str, str], faults: Faults) -> tuple[str, ...]:
@@ -136,7 +143,8 @@ def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Scor
     for name, text in query:
         if name not in QUERY_OPTIONS:
             known = ", ".join(QUERY_OPTIONS)
-            faults.add(f"?{name}", f"unknown query parameter; known are {known}")
+            meant = suggestion(name, QUERY_OPTIONS)
+            faults.add(f"?{name}", f"unknown query parameter{meant}; known are {known}")
         elif name in given:
             faults.add(f"?{name}", "stands more than once")
         else:

@@ -3,9 +3,10 @@
 The endpoint is plain ASGI, so FastAPI cannot derive it. The tests post every example here.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 from core import LOSSES
+from core.table import Duplicates
 from service.codecs import arrow, json
 from service.codecs.options import CHOICES, DTYPES, PARAMETERS
 from service.http import problems
@@ -160,6 +161,7 @@ def _query_options() -> dict[str, Any]:
         "target_column": ({"type": "string"}, "y"),
         "prediction_columns": ({"type": "string"}, ""),
         "exclude_columns": ({"type": "string"}, ""),
+        "duplicates": ({"type": "string", "enum": list(get_args(Duplicates))}, "error"),
     }
     properties = {}
     for name, (schema, default) in options.items():

@@ -92,7 +92,10 @@ LONG_PARAMETERS: Mapping[str, str] = {
         "together name a series. Text, numbers, dates or times, never null; the rows of a series "
         "may stand anywhere and keep their order. A column whose name has a comma cannot be named."
     ),
-    "time_column": "Of the long form: a column that is not looked at, and never taken for a model.",
+    "time_column": (
+        "Of the long form: the column of times, never taken for a model. Where it is in the table, "
+        "two rows of one series and time are refused."
+    ),
     "target_column": "Of the long form: the column of actual values.",
     "prediction_columns": (
         "Of the long form: the columns of predictions, one a model. Default: all of numbers that "
@@ -104,6 +107,7 @@ LONG_PARAMETERS: Mapping[str, str] = {
         "Of the long form: columns, with commas between them, that are no models, where "
         "prediction_columns names none."
     ),
+    "duplicates": "Of the long form: what two rows of one series and time are.",
 }
 
 DESCRIPTION = (

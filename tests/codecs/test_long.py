@@ -181,6 +181,9 @@ def test_other_columns_are_not_looked_at():
         (small(), {"target_column": "cutoff"}, ["?target_column"]),
         (small(), {"target_column": ""}, ["?target_column"]),
         (small(), {"columns": "A"}, ["?columns"]),
+        (small(), {"time_column": "dss"}, ["?time_column"]),
+        (small(), {"duplicates": "keep"}, ["?duplicates"]),
+        (small(ds=[1, 1, 1]), {}, ["/ds/1"]),
         (small(unique_id=["b", None, None]), {}, ["/unique_id/1", "/unique_id/2"]),
         (small(unique_id=pa.array(["b", None, "a"]).dictionary_encode()), {}, ["/unique_id/1"]),
         (small(cutoff=[1.0, float("nan"), None]), {}, ["/cutoff/2"]),
@@ -400,7 +403,7 @@ def test_a_time_zone_that_is_no_text():
 
 def test_several_batches_are_one_table():
     parts = [
-        small(unique_id=pa.array(ids).dictionary_encode())
+        small(unique_id=pa.array(ids).dictionary_encode(), ds=None)
         for ids in (["b", "b", "a"], ["a", "b", "c"])
     ]
     stream = write([batch for part in parts for batch in part.to_batches()])
@@ -418,7 +421,7 @@ def test_several_batches_are_one_table():
         (small(B=None), False, 0),  # all in place
         (small(), False, 1),  # gradients are laid out anew
         (small(), True, 1),  # they stand beside their text
-        (small(B=None, unique_id=["b", "a", "b"]), False, 1),
+        (small(B=None, unique_id=["b", "a", "b"], ds=None), False, 1),
     ],
 )
 def test_what_is_laid_out_anew_is_accounted_for(made, answers_json, copies):

@@ -146,6 +146,35 @@ def test_missing_elements_are_pointed_at(client):
     assert [one["pointer"] for one in answer.json()["errors"]] == ["/y/2", "/A/1"]
 
 
+def test_missing_elements_name_their_series(client):
+    days = pa.array([7, 8], pa.timestamp("ns"))  # of which Python has none
+    made = pa.table({"id": ["a", "b"], "cut": days, "y": [1.0, 2], "A": [1.0, None]})
+    answer = ask(client, made.take([1, 0, 1]), group_columns="id,cut")
+    assert answer.status_code == 422
+    named = "of the series id='b', cut=1970-01-01T00:00:00.000000008 is missing"
+    faults = answer.json()["errors"]
+    assert [one["pointer"] for one in faults] == ["/A/0", "/A/2"]
+    assert all(one["detail"].startswith(named) for one in faults)
+
+
+def test_the_same_row_twice_is_pointed_at(client, table):
+    part = table.slice(0, 50)
+    twice = pa.concat_tables([part, part])
+    query = {"group_columns": KEYS, "missing": "skip"}
+    answer = ask(client, twice, **query)
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert problem["detail"].startswith("50 faults")
+    assert [one["pointer"] for one in problem["errors"]] == [f"/ds/{50 + i}" for i in range(20)]
+    when = part["ds"][3].as_py().isoformat()
+    assert f"is {when} in rows 3 and 53 of the series unique_id=" in problem["errors"][3]["detail"]
+    assert "group_columns" in problem["errors"][0]["detail"]
+    got = post_arrow(client, twice, duplicates="allow", **query)
+    assert got.equals(score_table(twice, duplicates="allow", missing="skip"))
+    without = post_arrow(client, twice.drop_columns(["ds"]), **query)
+    assert without.equals(got)
+
+
 def test_keys_without_a_value_are_pointed_at(client):
     made = pa.table({"id": ["a", None], "y": [1.0, 2], "A": [1.0, 2]})
     answer = ask(client, made, group_columns="id")

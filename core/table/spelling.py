@@ -1,0 +1,84 @@
+"""Keys and times in words: what JSON and messages hold for them.
+
+Python's own types do not hold all times of Arrow (nanoseconds, the year 300000, zones of which this
+machine has no table), so nothing here makes one.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def spell(column: pa.ChunkedArray) -> list[Any]:
+    """Return keys as JSON has them, null as None.
+
+    Dates and times are text of ISO 8601; a float that JSON has no number for is text as well.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> spell(pa.chunked_array([pa.array([0, 10**18], pa.timestamp("ns", "Asia/Tokyo"))]))
+        ['1970-01-01T00:00:00Z', '2001-09-09T01:46:40Z']
+    """
+    type_ = column.type
+    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
+        return _iso(column)
+    if pa.types.is_floating(type_):
+        return [
+            key if key is None or math.isfinite(key) else _name(key) for key in column.to_pylist()
+        ]
+    if pa.types.is_decimal(type_) or pa.types.is_time(type_):
+        column = column.cast(pa.string())
+    return column.to_pylist()  # type: ignore[no-any-return]
+
+
+def spell_cell(column: pa.ChunkedArray, row: int) -> str:
+    """Return one key for a message: text in quotes, anything else as it is.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> spell_cell(pa.chunked_array([["a"]]), 0), spell_cell(pa.chunked_array([[7]]), 0)
+        ("'a'", '7')
+    """
+    (key,) = spell(column.slice(row, 1))
+    is_text = isinstance(key, str) and not pa.types.is_temporal(column.type)
+    return repr(key) if is_text else str(key)
+
+
+def spell_series(keys: pa.Table, series: int) -> str:
+    """Return the key of a series for a message.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> spell_series(pa.table({"unique_id": ["a"], "cutoff": [7]}), 0)
+        "unique_id='a', cutoff=7"
+    """
+    named = zip(keys.column_names, keys.columns, strict=True)
+    return ", ".join(f"{name}={spell_cell(column, series)}" for name, column in named)
+
+
+def _name(key: float) -> str:
+    """Name a float that is not finite as JavaScript does."""
+    return "NaN" if math.isnan(key) else "Infinity" if key > 0 else "-Infinity"
+
+
+def _iso(column: pa.ChunkedArray) -> list[Any]:
+    """Write dates and times; those of a zone in UTC, so that no table of zones is needed."""
+    type_ = column.type
+    is_date = pa.types.is_date(type_)
+    unit = {pa.date32(): "D", pa.date64(): "ms"}[type_] if is_date else type_.unit
+    integer = pa.int32() if unit == "D" else pa.int64()
+    whole = pa.chunked_array([chunk.view(integer) for chunk in column.chunks], integer)
+    numbers = whole.fill_null(0).to_numpy()
+    moments = numbers.astype(np.int64).view(f"datetime64[{unit}]")
+    for coarser in ("D",) if is_date else ("s", "ms", "us"):
+        rounded = moments.astype(f"datetime64[{coarser}]")
+        if (rounded == moments).all():
+            moments = rounded
+            break
+    zone = "" if is_date or not type_.tz else "Z"
+    texts: list[Any] = [f"{text}{zone}" for text in np.datetime_as_string(moments).tolist()]
+    for row in np.flatnonzero(whole.is_null().to_numpy()) if whole.null_count else ():
+        texts[row] = None
+    return texts
