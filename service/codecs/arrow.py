@@ -5,14 +5,14 @@ allows it: one record batch, float values without nulls, both sides of one type.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
 
 import core
 from core import Ragged, ScoreOptions, Scores
-from core.table import is_text, narrowest, one_array
+from core.table import is_text, narrowest, one_array, suggestion
 from service.codecs import long_answer
 from service.codecs.arrow_lists import (
     Side,
@@ -29,6 +29,7 @@ from service.codecs.arrow_stream import (
     read_table,
     write_table,
 )
+from service.codecs.mistaken import long_form_meant
 from service.codecs.options import escape
 from service.codecs.request import ALLOW_MISSING, ScoreRequest
 from service.codecs.sizes import encoded_bytes
@@ -74,9 +75,11 @@ def decode(
     if request is not None:
         return request
     table = read_table(body, max_bytes, _columns, reserve=reserve)
-    prediction = flatten("prediction", table.column("prediction"), max_elements=max_elements)
-    target = flatten("target", table.column("target"), like=prediction, max_elements=max_elements)
-    _check_shapes(prediction, target)
+    ids = _ids(table)
+    read = partial(flatten, max_elements=max_elements, ids=ids)
+    prediction = read("prediction", table.column("prediction"))
+    target = read("target", table.column("target"), like=prediction)
+    _check_shapes(prediction, target, ids)
 
     # read_table has checked the offsets.
     element = narrowest([prediction.flat.type, target.flat.type])
@@ -84,7 +87,7 @@ def decode(
         prediction=(ragged := Ragged.trusted(prediction.tensor(element), prediction.offsets)),
         target=ragged.like(target.tensor(element)),
         options=options,
-        ids=_ids(table),
+        ids=ids,
         channels=np.full(table.num_rows, prediction.channels) if prediction.channels else None,
         gradient_type=gradient_type(table.schema.field("prediction").type, element),
         copied=any(x.flat.type != element or x.flat.null_count for x in (prediction, target)),
@@ -159,7 +162,8 @@ def _columns(schema: pa.Schema) -> list[str]:
     faults = Faults()
     for name in dict.fromkeys(schema.names):
         if name not in ("id", *_SIDES):
-            faults.add(f"/{escape(name)}", "unknown column")
+            meant = suggestion(name, ("id", *_SIDES)) if faults.count < MAX_LISTED_ERRORS else ""
+            faults.add(f"/{escape(name)}", f"unknown column{meant}")
         elif schema.names.count(name) > 1:
             faults.add(f"/{name}", "stands more than once")
     for side in _SIDES:
@@ -173,6 +177,10 @@ def _columns(schema: pa.Schema) -> list[str]:
             )
     if schema.names.count("id") == 1 and not _is_id(schema.field("id").type):
         faults.add("/id", f"must be strings or integers, not {schema.field('id').type}")
+    if faults.count and not any(is_series(field.type) for field in schema):
+        hint = long_form_meant(schema)
+        if hint is not None:
+            raise InvalidError(hint, tuple(faults.first), faults.count)
     faults.check()
     return list(schema.names)
 
@@ -183,7 +191,7 @@ def _is_id(type_: pa.DataType) -> bool:
     return is_text(type_) or pa.types.is_integer(type_)
 
 
-def _check_shapes(prediction: Side, target: Side) -> None:
+def _check_shapes(prediction: Side, target: Side, ids: Sequence[int | str] | pa.Array) -> None:
     if prediction.channels != target.channels:
         raise InvalidError(f"prediction has {_width(prediction)}, target {_width(target)}")
     if prediction.offsets is target.offsets or np.array_equal(prediction.offsets, target.offsets):
@@ -194,7 +202,7 @@ def _check_shapes(prediction: Side, target: Side) -> None:
         np.flatnonzero(lengths[0] != lengths[1]),
         lambda row: (
             f"/prediction/{row}",
-            f"prediction has {lengths[0][row]} elements, target {lengths[1][row]}",
+            f"of series {ids[row]} has {lengths[0][row]} elements, its target {lengths[1][row]}",
         ),
     )
     faults.check()

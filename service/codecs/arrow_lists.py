@@ -1,5 +1,6 @@
 """Arrow list columns to flat values and offsets, and flat gradients back to list columns."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ def flatten(
     like: Side | None = None,
     *,
     max_elements: int | None = None,
+    ids: Sequence[int | str] | pa.Array | None = None,
 ) -> Side:
     """Return a column of lists as flat values and offsets, in place where the layout allows it.
 
@@ -54,14 +56,16 @@ def flatten(
         column: Lists of numbers, or of rows of numbers.
         like: A side whose offsets are taken over if these are the same.
         max_elements: The most elements: nulls, runs and views may be far more than what was sent.
+        ids: Of the series, for errors; by default their positions.
 
     Raises:
         InvalidError: If a series is null or empty.
         TooLargeError: If it has more than ``max_elements`` elements.
     """
     array = one_array(column)
+    ids = range(len(array)) if ids is None else ids
     faults = Faults()
-    check_nulls(name, array, faults)
+    check_nulls(name, array, faults, ids)
     faults.check()
     width = max(channels := _channels(array.type), 1)
     check = partial(_check_elements, max_elements)
@@ -87,7 +91,10 @@ def flatten(
     offsets = np.subtract(raw, raw[0], dtype=np.int64)
     faults.add_each(
         np.flatnonzero(offsets[1:] == offsets[:-1]),
-        lambda row: (f"/{name}/{row}", "is empty: a series has at least one element"),
+        lambda row: (
+            f"/{name}/{row}",
+            f"of series {ids[row]} is empty: a series has at least one element",
+        ),
     )
     faults.check()
     return Side(flat, raw, offsets * width, channels)
@@ -142,11 +149,17 @@ def is_series(type_: pa.DataType) -> bool:
     return _is_list(type_) and holds_numbers(_element_type(type_))
 
 
-def check_nulls(name: str, array: pa.Array, faults: Faults) -> None:
+def check_nulls(
+    name: str, array: pa.Array, faults: Faults, ids: Sequence[int | str] | pa.Array = ()
+) -> None:
     """Note every row that is null."""
     if array.null_count:
         rows = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
-        faults.add_each(rows, lambda row: (f"/{name}/{row}", "is null"))
+        named = len(ids) > 0
+        faults.add_each(
+            rows,
+            lambda row: (f"/{name}/{row}", f"of series {ids[row]} is null" if named else "is null"),
+        )
 
 
 def _is_fixed(type_: pa.DataType) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from service.codecs.mistaken import what_it_is
 from service.errors import TooLargeError, UnreadableError
 
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # values of the union MessageHeader
@@ -55,9 +56,11 @@ def check_size(body: pa.Buffer, limit: int) -> int:
             if checked > limit * _DICTIONARY_CHECKS:
                 raise TooLargeError("a large dictionary is shared by too many record batches")
     except (pa.ArrowException, OSError) as error:
-        raise UnreadableError(f"the body is not an Arrow IPC stream: {error}") from error
+        reason = what_it_is(memoryview(body)) or f": {error}"
+        raise UnreadableError(f"the body is not an Arrow IPC stream{reason}") from error
     except DAMAGED as error:
-        raise UnreadableError("an Arrow message header is damaged") from error
+        meant = what_it_is(memoryview(body))
+        raise UnreadableError(f"an Arrow message header is damaged{meant}") from error
     if source.tell() < body.size:  # a second stream, say, whose series would get no answer
         raise UnreadableError(f"{body.size - source.tell()} bytes follow the end of the stream")
     return total

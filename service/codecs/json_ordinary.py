@@ -70,7 +70,7 @@ def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest
     if odds and not (_read_odd(prediction, body) and _read_odd(target, body)):
         return None
     if nulls and options.missing == "error":
-        _refuse_nulls((prediction, target), offsets, widths)
+        _refuse_nulls((prediction, target), offsets, widths, ids)
     check_elements(elements, max_elements)
     if dtype == "float32":
         narrower = empty(elements, np.float32), empty(elements, np.float32)
@@ -138,6 +138,7 @@ def _refuse_nulls(
     sides: tuple[NDArray[Any], NDArray[Any]],
     offsets: NDArray[np.int64],
     widths: NDArray[np.int64],
+    ids: Sequence[int | str],
 ) -> None:
     """Raise what is wrong with the first null of each side of each series."""
     places = []
@@ -154,7 +155,7 @@ def _refuse_nulls(
     def fault(i: int) -> tuple[str, str]:
         series, side, place = every[i].tolist()
         pointer = f"/series/{series}/{SIDES[side]}/{position(int(widths[series]), place)}"
-        return pointer, f"is null; {ALLOW_MISSING}"
+        return pointer, f"of series {ids[series]} is null; {ALLOW_MISSING}"
 
     faults.add_each(range(len(every)), fault)
     faults.check()

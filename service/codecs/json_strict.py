@@ -5,13 +5,16 @@ It sees what ``service.codecs.json_ordinary`` gives up on.
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from core import Ragged
+from core.table import suggestion
 from service.codecs.json_text import parse
+from service.codecs.mistaken import frame_meant
 from service.codecs.options import (
     JSON_OPTIONS,
     dtype_from_json,
@@ -20,7 +23,7 @@ from service.codecs.options import (
     options_from_json,
 )
 from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
-from service.errors import Faults, InvalidError
+from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
 SIDES = ("prediction", "target")
 _NUMBERS = {int, float, type(None)}
@@ -37,16 +40,17 @@ def decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreRequest
     document = parse(bytes(body))
     faults = Faults()
     if not isinstance(document, dict):
-        raise InvalidError(f"the body must be an object, not {kind_of(document)}")
-    for name in document:
-        if name not in (*JSON_OPTIONS, "series"):
-            faults.add(f"/{escape(name)}", "unknown field")
+        meant = frame_meant(document)
+        raise InvalidError(meant or f"the body must be an object, not {kind_of(document)}")
+    _add_unknown(document, (*JSON_OPTIONS, "series"), "", faults)
     options = options_from_json(document, faults)
     dtype = dtype_from_json(document, faults)
     series = document.get("series")
     if not isinstance(series, list):
         kind = kind_of(series) if "series" in document else "absent"
         faults.add("/series", f"must be a list of series, not {kind}")
+        if (meant := frame_meant(document)) is not None:
+            raise InvalidError(meant, tuple(faults.first), faults.count)
         faults.check()
     # Taken from the document, as a fault in another option puts the defaults into options.
     reader = _SeriesReader(faults, allows_null=document.get("missing", "error") != "error")
@@ -71,6 +75,15 @@ def decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreRequest
     )
 
 
+def _add_unknown(
+    fields: Mapping[str, Any], known: tuple[str, ...], pointer: str, faults: Faults
+) -> None:
+    for name in fields:
+        if name not in known:
+            meant = suggestion(name, known) if faults.count < MAX_LISTED_ERRORS else ""
+            faults.add(f"{pointer}/{escape(name)}", f"unknown field{meant}")
+
+
 def position(channels: int, element: int) -> str:
     """Spell the position of a flat element in its series, as a pointer's last steps."""
     return "/".join(map(str, divmod(element, channels))) if channels else str(element)
@@ -86,6 +99,7 @@ class _SeriesReader:
         self.lengths: list[int] = []
         self.channels: list[int] = []
         self.ids: list[int | str] = []
+        self._of = ""
 
     def add(self, index: int, series: object) -> None:
         pointer = f"/series/{index}"
@@ -93,9 +107,8 @@ class _SeriesReader:
             self.faults.add(pointer, f"must be an object, not {kind_of(series)}")
             return
         before = self.faults.count
-        for name in series:
-            if name not in ("id", *SIDES):
-                self.faults.add(f"{pointer}/{escape(name)}", "unknown field")
+        _add_unknown(series, ("id", *SIDES), pointer, self.faults)
+        self._of = f"of series {index}"
         self._add_id(series.get("id", index), f"{pointer}/id")
         sides = [self._side(series, side, pointer) for side in SIDES]
         if self.faults.count > before:
@@ -105,7 +118,7 @@ class _SeriesReader:
             self.faults.add(
                 pointer,
                 f"prediction ({_shape(prediction, width)}) and target "
-                f"({_shape(target, target_width)}) differ in shape",
+                f"({_shape(target, target_width)}) {self._of} differ in shape",
             )
             return
         self.flat["prediction"] += prediction
@@ -122,11 +135,15 @@ class _SeriesReader:
                 return
             if size > MAX_ID_BYTES:
                 self.faults.add(pointer, f"is {size} bytes long; {MAX_ID_BYTES} are allowed")
+            else:
+                self._of = f"of series {name}"
         elif isinstance(name, bool) or not isinstance(name, int):
             self.faults.add(pointer, f"must be a string or an integer, not {kind_of(name)}")
             return
         elif not -(2**63) <= name < 2**63:
             self.faults.add(pointer, "must fit in 64 bits")
+        else:
+            self._of = f"of series {name}"
         self.ids.append(name)
 
     def _side(self, series: dict[str, Any], side: str, pointer: str) -> tuple[list[Any], int]:
@@ -135,10 +152,10 @@ class _SeriesReader:
         values = series.get(side)
         if not isinstance(values, list):
             kind = kind_of(values) if side in series else "absent"
-            self.faults.add(pointer, f"must be a list of numbers, not {kind}")
+            self.faults.add(pointer, f"{self._of} must be a list of numbers, not {kind}")
             return [], 0
         if not values:
-            self.faults.add(pointer, "is empty: a series has at least one element")
+            self.faults.add(pointer, f"{self._of} is empty: a series has at least one element")
             return [], 0
         channels = 0
         if list in (kinds := set(map(type, values))) and kinds == {list}:
@@ -146,7 +163,10 @@ class _SeriesReader:
             widths = list(map(len, values))
             if channels == 0 or widths != [channels] * len(values):
                 odd = next(i for i, width in enumerate(widths) if width == 0 or width != channels)
-                self.faults.add(f"{pointer}/{odd}", "rows must be equally long and not empty")
+                self.faults.add(
+                    f"{pointer}/{odd}",
+                    f"rows {self._of} must be equally long and not empty",
+                )
                 return [], 0
             values = list(itertools.chain.from_iterable(values))
             kinds = set(map(type, values))
@@ -154,11 +174,11 @@ class _SeriesReader:
             odd = next(i for i, value in enumerate(values) if type(value) not in _NUMBERS)
             self.faults.add(
                 f"{pointer}/{position(channels, odd)}",
-                f"must be a number or null, not {kind_of(values[odd])}",
+                f"{self._of} must be a number or null, not {kind_of(values[odd])}",
             )
         elif not self.allows_null and type(None) in kinds:
             hole = position(channels, values.index(None))
-            self.faults.add(f"{pointer}/{hole}", f"is null; {ALLOW_MISSING}")
+            self.faults.add(f"{pointer}/{hole}", f"{self._of} is null; {ALLOW_MISSING}")
         return values, channels
 
 
@@ -185,7 +205,10 @@ def _numbers(
         element = overflowed[i]
         series = int(np.searchsorted(offsets, element, side="right")) - 1
         place = position(reader.channels[series], int(element - offsets[series]))
-        return f"/series/{series}/{side}/{place}", f"is too large for {dtype}"
+        return (
+            f"/series/{series}/{side}/{place}",
+            f"of series {reader.ids[series]} is too large for {dtype}",
+        )
 
     faults.add_each(range(len(overflowed)), fault)
     return values

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from service.codecs.mistaken import what_it_is
 from service.errors import InvalidError, UnreadableError
 
 
@@ -54,16 +55,19 @@ def _parse_strictly(body: bytes) -> object:
             str(body, "utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
         )
     except UnicodeDecodeError as error:
-        raise UnreadableError(
-            f"the body is not UTF-8: {error.reason} at byte {error.start}"
-        ) from error
+        where = f": {error.reason} at byte {error.start}"
+        raise UnreadableError(f"the body is not UTF-8{_meant(body) or where}") from error
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise UnreadableError(f"the body is not JSON: {error.msg} at {where}") from error
+        where = f": {error.msg} at line {error.lineno} column {error.colno}"
+        raise UnreadableError(f"the body is not JSON{_meant(body) or where}") from error
     except RecursionError as error:
         raise UnreadableError("the body is nested too deeply") from error
     except ValueError as error:
         raise UnreadableError(f"the body holds a number that cannot be read: {error}") from error
+
+
+def _meant(body: bytes) -> str:
+    return "" if body.lstrip()[:1] in {b"{", b"["} else what_it_is(body)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
