@@ -13,11 +13,8 @@ Buffer = Tensor | NDArray[Any]
 
 
 def as_tensor(buffer: Buffer) -> Tensor:
-    """View a buffer as a tensor; one of an array that is read-only must not be written to."""
-    if not isinstance(buffer, np.ndarray):
-        return buffer
-    # from_numpy is quicker, and warns where an array is read-only.
-    return torch.from_numpy(buffer) if buffer.flags.writeable else torch.from_dlpack(buffer)  # type: ignore[attr-defined]
+    """View a buffer as a tensor."""
+    return torch.from_numpy(buffer) if isinstance(buffer, np.ndarray) else buffer
 
 
 def as_array(buffer: Buffer) -> NDArray[Any]:

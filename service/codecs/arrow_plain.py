@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import DTypeLike, NDArray
 
 from core import Ragged, ScoreOptions
@@ -32,7 +33,6 @@ class _Plan(NamedTuple):
     prediction: int
     target: int
     id: int
-    dtype: DTypeLike
     offset_dtype: DTypeLike
 
 
@@ -100,7 +100,6 @@ def _plan(message: bytes) -> _Plan:
         names.index("prediction"),
         names.index("target"),
         names.index("id") if "id" in names else -1,
-        type_.value_type.to_pandas_dtype(),
         np.int64 if is_large else np.int32,
     )
 
@@ -129,10 +128,10 @@ def _series(
     raw = np.frombuffer(offsets, plan.offset_dtype, len(column) + 1)
     if raw[0] or elements is None:
         raise _Unusual
-    values = np.frombuffer(elements, plan.dtype, int(raw[-1]))
-    if not values.flags.aligned:
+    if elements.address % column.values.type.byte_width:
         raise _Unusual
-    return values, raw
+    # By torch, as numpy's own view would be read-only, and be copied by the kernel.
+    return torch.from_dlpack(column.values).numpy()[: raw[-1]], raw  # type: ignore[attr-defined]
 
 
 def _ids(column: pa.Array) -> pa.Array:

@@ -35,6 +35,7 @@ def assert_same(mine, theirs):
         assert one.array.tobytes() == other.array.tobytes()
         assert one.edges.dtype == other.edges.dtype == np.int64
         assert one.edges.tolist() == other.edges.tolist()
+        assert one.array.flags.carray, "else the kernel copies it"
     assert mine.id_list() == theirs.id_list()
     assert mine.gradient_type == theirs.gradient_type
     assert mine.channels is theirs.channels is None
