@@ -77,7 +77,8 @@ def _type_faults(field: pa.Field, *, is_key: bool) -> Iterator[tuple[str, str]]:
     if name in _TAKEN:
         yield name, "has the name of a column of the answer; rename it"
     if not _is_key(type_):
-        yield name, f"must hold text, numbers, dates or times to group by, not {type_}"
+        wanted = "must hold text, numbers, dates or times to group by"
+        yield name, f"{wanted}, not {type_}; cast it to text, UUIDs and other objects as well"
 
 
 def find_time(schema: pa.Schema, time: str, layout: Layout) -> str | None:
@@ -116,8 +117,9 @@ def element_type(schema: pa.Schema, layout: Layout) -> pa.DataType:
 
 
 def _is_key(type_: pa.DataType) -> bool:
+    """Tell whether keys of a type are equal by value, also those that a dictionary codes."""
     if pa.types.is_dictionary(type_):
-        return is_text(type_.value_type) or bool(pa.types.is_integer(type_.value_type))
+        return _is_key(type_.value_type) and not pa.types.is_floating(type_.value_type)
     kinds = (
         is_text,
         pa.types.is_integer,

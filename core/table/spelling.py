@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from core.table.columns import is_text
+from core.table.numbers import decoded
+
 
 def spell(column: pa.ChunkedArray) -> list[Any]:
     """Return keys as JSON has them, null as None.
@@ -21,6 +24,8 @@ def spell(column: pa.ChunkedArray) -> list[Any]:
         >>> spell(pa.chunked_array([pa.array([0, 10**18], pa.timestamp("ns", "Asia/Tokyo"))]))
         ['1970-01-01T00:00:00Z', '2001-09-09T01:46:40Z']
     """
+    if pa.types.is_dictionary(column.type) and not is_text(column.type.value_type):
+        column = column.cast(column.type.value_type)
     type_ = column.type
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
         return _iso(column)
@@ -42,8 +47,7 @@ def spell_cell(column: pa.ChunkedArray, row: int) -> str:
         ("'a'", '7')
     """
     (key,) = spell(column.slice(row, 1))
-    is_text = isinstance(key, str) and not pa.types.is_temporal(column.type)
-    return repr(key) if is_text else str(key)
+    return repr(key) if is_text(decoded(column.type)) else str(key)
 
 
 def spell_series(keys: pa.Table, series: int) -> str:

@@ -176,7 +176,8 @@ def _columns(schema: pa.Schema) -> list[str]:
                 f"not {schema.field(side).type}",
             )
     if schema.names.count("id") == 1 and not _is_id(schema.field("id").type):
-        faults.add("/id", f"must be strings or integers, not {schema.field('id').type}")
+        type_ = schema.field("id").type
+        faults.add("/id", f"must be strings or integers, not {type_}; cast it to strings")
     if faults.count and not any(is_series(field.type) for field in schema):
         hint = long_form_meant(schema)
         if hint is not None:

@@ -242,6 +242,9 @@ def test_no_rows():
         (pa.array([2**62, -(2**63) + 1], pa.timestamp("s")), None),
         (pa.array([2**62, -(2**63)], pa.timestamp("ns")), None),
         (pa.array([decimal.Decimal("1.50"), decimal.Decimal(2)]), ["1.50", "2.00"]),
+        (pa.array([2**40, 0], pa.timestamp("s")).dictionary_encode(),
+         ["36812-02-20T00:36:16", "1970-01-01T00:00:00"]),
+        (pa.array([True, False]).dictionary_encode(), [True, False]),
         (pa.array([dt.time(1, 2, 3), dt.time(0)]), ["01:02:03.000000", "00:00:00.000000"]),
     ],
     ids=lambda one: str(getattr(one, "type", "")),
@@ -303,6 +306,35 @@ def views(count, size):
     fields["size"], fields["prefix"], fields["at"] = size, b"aaaa", np.arange(count)
     buffers = [None, pa.py_buffer(fields.tobytes()), pa.py_buffer(b"a" * (size + count))]
     return pa.Array.from_buffers(pa.string_view(), count, buffers)
+
+
+@pytest.mark.parametrize("kind", ["int", "text", "apart"])
+def test_what_finding_repeated_rows_takes_is_bounded_beforehand(kind):
+    rows = 50_000
+    ids, times = np.arange(rows) // 100, np.arange(rows)[::-1] % 100
+    if kind == "apart":
+        ids = np.arange(rows) % 500
+    made = pa.table({"unique_id": ids, "ds": times, "y": np.ones(rows), "A": np.ones(rows)})
+    if kind == "text":
+        made = made.set_column(1, "ds", made["ds"].cast(pa.string()))
+    columns = columns_from_query([("group_columns", "unique_id")], Faults())
+    body = memoryview(write(made))
+    table = long.decode(body, SKIP, columns, max_bytes=1 << 24, max_elements=1 << 20)
+    assert table.needed_bytes()
+    before = pa.total_allocated_bytes()
+    assert table.time_bytes() > 0
+    if kind == "apart":
+        with pytest.raises(InvalidError, match="faults were found"):
+            table.request()
+        return
+    table.request()
+    assert pa.total_allocated_bytes() - before < table.needed_bytes() + table.time_bytes()
+    sorted_table = pa.table(
+        {**dict(zip(made.column_names, made.columns, strict=True)), "ds": np.arange(rows)}
+    )
+    body = memoryview(write(sorted_table))
+    table = long.decode(body, SKIP, columns, max_bytes=1 << 24, max_elements=1 << 20)
+    assert table.time_bytes() == 0
 
 
 KEYS = [f"key{n}" for n in range(8)]

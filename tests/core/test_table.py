@@ -34,6 +34,9 @@ TYPES = {
         [f"a name beyond 12 bytes {i}" for i in ids], pa.string_view()
     ),
     "dictionary": lambda ids: pa.array([f"id-{i}" for i in ids], pa.string()).dictionary_encode(),
+    "dictionary of date": lambda ids: pa.array(
+        [dt.date(2024, 1, 1 + i) for i in ids], pa.date32()
+    ).dictionary_encode(),
     "dictionary of int": lambda ids: pa.array(ids, pa.int64()).dictionary_encode(),
     "int8": lambda ids: pa.array(ids, pa.int8()),
     "uint64": lambda ids: pa.array([2**64 - 1 - i for i in ids], pa.uint64()),
@@ -167,6 +170,23 @@ def test_rows_without_a_key_are_refused(column, rows):
     with pytest.raises(NullKeyError, match=f"'id' has no key in row {rows[0]}") as error:
         score_table(table, group_by=["id"])
     assert error.value.rows.tolist() == rows
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(16)] * 2, pa.binary(16))),
+        pa.array([b"a", b"b"]),
+        pa.array([{"store": 1}, {"store": 2}]),
+        pa.array([[1], [2]]),
+        pa.array([1, 2], pa.duration("s")),
+        pa.array([1.0, 2.0], pa.float16()),
+    ],
+    ids=lambda ids: str(ids.type),
+)
+def test_ids_that_cannot_be_compared_are_refused_by_name(ids):
+    with pytest.raises(TableError, match=r"column 'id' must hold text.*cast it to text, UUIDs"):
+        score_table(table(id=ids), group_by=["id"])
 
 
 def ranked(**columns):
