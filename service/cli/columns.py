@@ -1,16 +1,18 @@
 """Which column of a file is what, in either form."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from core import table
 from core.table import (
+    Duplicates,
     ModelColumns,
     TableError,
     faults_of,
     find_models,
+    find_time,
     is_text,
     suggestion,
     text_faults,
@@ -35,6 +37,7 @@ class Roles:
         cutoff: ``cutoff``, if there is one.
         models: Default: those that ``find_models`` finds.
         exclude: No models, where nobody names them.
+        duplicates: What two rows of a series with the same time are.
     """
 
     id: str | None = None
@@ -43,6 +46,7 @@ class Roles:
     cutoff: str | None = None
     models: str | None = None
     exclude: str | None = None
+    duplicates: Duplicates = "error"
 
     def keys(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the columns that together name a series.
@@ -73,7 +77,8 @@ class Layout(table.Layout):
     @property
     def columns(self) -> list[str]:
         """All columns that are read."""
-        return [*self.keys, *self.numbers, *([] if self.time is None else [self.time])]
+        times = () if self.time is None else (self.time,)
+        return list(dict.fromkeys((*self.keys, *self.numbers, *times)))
 
 
 def find_layout(source: Source, roles: Roles) -> Layout:
@@ -96,6 +101,8 @@ def find_layout(source: Source, roles: Roles) -> Layout:
         found = ModelColumns(_listed(roles.models, names))
     models = tuple(dict.fromkeys(found.models))
     layout = Layout(keys, target, models, found.left_out, nested=nested)
+    if roles.duplicates == "error" and not nested:
+        layout = replace(layout, time=find_time(schema, roles.time, layout))
     faults = list(faults_of(elements, layout))
     if nested:
         faults += _list_faults(schema, layout)

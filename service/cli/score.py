@@ -16,12 +16,19 @@ from rich.table import Table
 
 from core import LOSSES, Missing, MissingValueError, Ragged, ScoreOptions, Scores, ZeroDivision
 from core import score as score_series
-from core.table import TableError, answer_schema, answer_table, listed
+from core.table import (
+    Duplicates,
+    TableError,
+    answer_schema,
+    answer_table,
+    listed,
+    spell_series,
+)
 from service.app import choose_device
 from service.cli.columns import Layout, Roles, find_layout
 from service.cli.console import print_whole
 from service.cli.files import FORMATS, check_output, explained, open_output, open_source
-from service.cli.series import Block, name_of, read_series
+from service.cli.series import Block, read_series
 from service.codecs.options import options_from_query
 from service.errors import Faults, InvalidError
 
@@ -38,6 +45,9 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     losses: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(LOSSES),
     missing: Annotated[
         Missing, typer.Option(help="What a null, NaN or infinite element does.")
+    ] = "error",
+    duplicates: Annotated[
+        Duplicates, typer.Option(help="What two rows of a series with the same time are.")
     ] = "error",
     zero_division: Annotated[
         ZeroDivision, typer.Option(help="What an element without a finite quotient does.")
@@ -76,7 +86,7 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         if output.resolve() == file.resolve():
             raise InvalidError(f"{output}: is the file to score; name another output")
     where = _device(device)
-    roles = Roles(id_col, time_col, target_col, cutoff_col, models, exclude)
+    roles = Roles(id_col, time_col, target_col, cutoff_col, models, exclude, duplicates)
     source = open_source(file, text=roles.text)
     with explained(file):
         layout = find_layout(source, roles)
@@ -158,8 +168,12 @@ def _score(
     except MissingValueError as error:
         series, side, position = error.missing.first[0]
         column = model if side == "prediction" else target
+        name = spell_series(block.keys, series)
+        row = ""
+        if block.first_row is not None:
+            row = f" in row {block.first_row + block.target.edges[series] + position}"
         fault = (
-            f"series {name_of(block.keys, series)}: element {position} of {column} is missing or "
+            f"series {name}: element {position} of {column}{row} is missing or "
             f"not finite (the first of {error.missing.affected} such series read so far); pass "
             "--missing skip to leave such elements out"
         )

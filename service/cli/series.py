@@ -1,6 +1,5 @@
 """Rows of a file to series: the long form, one row an element, and the nested, one row a series."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,11 +11,15 @@ import torch
 
 from core import Ragged
 from core.table import (
+    HINT,
     Groups,
     TableError,
     element_type,
+    find_repeats,
     group_rows,
     is_text,
+    spell_cell,
+    spell_series,
     tensor_of_column,
 )
 from service.cli.columns import Layout
@@ -24,7 +27,6 @@ from service.cli.files import BATCH_ROWS, Source
 from service.codecs.arrow_lists import Side, flatten
 from service.errors import MAX_LISTED_ERRORS
 
-_ZERO_FRACTION = re.compile(r"\.0+(?!\d)")
 _FIRST_LOOK = 1 << 12
 """Series after which those of different blocks are first compared."""
 
@@ -38,12 +40,15 @@ class Block:
         target: The actual values.
         predictions: For each model, over the same offsets.
         rows: How many rows of the file it took.
+        first_row: The row of the file that its first element is from, where each row is an element
+            and they are in their places; else None.
     """
 
     keys: pa.Table
     target: Ragged
     predictions: dict[str, Ragged]
     rows: int
+    first_row: int | None
 
 
 def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block]:
@@ -69,23 +74,7 @@ def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block
         whole = pa.Table.from_batches(batches, pa.schema(fields))
         keys = [(key, "ascending") for key in layout.keys]
         batches = iter(whole.sort_by(keys).to_batches(max_chunksize=BATCH_ROWS))
-    yield from _long_blocks(batches, layout)
-
-
-def name_of(keys: pa.Table, row: int) -> str:
-    """Name one series in a message."""
-    return " at ".join(_text(column.slice(row, 1)) for column in keys.columns)
-
-
-def _text(cell: pa.ChunkedArray) -> str:
-    type_ = cell.type
-    if not pa.types.is_temporal(type_):
-        return str(cell[0].as_py())
-    try:  # not as_py: Python's own types do not hold all times of Arrow's
-        texts = cell.cast(pa.string())
-    except pa.ArrowInvalid:  # a time zone that is not known here
-        texts = cell.cast(pa.timestamp(type_.unit)).cast(pa.string())
-    return _ZERO_FRACTION.sub("", texts[0].as_py())
+    yield from _long_blocks(batches, layout, in_place=not sort)
 
 
 def _with_keys(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.RecordBatch]:
@@ -131,13 +120,30 @@ def _side(table: pa.Table, name: str, keys: pa.Table) -> Side:
 
 def _names(keys: pa.Table, rows: npt.NDArray[np.int64]) -> str:
     """Name some series in a message."""
-    named = [name_of(keys, int(row)) for row in rows[:MAX_LISTED_ERRORS]]
+    named = [spell_series(keys, int(row)) for row in rows[:MAX_LISTED_ERRORS]]
     more = f" and {len(rows) - len(named)} more" if len(rows) > len(named) else ""
-    return ", ".join(named) + more
+    return "; ".join(named) + more
 
 
-def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[Block]:
+def _long_blocks(
+    batches: Iterator[pa.RecordBatch], layout: Layout, *, in_place: bool
+) -> Iterator[Block]:
     seen = _Seen(layout)
+    rows = 0
+    for table in _whole_series(batches, layout):
+        groups = _together(table, layout)
+        seen.add(groups.keys)
+        first_row = rows if in_place else None
+        _check_times(table, groups, layout, first_row)
+        rows += table.num_rows
+        type_ = element_type(table.schema, layout)
+        target, *predictions = [tensor_of_column(table.column(n), type_) for n in layout.numbers]
+        by_model = dict(zip(layout.models, predictions, strict=True))
+        yield _block(groups.keys, target, by_model, groups.edges, table.num_rows, first_row)
+    seen.check()
+
+
+def _whole_series(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.Table]:
     rest: list[pa.Table] = []  # the last series of a batch may go on in the next
     for batch in batches:
         table = pa.Table.from_batches([batch])
@@ -149,14 +155,41 @@ def _long_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[
         if goes_on and len(groups) == 1:
             rest.append(table)
             continue
-        pending = sum(part.num_rows for part in rest)
-        if len(groups) > 1 or pending:
-            whole = pa.concat_tables([*rest, table.slice(0, starts[-1])]).combine_chunks()
-            yield _long_block(whole, layout, seen)
+        if rest or len(groups) > 1:
+            yield pa.concat_tables([*rest, table.slice(0, starts[-1])]).combine_chunks()
         rest = [table.slice(starts[-1])]
     if rest:
-        yield _long_block(pa.concat_tables(rest).combine_chunks(), layout, seen)
-    seen.check()
+        yield pa.concat_tables(rest).combine_chunks()
+
+
+def _check_times(table: pa.Table, groups: Groups, layout: Layout, first_row: int | None) -> None:
+    """Refuse a series that has one time twice.
+
+    Args:
+        table: Whole series.
+        groups: They themselves.
+        layout: The columns.
+        first_row: Which row of the file the table begins with, None if that is not known.
+    """
+    if layout.time is None:
+        return
+    times = table.column(layout.time)
+    if is_text(times.type):  # an empty cell of a CSV file is no time
+        times = pc.if_else(pc.equal(times, ""), pa.scalar(None, times.type), times)
+    repeats = find_repeats(times, groups)
+    if not repeats.rows.size:
+        return
+    row, earlier = int(repeats.rows[0]), int(repeats.earlier[0])
+    where = "twice in"
+    if first_row is not None:
+        where = f"in rows {earlier + first_row} and {row + first_row} of"
+    series = spell_series(groups.keys, int(repeats.series[0]))
+    fault = (
+        f"is {spell_cell(times, row)} {where} series {series} (the first of "
+        f"{len(repeats.rows)} such rows read so far); {HINT} Name it by --cutoff-col, or pass "
+        "--duplicates allow"
+    )
+    raise TableError((layout.time, fault))
 
 
 def _is_one_series(last: pa.Table, table: pa.Table, layout: Layout) -> bool:
@@ -208,21 +241,13 @@ class _Seen:
             _refuse_apart(groups, sizes > 1, self._layout)
 
 
-def _long_block(table: pa.Table, layout: Layout, seen: _Seen) -> Block:
-    groups = _together(table, layout)
-    seen.add(groups.keys)
-    kind = element_type(table.schema, layout)
-    target, *predictions = [tensor_of_column(table.column(n), kind) for n in layout.numbers]
-    by_model = dict(zip(layout.models, predictions, strict=True))
-    return _block(groups.keys, target, by_model, groups.edges, table.num_rows)
-
-
-def _block(
+def _block(  # noqa: PLR0913, PLR0917 - one private call
     keys: pa.Table,
     target: torch.Tensor,
     predictions: dict[str, torch.Tensor],
     offsets: npt.NDArray[np.int64],
     rows: int,
+    first_row: int | None = None,
 ) -> Block:
     shared = torch.from_numpy(offsets)
     sides = [target, *predictions.values()]
@@ -232,4 +257,5 @@ def _block(
         Ragged(target.to(dtype), shared),
         {model: Ragged(values.to(dtype), shared) for model, values in predictions.items()},
         rows,
+        first_row,
     )

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from commands import cli
 
+from service.cli.files import open_source
+
 IDS = ["b", "b", "a", "a", "c"]
 ROWS = {"ds": [1, 2, 1, 2, 1], "y": [1.0, 2.0, 3.0, 4.0, 5.0], "m": [2.0, 3.0, 5.0, 6.0, 8.0]}
 MAE = {"b": 1.0, "a": 2.0, "c": 3.0}
@@ -65,6 +67,13 @@ def write_parts(path, parts):
     with new(path, schema) as writer:
         for part in parts:
             writer.write_table(part)
+
+
+def write(path, table):
+    if path.suffix == ".csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        write_parts(path, [table])
 
 
 READ = {
@@ -144,7 +153,7 @@ def test_a_null_of_a_csv_is_a_missing_element(tmp_path, monkeypatch, cell, rows_
     path.write_text("unique_id,y,Theta\n" + "a,1,3\n" * rows_before + f"b,1,{cell}\n")
     status, _, err = cli("score", path)
     assert status == 2
-    assert "series b: element 0 of Theta is missing" in err
+    assert f"series unique_id='b': element 0 of Theta in row {rows_before} is missing" in err
     assert cli("score", path, "--missing", "skip", "-o", output)[0] == 0
     assert pq.read_table(output)["mae"].to_pylist() == [2.0, None]
 
@@ -230,12 +239,12 @@ def test_a_column_that_nobody_reads_refuses_no_file(tmp_path):
 @pytest.mark.parametrize(
     ("cutoff", "text"),
     [
-        (pa.scalar(32_503_680_000, pa.timestamp("s")), "3000-01-01 00:00:00"),
-        (pa.scalar(-62_135_596_800_000_000, pa.timestamp("us")), "0001-01-01 00:00:00"),
-        (pa.scalar(1, pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
-        (pa.scalar(500_000_000_000, pa.timestamp("s")), "17814-05-16 00:53:20"),
-        (pa.scalar(0, pa.timestamp("us", "Europe/Berlin")), "1970-01-01 01:00:00+0100"),
-        (pa.scalar(0, pa.timestamp("us", "Mars/Olympus")), "1970-01-01 00:00:00"),
+        (pa.scalar(32_503_680_000, pa.timestamp("s")), "3000-01-01T00:00:00"),
+        (pa.scalar(-62_135_596_800_000_000, pa.timestamp("us")), "0001-01-01T00:00:00"),
+        (pa.scalar(1, pa.timestamp("ns")), "1970-01-01T00:00:00.000000001"),
+        (pa.scalar(500_000_000_000, pa.timestamp("s")), "17814-05-16T00:53:20"),
+        (pa.scalar(0, pa.timestamp("us", "Europe/Berlin")), "1970-01-01T00:00:00Z"),
+        (pa.scalar(0, pa.timestamp("us", "Mars/Olympus")), "1970-01-01T00:00:00Z"),
         (pa.scalar(1, pa.time64("ns")), "00:00:00.000000001"),
         (pa.scalar(dt.date(2024, 1, 31)), "2024-01-31"),
     ],
@@ -245,18 +254,27 @@ def test_cutoffs_of_any_time_are_named(tmp_path, cutoff, text):
     cutoffs = pa.repeat(cutoff, 3)
     sides = {"y": [1.0, 2.0, 3.0], "m": [1.0, None, 3.0]}
     pq.write_table(pa.table({"unique_id": ["a", "a", "b"], "cutoff": cutoffs, **sides}), path)
-    assert f"{path}: series a at {text}: element 1 of m is missing" in cli("score", path)[2]
+    assert (
+        f"{path}: series unique_id='a', cutoff={text}: element 1 of m in row 1 is missing"
+        in cli("score", path)[2]
+    )
     pq.write_table(pa.table({"unique_id": ["a", "b", "a"], "cutoff": cutoffs, **sides}), path)
-    assert f"{path}: the rows of series a at {text} are not together" in cli("score", path)[2]
+    assert (
+        f"{path}: the rows of series unique_id='a', cutoff={text} are not together"
+        in cli("score", path)[2]
+    )
 
 
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ([[1.0, 2.0], None, [3.0]], "column 'm' is null in series b"),
-        ([[1.0, 2.0], [], []], "column 'm' is empty in series b, c"),
-        ([[1.0, 2.0], [1.0, 2.0], [3.0]], "column 'm' differs from y in length in series b"),
-        ([[1.0, 2.0], [None], [3.0]], "series b: element 0 of m is missing"),
+        ([[1.0, 2.0], None, [3.0]], "column 'm' is null in series unique_id='b'"),
+        ([[1.0, 2.0], [], []], "column 'm' is empty in series unique_id='b'; unique_id='c'"),
+        (
+            [[1.0, 2.0], [1.0, 2.0], [3.0]],
+            "column 'm' differs from y in length in series unique_id='b'",
+        ),
+        ([[1.0, 2.0], [None], [3.0]], "series unique_id='b': element 0 of m is missing"),
     ],
 )
 def test_nested_series_are_named_by_their_ids(tmp_path, model, says):
@@ -279,7 +297,7 @@ def test_a_message_names_twenty_series_and_counts_the_others(tmp_path):
         ),
         path,
     )
-    assert "18, 19 and 10 more" in cli("score", path)[2]
+    assert "unique_id='19' and 10 more" in cli("score", path)[2]
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.float16(), pa.decimal128(5, 2)])
@@ -289,3 +307,58 @@ def test_nested_series_of_any_numbers(tmp_path, kind):
     write_parts(path, [pa.table({"unique_id": ["a", "b"], "y": y, "m": [[2.5, 3.5], [3.0]]})])
     assert cli("score", path, "--losses", "mae", "-o", output)[0] == 0
     assert pyarrow.csv.read_csv(output)["mae"].to_pylist() == [1.5, 0.0]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".arrow"])
+@pytest.mark.parametrize("batch_rows", [2, 1000])
+def test_the_same_row_twice_is_refused_by_id_and_time(tmp_path, monkeypatch, ending, batch_rows):
+    monkeypatch.setattr("service.cli.files._CSV_BLOCK_BYTES", 16 * batch_rows)
+    monkeypatch.setattr(open_source, "__defaults__", (batch_rows, lambda _names: ()))
+    path, output = tmp_path / f"f{ending}", tmp_path / "o.parquet"
+    columns = {"unique_id": list("aabbbc"), "ds": [1, 2, 1, 2, 1, 7]}
+    numbers = {"y": [1.0] * 6, "m": [2.0] * 6}
+    table = pa.table(columns | numbers)
+    write(path, table)
+    status, out, err = cli("score", path)
+    time = "'1'" if ending == ".csv" else "1"
+    says = f"{path}: column 'ds' is {time} in rows 2 and 4 of series unique_id='b' (the first of 1"
+    assert (status, out) == (2, "")
+    assert says in err
+    assert "--duplicates allow" in err
+    assert cli("score", path, "--duplicates", "allow", "-o", output)[0] == 0
+    assert pq.read_table(output)["length"].to_pylist() == [2, 3, 1]
+    write(path, pa.concat_tables([table.slice(0, 2), table.slice(5), table.slice(0, 2)]))
+    assert f"is {time} twice in series unique_id='a'" in cli("score", path, "--sort")[2]
+
+
+def test_a_cutoff_by_another_name_is_a_key_once_it_is_named(tmp_path):
+    path = tmp_path / "f.parquet"
+    folds = pa.array([1, 1, 2, 2], pa.timestamp("us"))
+    sides = {"y": [1.0, 2.0, 3.0, 4.0], "m": [2.0, 2.0, 2.0, 2.0]}
+    columns = {"unique_id": ["a"] * 4, "origin": folds, "ds": [1, 2, 2, 3]}
+    pq.write_table(pa.table(columns | sides), path)
+    assert "such as a cutoff" in cli("score", path)[2]
+    assert cli("score", path, "--cutoff-col", "origin")[0] == 0
+
+
+@pytest.mark.parametrize("times", ["list", "struct", "absent", "null", "repeated"])
+def test_times_that_cannot_be_compared_refuse_nothing(tmp_path, times):
+    path = tmp_path / "f.arrow"
+    column = {
+        "list": pa.array([[1]] * 5),
+        "struct": pa.array([{"x": 1}] * 5),
+        "null": pa.array([None] * 5, pa.int64()),
+        "repeated": pa.array([1] * 5),
+    }
+    table = pa.table({"unique_id": IDS, "y": ROWS["y"], "m": ROWS["m"]})
+    for _ in range({"absent": 0, "repeated": 2}.get(times, 1)):
+        table = table.append_column("ds", column[times])
+    write(path, table)
+    assert cli("score", path)[0] == 0
+
+
+def test_empty_times_of_a_csv_are_not_the_same(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("unique_id,ds,y,m\na,,1,2\na,,1,2\n")
+    assert cli("score", path)[0] == 0
+    assert "did you mean 'ds'" in cli("score", path, "--time-col", "dss")[2]

@@ -190,7 +190,7 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
     pq.write_table(pa.table({"unique_id": ids, "y": numbers, "m": numbers}), path)
     status, _, err = cli("score", path, "-o", output)
     assert status == 2
-    assert "the rows of series again are not together" in err
+    assert "the rows of series unique_id='again' are not together" in err
     assert not output.exists()
     assert cli("score", path, "--sort")[0] == 0
 
@@ -226,8 +226,13 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--cutoff-col", "cut"], "'cut'"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--device", "cuda:99"], "cuda:99"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--missing", "no"], "no"),
-        ("f.csv", "unique_id,y,m\na,1,2\nb,,2\n", [], "series b: element 0 of y"),
-        ("f.csv", "unique_id,y,m\na,1,\n", [], "element 0 of m"),
+        (
+            "f.csv",
+            "unique_id,y,m\na,1,2\nb,,2\n",
+            [],
+            "series unique_id='b': element 0 of y in row 1 is missing",
+        ),
+        ("f.csv", "unique_id,y,m\na,1,\n", [], "element 0 of m in row 0 is missing"),
     ],
 )
 def test_mistakes_are_told_in_words(tmp_path, name, content, flags, says):
