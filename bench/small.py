@@ -49,7 +49,10 @@ from core import Ragged, score
 
 OURS, BARE, EMPTY, TUNED = "ours", "bare app", "empty app", "tuned FastAPI"
 QUIET = ["--log-level", "warning"]
-PLAIN = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--no-server-header"]
+PLAIN = [
+    *("--loop", "uvloop", "--http", "httptools"),
+    *("--no-access-log", "--no-server-header", "--no-proxy-headers"),
+]
 WARM_UP_S = 0.3
 
 
