@@ -29,6 +29,8 @@ from rich.table import Table
 ARROW = {"Content-Type": "application/vnd.apache.arrow.stream"}
 JSON = {"Content-Type": "application/json"}
 HERE = Path(__file__).parent
+START_S = 300
+"""Without numba's cache the service compiles its loops first."""
 
 
 def free_port() -> int:
@@ -51,12 +53,15 @@ def server(command: list[str], path: str, port: int) -> Iterator[Server]:
     running = subprocess.Popen([program, *command[1:], "--port", str(port)])
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(1200):
-            if running.poll() is not None:
-                raise RuntimeError(f"{command[0]} ended with {running.returncode}")
+        deadline = time.monotonic() + START_S
+        while True:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(url + path, timeout=1).close()  # noqa: S310 - our own
                 break
+            if running.poll() is not None:
+                raise RuntimeError(f"{command[0]} ended with {running.returncode}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{command[0]} did not answer within {START_S} s")
             time.sleep(0.1)
         yield Server(url, running.pid)
     finally:
