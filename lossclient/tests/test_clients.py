@@ -321,7 +321,7 @@ def test_a_small_call_does_not_wait_for_a_large_one():
         gate.wait(10)
         return answer(request)
 
-    with Client(URL, transport=httpx.MockTransport(respond), concurrency=1) as client:
+    with Client(URL, transport=httpx.MockTransport(respond), concurrency=2) as client:
         large = threading.Thread(target=client.score_series, args=(SERIES, TARGETS))
         large.start()
         assert begun.wait(10)
@@ -366,6 +366,111 @@ with Client("http://any", transport=httpx.MockTransport(answer)) as client:
         os._exit(int(client.score_series([[1.0]], [[3.0]]).losses["mae"][0]))
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+
+
+FORKS_WHILE_BUSY = """
+import os, sys, threading
+from contextlib import contextmanager
+from tqdm.auto import tqdm
+from lossclient import Client
+client = Client(sys.argv[1], request_bytes=1, concurrency=3)
+def score(p):
+    return client.score_series([[p]] * 6, [[0.0]] * 6, progress=False).losses["mae"].sum() == 6 * p
+@contextmanager
+def drawing():  # a thread that the child does not have draws a bar, and so holds the lock of all
+    held, done = threading.Event(), threading.Event()
+    def hold():
+        with tqdm.get_lock():
+            held.set()
+            done.wait()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    yield
+    if os.getpid() == parent:
+        done.set()
+        thread.join()
+parent = os.getpid()
+stop = threading.Event()
+def busy():
+    while not stop.is_set():
+        assert score(3.0)
+threads = [threading.Thread(target=busy) for _ in range(2)]
+for thread in threads:
+    thread.start()
+failed = 0
+for p in range(1, 13):
+    with drawing():
+        child = os.fork()
+    if not child:
+        ok = []
+        threads = [threading.Thread(target=lambda: ok.append(score(float(p)))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        os._exit(ok != [True, True])
+    failed += os.waitpid(child, 0)[1] != 0
+stop.set()
+for thread in threads:
+    thread.join()
+sys.exit(failed)
+"""
+
+
+def test_threads_do_not_share_a_connection(monkeypatch):
+    """Httpcore closes one that a thread has just begun to use, for looking idle to another."""
+    busy, lock = set(), threading.Lock()
+
+    class Alone(httpx.Client):
+        def send(self, *arguments, **options):
+            with lock:
+                assert self not in busy
+                busy.add(self)
+            try:
+                return super().send(*arguments, **options)
+            finally:
+                with lock:
+                    busy.discard(self)
+
+    monkeypatch.setattr(httpx, "Client", Alone)
+    transport = httpx.MockTransport(answer)
+    with (
+        Client(URL, transport=transport, request_bytes=1, concurrency=3) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        calls = [pool.submit(client.score_series, SERIES, TARGETS) for _ in range(8)]
+        assert all(len(call.result().ids) == len(SERIES) for call in calls)
+
+
+def test_waiting_for_a_connection_ends_with_the_deadline():
+    begun, release = threading.Event(), threading.Event()
+
+    def held(request):
+        begun.set()
+        release.wait(30)
+        return answer(request)
+
+    transport = httpx.MockTransport(held)
+    with Client(URL, transport=transport, concurrency=1, deadline_s=0.3) as client:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(client.score_series, [[1.0]], [[2.0]])
+            assert begun.wait(30)
+            second = pool.submit(client.score_series, [[1.0]], [[2.0]])
+            for call in (first, second):
+                with pytest.raises(DeadlineExceeded):
+                    call.result()
+        release.set()
+
+
+def test_children_forked_amid_calls_neither_wait_nor_share_answers():
+    """Whatever lock a thread holds at the time of a fork, the child never gets."""
+    with listening() as url:
+        done = subprocess.run(
+            [sys.executable, "-c", FORKS_WHILE_BUSY, url],
+            env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0
 
 
 def test_a_client_works_in_a_child_that_was_forked():

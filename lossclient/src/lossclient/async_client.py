@@ -12,6 +12,7 @@ import httpx
 import pyarrow as pa
 from anyio.lowlevel import RunVar
 
+from lossclient import wire
 from lossclient.columns import Columns
 from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration, Configured
 from lossclient.exceptions import InvalidInput
@@ -84,6 +85,7 @@ class AsyncClient(Configured):
         self._make()
 
     def _connect(self) -> None:
+        wire.prepare()
         self._closed = False
 
     def _make(self) -> httpx.AsyncClient:

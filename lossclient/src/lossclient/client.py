@@ -1,16 +1,18 @@
 """The client in threads."""
 
+import queue
 import threading
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, cast
 
 import httpx
 import pyarrow as pa
 
+from lossclient import wire
 from lossclient.columns import Columns
 from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration, Configured
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
@@ -29,6 +31,46 @@ from lossclient.wire import Part
 
 class _StoppedError(Exception):
     """Another part of the call failed, so nobody waits for this one."""
+
+
+class _Connections:
+    """One for each request at a time, each in an httpx client of its own.
+
+    Threads must not share one: httpcore may look at a connection that is idle, find it readable
+    because another thread has meanwhile sent a request and got its answer, and close it for that.
+    The other thread then waits until it times out.
+    """
+
+    def __init__(self, make: Callable[[], httpx.Client], most: int) -> None:
+        self._make = make
+        self._made = [make()]
+        self._idle: queue.LifoQueue[httpx.Client | None] = queue.LifoQueue()
+        for _ in range(most - 1):
+            self._idle.put(None)
+        self._idle.put(self._made[0])
+
+    @contextmanager
+    def borrow(self, within_s: float | None) -> Iterator[httpx.Client]:
+        """Lend one to a thread.
+
+        Raises:
+            httpx.PoolTimeout: If none is free in time.
+        """
+        try:
+            http = self._idle.get(timeout=within_s)
+        except queue.Empty:
+            raise httpx.PoolTimeout(f"{len(self._made)} connections are busy") from None
+        try:
+            if http is None:
+                http = self._make()
+                self._made.append(http)
+            yield http
+        finally:
+            self._idle.put(http)
+
+    def close(self) -> None:
+        for http in self._made:
+            http.close()
 
 
 class Client(Configured):
@@ -98,9 +140,11 @@ class Client(Configured):
         self._http.get()
 
     def _connect(self) -> None:
-        self._http = PerProcess(
-            lambda: httpx.Client(**self._configuration.for_httpx(httpx.HTTPTransport))
-        )
+        wire.prepare()
+        self._http = PerProcess(lambda: _Connections(self._make, self._configuration.concurrency))
+
+    def _make(self) -> httpx.Client:
+        return httpx.Client(**self._configuration.for_httpx(httpx.HTTPTransport))
 
     def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
         self,
@@ -293,15 +337,15 @@ class Client(Configured):
                 outcome = self._post(step)
 
     def _post(self, post: Post) -> Reply | httpx.RequestError:
-        http = self._http.get()
-        request = self._configuration.request(http, post)
+        connections = self._http.get()
         try:
-            response = http.send(request, stream=True)
-            try:
-                # An answer that is not read closes its connection, which is one answer behind.
-                body = response.read() if post.is_answered_by(response.headers) else b""
-            finally:
-                response.close()
+            with connections.borrow(post.within_s) as http:
+                response = http.send(self._configuration.request(http, post), stream=True)
+                try:
+                    # An answer that is not read closes its connection, which is one answer behind.
+                    body = response.read() if post.is_answered_by(response.headers) else b""
+                finally:
+                    response.close()
         except httpx.RequestError as error:
             return error
         except RuntimeError:

@@ -50,6 +50,15 @@ class Part(NamedTuple):
         return self.series * len(self.models)
 
 
+def prepare() -> None:
+    """Have pyarrow import pandas now, as it does at the first array that it is given.
+
+    It holds a lock meanwhile, for a second or so. A child that is forked then would wait for it for
+    ever, in every call.
+    """
+    pa.array(np.empty(0))
+
+
 def first_number() -> int:
     """Return the number of a call's first series, from which the others are counted.
 
