@@ -498,7 +498,7 @@ def test_a_single_series_of_one_model_cannot_be_halved():
 
 def test_faults_are_named_as_the_caller_knows_them():
     errors = [
-        {"pointer": "/1/5", "detail": "is missing or not finite"},
+        {"pointer": "/1/5", "detail": "of the series series=7 is missing or not finite"},
         {"pointer": "/y/0", "detail": "is missing or not finite"},
         {"pointer": "/0/3", "detail": "is missing or not finite"},
         {"pointer": "?losses", "detail": "unknown loss"},

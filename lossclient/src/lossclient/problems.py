@@ -34,6 +34,8 @@ from lossclient.wire import TARGET, Part
 
 _IN_SERIES = re.compile(rf"/({TARGET}|\d{{1,18}})/(\d{{1,18}})")
 """The target or a model, and the row in the request."""
+_ON_THE_WIRE = re.compile(r"^of the series \w+=\d+ ")
+"""What the service calls a series, which is not what the caller calls it."""
 _PAGE = 1 << 13
 """Bytes of a page that is not from the service; its title comes early."""
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
@@ -237,6 +239,7 @@ def _fault(pointer: str, detail: str, forecasts: Forecasts, part: Part) -> Value
     if element >= forecasts.offsets[part.stop] or not (is_target or int(place[1]) in part.models):
         return ValueFault(pointer, detail)
     series = int(np.searchsorted(forecasts.offsets, element, side="right")) - 1
+    detail = _ON_THE_WIRE.sub("", detail)
     position = element - int(forecasts.offsets[series])
     key = forecasts.key_of(series)
     return ValueFault(
