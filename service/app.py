@@ -15,7 +15,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
-from service.codecs import json
 from service.codecs.json_ordinary import SCRATCH
 from service.engine import BatchPolicy, Engine, Limits, Scorer
 from service.engine.worker import DeviceWorker, device_memory
@@ -29,6 +28,7 @@ from service.http.openapi import add_keys, add_score
 from service.http.problems import problem_of
 from service.http.routes import build_router
 from service.http.score import ScoreEndpoint
+from service.http.start import Start
 from service.http.unmatched import HeadMiddleware, answer_unmatched
 from service.limits.budget import QueueQuota
 from service.settings import Settings
@@ -55,6 +55,7 @@ def create_app(
     worker: DeviceWorker | None = None,
     metrics: Metrics | None = None,
     tracing: Tracing | None = None,
+    start: Start | None = None,
 ) -> ASGIApp:
     """Return the ASGI application: FastAPI's, and before it a short way to ``POST /score``.
 
@@ -66,12 +67,14 @@ def create_app(
         worker: Overrides the worker on ``settings.device``.
         metrics: Where to count, if not in new ones.
         tracing: Makes spans, unless nobody wants them.
+        start: Tells how far the start is, to whoever serves the application; None has it done
+            before the lifespan begins.
     """
     metrics = metrics or Metrics()
     engine = build_engine(settings, metrics, worker)
     if tracing is not None:
         engine.on_traced = tracing.batch
-    return assemble(settings, engine, metrics, tracing)
+    return assemble(settings, engine, metrics, tracing, start)
 
 
 def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | None) -> Engine:
@@ -91,13 +94,19 @@ def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | No
 
 def watch_device(metrics: Metrics, worker: DeviceWorker) -> None:
     """Let the metrics tell of a device."""
+    metrics.watched.describe_build(__version__, torch.__version__, str(worker.device))
     metrics.watched.watch_device(lambda: device_memory(worker.device), lambda: worker.exhausted)
 
 
 def assemble(
-    settings: Settings, engine: Scorer, metrics: Metrics, tracing: Tracing | None = None
+    settings: Settings,
+    engine: Scorer,
+    metrics: Metrics,
+    tracing: Tracing | None = None,
+    start: Start | None = None,
 ) -> ASGIApp:
-    """Return the ASGI application around an engine."""
+    """Return the ASGI application around an engine; see ``create_app``."""
+    start = start or Start()
     metrics.watched.watch_queue(lambda: engine.queued_elements, settings.max_queued_elements)
     metrics.watched.watch_ready(lambda: engine.ready)
     for name, pool in (("bodies", BODIES), ("numbers", SCRATCH)):
@@ -105,8 +114,7 @@ def assemble(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.get_running_loop().run_in_executor(None, json.warm_up)
-        await engine.start()
+        await start.begin(engine)
         publishing = asyncio.create_task(metrics.keep_published())
         yield
         await engine.stop()
@@ -125,10 +133,10 @@ def assemble(
         redirect_slashes=False,  # a redirect loses the body, and behind a proxy the scheme
     )
     app.add_middleware(HeadMiddleware)
-    score = ScoreEndpoint(engine, settings)
+    score = ScoreEndpoint(engine, settings, start)
     metrics.watched.watch_room(lambda: score.memory.held, settings.max_open_bytes)
     app.router.routes.append(Route("/score", score, methods=["POST"]))
-    app.include_router(build_router(engine, metrics))
+    app.include_router(build_router(engine, metrics, start))
     keys = Keys.of(settings)
     open_paths = frozenset() if settings.auth_probes else PROBES
     short_way: ASGIApp = score

@@ -180,7 +180,7 @@ class OverloadedError(_BusyError):
     """The server is full, starting or stopping."""
 
     status, slug, title = 503, "overloaded", "The server cannot take this request now"
-    reasons = ("queue-full", "memory-full", "not-ready", "device-lost")
+    reasons = ("queue-full", "memory-full", "starting", "not-ready", "device-lost")
 
 
 class DeadlineError(ServiceError):

@@ -8,6 +8,8 @@ import http.client
 import os
 import sys
 
+from service.environment import is_link
+
 _TIMEOUT_S = 3
 _ALL_ADDRESSES = {"", "0.0.0.0", "::"}  # noqa: S104 - not to listen on
 _UNAUTHORIZED = 401  # the probes need a key: it answers, and who has no key cannot know more
@@ -18,6 +20,7 @@ def main() -> int:
     host = os.environ.get("LOSS_SCORING_HOST", "127.0.0.1")
     host = "127.0.0.1" if host in _ALL_ADDRESSES else host
     port = os.environ.get("LOSS_SCORING_PORT", "8000")
+    port = "8000" if is_link("LOSS_SCORING_PORT", port) else port
     try:
         with contextlib.closing(
             http.client.HTTPConnection(host, int(port), timeout=_TIMEOUT_S)

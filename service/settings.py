@@ -7,6 +7,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service import __version__
+from service.environment import PREFIX, is_link
+
 MEBI = 1 << 20
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
 """As browsers send it: in small letters, without a path, even a slash."""
@@ -16,7 +19,7 @@ class Settings(BaseSettings):
     """Settings with defaults that are safe on a small machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LOSS_SCORING_", extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -129,11 +132,29 @@ class Settings(BaseSettings):
         description="Whether each request leaves a line; a small one takes a fifth longer then.",
     )
 
+    def summary(self, device: str) -> str:
+        """Return a line for the log: version, device, and the settings that are no defaults."""
+        fields = type(self).model_fields
+        changed = {
+            name: "(hidden)" if isinstance(value, SecretStr) else value
+            for name, value in self
+            if value != fields[name].default
+        }
+        words = ", ".join(f"{name}={value}" for name, value in changed.items())
+        return f"loss-scoring {__version__} on {device}; settings: {words or 'the defaults'}"
+
     @classmethod
     def from_environment(cls) -> Self:
         """Return what the environment says."""
         given: dict[str, Any] = {}
         return cls(**given)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_links(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if is_link(f"{PREFIX}PORT", str(given.get("port"))):
+            return {name: value for name, value in given.items() if name != "port"}
+        return given
 
     @field_validator("cors_origins")
     @classmethod

@@ -17,6 +17,7 @@ from service.cli.serve import run_server
 from service.codecs import json_ordinary
 from service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
 from service.http import body
+from service.http.start import Start
 from service.limits.budget import QueueQuota
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -128,8 +129,9 @@ def main() -> None:
         build_engine(settings, metrics, None) if scores else None,
     )
     engine.control = supervisor
-    app = assemble(settings, engine, metrics, tracing_from_environment())
-    run_server(app, settings, metrics, [socket.socket(fileno=listening)])
+    start = Start(background=True)
+    app = assemble(settings, engine, metrics, tracing_from_environment(), start)
+    run_server(app, settings, metrics, start, [socket.socket(fileno=listening)])
 
 
 if __name__ == "__main__":

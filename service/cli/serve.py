@@ -1,6 +1,7 @@
 """``loss-scoring serve``: the HTTP service in this process, or in several under a supervisor."""
 
 import gc
+import logging
 import os
 import signal
 import socket
@@ -17,13 +18,18 @@ from starlette.types import ASGIApp
 
 from service.app import choose_device, create_app
 from service.early_stop import STOPS
+from service.environment import check_names
 from service.http.protocol import bounded
+from service.http.start import Start
 from service.settings import Settings
 from service.telemetry.logs import configure
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import tracing_from_environment
 
+log = logging.getLogger(__name__)
+
 _FIELDS = Settings.model_fields
+_LEVELS = ("debug", "info", "warning", "error")
 _FAILED, _CUT_OFF = 3, 1
 
 _ACCEPTED_A_TURN, _IF_SHARED = 16, 2
@@ -42,22 +48,48 @@ class _Server(uvicorn.Server):
 
     Args:
         config: What to serve.
+        start: Tells how far the start is.
         patient: Whether a second signal says nothing new. A supervisor sends one to a front end
             that has it already from whoever tells all processes to end, as systemd does; and kills
             when it is to be at once.
     """
 
-    def __init__(self, config: uvicorn.Config, *, patient: bool) -> None:
+    def __init__(self, config: uvicorn.Config, start: Start, *, patient: bool) -> None:
         super().__init__(config)
+        self._start = start
         self._patient = patient
 
     def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
         """Drain; the second time end at once."""
-        if not (self.started or self.server_state.connections):
+        if not (self._start.done or self._start.failed):
             os._exit(0)
         if self.should_exit and not self._patient:
             os._exit(_CUT_OFF)
         self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tell whether to end, as when the start has failed."""
+        return await super().on_tick(counter) or self._start.failed
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._start.listens(_addresses(sockets))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain."""
+        log.info("finishing %d requests", len(self.server_state.tasks))
+        await super().shutdown(sockets)
+        log.info("stopped")
+
+
+def _addresses(sockets: Sequence[socket.socket] | None) -> str:
+    names = dict.fromkeys(each.getsockname()[:2] for each in sockets or ())
+    return ", ".join(
+        f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        for host, port in names
+    )
 
 
 def _option(name: str, *flags: str) -> Any:
@@ -98,14 +130,16 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
 ) -> None:
     """Serve POST /score until SIGTERM or SIGINT; a flag wins over its environment variable."""
     given = {name: value for name, value in locals().items() if value is not None}
+    start = Start(background=True)
     try:
+        check_names(os.environ, _FIELDS)
         settings = Settings(**given)
         choose_device(settings.device)
         metrics = Metrics()
         app = (
             None
             if settings.frontends
-            else create_app(settings, None, metrics, tracing_from_environment())
+            else create_app(settings, None, metrics, tracing_from_environment(), start)
         )
     except ValidationError as error:
         for fault in error.errors():
@@ -120,17 +154,20 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
         os.environ |= {f"LOSS_SCORING_{name.upper()}": str(given[name]) for name in given}
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # they wait until it listens to them
         os.execv(sys.executable, [sys.executable, "-P", "-m", "service.supervisor"])  # noqa: S606
-    run_server(app, settings, metrics)
+    run_server(app, settings, metrics, start)
 
 
 def run_server(
     app: ASGIApp,
     settings: Settings,
     metrics: Metrics,
+    start: Start,
     listening: Sequence[socket.socket] | None = None,
 ) -> None:
     """Serve an application until SIGTERM or SIGINT, on a socket of its own or on given ones."""
     configure(settings, "frontend")
+    if listening is None:
+        log.info("%s", settings.summary(str(choose_device(settings.device))))
     config = uvicorn.Config(
         app,
         http=bounded(settings, metrics),
@@ -138,14 +175,14 @@ def run_server(
         timeout_keep_alive=settings.keep_alive_s,
         host=settings.host,
         port=settings.port,
-        log_level=settings.log_level,
+        log_level=max(settings.log_level, "warning", key=_LEVELS.index),  # it says more below
         access_log=False,  # ours knows more and says less
         log_config=None,
         server_header=False,
         proxy_headers=False,  # nothing here asks for the client's address
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    server = _Server(config, patient=listening is not None)
+    server = _Server(config, start, patient=listening is not None)
     for stop in STOPS:
         signal.signal(stop, server.handle_exit)
     # A thread that wants the interpreter asks for it after this long. The event loop is such a
@@ -163,5 +200,5 @@ def run_server(
         one.setblocking(False)
     more = [one.dup() for one in sockets for _ in range(accepted - 1)]
     server.run([*sockets, *more])  # it closes them all when it stops
-    if not server.started:
+    if start.failed or not server.started:
         sys.exit(_FAILED)

@@ -24,6 +24,7 @@ import uvloop
 
 from service.app import choose_device, watch_device
 from service.cli.child import beat, become_child
+from service.engine.compilation import announce_compilation
 from service.engine.remote import Channel, Host
 from service.engine.worker import DeviceWorker
 from service.settings import Settings
@@ -57,6 +58,7 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
     control = become_child(parent, number)
     settings = Settings.from_environment()
     configure(settings, "worker")
+    announce_compilation()
     no_cuda = settings.device == "auto" and not Path("/dev/nvidiactl").exists()
     if settings.device == "cpu" or no_cuda:
         try:
@@ -121,7 +123,7 @@ async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socke
 
     channel = Channel(control, meet, _die)
     channel.open()
-    channel.send({"ready": os.getpid()})
+    channel.send({"ready": os.getpid(), "device": str(worker.device)})
     metrics = Metrics(take_seat("worker"), "worker")
     watch_device(metrics, worker)
     publishing = asyncio.create_task(metrics.keep_published())

@@ -8,10 +8,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from core import LOSSES
 from service.engine import Scorer
 from service.errors import OverloadedError
+from service.http.start import Start
 from service.telemetry.metrics import Metrics
 
 
-def build_router(engine: Scorer, metrics: Metrics) -> APIRouter:
+def build_router(engine: Scorer, metrics: Metrics, start: Start) -> APIRouter:
     """Return the routes that are not ``POST /score``."""
     router = APIRouter()
 
@@ -36,8 +37,12 @@ def build_router(engine: Scorer, metrics: Metrics) -> APIRouter:
 
     @router.get("/readyz", summary="Whether a batch was scored and requests are taken")
     async def readyz() -> dict[str, str]:
+        start.check()
         if not engine.ready:
-            raise OverloadedError("the device worker is not ready", reason="not-ready")
+            raise OverloadedError(
+                "the device worker is not ready: it starts, or is being replaced",
+                reason="not-ready",
+            )
         return {"status": "ready"}
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)

@@ -19,6 +19,7 @@ from service.http.body import Pace, receive_body
 from service.http.context import Context, context_of
 from service.http.negotiation import FORMATS, negotiate
 from service.http.problems import problem_of
+from service.http.start import Start
 from service.http.threads import Threads
 from service.limits.budget import MemoryBudget, Reservation
 from service.settings import Settings
@@ -32,8 +33,9 @@ _SENT_AT_ONCE = 1 << 19
 class ScoreEndpoint:
     """The ASGI application behind ``POST /score``."""
 
-    def __init__(self, engine: Scorer, settings: Settings) -> None:
+    def __init__(self, engine: Scorer, settings: Settings, start: Start) -> None:
         self._engine = engine
+        self._start = start
         self._settings = settings
         self._codec = Codec(
             settings.max_body_bytes,
@@ -90,6 +92,8 @@ class ScoreEndpoint:
         reservation: Reservation,
         deadline: float,
     ) -> tuple[str, list[memoryview]]:
+        if not self._start.done:
+            await self._start.wait()
         formats = negotiate(context.headers)
         query: bytes = scope["query_string"]
         context.format = reservation.kind = formats.request

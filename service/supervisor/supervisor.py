@@ -64,6 +64,7 @@ class Supervisor:
     def run(self) -> int:
         """Serve until a signal; return the exit status."""
         settings = self._settings
+        self._began = time.monotonic()
         # Shared memory costs descriptors, and so do connections; children inherit this.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -77,6 +78,7 @@ class Supervisor:
         except OSError as error:
             log.error("cannot listen: %s", error)  # noqa: TRY400 - that is all there is to know
             return _FAILED
+        log.info("%s", settings.summary(f"device {settings.device}"))
         log.info("listening on http://%s:%d", *listening.getsockname()[:2])
         worker, frontend = self._commands
         self._metrics = SharedMetrics()
@@ -87,6 +89,7 @@ class Supervisor:
         self._children = [self._worker, *self._frontends]
         self._ending = "none"
         self._worker_id = 0
+        self._device = ""
         self._reason = ""
         try:
             while not self._stops:
@@ -135,6 +138,10 @@ class Supervisor:
             child.restart_if_due()
             child.kill_if_silent(self._settings.hung_s)
         self._listen_to_frontends()
+        if self._device and all(child.serving for child in self._children):
+            seconds = time.monotonic() - self._began
+            log.info("ready after %.1f s, the worker on %s", seconds, self._device)
+            self._device = ""  # said once
         return not any(child.hopeless for child in self._children)
 
     def _listen_to_frontends(self) -> None:
@@ -163,6 +170,8 @@ class Supervisor:
         for message in self._worker.hear():
             if "ready" in message:
                 self._worker.became_ready()
+                if not self._worker_id:
+                    self._device = message.get("device", "its device")
                 self._worker_id = message["ready"]
                 for child in self._frontends:
                     if child.serving:

@@ -1,6 +1,7 @@
 """Metrics by the service's rules: one prefix, a registry of its own, sums over processes."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,11 +28,11 @@ class Families:
         """Return a counter; ``_total`` is added to its name."""
         return Counter(PREFIX + name, help_, labels, registry=self.registry)
 
-    def gauge(self, name: str, help_: str, *labels: str) -> Gauge:
-        """Return a gauge; those of several processes that run are added up."""
-        return Gauge(
-            PREFIX + name, help_, labels, registry=self.registry, multiprocess_mode="livesum"
-        )
+    def gauge(
+        self, name: str, help_: str, *labels: str, mode: Literal["livesum", "livemax"] = "livesum"
+    ) -> Gauge:
+        """Return a gauge; of several processes that run the sum is shown, or the largest."""
+        return Gauge(PREFIX + name, help_, labels, registry=self.registry, multiprocess_mode=mode)
 
     def histogram(
         self, name: str, help_: str, buckets: Sequence[float], *labels: str

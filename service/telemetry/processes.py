@@ -49,9 +49,19 @@ class ProcessMetrics:
         )
         for state in _STATES:
             self._device.labels(state)
+        self._build = families.gauge(
+            "build_info",
+            "Always 1; its labels say what runs.",
+            *("version", "torch", "device"),
+            mode="livemax",
+        )
         self._exhausted = families.counter(
             "device_exhausted", "How often the device ran out of memory."
         )
+
+    def describe_build(self, version: str, torch: str, device: str) -> None:
+        """Say what runs: the version of the service, that of torch, and the device."""
+        self._build.labels(version, torch, device).set(1)
 
     def watch_queue(self, queued_elements: Callable[[], int], limit: int) -> None:
         """Read the length of the queue from here."""

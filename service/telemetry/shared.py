@@ -30,7 +30,7 @@ RESTARTS = (
 )
 ROLES = ("frontend", "worker")
 _PREFIX = "loss-scoring-metrics-"
-_KINDS = ("counter", "histogram", "gauge_livesum")
+_KINDS = ("counter", "histogram", "gauge_livesum", "gauge_livemax")
 _FILE_BYTES = 1 << 16
 _YOUNG_S = 60
 """A directory so new may not be locked yet."""

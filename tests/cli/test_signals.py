@@ -9,8 +9,11 @@ SERVER = """
 import asyncio, gc, os, signal, time
 import uvicorn
 from service.cli.serve import run_server
+from service.http.start import Start
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+
+start = Start(background=True)
 
 async def app(scope, receive, send):
     while scope["type"] == "lifespan":
@@ -25,7 +28,7 @@ def stop(*_):
     os.kill(os.getpid(), signal.SIGTERM)
 
 {when}
-run_server(app, Settings(port=0), Metrics())
+run_server(app, Settings(port=0), Metrics(), start)
 """
 BEFORE_UVICORN = "gc.collect = stop  # it is called between the start and uvicorn's"
 COMPILING = """
@@ -37,6 +40,7 @@ async def app(scope, receive, send):
     await asyncio.get_running_loop().run_in_executor(None, compile_in_a_thread)
 """
 STARTED = """
+start.done = True
 startup = uvicorn.Server.startup
 
 async def started(*arguments, **options):
@@ -46,6 +50,7 @@ async def started(*arguments, **options):
 uvicorn.Server.startup = started
 """
 ACCEPTED = """
+start.done = True
 startup = uvicorn.Server.startup
 
 async def accepted(self, *arguments, **options):

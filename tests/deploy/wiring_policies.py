@@ -12,7 +12,7 @@ from service.http.auth import PROBES
 from service.http.routes import build_router
 
 Complaints = Iterator[str]
-PATHS = {route.path for route in build_router(None, None).routes} | {"/score"}
+PATHS = {route.path for route in build_router(None, None, None).routes} | {"/score"}
 METRICS = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
 ALERTS = yaml.safe_load((DEPLOY / "observability/alerts.yml").read_text())
 JOBS = set(re.findall(r'job="([\w-]+)"', str(ALERTS)))

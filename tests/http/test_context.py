@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 from service.app import create_app
 from service.http import score
 from service.http.context import ContextMiddleware
+from service.http.start import Start
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -135,7 +136,9 @@ def test_an_unexpected_error_of_any_route_is_a_problem(path, monkeypatch, caplog
 
     monkeypatch.setattr(Metrics, "render", broken)
     monkeypatch.setattr(score, "negotiate", broken)
-    app, sent = create_app(Settings()), []
+    start = Start()
+    start.done = True
+    app, sent = create_app(Settings(), start=start), []
     scope = {
         "type": "http",
         "method": "POST" if path == "/score" else "GET",
