@@ -16,7 +16,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from core import Ragged, ScoreOptions
-from service.codecs.ipc import DAMAGED, decompressed_size
+from service.codecs.ipc import DAMAGED, decompressed_size, is_native
 from service.codecs.request import MAX_ID_BYTES, ScoreRequest
 from service.errors import UnreadableError
 
@@ -82,6 +82,8 @@ def _decode(body: memoryview, options: ScoreOptions, max_elements: int) -> Score
 def _plan(message: bytes) -> _Plan:
     """Read the message of a schema; raises ``_Unusual``, which is not cached."""
     schema = pa.ipc.read_schema(pa.py_buffer(message))
+    if not is_native(pa.ipc.read_message(pa.py_buffer(message))):
+        raise _Unusual
     names = schema.names
     if sorted(names) not in (["id", "prediction", "target"], ["prediction", "target"]):
         raise _Unusual
@@ -107,9 +109,9 @@ def _plan(message: bytes) -> _Plan:
 def _only_batch(body: memoryview, start: int, schema: pa.Schema) -> pa.RecordBatch:
     """Read the message at ``start``, which must be a record batch and the last message."""
     message = pa.ipc.read_message(pa.py_buffer(body[start:]))
-    _, length = _PREFIX.unpack_from(body, start)
+    continues, length = _PREFIX.unpack_from(body, start)
     end = start + _PREFIX.size + length + message.body.size
-    if message.type != "record batch" or body[end:] not in (END, b""):
+    if continues != _CONTINUES or message.type != "record batch" or body[end:] not in (END, b""):
         raise _Unusual
     if decompressed_size(message):
         raise _Unusual
@@ -135,7 +137,10 @@ def _series(
 
 
 def _ids(column: pa.Array) -> pa.Array:
-    texts = column.buffers()[2] if pa.types.is_string(column.type) else None
-    if column.null_count or (texts is not None and texts.size > MAX_ID_BYTES):
+    if column.null_count:
         raise _Unusual
+    if pa.types.is_string(column.type):
+        offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1)
+        if (offsets[1:] - offsets[:-1]).max() > MAX_ID_BYTES:
+            raise _Unusual
     return column

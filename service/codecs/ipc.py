@@ -8,6 +8,7 @@ offset raises, it never strays.
 """
 
 import struct
+import sys
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from service.errors import TooLargeError, UnreadableError
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # values of the union MessageHeader
 _MESSAGE_VERSION, _MESSAGE_HEADER_TYPE, _MESSAGE_HEADER, _MESSAGE_METADATA = 0, 1, 2, 4
 _V5 = 4  # a value of the enum MetadataVersion
+_SCHEMA_ENDIANNESS = 0
+_ENDIANNESS = {"little": 0, "big": 1}[sys.byteorder]  # a value of the enum Endianness
 _RECORD_BATCH_BUFFERS, _RECORD_BATCH_COMPRESSION = 2, 3
 _DICTIONARY_BATCH_DATA, _DICTIONARY_BATCH_IS_DELTA = 1, 2
 _BUFFER_BYTES = 16  # struct Buffer { offset: int64, length: int64 }
@@ -66,6 +69,18 @@ def check_size(body: pa.Buffer, limit: int) -> int:
     return total
 
 
+def is_native(message: pa.ipc.Message) -> bool:
+    """Tell whether numbers are in the order of bytes of this machine, by the message of a schema.
+
+    ``pa.ipc.open_stream`` swaps them if they are not; ``pa.ipc.read_record_batch`` does not know.
+
+    Raises:
+        Exception: One of ``DAMAGED``.
+    """
+    schema = Table.root(message.metadata).table(_MESSAGE_HEADER)
+    return schema.scalar(_SCHEMA_ENDIANNESS, "<h") == _ENDIANNESS
+
+
 def decompressed_size(message: pa.ipc.Message) -> int:
     """Return what a message grows to if it is compressed, 0 if it is not.
 
@@ -73,8 +88,7 @@ def decompressed_size(message: pa.ipc.Message) -> int:
         UnreadableError: If it is a delta of a dictionary, or of an old version of the format.
         Exception: One of ``DAMAGED``.
     """
-    metadata = memoryview(message.metadata)
-    root = _Table(metadata, *struct.unpack_from("<I", metadata))
+    root = Table.root(message.metadata)
     header_type = root.scalar(_MESSAGE_HEADER_TYPE, "B")
     if header_type not in (_DICTIONARY_BATCH, _RECORD_BATCH):
         return 0
@@ -92,7 +106,7 @@ def decompressed_size(message: pa.ipc.Message) -> int:
     return sum(_buffer_sizes(batch, message.body))
 
 
-def _buffer_sizes(batch: "_Table", body: pa.Buffer) -> list[int]:
+def _buffer_sizes(batch: "Table", body: pa.Buffer) -> list[int]:
     field = batch.find(_RECORD_BATCH_BUFFERS)
     if not field:
         return []
@@ -112,11 +126,17 @@ def _buffer_sizes(batch: "_Table", body: pa.Buffer) -> list[int]:
     return sizes
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
     """A table of flatbuffers: a distance back to its vtable, which has the place of each field."""
 
     data: memoryview
     start: int
+
+    @classmethod
+    def root(cls, metadata: pa.Buffer) -> "Table":
+        """Return the table that the metadata of a message is."""
+        data = memoryview(metadata)
+        return cls(data, *struct.unpack_from("<I", data))
 
     def find(self, field: int) -> int:
         """Return where a field is, 0 if it is absent."""
@@ -140,9 +160,9 @@ class _Table(NamedTuple):
         """Return what an offset in the message leads to."""
         return place + int(struct.unpack_from("<I", self.data, place)[0])
 
-    def table(self, field: int) -> "_Table":
+    def table(self, field: int) -> "Table":
         """Return a table within the table."""
         place = self.find(field)
         if not place:
-            raise ValueError("a batch without a header")
-        return _Table(self.data, self.follow(place))
+            raise ValueError("a table is missing")
+        return Table(self.data, self.follow(place))

@@ -1,6 +1,7 @@
 """Plain streams are read as any other, and whatever is not plain is left to the general reader."""
 
 import random
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from streams import pair, write
 from core import ScoreOptions
 from service.codecs import arrow
 from service.codecs.arrow_plain import decode_plain
+from service.codecs.ipc import Table
 from service.errors import ServiceError
 
 OPTIONS = ScoreOptions()
@@ -47,6 +49,7 @@ PLAIN = {
     "float": pair(LISTS.cast(pa.list_(pa.float32()))),
     "large": pair(LISTS.cast(pa.large_list(pa.float64()))),
     "text ids": pair(LISTS, id=TEXT),
+    "many text ids": pair(pa.array([[1.0]] * 300), id=pa.array([f"store-{i}" for i in range(300)])),
     "integer ids": pair(LISTS, id=pa.array([7, 8, 9], pa.uint8())),
     "NaN": pair(pa.array([[np.nan, np.inf], [3.0], [4.0, 5.0, 6.0]])),
     "metadata": pair(LISTS).replace_schema_metadata({"pandas": "{}"}),
@@ -95,25 +98,86 @@ def test_what_is_compressed_too_large_or_followed_by_more_is_left_alone():
         assert plain(nothing) is None
 
 
+def big_endian(body):
+    """Forge the schema of a stream: point its endianness, which is absent, at a 1."""
+    forged = bytearray(body)
+    (size,) = struct.unpack_from("<i", forged, 4)
+    schema = Table.root(pa.py_buffer(forged[8 : 8 + size])).table(2)
+    (back,) = struct.unpack_from("<i", schema.data, schema.start)
+    one = next(
+        i for i in range(schema.start, size, 2) if struct.unpack_from("<h", schema.data, i) == (1,)
+    )
+    struct.pack_into("<H", forged, 8 + schema.start - back + 4, one - schema.start)
+    return bytes(forged)
+
+
+def test_numbers_in_another_order_of_bytes_are_left_to_the_reader_that_swaps_them(monkeypatch):
+    numbers = LISTS.cast(pa.list_(pa.float32()))
+    body = write(pair(numbers))
+    forged = big_endian(body)
+    for buffer in (numbers.offsets.to_numpy(), numbers.values.to_numpy()):
+        forged = forged.replace(buffer.tobytes(), buffer.byteswap().tobytes())
+    assert plain(forged) is None
+    assert plain(big_endian(body)) is None
+    assert_same(general(forged, monkeypatch), general(body, monkeypatch))
+
+
+def test_a_message_without_its_marker_is_left_alone():
+    body = bytes(write(pair(LISTS)))
+    (size,) = struct.unpack_from("<i", body, 4)
+    old = body[: 8 + size] + body[12 + size :]  # as before Arrow 0.15
+    assert plain(old) is None
+    assert plain(body[4:]) is None
+
+
 def test_a_sliced_batch_is_read_from_its_own_offsets(monkeypatch):
     body = write(pair(LISTS).slice(1))
     assert_same(plain(body), general(body, monkeypatch))
 
 
+def with_other_numbers(body):
+    """Forge each count and place in the metadata of the batch."""
+    (size,) = struct.unpack_from("<i", body, 4)
+    start = 16 + size
+    (size,) = struct.unpack_from("<i", body, start - 4)
+    message = Table.root(pa.py_buffer(body[start : start + size]))
+    batch = message.table(2)
+    places = [message.find(3), batch.find(0)]
+    for vector in (batch.follow(batch.find(1)), batch.follow(batch.find(2))):
+        (count,) = struct.unpack_from("<I", batch.data, vector)
+        places += range(vector + 4, vector + 4 + 16 * count, 8)
+    for place in places:
+        for number in (-8, -1, 0, 1, 2, 3, 4, 8, 16, 48, 64, 1 << 31, 1 << 62, -(1 << 63)):
+            forged = bytearray(body)
+            struct.pack_into("<q", forged, start + place, number)
+            yield bytes(forged)
+
+
+def refused_or_same(body, monkeypatch):
+    """Return whether a stream is plain; then the general reader must read the same of it."""
+    if (request := plain(body)) is None:
+        return False
+    try:
+        other = general(body, monkeypatch)
+    except ServiceError as error:
+        raise AssertionError(body) from error
+    assert_same(request, other)
+    return True
+
+
 def test_nothing_is_plain_that_the_general_reader_refuses(monkeypatch):
     chance = random.Random(0)
     bodies = [bytes(write(table)) for table in PLAIN.values()]
+    bodies += [big_endian(write(pair(LISTS.cast(pa.list_(pa.float32()))))), bodies[0][: -len(END)]]
+    accepted = sum(refused_or_same(forged, monkeypatch) for forged in with_other_numbers(bodies[0]))
+    assert accepted > 20
     accepted = 0
     for _ in range(3000):
         body = bytearray(chance.choice(bodies))
         for _ in range(chance.randint(1, 3)):
-            body[chance.randrange(len(body))] = chance.choice([0, 1, 2, 8, 127, 128, 255])
-        if (request := plain(bytes(body))) is None:
-            continue
-        accepted += 1
-        try:
-            other = general(bytes(body), monkeypatch)
-        except ServiceError as error:
-            raise AssertionError(bytes(body)) from error
-        assert_same(request, other)
+            place = chance.randrange(len(body))
+            body[place] = chance.choice([0, 1, 2, 8, 127, 128, 255, body[place] ^ 1 << place % 8])
+        if chance.random() < 0.1:
+            del body[chance.randrange(len(body)) :]
+        accepted += refused_or_same(bytes(body), monkeypatch)
     assert accepted > 100, "else nothing was compared"
