@@ -78,8 +78,7 @@ def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> Missing
     """Find the series with an element that is not finite, and name at most ``limit`` of them.
 
     Example:
-        >>> import numpy as np
-    import torch
+        >>> import torch
         >>> nan = float("nan")
         >>> p = Ragged.from_lengths(torch.tensor([1.0, 2.0, nan]), [1, 2])
         >>> find_missing(p, p)
@@ -131,8 +130,7 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         MissingValueError: If an element is not finite and ``missing`` is ``error``.
 
     Example:
-        >>> import numpy as np
-    import torch
+        >>> import torch
         >>> p = Ragged.from_lengths(torch.tensor([1.0, 4.0, 3.0]), [2, 1])
         >>> y = Ragged.from_lengths(torch.tensor([2.0, 2.0, 3.0]), [2, 1])
         >>> scores = score(p, y, ["mae"], gradients=True)

@@ -158,9 +158,9 @@ def accepted(running: Instance, requests: int) -> list[Finding]:
     ]
 
 
-def twice(running: Instance) -> list[Finding]:
+def twice(running: Instance, most_s: float = 1) -> list[Finding]:
     """Judge a service with a long ``shutdown_s``; it ends."""
-    return [at_most("time from a second SIGTERM to the exit", play(_twice(running)), 1, "s")]
+    return [at_most("time from a second SIGTERM to the exit", play(_twice(running)), most_s, "s")]
 
 
 def run(requests: int = 32, clients: int = 32) -> list[Finding]:

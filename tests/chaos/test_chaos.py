@@ -13,7 +13,7 @@ import numpy as np
 import open_bodies
 import pytest
 import soak
-from finding import at_least, at_most, check, quantile
+from finding import at_least, at_most, check, counts, quantile
 from instance import MEBI, QUEUED, faulty, instance
 
 
@@ -39,7 +39,7 @@ def slow():
 
 
 def test_deadlines(slow):
-    check(deadlines.findings(slow, requests=32))
+    check(counts(deadlines.findings(slow, requests=32)))
 
 
 def test_open_bodies():
@@ -51,11 +51,11 @@ def test_failing_device(little):
 
 
 def test_draining(slow):
-    check(draining.accepted(slow, requests=4))
+    check(counts(draining.accepted(slow, requests=4)))
 
 
 def test_a_second_sigterm(little):
-    check(draining.twice(little))
+    check(draining.twice(little, most_s=10))
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.5])

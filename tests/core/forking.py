@@ -1,4 +1,4 @@
-"""Forks while other threads score and compile; prints what children made of it. For test_forks.py."""
+"""Forks while other threads score and compile; prints what children made of it. For test_forked_processes.py."""
 
 import multiprocessing
 import sys

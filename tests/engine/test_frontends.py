@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import descriptors as no_descriptors
@@ -23,7 +22,7 @@ import worker_kills
 import worker_stopped
 from descriptors import connection_to_each
 from family import descriptors, resident, stat_of, wait_until
-from finding import Finding, check
+from finding import check, counts
 from instance import QUEUED, Instance, faulty, free_port, instance
 from traffic import Answer, Connection, ask_once, block, play, post, queued, tagged
 from wire import ARROW, stream
@@ -39,11 +38,6 @@ def fleet(frontends: int = 2, **settings: object):
 def service():
     with fleet(hung_s=worker_stopped.HUNG_S) as running:
         yield running
-
-
-def counts(findings: Sequence[Finding]) -> list[Finding]:
-    """Leave times to the scorecard: they are those of the machine, too."""
-    return [one for one in findings if one.unit != "s"]
 
 
 def processes(service: Instance) -> set[int]:
