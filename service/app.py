@@ -137,28 +137,42 @@ def assemble(
     metrics.watched.watch_room(lambda: score.memory.held, settings.max_open_bytes)
     app.router.routes.append(Route("/score", score, methods=["POST"]))
     app.include_router(build_router(engine, metrics, start))
-    keys = Keys.of(settings)
-    open_paths = frozenset() if settings.auth_probes else PROBES
-    short_way: ASGIApp = score
-    if keys is not None:
-        app.add_middleware(KeyMiddleware, keys=keys, open_paths=open_paths)
-        short_way = KeyMiddleware(score, keys, open_paths)
-    told: dict[str, Any] = {
-        "tracing": tracing,
-        "access_log": settings.access_log,
-        "cors": Cors.of(settings),
-    }
-    app.add_middleware(ContextMiddleware, metrics=metrics, **told)
+    app.add_middleware(_Raised)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, answer_unmatched)
+    keys = Keys.of(settings)
+    open_paths = frozenset() if settings.auth_probes else PROBES
     _describe(app, settings, None if keys is None else open_paths)
-    short_way = ContextMiddleware(short_way, metrics, **told)
 
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        is_score = scope.get("method") == "POST" and scope["path"] == "/score"
-        await (short_way if is_score else app)(scope, receive, send)
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") == "POST" and scope["path"] == "/score":
+            await score(scope, receive, send)
+            return
+        await app(scope, receive, send)
+        if (error := scope.pop(_RAISED, None)) is not None:
+            raise error
 
-    return application
+    chain: ASGIApp = dispatch if keys is None else KeyMiddleware(dispatch, keys, open_paths)
+    cors, access_log = Cors.of(settings), settings.access_log
+    return ContextMiddleware(chain, metrics, tracing, access_log=access_log, cors=cors)
+
+
+_RAISED = "loss_scoring.raised"
+
+
+class _Raised:
+    """Keeps what a route raises for the context, as FastAPI's own guard would answer in text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            scope[_RAISED] = error
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -110,7 +110,10 @@ class DeviceWorker:
         Raises:
             DeviceLostError: If the device fails whatever it is given.
         """
-        return self._finish([part], self._start([part]))[0]
+        try:
+            return self._launch([part]).finish()
+        except Exception as error:  # noqa: BLE001 - whatever it is, this slice fails of it
+            return self._retry([part], self._failed([part], error))[0]
 
     def begin(self, slices: Sequence[Slice]) -> "Batch":
         """Start to score slices, which with staging need not be scored when this returns.

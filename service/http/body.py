@@ -18,6 +18,7 @@ from starlette.types import Receive
 
 from core.buffers import BufferPool
 from service.errors import LateError, TooLargeError, UnreadableError
+from service.limits.deadline import Deadline
 
 BODIES = BufferPool(retain_bytes=128 << 20)
 
@@ -36,11 +37,12 @@ class Pace(NamedTuple):
             )
 
 
-async def receive_body(
+async def receive_body(  # noqa: PLR0913, PLR0917 - limits are no part of a request
     headers: Mapping[bytes, bytes],
     receive: Receive,
     limit: int,
     pace: Pace,
+    deadline: Deadline,
     reserve: Callable[[int], None],
 ) -> memoryview:
     """Return the whole body.
@@ -54,17 +56,19 @@ async def receive_body(
         receive: Of the request.
         limit: The most bytes.
         pace: How slowly they may come.
+        deadline: Until when they must have come; noticed when a chunk comes, or a tick later.
         reserve: Called with a number of bytes before they take memory; may raise.
 
     Raises:
         TooLargeError: If it is, or is announced to be, larger than ``limit`` bytes.
         UnreadableError: If its length is not the announced one.
         LateError: If it comes too slowly.
+        DeadlineError: If the deadline passes meanwhile.
         ClientDisconnect: If the client went away before its end.
     """
     announced = headers.get(b"content-length")
     if announced is None:
-        return await _receive_chunked(receive, limit, pace, reserve)
+        return await _receive_chunked(receive, limit, pace, deadline, reserve)
     length = int(announced) if announced.isdigit() else limit + 1
     if length > limit:
         raise TooLargeError(
@@ -86,6 +90,7 @@ async def receive_body(
         if not more:
             break
         pace.check(started, filled)
+        deadline.check()
         chunk, more = await _next_chunk(receive)
     if filled < length:
         raise UnreadableError("the body is shorter than its Content-Length")
@@ -93,12 +98,17 @@ async def receive_body(
 
 
 async def _receive_chunked(
-    receive: Receive, limit: int, pace: Pace, reserve: Callable[[int], None]
+    receive: Receive,
+    limit: int,
+    pace: Pace,
+    deadline: Deadline,
+    reserve: Callable[[int], None],
 ) -> memoryview:
     started = time.monotonic()
     body, more = bytearray(), True
     while more:
         pace.check(started, len(body))
+        deadline.check()
         chunk, more = await _next_chunk(receive)
         if len(body) + len(chunk) > limit:
             raise TooLargeError(f"the body is over the {limit} bytes that this server takes")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from email.message import Message
+from functools import lru_cache
 
 from service.codecs import arrow, json
 from service.codecs.codec import Formats
@@ -46,6 +47,7 @@ _HINTS = {
     "text/csv": "CSV is not read over HTTP; send JSON or Arrow, or use loss-scoring score",
 }
 """What whoever sends such a type may mean."""
+_MAX_CACHED_BYTES = 512
 _MAX_TYPE_BYTES = 256
 """Parsing one takes a time that grows with its square."""
 
@@ -57,10 +59,18 @@ def negotiate(headers: Mapping[bytes, bytes]) -> Formats:
         UnsupportedMediaError: If the body's type or coding is not spoken here.
         NotAcceptableError: If Accept allows neither format.
     """
-    content_type, encoding, accept = [
-        headers.get(name, b"").decode("latin-1")
-        for name in (b"content-type", b"content-encoding", b"accept")
-    ]
+    given = (
+        headers.get(b"content-type", b""),
+        headers.get(b"content-encoding", b""),
+        headers.get(b"accept", b""),
+    )
+    if sum(map(len, given)) > _MAX_CACHED_BYTES:
+        return _negotiate(*given)
+    return _negotiate_cached(*given)
+
+
+def _negotiate(*given: bytes) -> Formats:
+    content_type, encoding, accept = [value.decode("latin-1") for value in given]
     coding = _CODINGS.get(encoding.strip().lower())
     if coding is None:
         raise UnsupportedCodingError(
@@ -68,6 +78,9 @@ def negotiate(headers: Mapping[bytes, bytes]) -> Formats:
         )
     request = _request_format(content_type)
     return Formats(request, _answer_format(accept, request), coding)
+
+
+_negotiate_cached = lru_cache(maxsize=256)(_negotiate)
 
 
 def _request_format(content_type: str) -> str:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from service.codecs.codec import INLINE_BYTES, Codec, encode, is_long, is_short
 from service.codecs.request import ScoreRequest
 from service.engine import Answer, Scorer
-from service.errors import DeadlineError, FieldError, InvalidError, ServiceError
+from service.errors import FieldError, InvalidError, ServiceError
 from service.http.body import Pace, receive_body
 from service.http.context import Context, context_of
 from service.http.negotiation import FORMATS, negotiate
@@ -22,6 +22,7 @@ from service.http.problems import problem_of
 from service.http.start import Start
 from service.http.threads import Threads
 from service.limits.budget import MemoryBudget, Reservation
+from service.limits.deadline import Deadline
 from service.settings import Settings
 from service.telemetry.requests import Scored
 
@@ -55,65 +56,51 @@ class ScoreEndpoint:
         with self.memory.reservation(context.client) as reservation:
             self._open += 1
             try:
-                format_, chunks = await self._in_time(scope, receive, context, reservation)
+                format_, parts = await self._answer(scope, receive, context, reservation)
             except ServiceError as error:
                 context.reason = error.reason
                 answer = problem_of(error, context.request_id)(scope, receive, send)
             else:
-                answer = _send(send, format_, chunks)
+                answer = _send(send, format_, parts)
             finally:
                 self._open -= 1
             await answer
 
-    async def _in_time(
+    async def _answer(
         self, scope: Scope, receive: Receive, context: Context, reservation: Reservation
     ) -> tuple[str, list[memoryview]]:
         """Return the format and the parts of the answer.
 
-        Raises:
-            DeadlineError: If they are not there in time.
+        A common request passes without waiting for anything: its body is there, and it is read,
+        scored and written inline. What may take longer is waited for until the deadline.
         """
-        seconds = _timeout_ms(context, self._settings) / 1e3
-        try:
-            async with asyncio.timeout(seconds) as timeout:
-                return await self._answer(
-                    scope, receive, context, reservation, time.monotonic() + seconds
-                )
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            raise DeadlineError(f"the answer was not there after {seconds:g} s") from None
-
-    async def _answer(
-        self,
-        scope: Scope,
-        receive: Receive,
-        context: Context,
-        reservation: Reservation,
-        deadline: float,
-    ) -> tuple[str, list[memoryview]]:
+        deadline = Deadline(_timeout_ms(context, self._settings) / 1e3)
         if not self._start.done:
-            await self._start.wait()
+            await deadline.wait_for(self._start.wait())
         formats = negotiate(context.headers)
         query: bytes = scope["query_string"]
         context.format = reservation.kind = formats.request
         if query and formats.request == "arrow" and is_long(query):
             reservation.kind = "long"
-        limit = self._codec.body_limit(formats)
-        body = await receive_body(context.headers, receive, limit, self._pace, reservation.receive)
+        limit, codec = self._codec.body_limit(formats), self._codec
+        body = await receive_body(
+            context.headers, receive, limit, self._pace, deadline, reservation.receive
+        )
         started = time.perf_counter()
         sent = body, formats, query, reservation
         try:
-            request = self._codec.decode_common(*sent)
+            request = codec.decode_common(*sent)
             if request is None:
-                request = await self._threads.run(reservation, self._codec.decode, *sent)
+                reading = self._threads.run(reservation, codec.decode, *sent)
+                request = await deadline.wait_for(reading)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
         answer = self._engine.score_inline(
             request.prediction, request.target, request.options, idle=self._open == 1
         )
         if answer is None:
-            answer = await self._score(request, context.client, receive, deadline)
+            scoring = self._score(request, context.client, receive, deadline.at)
+            answer = await deadline.wait_for(scoring)
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
         losses = tuple([spec.name for spec in request.options.losses])
         masked = answer.scores.masked_elements()
@@ -121,11 +108,11 @@ class ScoreEndpoint:
         started = time.perf_counter()
         scored = request, answer.scores, formats.answer
         if is_short(request, formats.answer):
-            chunks = encode(*scored)
+            parts = encode(*scored)
         else:
-            chunks = await self._threads.run(reservation, encode, *scored)
+            parts = await deadline.wait_for(self._threads.run(reservation, encode, *scored))
         context.stages["encode"] = time.perf_counter() - started
-        return formats.answer, chunks
+        return formats.answer, parts
 
     async def _score(
         self, request: ScoreRequest, client: str, receive: Receive, deadline: float

@@ -16,6 +16,7 @@ from wire import ARROW, stream, table_of
 
 from service.errors import LateError
 from service.http.body import Pace, receive_body
+from service.limits.deadline import Deadline
 
 POST = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = json.dumps(GOOD).encode()
@@ -261,7 +262,7 @@ def test_a_body_is_timed_by_what_arrived_and_only_if_it_is_not_there(monkeypatch
             body = left.pop(0)
             return {"type": "http.request", "body": body, "more_body": bool(left)}
 
-        return asyncio.run(receive_body({}, one, 10**6, pace, lambda _: None))
+        return asyncio.run(receive_body({}, one, 10**6, pace, Deadline(60), lambda _: None))
 
     assert receive(b"late but whole", every=100) == b"late but whole"
     assert len(receive(*[b"x" * 100] * 50, every=1.1)) == 5000
