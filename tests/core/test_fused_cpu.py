@@ -1,19 +1,16 @@
-"""The fused CPU kernel against the plain one, and what only it does: threads, pieces, caching."""
+"""The fused CPU kernel against the plain one, and what only it does: threads, pieces, warming up."""
 
-import errno
 import itertools
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numba.core.caching import IndexDataCacheFile, InTreeCacheLocator
 from reference import adversarial
 
-from core import ALL_LOSSES, LossSpec, ScoreOptions, compiled, kernel_for
+from core import ALL_LOSSES, LossSpec, ScoreOptions, kernel_for
 from core.kernels import plain_kernel
 from core.kernels.fused_cpu import CHUNK, SHARE, FusedCpuKernel
 
@@ -189,47 +186,6 @@ def test_without_numba_the_plain_kernel_and_a_warning(monkeypatch):
         kernels._cpu_kernel.cache_clear()
 
 
-def test_without_a_folder_for_the_cache_it_warns_and_works(monkeypatch):
-    def refuse(_function):
-        raise RuntimeError("no locator available")
-
-    def loop(number):
-        return number + 1
-
-    monkeypatch.setattr(compiled, "_Cache", refuse)
-    with pytest.warns(UserWarning, match="cannot cache"):
-        assert compiled.compiled(loop)(1) == 2
-
-
-@pytest.mark.parametrize("step", ["ensure_cache_path", "save"])
-def test_where_the_cache_cannot_be_written_it_warns_and_works(monkeypatch, step):
-    def refuse(*_):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    def loop(number):
-        return number + 1
-
-    owner = IndexDataCacheFile if step == "save" else InTreeCacheLocator
-    monkeypatch.setattr(owner, step, refuse)
-    monkeypatch.setattr(compiled._Cache._impl_class, "_locator_classes", [compiled.PackagedCache])
-    one = compiled.compiled(loop)
-    with pytest.warns(UserWarning, match="each start compiles: Read-only"):
-        assert one(1) == 2
-    with pytest.warns(UserWarning, match="each start compiles: Read-only"):
-        assert one(1.5) == 2.5
-
-
-def test_what_is_kept_on_disk_is_named_after_all_of_its_sources(tmp_path):
-    def name(text):
-        def loop():
-            pass
-
-        (tmp_path / "source.py").write_text(text)
-        return compiled.compiled(loop, [tmp_path / "source.py"]).__qualname__
-
-    assert name("a = 1") == name("a = 1") != name("a = 2")
-
-
 def test_warm_up_compiles_once(tmp_path):
     script = (
         "from core.kernels.fused_cpu import warm_up\n"
@@ -245,14 +201,3 @@ def test_warm_up_compiles_once(tmp_path):
     )
     assert int(first) == 16
     assert int(second) == 0
-
-
-def test_the_cache_of_an_image_is_read_where_nothing_can_be_written(monkeypatch):
-    def read_only(_locator):
-        raise OSError("Read-only file system")
-
-    monkeypatch.setattr(compiled.InTreeCacheLocator, "ensure_cache_path", read_only)
-    assert compiled.InTreeCacheLocator.from_function(read_only, __file__) is None
-    packaged = compiled.PackagedCache.from_function(read_only, __file__)
-    assert Path(packaged.get_cache_path()) == Path(__file__).parent / "__pycache__"
-    assert packaged.get_source_stamp()
