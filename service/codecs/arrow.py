@@ -5,7 +5,7 @@ allows it: one record batch, float values without nulls, both sides of one type.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,16 +13,15 @@ import pyarrow as pa
 import core
 from core import Ragged, ScoreOptions, Scores
 from core.table import is_text, narrowest, one_array, suggestion
-from service.codecs import long_answer
+from service.codecs import arrow_template, long_answer
 from service.codecs.arrow_lists import (
     Side,
     check_nulls,
     flatten,
-    gradient_column,
     gradient_type,
     is_series,
 )
-from service.codecs.arrow_plain import END, decode_plain
+from service.codecs.arrow_plain import decode_plain
 from service.codecs.arrow_stream import (
     MEDIA_TYPE,
     Reserve,
@@ -32,7 +31,6 @@ from service.codecs.arrow_stream import (
 from service.codecs.mistaken import long_form_meant
 from service.codecs.options import escape
 from service.codecs.request import ALLOW_MISSING, ScoreRequest
-from service.codecs.sizes import encoded_bytes
 from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
 __all__ = [
@@ -44,8 +42,6 @@ __all__ = [
     "may_be_missing",
 ]
 _SIDES = ("prediction", "target")
-_COPIED_BYTES = 1 << 16
-"""An answer below this is written into one piece; of a larger one the columns are not copied."""
 
 
 def decode(
@@ -122,40 +118,10 @@ def check_missing(request: ScoreRequest) -> None:
 
 
 def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
-    """Write an answer: id, length, then losses, masked counts and gradients as columns.
-
-    A loss without an element left is null. A NaN that MAE propagated stays NaN. The parts of the
-    answer are views of the scores wherever they are large.
-    """
+    """Write an answer, in parts that are views of the scores wherever they are large."""
     if request.long is not None:
         return write_table(long_answer.answer(request, request.long, scores))
-    losses, masked, gradients = scores.arrays()
-    columns = [_id_column(request.ids), pa.array(request.prediction.lengths)]
-    for name, values in losses.items():
-        propagated = request.options.missing == "propagate" and name not in masked
-        columns.append(pa.array(values, from_pandas=not propagated))
-    columns += [pa.array(counts) for counts in masked.values()]
-    columns += [gradient_column(request, flat) for flat in gradients.values()]
-    gradient = columns[-1].type if gradients else None
-    schema, head = _answer_schema(columns[0].type, tuple(losses), tuple(masked), gradient)
-    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
-    has_dictionary = pa.types.is_dictionary(batch.schema.field("id").type)  # a message of its own
-    if not has_dictionary and encoded_bytes(request, "arrow") <= _COPIED_BYTES:
-        return [memoryview(b"".join((head, batch.serialize(), END)))]
-    return write_table(batch)
-
-
-@lru_cache(maxsize=256)
-def _answer_schema(
-    id_: pa.DataType, losses: tuple[str, ...], masked: tuple[str, ...], gradient: pa.DataType | None
-) -> tuple[pa.Schema, bytes]:
-    """Return the schema of an answer and the message that says it, which repeat."""
-    fields = [("id", id_), ("length", pa.int64()), *((name, pa.float64()) for name in losses)]
-    fields += [(f"{name}_masked", pa.int64()) for name in masked]
-    if gradient is not None:
-        fields += [(f"{name}_gradient", gradient) for name in losses]
-    schema = pa.schema(fields)
-    return schema, schema.serialize().to_pybytes()
+    return arrow_template.encode(request, scores)
 
 
 def _columns(schema: pa.Schema) -> list[str]:
@@ -224,13 +190,3 @@ def _ids(table: pa.Table) -> Sequence[int | str] | pa.Array:
         faults.add("/id", "its dictionary holds a null")
     faults.check()
     return ids
-
-
-def _id_column(ids: Sequence[int | str] | pa.Array) -> pa.Array:
-    if isinstance(ids, pa.Array):
-        return ids
-    if isinstance(ids, range):
-        return pa.array(np.arange(ids.start, ids.stop))
-    if all(isinstance(name, int) for name in ids):
-        return pa.array(ids, pa.int64())
-    return pa.array([str(name) for name in ids], pa.string())

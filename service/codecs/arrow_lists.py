@@ -106,7 +106,8 @@ def gradient_type(prediction: pa.DataType, computed: pa.DataType) -> pa.DataType
     Args:
         prediction: That of the column of predictions; if it holds floats or doubles, it is this.
         computed: What is computed in. Gradients of other numbers are of this type, in lists of the
-            same kind (plain ones in place of views).
+            same kind (plain ones in place of views). Names and metadata within it are left out, so
+            that there are few such types.
     """
     inner = prediction.value_type
     if _is_fixed(inner):
@@ -115,33 +116,21 @@ def gradient_type(prediction: pa.DataType, computed: pa.DataType) -> pa.DataType
         item = inner
     else:
         item = computed
-    field = prediction.value_field.with_type(item)
+    field = pa.field("item", item, prediction.value_field.nullable)
     if pa.types.is_fixed_size_list(prediction):
         return pa.list_(field, prediction.list_size)
     is_large = pa.types.is_large_list(prediction) or pa.types.is_large_list_view(prediction)
     return pa.large_list(field) if is_large else pa.list_(field)
 
 
-def gradient_column(request: ScoreRequest, flat: npt.NDArray[Any]) -> pa.Array:
-    """Lay a flat gradient out as the prediction was."""
-    channels = _gradient_channels(request)
-    offsets = request.prediction.edges // (channels or 1)
-    type_ = request.gradient_type
-    narrow = type_ is not None and _element_type(type_) == pa.float32()
-    if narrow and flat.dtype != np.float32:
-        limit = np.finfo(np.float32).max
-        flat = flat.clip(-limit, limit).astype(np.float32)
-    values = pa.array(flat)
-    if channels:
-        inner = pa.list_(values.type, channels) if type_ is None else type_.value_type
-        values = pa.FixedSizeListArray.from_arrays(values, type=inner)
-    if type_ is None:
-        type_ = pa.large_list(values.type)
-    if pa.types.is_fixed_size_list(type_):
-        return pa.FixedSizeListArray.from_arrays(values, type=type_)
-    if pa.types.is_list(type_):
-        return pa.ListArray.from_arrays(offsets.astype(np.int32), values, type=type_)
-    return pa.LargeListArray.from_arrays(offsets, values, type=type_)
+def answer_type(request: ScoreRequest) -> pa.DataType:
+    """Return the type of a gradient column in the answer."""
+    if request.gradient_type is not None:
+        return request.gradient_type
+    element = _FLOATS[request.prediction.dtype == torch.float64]
+    widths = set() if request.channels is None else set(request.channels.tolist())
+    channels = widths.pop() if len(widths) == 1 else 0  # flat if the widths of series differ
+    return pa.large_list(pa.list_(element, channels) if channels else element)
 
 
 def is_series(type_: pa.DataType) -> bool:
@@ -187,14 +176,6 @@ def _channels(type_: pa.DataType) -> int:
 def _check_elements(limit: int | None, elements: int) -> None:
     if limit is not None:
         check_elements(elements, limit)
-
-
-def _gradient_channels(request: ScoreRequest) -> int:
-    """Return the width of every series' rows, 0 if they are plain or their widths differ."""
-    if request.gradient_type is not None:  # says it even where there is no series
-        return _channels(request.gradient_type)
-    widths = set() if request.channels is None else set(request.channels.tolist())
-    return widths.pop() if len(widths) == 1 else 0
 
 
 def _element_type(type_: pa.DataType) -> pa.DataType:

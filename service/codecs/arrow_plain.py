@@ -6,7 +6,6 @@ looked at once. Whatever else a stream may be, or may be damaged by, is left to
 ``service.codecs.arrow``, which also finds the words for what is wrong.
 """
 
-import struct
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,13 +15,11 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from core import Ragged, ScoreOptions
-from service.codecs.ipc import DAMAGED, decompressed_size, is_native
+from service.codecs.arrow_lists import gradient_type
+from service.codecs.ipc import CONTINUES, DAMAGED, END, PREFIX, decompressed_size, is_native
 from service.codecs.request import MAX_ID_BYTES, ScoreRequest
 from service.errors import UnreadableError
 
-_CONTINUES = 0xFFFFFFFF
-_PREFIX = struct.Struct("<Ii")  # what each message begins with: _CONTINUES, bytes of its header
-END = _PREFIX.pack(_CONTINUES, 0)
 _MAX_SCHEMA_BYTES = 1 << 14
 
 
@@ -34,6 +31,7 @@ class _Plan(NamedTuple):
     target: int
     id: int
     offset_dtype: DTypeLike
+    gradient: pa.DataType
 
 
 class _Unusual(Exception):  # noqa: N818 - it is no error
@@ -55,9 +53,9 @@ def decode_plain(body: memoryview, options: ScoreOptions, max_elements: int) -> 
 
 
 def _decode(body: memoryview, options: ScoreOptions, max_elements: int) -> ScoreRequest:
-    continues, length = _PREFIX.unpack_from(body)
-    start = _PREFIX.size + length
-    if continues != _CONTINUES or not 0 < length <= _MAX_SCHEMA_BYTES:
+    continues, length = PREFIX.unpack_from(body)
+    start = PREFIX.size + length
+    if continues != CONTINUES or not 0 < length <= _MAX_SCHEMA_BYTES:
         raise _Unusual
     plan = _plan(bytes(body[:start]))
     batch = _only_batch(body, start, plan.schema)
@@ -74,7 +72,7 @@ def _decode(body: memoryview, options: ScoreOptions, max_elements: int) -> Score
         target=ragged.like(target),
         options=options,
         ids=range(len(ragged)) if plan.id < 0 else _ids(batch.column(plan.id)),
-        gradient_type=plan.schema.field(plan.prediction).type,
+        gradient_type=plan.gradient,
     )
 
 
@@ -103,15 +101,16 @@ def _plan(message: bytes) -> _Plan:
         names.index("target"),
         names.index("id") if "id" in names else -1,
         np.int64 if is_large else np.int32,
+        gradient_type(type_, type_.value_type),
     )
 
 
 def _only_batch(body: memoryview, start: int, schema: pa.Schema) -> pa.RecordBatch:
     """Read the message at ``start``, which must be a record batch and the last message."""
     message = pa.ipc.read_message(pa.py_buffer(body[start:]))
-    continues, length = _PREFIX.unpack_from(body, start)
-    end = start + _PREFIX.size + length + message.body.size
-    if continues != _CONTINUES or message.type != "record batch" or body[end:] not in (END, b""):
+    continues, length = PREFIX.unpack_from(body, start)
+    end = start + PREFIX.size + length + message.body.size
+    if continues != CONTINUES or message.type != "record batch" or body[end:] not in (END, b""):
         raise _Unusual
     if decompressed_size(message):
         raise _Unusual

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from core.table import is_text
 from service.codecs.ipc import check_size
 from service.codecs.options import escape
+from service.codecs.parts import joined
 from service.codecs.request import MAX_ID_BYTES
 from service.errors import Faults, TooLargeError, UnreadableError
 
@@ -64,7 +65,7 @@ def write_table(table: pa.Table | pa.RecordBatch) -> list[memoryview]:
     gathered = _Gather()
     with pa.ipc.new_stream(pa.PythonFile(gathered, "w"), table.schema) as writer:
         writer.write(table)
-    return gathered.joined()
+    return joined(gathered.parts)
 
 
 class _Gather:
@@ -80,21 +81,6 @@ class _Gather:
 
     def flush(self) -> None:
         pass
-
-    def joined(self, smallest: int = 1 << 16) -> list[memoryview]:
-        """Return the parts, with small neighbours joined: each part may be a packet."""
-        joined: list[memoryview] = []
-        small: list[memoryview] = []
-        for part in [*self.parts, None]:
-            if part is not None and len(part) < smallest:
-                small.append(part)
-                continue
-            if small:
-                joined.append(memoryview(b"".join(small)))
-                small = []
-            if part is not None:
-                joined.append(part)
-        return joined
 
 
 def _check_text(name: str, column: pa.ChunkedArray, max_length: int, max_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""How large an Arrow IPC stream becomes in memory, read from its headers alone.
+"""What the headers of an Arrow IPC stream say: above all, how large it becomes in memory.
 
 A compressed buffer starts with its size once decompressed, and the reader allocates just that
 much before it decompresses. So the sum of those sizes bounds the memory, and 16 MB of zeros that
@@ -16,13 +16,21 @@ import pyarrow as pa
 from service.codecs.mistaken import what_it_is
 from service.errors import TooLargeError, UnreadableError
 
+CONTINUES = 0xFFFFFFFF
+PREFIX = struct.Struct("<Ii")
+"""What each message begins with: ``CONTINUES``, and the bytes of its metadata."""
+END = PREFIX.pack(CONTINUES, 0)
+
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # values of the union MessageHeader
-_MESSAGE_VERSION, _MESSAGE_HEADER_TYPE, _MESSAGE_HEADER, _MESSAGE_METADATA = 0, 1, 2, 4
+_MESSAGE_VERSION, _MESSAGE_HEADER_TYPE, _MESSAGE_HEADER = 0, 1, 2
+_MESSAGE_BODY_LENGTH, _MESSAGE_METADATA = 3, 4
 _V5 = 4  # a value of the enum MetadataVersion
 _SCHEMA_ENDIANNESS = 0
 _ENDIANNESS = {"little": 0, "big": 1}[sys.byteorder]  # a value of the enum Endianness
+_RECORD_BATCH_LENGTH, _RECORD_BATCH_NODES = 0, 1
 _RECORD_BATCH_BUFFERS, _RECORD_BATCH_COMPRESSION = 2, 3
 _DICTIONARY_BATCH_DATA, _DICTIONARY_BATCH_IS_DELTA = 1, 2
+_COUNT_BYTES = 4  # what a vector begins with
 _BUFFER_BYTES = 16  # struct Buffer { offset: int64, length: int64 }
 
 _DICTIONARY_CHECKS = 16
@@ -106,6 +114,27 @@ def decompressed_size(message: pa.ipc.Message) -> int:
     return sum(_buffer_sizes(batch, message.body))
 
 
+class PlacesOfNumbers(NamedTuple):
+    """Where the message of a record batch has its rows and bytes, its first node and buffer."""
+
+    rows: int
+    size: int
+    nodes: int
+    buffers: int
+
+
+def places_of_numbers(message: bytes) -> PlacesOfNumbers:
+    """Find the numbers in the message of a record batch."""
+    root = Table.root(message, PREFIX.size)
+    batch = root.table(_MESSAGE_HEADER)
+    return PlacesOfNumbers(
+        batch.find(_RECORD_BATCH_LENGTH),
+        root.find(_MESSAGE_BODY_LENGTH),
+        batch.follow(batch.find(_RECORD_BATCH_NODES)) + _COUNT_BYTES,
+        batch.follow(batch.find(_RECORD_BATCH_BUFFERS)) + _COUNT_BYTES,
+    )
+
+
 def _buffer_sizes(batch: "Table", body: pa.Buffer) -> list[int]:
     field = batch.find(_RECORD_BATCH_BUFFERS)
     if not field:
@@ -114,7 +143,9 @@ def _buffer_sizes(batch: "Table", body: pa.Buffer) -> list[int]:
     (count,) = struct.unpack_from("<I", batch.data, vector)
     sizes = []
     for i in range(count):
-        offset, length = struct.unpack_from("<qq", batch.data, vector + 4 + i * _BUFFER_BYTES)
+        offset, length = struct.unpack_from(
+            "<qq", batch.data, vector + _COUNT_BYTES + i * _BUFFER_BYTES
+        )
         if length == 0:
             continue
         if not 0 <= offset <= offset + length <= body.size:
@@ -133,10 +164,10 @@ class Table(NamedTuple):
     start: int
 
     @classmethod
-    def root(cls, metadata: pa.Buffer) -> "Table":
-        """Return the table that the metadata of a message is."""
-        data = memoryview(metadata)
-        return cls(data, *struct.unpack_from("<I", data))
+    def root(cls, message: pa.Buffer | bytes, start: int = 0) -> "Table":
+        """Return the table that the metadata of a message are, which start there."""
+        data = memoryview(message)
+        return cls(data, start + int(struct.unpack_from("<I", data, start)[0]))
 
     def find(self, field: int) -> int:
         """Return where a field is, 0 if it is absent."""
