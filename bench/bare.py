@@ -24,7 +24,7 @@ OPTIONS = {gradients: ScoreOptions(gradients=gradients) for gradients in (False,
 kernel = kernel_for(CPU)
 
 
-def score_json(body: bytes) -> bytes:
+def score_json(body: bytes) -> list[memoryview]:
     """Score with the service's own reader, kernel and writer."""
     request = json.decode(body, max_elements=len(body))
     p, y = request.prediction, request.target
@@ -70,16 +70,15 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     while message["more_body"]:
         message = await receive()
         body += message["body"]
-    type_ = ARROW
-    if scope["path"] != "/score":
-        body = b""
-    elif (b"content-type", ARROW) in scope["headers"]:
-        body = score_arrow(body, OPTIONS[b"gradients=true" in scope["query_string"]])
-    else:
-        type_, body = JSON, score_json(body)
-    headers = [(b"content-type", type_), (b"content-length", b"%d" % len(body))]
+    type_, parts = ARROW, [b""]
+    if scope["path"] == "/score" and (b"content-type", ARROW) in scope["headers"]:
+        parts = [score_arrow(body, OPTIONS[b"gradients=true" in scope["query_string"]])]
+    elif scope["path"] == "/score":
+        type_, parts = JSON, score_json(body)
+    headers = [(b"content-type", type_), (b"content-length", b"%d" % sum(map(len, parts)))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    for left, part in zip(range(len(parts))[::-1], parts, strict=True):
+        await send({"type": "http.response.body", "body": part, "more_body": left > 0})
 
 
 warm_up(CPU)

@@ -85,7 +85,7 @@ def main() -> None:
             def decode(body: bytes = body) -> json.ScoreRequest:
                 return json.decode(body, max_elements=1 << 30)
 
-            def request(body: bytes = body) -> bytes:
+            def request(body: bytes = body) -> list[memoryview]:
                 one = json.decode(body, max_elements=1 << 30)
                 p, y = one.prediction, one.target
                 return json.encode(one, kernel(p.values, y.values, p.offsets, one.options))

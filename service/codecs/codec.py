@@ -159,7 +159,7 @@ def is_short(request: ScoreRequest, format_: str) -> bool:
 
 
 def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryview]:
-    """Write an answer.
+    """Write an answer, in parts that are not copied where they are large.
 
     Raises:
         InvalidError: If elements are missing that must not be: the scores tell whether to look.
@@ -167,7 +167,7 @@ def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryvi
     if arrow.may_be_missing(request, scores):
         arrow.check_missing(request)
     if format_ == "json":
-        return [memoryview(json.encode(request, scores))]
+        return json.encode(request, scores)
     return arrow.encode(request, scores)
 
 

@@ -12,6 +12,7 @@ from core import Scores
 from service.codecs import long_answer
 from service.codecs.json_ordinary import SMALL, decode_ordinary
 from service.codecs.json_strict import decode_strictly
+from service.codecs.parts import joined
 from service.codecs.request import ScoreRequest
 
 MEDIA_TYPE = "application/json"
@@ -38,8 +39,11 @@ def warm_up() -> None:
         decode(body + size * b" ", max_elements=1)
 
 
-def encode(request: ScoreRequest, scores: Scores) -> bytes:
-    """Write an answer; a loss or gradient that is NaN or infinite is null, as JSON has neither."""
+def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
+    """Write an answer, in parts if it is long.
+
+    A loss or gradient that is NaN or infinite is null, as JSON has neither.
+    """
     if request.long is not None:
         return _written(long_answer.document(request, request.long, scores), request.elements)
     losses, masked, gradients = scores.arrays()
@@ -57,13 +61,13 @@ def encode(request: ScoreRequest, scores: Scores) -> bytes:
     return _written(answer, request.elements)
 
 
-def _written(answer: dict[str, Any], elements: int) -> bytes:
+def _written(answer: dict[str, Any], elements: int) -> list[memoryview]:
     if elements <= _AT_ONCE:
-        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    return b"".join(_pieces(answer, elements))
+        return [memoryview(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))]
+    return joined([memoryview(piece) for piece in _pieces(answer, elements)])
 
 
-def _pieces(value: Any, elements: int) -> Iterator[bytes]:
+def _pieces(value: Any, elements: int) -> Iterator[bytes | memoryview]:
     """Write a long answer piece by piece, as orjson lets no other thread run meanwhile.
 
     Args:
@@ -85,7 +89,7 @@ def _pieces(value: Any, elements: int) -> Iterator[bytes]:
         for start in range(0, len(value), max(step, 1)):
             yield b"," if start else b"["
             part = value[start : start + max(step, 1)]
-            yield orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+            yield memoryview(orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY))[1:-1]
         yield b"]"
 
 

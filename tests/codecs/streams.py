@@ -57,4 +57,4 @@ def answers(request: ScoreRequest) -> tuple[pa.Table, bytes]:
     )
     table = pa.ipc.open_stream(b"".join(arrow.encode(request, scores))).read_all()
     table.validate(full=True)
-    return table, json.encode(request, scores)
+    return table, b"".join(json.encode(request, scores))
