@@ -146,7 +146,9 @@ class DeviceWorker:
         options = group[0].options
         if self._staging is not None:
             return self._staging.begin(predictions, targets, self._kernel, options)
-        prediction, target = Ragged.cat(predictions), Ragged.cat(targets)
+        prediction, target = predictions[0], targets[0]
+        if len(group) > 1:
+            prediction, target = Ragged.cat(predictions), Ragged.cat(targets)
         if takes_arrays(self._kernel):
             sides = prediction.array, target.array
             return _Computed(self._kernel(*sides, prediction.edges, options))

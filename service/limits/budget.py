@@ -82,14 +82,20 @@ class MemoryBudget(Budget):
     """The bytes that bodies, numbers and answers may take together.
 
     One request may have ``ALONE`` of them.
+
+    Args:
+        max_bytes: How many there are.
+        small_bytes: A body up to this is accounted for once it is decoded: a connection's own
+            buffers hold as much before.
     """
 
     _over_share = "your other requests hold most of the server's memory; await their answers"
     _full = "the server's memory is full; try again later"
     _reason = "memory"
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, small_bytes: int = 1 << 16) -> None:
         super().__init__(max_bytes)
+        self.small_bytes = small_bytes
         self.max_request_bytes = int(ALONE * max_bytes)
         self._expansion: OrderedDict[tuple[str, str], float] = OrderedDict()
 
@@ -134,11 +140,14 @@ class Reservation:
         """Reserve what a body, or a part of one, is likely to need; raises as ``reserve`` does.
 
         At least the bytes themselves. What is only likely takes at most half of what a request
-        may have, so that a body that fits is not refused for it.
+        may have, so that a body that fits is not refused for it. A small body is reserved when it
+        is settled.
         """
         self._received += size
-        likely = self._budget.likely(self._client, self.kind, size)
-        self._take(max(size, min(likely, self._budget.max_request_bytes // 2 - self._held)))
+        if self._received > self._budget.small_bytes:
+            likely = self._budget.likely(self._client, self.kind, self._received)
+            wanted = max(self._received, min(likely, self._budget.max_request_bytes // 2))
+            self._take(max(wanted - self._held, 0))
 
     def reserve(self, added: int) -> None:
         """Hold at least the bytes received and ``added`` bytes.
@@ -153,7 +162,8 @@ class Reservation:
     def settle(self, added: int) -> None:
         """Hold exactly the bytes received and ``added`` bytes; raises as ``reserve`` does."""
         needed = self._received + added
-        self._budget.learn(self._client, self.kind, self._received, needed)
+        if self._received > self._budget.small_bytes:
+            self._budget.learn(self._client, self.kind, self._received, needed)
         excess = self._held - needed
         if excess > 0:
             self._budget.release(self._client, excess)

@@ -12,7 +12,7 @@ from service.limits.budget import MemoryBudget, QueueQuota
 
 
 def test_what_is_likely_is_learned_settled_and_released():
-    memory = MemoryBudget(10_000)
+    memory = MemoryBudget(10_000, small_bytes=0)
     for _ in range(60):
         with memory.reservation("a") as reservation:
             reservation.kind = "json"
@@ -34,7 +34,7 @@ def test_what_is_likely_is_learned_settled_and_released():
 
 
 def test_what_one_client_needs_teaches_nothing_about_others():
-    memory = MemoryBudget(10_000)
+    memory = MemoryBudget(10_000, small_bytes=0)
     for _ in range(60):
         with memory.reservation("a") as reservation:
             reservation.kind = "arrow"
@@ -51,7 +51,7 @@ def test_what_one_client_needs_teaches_nothing_about_others():
 
 
 def test_a_body_that_is_decoded_in_steps_teaches_once():
-    once, twice = MemoryBudget(10_000), MemoryBudget(10_000)
+    once, twice = MemoryBudget(10_000, small_bytes=0), MemoryBudget(10_000, small_bytes=0)
     for memory in (once, twice):
         with memory.reservation("a") as reservation:
             reservation.kind = "long"
@@ -67,7 +67,7 @@ def test_a_body_that_is_decoded_in_steps_teaches_once():
 
 
 def test_a_body_that_fits_is_not_refused_for_what_is_only_likely():
-    memory = MemoryBudget(1000)
+    memory = MemoryBudget(1000, small_bytes=0)
     for _ in range(60):
         with memory.reservation("a") as reservation:
             reservation.receive(10)
@@ -78,8 +78,27 @@ def test_a_body_that_fits_is_not_refused_for_what_is_only_likely():
         assert memory.held == 500
 
 
+def test_a_small_body_is_reserved_when_it_is_settled():
+    memory = MemoryBudget(1000, small_bytes=100)
+    with memory.reservation("a") as reservation:
+        reservation.receive(60)
+        assert memory.held == 0
+        reservation.settle(200)
+        assert memory.held == 260
+    with memory.reservation("a") as reservation:
+        reservation.receive(60)
+        reservation.receive(60)
+        assert memory.held == 120, "what came before is reserved too"
+    with memory.reservation("a") as reservation, memory.reservation("b") as other:
+        reservation.receive(100)
+        other.receive(700)
+        with pytest.raises(OverloadedError):
+            reservation.settle(200)
+    assert memory.held == 0
+
+
 def test_refusals_hold_nothing():
-    memory = MemoryBudget(1000)
+    memory = MemoryBudget(1000, small_bytes=0)
     with memory.reservation("a") as first:
         first.receive(700)
         with pytest.raises(OverShareError), memory.reservation("a") as second:
@@ -94,7 +113,7 @@ def test_refusals_hold_nothing():
 
 
 def test_a_client_that_holds_nothing_else_is_not_blamed():
-    memory = MemoryBudget(1000)
+    memory = MemoryBudget(1000, small_bytes=0)
     with memory.reservation("a") as first, memory.reservation("b") as second:
         first.receive(500)
         second.receive(350)
@@ -104,7 +123,7 @@ def test_a_client_that_holds_nothing_else_is_not_blamed():
 
 def test_bytes_are_held_until_work_that_cannot_be_cancelled_has_ended():
     async def main():
-        memory, work = MemoryBudget(1000), asyncio.get_running_loop().create_future()
+        memory, work = MemoryBudget(1000, small_bytes=0), asyncio.get_running_loop().create_future()
         with memory.reservation("a") as reservation:
             reservation.receive(500)
             reservation.until(work)
@@ -117,7 +136,7 @@ def test_bytes_are_held_until_work_that_cannot_be_cancelled_has_ended():
 
 
 def test_threads_that_reserve_and_release_lose_nothing():
-    memory, refused = MemoryBudget(1000), []
+    memory, refused = MemoryBudget(1000, small_bytes=0), []
 
     def work(client):
         for size in range(1, 400):
