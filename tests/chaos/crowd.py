@@ -82,8 +82,8 @@ class Crowd:
             self.seen[str(answer.status)] += 1
             self.seen["retryable"] += orjson.loads(answer.body)["retryable"]
 
-    def findings(self, least: int = 100) -> list[Finding]:
-        """Return what holds for patient clients whatever happens to a worker."""
+    def findings(self, least: int = 12) -> list[Finding]:
+        """Return what holds for patient clients, of which there are twelve, whatever ends a worker."""
         seen = self.seen
         refused = seen.total() - seen["right"] - seen["wrong"] - seen["lost"] - seen["retryable"]
         return [
