@@ -124,15 +124,20 @@ class PlacesOfNumbers(NamedTuple):
 
 
 def places_of_numbers(message: bytes) -> PlacesOfNumbers:
-    """Find the numbers in the message of a record batch."""
+    """Find the numbers in the message of a record batch that is not compressed.
+
+    Raises:
+        Exception: One of ``DAMAGED``, also if the batch is compressed or has no rows.
+    """
     root = Table.root(message, PREFIX.size)
     batch = root.table(_MESSAGE_HEADER)
-    return PlacesOfNumbers(
-        batch.find(_RECORD_BATCH_LENGTH),
-        root.find(_MESSAGE_BODY_LENGTH),
-        batch.follow(batch.find(_RECORD_BATCH_NODES)) + _COUNT_BYTES,
-        batch.follow(batch.find(_RECORD_BATCH_BUFFERS)) + _COUNT_BYTES,
-    )
+    fields = (_RECORD_BATCH_LENGTH, _RECORD_BATCH_NODES, _RECORD_BATCH_BUFFERS)
+    rows, nodes, buffers = map(batch.find, fields)
+    size = root.find(_MESSAGE_BODY_LENGTH)
+    if batch.find(_RECORD_BATCH_COMPRESSION) or not (rows and nodes and buffers and size):
+        raise ValueError("a batch that is compressed or empty")
+    after_count = (batch.follow(vector) + _COUNT_BYTES for vector in (nodes, buffers))
+    return PlacesOfNumbers(rows, size, *after_count)
 
 
 def _buffer_sizes(batch: "Table", body: pa.Buffer) -> list[int]:

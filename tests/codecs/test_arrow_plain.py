@@ -50,6 +50,8 @@ PLAIN = {
     "large": pair(LISTS.cast(pa.large_list(pa.float64()))),
     "text ids": pair(LISTS, id=TEXT),
     "many text ids": pair(pa.array([[1.0]] * 300), id=pa.array([f"store-{i}" for i in range(300)])),
+    "empty text ids": pair(LISTS, id=pa.array(["", "", ""])),
+    "ids between the sides": pair(LISTS, id=TEXT).select(["target", "id", "prediction"]),
     "integer ids": pair(LISTS, id=pa.array([7, 8, 9], pa.uint8())),
     "NaN": pair(pa.array([[np.nan, np.inf], [3.0], [4.0, 5.0, 6.0]])),
     "metadata": pair(LISTS).replace_schema_metadata({"pandas": "{}"}),
@@ -168,6 +170,7 @@ def refused_or_same(body, monkeypatch):
 def test_nothing_is_plain_that_the_general_reader_refuses(monkeypatch):
     chance = random.Random(0)
     bodies = [bytes(write(table)) for table in PLAIN.values()]
+    plain_bodies = set(bodies)
     bodies += [big_endian(write(pair(LISTS.cast(pa.list_(pa.float32()))))), bodies[0][: -len(END)]]
     accepted = sum(refused_or_same(forged, monkeypatch) for forged in with_other_numbers(bodies[0]))
     assert accepted > 20
@@ -181,3 +184,22 @@ def test_nothing_is_plain_that_the_general_reader_refuses(monkeypatch):
             del body[chance.randrange(len(body)) :]
         accepted += refused_or_same(bytes(body), monkeypatch)
     assert accepted > 100, "else nothing was compared"
+    assert all(refused_or_same(body, monkeypatch) for body in bodies if body in plain_bodies)
+
+
+def test_another_layout_of_the_same_schema_is_read_as_well(monkeypatch):
+    table = pair(LISTS, id=TEXT)
+    v5 = write(table)
+    batch = table.to_batches()[0]
+    message = pa.ipc.read_message(batch.serialize())
+    longer = message.metadata.to_pybytes() + bytes(64)  # metadata that are padded more
+    prefix = struct.pack("<Ii", 0xFFFFFFFF, len(longer))
+    padded = b"".join((table.schema.serialize(), prefix, longer, message.body, END))
+    for body in (v5, padded, v5, padded[: -len(END)]):
+        assert_same(plain(body), general(body, monkeypatch))
+
+
+def test_a_compressed_batch_that_declares_nothing_is_left_alone():
+    body = bytearray(write(pair(LISTS), compression="zstd"))
+    body[body.index(b"\x28\xb5\x2f\xfd") - 8 :][:8] = bytes(8)
+    assert plain(bytes(body)) is None
