@@ -1,7 +1,7 @@
 """Puts the parts together: settings, engine, routes, middleware."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -144,13 +144,14 @@ def assemble(
     open_paths = frozenset() if settings.auth_probes else PROBES
     _describe(app, settings, None if keys is None else open_paths)
 
-    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("method") == "POST" and scope["path"] == "/score":
-            await score(scope, receive, send)
-            return
+    async def serve_others(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope, receive, send)
         if (error := scope.pop(_RAISED, None)) is not None:
             raise error
+
+    def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        is_score = scope.get("method") == "POST" and scope["path"] == "/score"
+        return (score if is_score else serve_others)(scope, receive, send)
 
     chain: ASGIApp = dispatch if keys is None else KeyMiddleware(dispatch, keys, open_paths)
     cors, access_log = Cors.of(settings), settings.access_log

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from core.buffers import BufferPool
 from service.errors import LateError, TooLargeError, UnreadableError
@@ -76,7 +76,7 @@ async def receive_body(  # noqa: PLR0913, PLR0917 - limits are no part of a requ
         )
     reserve(length)
     started = time.monotonic()
-    chunk, more = await _next_chunk(receive)
+    chunk, more = _chunk_of(await receive())
     if not more and len(chunk) == length:
         return memoryview(chunk)  # a small body comes at once
     buffer = memoryview(BODIES.empty(length, np.uint8))  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ async def receive_body(  # noqa: PLR0913, PLR0917 - limits are no part of a requ
             break
         pace.check(started, filled)
         deadline.check()
-        chunk, more = await _next_chunk(receive)
+        chunk, more = _chunk_of(await receive())
     if filled < length:
         raise UnreadableError("the body is shorter than its Content-Length")
     return buffer
@@ -109,7 +109,7 @@ async def _receive_chunked(
     while more:
         pace.check(started, len(body))
         deadline.check()
-        chunk, more = await _next_chunk(receive)
+        chunk, more = _chunk_of(await receive())
         if len(body) + len(chunk) > limit:
             raise TooLargeError(f"the body is over the {limit} bytes that this server takes")
         reserve(len(chunk))
@@ -117,8 +117,7 @@ async def _receive_chunked(
     return memoryview(body)
 
 
-async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
-    message = await receive()
+def _chunk_of(message: Message) -> tuple[bytes, bool]:
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     return message.get("body", b""), message.get("more_body", False)

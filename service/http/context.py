@@ -31,7 +31,7 @@ NO_ANSWER = 499
 _KEY = "loss_scoring.context"
 
 
-@dataclass
+@dataclass(slots=True)
 class Context:
     """One request as the server sees it.
 
@@ -100,8 +100,27 @@ class ContextMiddleware:
             await self._app(scope, receive, send)
             return
         context = self._begin(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._headers(context, message)]
+            await send(message)
+
         try:
-            await self._serve(context, scope, receive, send)
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.info("client gone: %s", scope["path"])
+        except asyncio.CancelledError:  # the server stops and has waited long enough
+            if context.status != NO_ANSWER:
+                raise  # half an answer is out: only closing the connection is honest
+            # Not raised again: the task ends here, and the server would log a stack trace.
+            await _cut_off(context)(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("unexpected error in request %s", context.request_id)
+            if context.status != NO_ANSWER:
+                raise  # half an answer is out: only closing the connection is honest
+            answer = problem(500, context.request_id, retryable=True)
+            await answer(scope, receive, send_with_headers)
         finally:
             self._end(context, scope)
 
@@ -123,37 +142,19 @@ class ContextMiddleware:
             context.span = self._tracing.begin(*asked, headers, context.client)
         return context
 
-    async def _serve(self, context: Context, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                context.status = message["status"]
-                own = (
-                    (b"x-request-id", context.request_id.encode()),
-                    (b"server-timing", context.server_timing().encode()),
-                )
-                message["headers"] = [*message["headers"], *own]
-                if self._cors is not None:
-                    message["headers"] += self._cors.headers(context.headers)
-                if context.status >= 400 and b"expect" in context.headers:
-                    # Whether the body that waits for a go-ahead still comes, nobody knows.
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            log.info("client gone: %s", scope["path"])
-        except asyncio.CancelledError:  # the server stops and has waited long enough
-            if context.status != NO_ANSWER:
-                raise  # half an answer is out: only closing the connection is honest
-            # Not raised again: the task ends here, and the server would log a stack trace.
-            await _cut_off(context)(scope, receive, send_with_headers)
-        except Exception:
-            log.exception("unexpected error in request %s", context.request_id)
-            if context.status != NO_ANSWER:
-                raise  # half an answer is out: only closing the connection is honest
-            answer = problem(500, context.request_id, retryable=True)
-            await answer(scope, receive, send_with_headers)
+    def _headers(self, context: Context, message: Message) -> list[tuple[bytes, bytes]]:
+        """Return what each answer carries, and note its status."""
+        context.status = message["status"]
+        headers = [
+            (b"x-request-id", context.request_id.encode()),
+            (b"server-timing", context.server_timing().encode()),
+        ]
+        if self._cors is not None:
+            headers += self._cors.headers(context.headers)
+        if context.status >= 400 and b"expect" in context.headers:
+            # Whether the body that waits for a go-ahead still comes, nobody knows.
+            headers.append((b"connection", b"close"))
+        return headers
 
     def _end(self, context: Context, scope: Scope) -> None:
         route = getattr(scope.get("route"), "path", context.route)  # FastAPI's own routes
