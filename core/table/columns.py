@@ -20,20 +20,32 @@ from core.table.numbers import decoded
 _ROLES = ("unique_id", "ds", "cutoff", "y")
 """Nixtla's id, time, cutoff and target; no predictions, even where others stand for them."""
 _DECIMAL = r"\d+(\.\d+)?"
-_LEVEL = r"0?\.\d*[1-9]\d*"
+_LEVEL = r"0?\.0*[1-9]\d*"
 """A number strictly between 0 and 1."""
+_AFTER = r"(.*[-_ .])?"
+"""What may come before, most often the name of a model."""
 _NAMES = {
-    "an index": r"|index|level_\d+|__index_level_\d+__|unnamed: \d+(_level_\d+)?"
-    r"|row_(nr|number|index)",
-    "a forecast step": r"h|fh|(horizon|forecast|prediction)_(step|horizon)|horizon"
-    r"|steps?(_ahead)?|lead_?time",
-    "a fold of a cross-validation": r"((cv_)?fold|window)(_id)?",
-    "a bound of a prediction interval": rf"(.+[-_ .])?(lo|hi)[-_ .]?{_DECIMAL}"
-    rf"|(.+[-_ .])?(lower|upper)([-_ .](bound|ci|pi|{_DECIMAL}%?))*|(lower|upper) .+",
-    "a quantile": rf"{_LEVEL}"
-    rf"|(q|p|quantile)[-_]?({_LEVEL}|\d\d?(\.\d+)?)"
-    rf"|.+-q-{_DECIMAL}|.+_ql{_DECIMAL}|.+[-_](q|p|quantile)[-_]?({_LEVEL}|\d\d(\.\d+)?)"
-    rf"|.+ {_DECIMAL}%",
+    "an index": r"|index|idx|level_\d+|__index_level_\d+__|__null_dask_index__"
+    r"|unnamed: \d+(\.\d+)*(_level_\d+)?|_c\d+|\.{3}\d+|row|row_?(id|nr|num|number|index|names?)",
+    "an id": r"(item|series)_id",
+    "a time": r"timestamp|date|datetime|time",
+    "a weight": r"(sample_)?weights?",
+    "an actual value": r"y_(true|actual)|actuals?|target|ground_truth",
+    "a forecast step": r"fh|lead_?time|(days?|hours?|minutes?|weeks?|months?|periods?)_ahead|ahead"
+    r"|((forecast|prediction)_)?(h|horizon|steps?|lead)"
+    r"|(h|horizon|steps?|lead|time|forecast|prediction)_(step|horizon|id|idx|index|number)"
+    r"|(h|steps?)_ahead|lead_(days|hours|minutes|weeks|months|steps?)",
+    "a fold of a cross-validation": r"((cv_)?(fold|split)|window)(_(id|idx|index|number))?",
+    "a bound of a prediction interval": rf"{_AFTER}(lo|low|hi|high|lower|upper)[-_ .]?{_DECIMAL}%?"
+    r"|.*[-_ .](lo|hi)|(.*[-_ .])?(low|high|lwr|upr)"
+    rf"|{_AFTER}(lower|upper)([-_ .]?(bound|limit|ci|pi)|[-_ .]{_DECIMAL}%?)*"
+    r"|(lower|upper) (y|yhat|target|value|mean|forecast|prediction)",
+    "a standard error": rf"se|{_AFTER}(mean_se|std_?err(or)?|standard_error)|se[._]fit",
+    "a quantile": rf"{_LEVEL}|.+[-_ ]0\.0*[1-9]\d*|{_AFTER}{_DECIMAL}%"
+    rf"|(q|p|quantile|percentile)[-_]?\d\d?(\.\d+)?|.+-q-{_DECIMAL}|.+_ql{_DECIMAL}"
+    rf"|{_AFTER}(q|p|quantile|percentile)[-_ (]?{_LEVEL}\)?"
+    rf"|{_AFTER}(q|quantile|percentile)[-_]?(\d\d(\.\d+)?|0_\d+)"
+    rf"|{_AFTER}{_LEVEL}[-_ ](q|quantile|percentile)",
 }
 """What a column is that has one of these names, in the libraries' own spelling: pandas, polars,
 sktime, Nixtla, TimeGPT, AutoGluon, Chronos, GluonTS, Prophet, NeuralProphet, skforecast."""
@@ -41,6 +53,17 @@ _PATTERNS = {kind: re.compile(names, re.IGNORECASE) for kind, names in _NAMES.it
 _BLANK = r"(?i)^\s*(nan|na|n/a|<na>|nat|none|null|[-.?]+)?\s*$"
 """A cell of text without a value, which says nothing about the others."""
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+_CODE = r"^\s*0\d+\s*$"
+"""A cell that would lose a leading zero as a number: where there is one, a column holds codes."""
+_WRITTEN = (
+    r"(?i)^\s*\(?[-+\x{2212}]?\s*([a-z]{0,2}\p{Sc}\s*)?[-+\x{2212}]?"
+    r"(inf(inity)?|(\d+[.,]?\d*|[.,]\d+"
+    r"|\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?"
+    r"|\d{1,3}(['\x{2019}_\s\x{a0}\x{2009}\x{202f}]\d{3})+([.,]\d*)?)(e[-+]?\d+)?)"
+    r"[\s\x{a0}\x{202f}]*(%|\p{Sc})?\s*\)?\s*$"
+)
+"""A number as people write it: with a currency, a percent sign, a comma, or thousands apart."""
+_ALL_NUMBERS = "holds numbers as text"
 _MAX_COMPARED = 100
 _TEXT = "text"
 
@@ -118,7 +141,11 @@ def find_models(
 
 
 def text_faults(
-    table: pa.Table | pa.RecordBatch, named: Collection[str], left_out: Collection[str] = ()
+    table: pa.Table | pa.RecordBatch,
+    named: Collection[str],
+    left_out: Collection[str] = (),
+    *,
+    exclude: str = "exclude",
 ) -> Iterator[tuple[str, str]]:
     """Yield each column of text that should hold numbers, and what is wrong with it.
 
@@ -126,7 +153,9 @@ def text_faults(
         table: Rows to judge by.
         named: Columns that must hold numbers.
         left_out: Columns that nobody named (``ModelColumns.texts``). They are at fault if half of
-            their cells read as numbers, blank ones not counted.
+            their cells read as numbers, blank ones not counted, and none has leading zeros, as
+            codes have. Nor are categories that are all numbers, which somebody made on purpose.
+        exclude: How the caller leaves a column out, for the message.
 
     Example:
         >>> table = pa.table({"A": ["1100", "1,900"], "store": ["north", "5"], "note": ["x", "y"]})
@@ -138,10 +167,10 @@ def text_faults(
         if len(places) != 1 or not holds_text(type_ := table.schema.field(places[0]).type):
             continue
         detail = _numbers_as_text(table.column(name))
-        if detail is not None:
-            yield name, detail
-        elif name in named:
-            yield name, f"must hold numbers, not {type_}"
+        if name in named:
+            yield name, detail or f"must hold numbers, not {type_}"
+        elif detail and not (pa.types.is_dictionary(type_) and detail.startswith(_ALL_NUMBERS)):
+            yield name, f"{detail}, or leave the column out by {exclude}"
 
 
 def listed(left_out: Collection[tuple[str, str]]) -> str:
@@ -201,21 +230,23 @@ def _numbers_as_text(column: pa.ChunkedArray | pa.Array) -> str | None:
     number: tuple[int, str] | None = None  # the first cell that is one
     other: tuple[int, str] | None = None  # the first that is none
     for texts in getattr(column, "chunks", [column]):
-        is_number = _matches(texts, _NUMBER)
-        numbers += is_number.true_count
+        if _matches(texts, _CODE).true_count:
+            return None
+        numbers += _matches(texts, _WRITTEN).true_count
         cells += len(texts) - texts.null_count - _matches(texts, _BLANK).true_count
+        is_number = _matches(texts, _NUMBER)
         number = number or _first(texts, is_number, rows)
         other = other or _first(texts, pc.and_not(_matches(texts, r"\S"), is_number), rows)
         rows += len(texts)
-    if number is None or 2 * numbers < cells:
+    if not numbers or 2 * numbers < cells:
         return None
-    way_out = "or leave the column out by exclude"
-    if other is None:
-        return f"holds numbers as text, {number[1]!r} in row {number[0]}; convert it, {way_out}"
-    return (
-        f"holds numbers, but {other[1]!r} in row {other[0]} is text; "
-        f"convert it to a number or a null, {way_out}"
-    )
+    if other is not None:
+        return (
+            f"holds numbers, but {other[1]!r} in row {other[0]} is text; "
+            "convert it to a number or a null"
+        )
+    row, cell = number or (0, "")  # there is one, as no text is other
+    return f"{_ALL_NUMBERS}, {cell!r} in row {row}; convert it"
 
 
 def _matches(texts: pa.Array, pattern: str) -> pa.BooleanArray:

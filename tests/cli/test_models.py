@@ -84,11 +84,11 @@ def test_models_are_found_by_one_rule(entry, case: Case, tmp_path):
 
 @each_entry
 def test_what_is_named_otherwise_is_none(entry, tmp_path):
-    table = table_of(Case("actual", pa.array([1.0, 2.0, 3.0, 4.0]), MODEL))
+    table = table_of(Case("sales", pa.array([1.0, 2.0, 3.0, 4.0]), MODEL))
     table = table.append_column("step", table["ds"])
-    named = {"time": "step", "target": "actual"}
+    named = {"time": "step", "target": "sales"}
     assert entry(table, tmp_path, **named)[0] == ["A"]  # nor are ds and y, which nobody named
-    assert entry(table, tmp_path)[0] == ["A", "actual"]
+    assert entry(table, tmp_path)[0] == ["A", "sales"]
 
 
 def test_integers_are_scored_as_doubles():

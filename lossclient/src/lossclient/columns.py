@@ -23,20 +23,32 @@ from lossclient.exceptions import InvalidInput
 _ROLES = ("unique_id", "ds", "cutoff", "y")
 """Nixtla's id, time, cutoff and target; no predictions, even where others stand for them."""
 _DECIMAL = r"\d+(\.\d+)?"
-_LEVEL = r"0?\.\d*[1-9]\d*"
+_LEVEL = r"0?\.0*[1-9]\d*"
 """A number strictly between 0 and 1."""
+_AFTER = r"(.*[-_ .])?"
+"""What may come before, most often the name of a model."""
 _NAMES = {
-    "an index": r"|index|level_\d+|__index_level_\d+__|unnamed: \d+(_level_\d+)?"
-    r"|row_(nr|number|index)",
-    "a forecast step": r"h|fh|(horizon|forecast|prediction)_(step|horizon)|horizon"
-    r"|steps?(_ahead)?|lead_?time",
-    "a fold of a cross-validation": r"((cv_)?fold|window)(_id)?",
-    "a bound of a prediction interval": rf"(.+[-_ .])?(lo|hi)[-_ .]?{_DECIMAL}"
-    rf"|(.+[-_ .])?(lower|upper)([-_ .](bound|ci|pi|{_DECIMAL}%?))*|(lower|upper) .+",
-    "a quantile": rf"{_LEVEL}"
-    rf"|(q|p|quantile)[-_]?({_LEVEL}|\d\d?(\.\d+)?)"
-    rf"|.+-q-{_DECIMAL}|.+_ql{_DECIMAL}|.+[-_](q|p|quantile)[-_]?({_LEVEL}|\d\d(\.\d+)?)"
-    rf"|.+ {_DECIMAL}%",
+    "an index": r"|index|idx|level_\d+|__index_level_\d+__|__null_dask_index__"
+    r"|unnamed: \d+(\.\d+)*(_level_\d+)?|_c\d+|\.{3}\d+|row|row_?(id|nr|num|number|index|names?)",
+    "an id": r"(item|series)_id",
+    "a time": r"timestamp|date|datetime|time",
+    "a weight": r"(sample_)?weights?",
+    "an actual value": r"y_(true|actual)|actuals?|target|ground_truth",
+    "a forecast step": r"fh|lead_?time|(days?|hours?|minutes?|weeks?|months?|periods?)_ahead|ahead"
+    r"|((forecast|prediction)_)?(h|horizon|steps?|lead)"
+    r"|(h|horizon|steps?|lead|time|forecast|prediction)_(step|horizon|id|idx|index|number)"
+    r"|(h|steps?)_ahead|lead_(days|hours|minutes|weeks|months|steps?)",
+    "a fold of a cross-validation": r"((cv_)?(fold|split)|window)(_(id|idx|index|number))?",
+    "a bound of a prediction interval": rf"{_AFTER}(lo|low|hi|high|lower|upper)[-_ .]?{_DECIMAL}%?"
+    r"|.*[-_ .](lo|hi)|(.*[-_ .])?(low|high|lwr|upr)"
+    rf"|{_AFTER}(lower|upper)([-_ .]?(bound|limit|ci|pi)|[-_ .]{_DECIMAL}%?)*"
+    r"|(lower|upper) (y|yhat|target|value|mean|forecast|prediction)",
+    "a standard error": rf"se|{_AFTER}(mean_se|std_?err(or)?|standard_error)|se[._]fit",
+    "a quantile": rf"{_LEVEL}|.+[-_ ]0\.0*[1-9]\d*|{_AFTER}{_DECIMAL}%"
+    rf"|(q|p|quantile|percentile)[-_]?\d\d?(\.\d+)?|.+-q-{_DECIMAL}|.+_ql{_DECIMAL}"
+    rf"|{_AFTER}(q|p|quantile|percentile)[-_ (]?{_LEVEL}\)?"
+    rf"|{_AFTER}(q|quantile|percentile)[-_]?(\d\d(\.\d+)?|0_\d+)"
+    rf"|{_AFTER}{_LEVEL}[-_ ](q|quantile|percentile)",
 }
 """What a column is that has one of these names, in the spelling of pandas, polars, sktime, Nixtla,
 AutoGluon, Chronos, GluonTS, Prophet, NeuralProphet and skforecast."""
@@ -44,6 +56,16 @@ _PATTERNS = {kind: re.compile(names, re.IGNORECASE) for kind, names in _NAMES.it
 _BLANK = r"(?i)^\s*(nan|na|n/a|<na>|nat|none|null|[-.?]+)?\s*$"
 """A cell of text without a value, which says nothing about the others."""
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+_CODE = r"^\s*0\d+\s*$"
+"""A cell that would lose a leading zero as a number: where there is one, a column holds codes."""
+_WRITTEN = (
+    r"(?i)^\s*\(?[-+\x{2212}]?\s*([a-z]{0,2}\p{Sc}\s*)?[-+\x{2212}]?"
+    r"(inf(inity)?|(\d+[.,]?\d*|[.,]\d+"
+    r"|\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?"
+    r"|\d{1,3}(['\x{2019}_\s\x{a0}\x{2009}\x{202f}]\d{3})+([.,]\d*)?)(e[-+]?\d+)?)"
+    r"[\s\x{a0}\x{202f}]*(%|\p{Sc})?\s*\)?\s*$"
+)
+"""A number as people write it: with a currency, a percent sign, a comma, or thousands apart."""
 _SHOWN = 20
 """Names in a message, before the rest is counted."""
 _COMPARED = 100
@@ -212,22 +234,33 @@ def _reason(name: str, cells: Callable[[str], Cells]) -> str:
     texts = texts_in(column)
     if texts is None:
         return f"holds {content(column)}"
-    _refuse_numbers_as_text(name, texts, ", or leave the column out by exclude")
+    is_category = isinstance(column, pa.ChunkedArray) and pa.types.is_dictionary(column.type)
+    way_out = ", or leave the column out by exclude"
+    _refuse_numbers_as_text(name, texts, way_out, is_category=is_category)
     return "text"
 
 
-def _refuse_numbers_as_text(name: str, texts: pa.ChunkedArray, way_out: str = "") -> None:
-    """Raise if half or more of the cells read as numbers, blank ones not counted."""
+def _refuse_numbers_as_text(
+    name: str, texts: pa.ChunkedArray, way_out: str = "", *, is_category: bool = False
+) -> None:
+    """Raise if half or more of the cells read as numbers, blank ones not counted.
+
+    Cells with leading zeros are codes, as in 007, and categories that are all numbers are wanted.
+    """
     distinct = pc.value_counts(texts.drop_null())
     values, counts = distinct.field("values"), distinct.field("counts")
     are_numbers = pc.match_substring_regex(values, _NUMBER)
     have_values = pc.invert(pc.match_substring_regex(values, _BLANK))
-    numbers = pc.sum(counts.filter(are_numbers)).as_py() or 0
+    numbers = pc.sum(counts.filter(pc.match_substring_regex(values, _WRITTEN))).as_py() or 0
     if not numbers or 2 * numbers < pc.sum(counts.filter(have_values)).as_py():
+        return
+    if pc.any(pc.match_substring_regex(values, _CODE)).as_py():
         return
     others = values.filter(
         pc.and_not(pc.not_equal(pc.utf8_trim_whitespace(values), ""), are_numbers)
     )
+    if is_category and not len(others):
+        return
     shown = others if len(others) else values.filter(are_numbers)
     row = pc.is_in(texts, shown).index(pa.scalar(True)).as_py()  # noqa: FBT003
     cell = repr(texts[row].as_py()[:64])
