@@ -8,7 +8,7 @@ without a gradient writes nothing, so ``reading`` holds its call against a loop 
     python bench/kernel.py [--repeats 11]
 """
 
-# ruff: noqa: ANN001, ANN202 - arrays throughout
+# ruff: noqa: ANN001 - arrays throughout
 
 import argparse
 import statistics
@@ -24,10 +24,10 @@ from rich.table import Table
 
 from core import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
 from core.kernels import plain_kernel
-from core.kernels.fused_cpu import FusedCpuKernel, Scratch
-from core.kernels.fused_loops import LANES, _Restrict, sweep
+from core.kernels.fused_cpu import FusedCpuKernel, Lanes, Plan
+from core.kernels.fused_loops import _Restrict
 
-SCRATCH = Scratch()
+LANES = Lanes()
 FULL = LossSpec("smape", block_denom_grad=False)
 
 
@@ -54,21 +54,14 @@ def shapes() -> dict[str, np.ndarray]:
 
 def bare(p, y, bounds, specs, gradients) -> Callable[[], None]:
     """Return a call of the loop alone, its outputs made beforehand."""
-    n, names = len(bounds) - 1, tuple(spec.name for spec in specs)
-
-    def each(length, dtype, wanted=tuple(LOSSES)):
-        return [np.zeros(length, dtype) if x in names else None for x in wanted]
-
-    quotients = ("mape", "smape")
-    full = True if gradients and any(not spec.block_denom_grad for spec in specs) else None
-
-    slopes = each(len(p), p.dtype) if gradients else [None] * 3
-    arguments = (
-        p, y, bounds, 0, n, LANES, np.empty((0, 3), np.int64), False, full,
-        *SCRATCH.lanes(names, p.itemsize, skip_missing=False), None,
-        *each(n, float), *each(n, np.int64, quotients), *slopes,
-    )  # fmt: skip
-    return partial(sweep, *arguments)
+    plan, n = Plan(ScoreOptions(specs, gradients), LANES), len(bounds) - 1
+    columns = [
+        *(np.zeros(n) for _ in plan.names),
+        *(np.zeros(n, np.int64) for _ in plan.quotients),
+        *(np.zeros(len(p), p.dtype) for _ in plan.slopes),
+    ]
+    known = np.empty((0, len(LOSSES)), np.int64)
+    return partial(plan.run, p, y, bounds, 0, n, known, [None, None, *columns])
 
 
 def medians(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

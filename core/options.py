@@ -132,6 +132,7 @@ class ScoreOptions:
     gradients: bool = False
     missing: Missing = "error"
     zero_division: ZeroDivision = "zero"
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.losses:
@@ -140,3 +141,14 @@ class ScoreOptions:
         repeated = sorted(name for name, count in counts.items() if count > 1)
         if repeated:
             raise ValueError(f"losses names {', '.join(repeated)} more than once")
+
+        key = self.losses, self.gradients, self.missing, self.zero_division
+        object.__setattr__(self, "_hash", hash(key))
+
+    def __hash__(self) -> int:
+        """Return a hash that is worked out once: each request looks up what its options decide."""
+        return self._hash
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """Leave out the hash: that of a text is another in each process."""
+        return type(self), (self.losses, self.gradients, self.missing, self.zero_division)

@@ -42,6 +42,7 @@ def _is_contiguous(buffer: Buffer) -> bool:
 
 
 _DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
+_HOST = torch.device("cpu")
 
 
 def _check_dtype(values: Buffer) -> None:
@@ -177,6 +178,12 @@ class Ragged:
         """The type of the elements."""
         values = self._values
         return _DTYPES[values.dtype] if isinstance(values, np.ndarray) else values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the elements are."""
+        values = self._values
+        return _HOST if isinstance(values, np.ndarray) else values.device
 
     @property
     def lengths(self) -> NDArray[np.int64]:

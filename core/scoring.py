@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core.kernels import Scores, kernel_for
+from core.kernels import Scores, kernel_for, takes_arrays
+from core.kernels.interface import SHORT
 from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
 from core.ragged import Buffer, Ragged
 
@@ -51,7 +52,10 @@ def may_be_missing(scores: Scores) -> bool:
     losses, masked, _ = scores.columns
     for name, values in losses.items():
         if name not in masked:
-            return not bool(np.isfinite(_on_host(values)).all())
+            column = _on_host(values)
+            if len(column) <= SHORT:
+                return not all(map(math.isfinite, column.tolist()))
+            return not bool(np.isfinite(column).all())
     return any(bool(_on_host(counts).any()) for counts in masked.values())
 
 
@@ -61,14 +65,14 @@ def _on_host(column: Buffer) -> NDArray[Any]:
 
 # By numpy on the host: torch's threads hang in a child that was forked after they ran.
 def _sum(ragged: Ragged) -> float:
-    if ragged.values.device.type != "cpu":
+    if ragged.device.type != "cpu":
         return float(ragged.values.sum())
     with np.errstate(over="ignore", invalid="ignore"):
         return float(ragged.array.sum())
 
 
 def _not_finite(ragged: Ragged) -> NDArray[np.bool_]:
-    if ragged.values.device.type != "cpu":
+    if ragged.device.type != "cpu":
         return (~ragged.values.isfinite()).numpy(force=True)
     found: NDArray[np.bool_] = ~np.isfinite(ragged.array)
     return found
@@ -143,12 +147,15 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         missing,
         zero_division,
     )
-    values = prediction.values
-    if values.dtype != target.values.dtype or values.device != target.values.device:
+    if prediction.dtype != target.dtype or prediction.device != target.device:
         raise ValueError("prediction and target must have the same dtype and device")
     if not (prediction.edges is target.edges or np.array_equal(prediction.edges, target.edges)):
         raise ValueError("prediction and target must have the same offsets")
-    scores = kernel_for(values.device)(values, target.values, prediction.offsets, options)
+    kernel = kernel_for(prediction.device)
+    if takes_arrays(kernel):
+        scores = kernel(prediction.array, target.array, prediction.edges, options)
+    else:
+        scores = kernel(prediction.values, target.values, prediction.offsets, options)
     if missing == "error" and may_be_missing(scores):
         found = find_missing(prediction, target)
         if found.affected:

@@ -4,18 +4,25 @@ A series longer than ``CHUNK`` is cut at multiples of ``CHUNK`` from its own sta
 sums are added in order; so the bits depend neither on the batch nor on the number of threads.
 The loops are in ``core.kernels.fused_loops``.
 
-All three losses are one pass; one loss is one pass; two are a pass each, which keeps the number of
+All losses are one pass; one loss is one pass; some are a pass each, which keeps the number of
 specialisations at 10 per dtype and per way with missing elements. A specialisation that was not
 warmed up is compiled by its first call. It is not served by the plain kernel meanwhile: that sums
 in another order, and the same request would change its last bits once the compiler is done.
+
+The loop needs a microsecond for a small batch, so the Python around it decides what that costs.
+What depends on the options alone is worked out once for each thread (``Plan``): which accumulators
+a pass takes, and which columns it writes. A batch then takes a look-up of its plan, an allocation
+for each column, and a call for each pass.
 """
 
 import itertools
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,47 +43,77 @@ _QUOTIENTS = tuple(name for name, loss in LOSSES.items() if loss.has_quotient)
 _NONE_KNOWN = np.empty((0, len(LOSSES)), np.int64)
 _OUTPUTS = BufferPool(retain_bytes=256 << 20)
 """Three gradients of a batch of 4 Mi float64 are 96 MiB; two such answers may be under way."""
-Columns = dict[str, NDArray[Any]]
+Array = NDArray[Any]
+Columns = dict[str, Array]
 
 
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """What one sweep computes, worked out once for each way of asking."""
-
-    names: tuple[str, ...]
-    quotients: tuple[str, ...]
-    gradients: bool
-    skip_missing: bool
-    skip_zero: bool
-    full: bool | None
-    """Whether sMAPE's denominator has a gradient; None, and not False, prunes the branch."""
-
-    @classmethod
-    def of(cls, specs: tuple[LossSpec, ...], options: ScoreOptions) -> "_Pass":
-        names = tuple(spec.name for spec in specs)
-        full = options.gradients and any(not spec.block_denom_grad for spec in specs)
-        return cls(
-            names,
-            tuple(name for name in names if name in _QUOTIENTS),
-            options.gradients,
-            options.missing == "skip",
-            options.zero_division == "skip",
-            full or None,
-        )
+def _columns(
+    values: Iterable[str], masked: Iterable[str], slopes: Iterable[str]
+) -> list[tuple[int, str]]:
+    """Return kind and name of each column of a batch, in order."""
+    return [(kind, name) for kind, names in enumerate((values, masked, slopes)) for name in names]
 
 
-@lru_cache(maxsize=256)
-def _passes(options: ScoreOptions) -> tuple[_Pass, ...]:
-    if len(options.losses) == len(LOSSES):
-        return (_Pass.of(options.losses, options),)
-    return tuple(_Pass.of((spec,), options) for spec in options.losses)
+class _Pass(NamedTuple):
+    """What ``sweep`` takes besides the batch, in the order of its arguments."""
+
+    fixed: dict[int, tuple[Any, ...]]
+    """Flags and lanes, by the size of an element."""
+    outputs: Callable[[list[Array | None]], tuple[Array | None, ...]]
+    """Chooses what is written: from None, the counts of what is present, and the columns."""
 
 
-class Scratch(threading.local):
-    """The lanes of one thread, each on cache lines of its own.
+class Plan:
+    """What the options decide, with the lanes of one thread."""
 
-    An accumulator that straddles two lines is loaded and stored twice in every block, which was
-    measured to cost MAE two thirds of its speed.
+    def __init__(self, options: ScoreOptions, lanes: "Lanes") -> None:
+        self.options = options
+        self.names = tuple(spec.name for spec in options.losses)
+        self.quotients = tuple(name for name in self.names if name in _QUOTIENTS)
+        self.slopes = self.names if options.gradients else ()
+        self.skip_missing = options.missing == "skip"
+        together = len(options.losses) == len(LOSSES)
+        self._passes = [
+            self._pass(specs, lanes)
+            for specs in ([options.losses] if together else zip(options.losses))
+        ]
+
+    def _pass(self, specs: tuple[LossSpec, ...], lanes: "Lanes") -> _Pass:
+        names = {spec.name for spec in specs}
+        full = bool(self.slopes) and any(not spec.block_denom_grad for spec in specs)
+        # None, and not False, prunes the branch.
+        flags = self.options.zero_division == "skip", full or None
+        fixed = {
+            size: (*flags, *lanes.of(names, kind, skip_missing=self.skip_missing))
+            for size, kind in ((4, np.int32), (8, np.int64))
+        }
+        columns = _columns(self.names, self.quotients, self.slopes)
+        places = [
+            columns.index(column) + 2 if column in columns and column[1] in names else 0
+            for column in _columns(LOSSES, _QUOTIENTS, LOSSES)  # as sweep takes them
+        ]
+        return _Pass(fixed, itemgetter(1, *places))
+
+    def run(  # noqa: PLR0913, PLR0917 - one private call
+        self,
+        p: Array,
+        y: Array,
+        bounds: Array,
+        first: int,
+        last: int,
+        known: Array,
+        columns: list[Array | None],
+    ) -> None:
+        """Score the series, or the pieces of series, from ``first`` to ``last``, exclusive."""
+        for fixed, outputs in self._passes:
+            sweep(p, y, bounds, first, last, LANES, known, *fixed[p.itemsize], *outputs(columns))
+
+
+class Lanes:
+    """Accumulators, each on cache lines of its own.
+
+    One that straddles two lines is loaded and stored twice in every block, which was measured to
+    cost MAE two thirds of its speed.
     """
 
     def __init__(self) -> None:
@@ -84,25 +121,37 @@ class Scratch(threading.local):
         block = np.empty((len(LOSSES) + len(counts)) * 8 * LANES + 64, np.uint8)
         aligned = block[-block.ctypes.data % 64 :]
         lanes = (aligned[i * 8 * LANES :][: 8 * LANES] for i in itertools.count())
-        self.sums: Columns = {name: next(lanes).view(np.float64) for name in LOSSES}
-        self.tallies: dict[tuple[type, str], NDArray[Any]] = {
+        self._sums = {name: next(lanes).view(np.float64) for name in LOSSES}
+        self._tallies: dict[tuple[type[np.signedinteger[Any]], str], Array] = {
             (kind, name): next(lanes).view(kind)[:LANES] for kind, name in counts
         }
 
-    def lanes(
-        self, names: tuple[str, ...], itemsize: int, *, skip_missing: bool
-    ) -> list[NDArray[Any] | None]:
-        """Return what ``sweep`` counts and adds in, in the order of its arguments."""
-        # As wide as an element, so that counting fills the same vectors as adding.
-        integer = np.int32 if itemsize == 4 else np.int64
+    def of(
+        self, names: set[str], kind: type[np.signedinteger[Any]], *, skip_missing: bool
+    ) -> list[Array | None]:
+        """Return those for some losses, in the order in which ``sweep`` takes them.
+
+        Args:
+            names: Of the losses.
+            kind: Integers as wide as an element, so that counting fills the same vectors as adding.
+            skip_missing: Whether elements are counted that are present.
+        """
         return [
-            self.tallies[integer, ""] if skip_missing else None,
-            *(self.sums[name] if name in names else None for name in LOSSES),
-            *(self.tallies[integer, name] if name in names else None for name in _QUOTIENTS),
+            self._tallies[kind, ""] if skip_missing else None,
+            *(self._sums[name] if name in names else None for name in LOSSES),
+            *(self._tallies[kind, name] if name in names else None for name in _QUOTIENTS),
         ]
 
 
-_SCRATCH = Scratch()
+class _Plans(threading.local):
+    """The plans of one thread, which share its lanes."""
+
+    def __init__(self) -> None:
+        lanes = Lanes()
+        self.plan_of = lru_cache(maxsize=256)(lambda options: Plan(options, lanes))
+
+
+_PLANS = _Plans()
 
 
 class FusedCpuKernel:
@@ -133,91 +182,62 @@ class FusedCpuKernel:
     ) -> Scores:
         """Score every series."""
         p, y, edges = _ordinary(prediction), _ordinary(target), _ordinary(offsets)
-        bounds, owner = _pieces(edges)
-        columns: tuple[Columns, Columns, Columns] = ({}, {}, {})
-        for what in _passes(options):
-            if owner is None:
-                values, masked, _, slopes = self._sweep(
-                    p, y, bounds, what, gradients=what.gradients
-                )
-            else:
-                values, masked, slopes = self._score_pieces(p, y, edges, bounds, owner, what)
-            for column, part in zip(columns, (values, masked, slopes), strict=True):
-                column.update(part)
-        return Scores(*columns)
+        plan = _PLANS.plan_of(options)
+        if len(p) <= CHUNK or (edges[1:] - edges[:-1]).max() <= CHUNK:
+            values, masked, _, slopes = self._sweep(p, y, edges, plan)
+        else:
+            values, masked, slopes = self._score_pieces(p, y, edges, plan)
+        return Scores(values, masked, slopes)
 
-    def _score_pieces(  # noqa: PLR0913, PLR0917 - one private call
-        self,
-        p: NDArray[Any],
-        y: NDArray[Any],
-        offsets: NDArray[np.int64],
-        bounds: NDArray[np.int64],
-        owner: NDArray[np.int64],
-        what: _Pass,
+    def _score_pieces(
+        self, p: Array, y: Array, offsets: Array, plan: Plan
     ) -> tuple[Columns, Columns, Columns]:
         """Score where some series is in several pieces: their sums decide what is divided by."""
-        n = len(offsets) - 1
-        counts = np.repeat(np.diff(offsets)[:, None], len(LOSSES), axis=1)
-        totals, pieces_masked, present, slopes = self._sweep(
-            p, y, bounds, what, counts[owner], gradients=False
-        )
+        options, n = plan.options, len(offsets) - 1
+        bounds, owner = _pieces(offsets)
+        divisors = dict.fromkeys(LOSSES, np.diff(offsets))
 
-        def join(column: NDArray[Any]) -> NDArray[np.float64]:
+        def known() -> Array:
+            """Return the divisors of each piece."""
+            return np.stack(list(divisors.values()), axis=1)[owner]
+
+        def join(column: Array, dtype: type) -> Array:
             """Add up the pieces of each series, in order."""
-            return np.bincount(owner, weights=column, minlength=n).astype(np.float64, copy=False)
+            return np.bincount(owner, weights=column, minlength=n).astype(dtype, copy=False)
 
-        masked = {name: join(column).astype(np.int64) for name, column in pieces_masked.items()}
+        sums_only = _PLANS.plan_of(replace(options, gradients=False))
+        totals, tallies, present, _ = self._sweep(p, y, bounds, sums_only, known())
+        masked = {name: join(column, np.int64) for name, column in tallies.items()}
         if present is not None:
-            counts[:] = join(present).astype(np.int64)[:, None]
-        if what.skip_zero:
-            for name, column in masked.items():
-                counts[:, list(LOSSES).index(name)] -= column
+            divisors = dict.fromkeys(LOSSES, join(present, np.int64))
+        if options.zero_division == "skip":
+            divisors |= {name: divisors[name] - column for name, column in masked.items()}
         with np.errstate(invalid="ignore"):
             values = {
-                name: join(column) / counts[:, list(LOSSES).index(name)]
-                for name, column in totals.items()
+                name: join(column, np.float64) / divisors[name] for name, column in totals.items()
             }
-        if what.gradients:
-            slopes = self._sweep(p, y, bounds, what, counts[owner], gradients=True)[3]
+        slopes = self._sweep(p, y, bounds, plan, known())[3] if options.gradients else {}
         return values, masked, slopes
 
-    def _sweep(  # noqa: PLR0913 - one private call
-        self,
-        p: NDArray[Any],
-        y: NDArray[Any],
-        bounds: NDArray[np.int64],
-        what: _Pass,
-        known: NDArray[np.int64] = _NONE_KNOWN,
-        *,
-        gradients: bool,
-    ) -> tuple[Columns, Columns, NDArray[np.int64] | None, Columns]:
-        """Sweep all pieces once, sharing them among threads by elements."""
-        n, names = len(bounds) - 1, what.names
-        values: Columns = {name: np.empty(n) for name in names}
-        masked: Columns = {name: np.empty(n, np.int64) for name in what.quotients}
-        slopes: Columns = (
-            {name: _OUTPUTS.empty(len(p), p.dtype) for name in names} if gradients else {}
-        )
-        present = np.empty(n, np.int64) if what.skip_missing else None
-        full = what.full if gradients else None
-        outputs = (
-            present,
-            *map(values.get, LOSSES),
-            *map(masked.get, _QUOTIENTS),
-            *map(slopes.get, LOSSES),
-        )
+    def _sweep(
+        self, p: Array, y: Array, bounds: Array, plan: Plan, known: Array = _NONE_KNOWN
+    ) -> tuple[Columns, Columns, Array | None, Columns]:
+        """Sweep all series or pieces, sharing them among threads by elements."""
+        n, elements = len(bounds) - 1, len(p)
+        values = {name: np.empty(n) for name in plan.names}
+        masked = {name: np.empty(n, np.int64) for name in plan.quotients}
+        slopes = {name: _OUTPUTS.empty(elements, p.dtype) for name in plan.slopes}
+        present = np.empty(n, np.int64) if plan.skip_missing else None
+        columns = [None, present, *values.values(), *masked.values(), *slopes.values()]
+        if elements < 2 * SHARE or self.threads == 1:
+            plan.run(p, y, bounds, 0, n, known, columns)
+            return values, masked, present, slopes
 
         def run(first: int, last: int) -> None:
-            lanes = _SCRATCH.lanes(names, p.itemsize, skip_missing=what.skip_missing)
-            sweep(
-                *(p, y, bounds, first, last, LANES, known, what.skip_zero, full, *lanes, *outputs)
-            )
+            _PLANS.plan_of(plan.options).run(p, y, bounds, first, last, known, columns)
 
-        shares = min(self.threads, len(p) // SHARE)
-        if shares <= 1:
-            run(0, n)
-            return values, masked, present, slopes
-        cuts = np.searchsorted(bounds, np.arange(1, shares) * (len(p) // shares)).tolist()
+        shares = min(self.threads, elements // SHARE)
+        cuts = np.searchsorted(bounds, np.arange(1, shares) * (elements // shares)).tolist()
         spans = list(zip([0, *cuts], [*cuts, n], strict=True))
         waiting = [self._pool.submit(run, *span) for span in spans[1:]]
         try:
@@ -228,19 +248,15 @@ class FusedCpuKernel:
         return values, masked, present, slopes
 
 
-def _ordinary(side: Buffer) -> NDArray[Any]:
+def _ordinary(side: Buffer) -> Array:
     """View a buffer; copy what would be another type: unaligned, or read-only."""
-    array = as_array(side)
+    array = side if isinstance(side, np.ndarray) else as_array(side)
     return array if array.flags.carray else np.require(array, None, ("C", "A", "W"))
 
 
-def _pieces(offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Cut long series; returns the bounds and, if any was cut, the series of each piece."""
-    if len(offsets) == 1 or offsets[-1] <= CHUNK:
-        return offsets, None
+def _pieces(offsets: Array) -> tuple[Array, Array]:
+    """Cut long series; returns the bounds of the pieces, and the series of each."""
     lengths = np.diff(offsets)
-    if lengths.max() <= CHUNK:
-        return offsets, None
     pieces = np.maximum(-(-lengths // CHUNK), 1)
     owner = np.repeat(np.arange(len(lengths)), pieces)
     rank = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)

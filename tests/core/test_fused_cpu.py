@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -152,6 +153,44 @@ def test_sums_are_within_1e_13_of_exact(dtype, length, constant):
     scores = run(FusedCpuKernel(), p, np.zeros(length, dtype), [length], ScoreOptions())
     exact = math.fsum(p.astype(float)) / length
     assert float(scores.values["mae"][0]) == pytest.approx(exact, rel=1e-13, abs=0)
+
+
+@pytest.mark.parametrize("losses", [*itertools.permutations(ALL_LOSSES)][1:], ids=str)
+def test_losses_are_returned_in_the_order_asked_for(losses):
+    rng = np.random.default_rng(6)
+    p, y = rng.normal(size=(2, 50))
+    for missing in ("propagate", "skip"):
+        usual = run(
+            FusedCpuKernel(),
+            p,
+            y,
+            [20, 30],
+            ScoreOptions(ALL_LOSSES, gradients=True, missing=missing),
+        )
+        for asked in (losses, losses[:2]):
+            got = run(
+                FusedCpuKernel(),
+                p,
+                y,
+                [20, 30],
+                ScoreOptions(asked, gradients=True, missing=missing),
+            )
+            for mine, theirs in zip(columns(got), columns(usual), strict=True):
+                assert list(mine) == [spec.name for spec in asked if spec.name in theirs]
+                for name, column in mine.items():
+                    assert column.numpy().tobytes() == theirs[name].numpy().tobytes()
+
+
+def test_threads_that_score_at_once_share_no_sums():
+    rng = np.random.default_rng(5)
+    kernel, options, lengths = FusedCpuKernel(1), ScoreOptions(gradients=True), [997] * 20
+    sides = [rng.normal(size=(2, sum(lengths))) for _ in range(4)]
+    alone = [run(kernel, *side, lengths, options) for side in sides]
+    with ThreadPoolExecutor(len(sides)) as pool:
+        for _ in range(50):
+            calls = [pool.submit(run, kernel, *side, lengths, options) for side in sides]
+            for call, want in zip(calls, alone, strict=True):
+                assert_same_bits(call.result(), want)
 
 
 def test_unaligned_buffers_are_taken():

@@ -1,6 +1,10 @@
 """``score`` and what it refuses; ``Ragged``; options."""
 
+import copy
 import math
+import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from core import (
     find_missing,
     may_be_missing,
     score,
+    scoring,
 )
 from core.kernels import kernel_for, plain_kernel
 
@@ -114,6 +119,43 @@ def test_specs_and_options_check_themselves():
     assert hash(ScoreOptions()) == hash(ScoreOptions())
     for name, loss in LOSSES.items():
         assert type(LossSpec(name).module()) is loss.module
+
+
+def test_options_are_found_in_another_process():
+    options = ScoreOptions(ALL_LOSSES[:1], missing="skip")
+    assert hash(options) == hash(ScoreOptions(ALL_LOSSES[:1], missing="skip"))
+    assert copy.deepcopy(options) == options
+    script = (
+        "import pickle, sys\n"
+        "from core import ALL_LOSSES, ScoreOptions\n"
+        "sent = pickle.load(sys.stdin.buffer)\n"
+        "sys.exit(sent not in {ScoreOptions(ALL_LOSSES[:1], missing='skip')})\n"
+    )
+    for seed in ("1", "2"):  # of the hashes of texts
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}
+        subprocess.run(
+            [sys.executable, "-c", script],
+            input=pickle.dumps(options),
+            env=environment,
+            check=True,
+        )
+
+
+def test_arrays_reach_the_kernel_as_they_are(monkeypatch):
+    def kernel(prediction, target, offsets, options):
+        assert prediction is p
+        assert target is y
+        assert offsets is both.edges
+        return fused(prediction, target, offsets, options)
+
+    fused = kernel_for(torch.device("cpu"))
+    kernel.takes_arrays = True
+    monkeypatch.setattr(scoring, "kernel_for", lambda _device: kernel)
+    p, y = np.ones(3), np.zeros(3)
+    both = Ragged.from_lengths(p, [1, 2])
+    scores = score(both, both.like(y), gradients=True)
+    for part, shown in zip(scores.columns, scores.arrays(), strict=True):
+        assert all(shown[name] is column for name, column in part.items())
 
 
 def test_ragged_cuts_and_joins():
