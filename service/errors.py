@@ -216,7 +216,9 @@ class Faults:
         """Raise ``InvalidError`` if there was any fault."""
         if not self.count:
             return
-        detail = self.first[0].detail if self.count == 1 else f"{self.count} faults were found"
+        only = self.first[0]
+        where = f"{only.pointer}: " if only.pointer else ""
+        detail = where + only.detail if self.count == 1 else f"{self.count} faults were found"
         if self.count > len(self.first):
             detail += f"; the first {len(self.first)} are listed"
         raise InvalidError(detail, tuple(self.first), self.count)

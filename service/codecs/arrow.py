@@ -44,12 +44,13 @@ __all__ = [
 _SIDES = ("prediction", "target")
 
 
-def decode(
+def decode(  # noqa: PLR0913 - limits are no part of the request
     body: memoryview,
     options: ScoreOptions,
     *,
     max_bytes: int,
     max_elements: int,
+    receive: Reserve = lambda _size: None,
     reserve: Reserve = lambda _size: None,
 ) -> ScoreRequest:
     """Read a request from a stream with the columns id (optional), prediction and target.
@@ -59,10 +60,12 @@ def decode(
         options: What to compute.
         max_bytes: The most bytes once decompressed.
         max_elements: The most elements.
-        reserve: Called with what is decompressed before it is.
+        receive: Called with what is decompressed before it is.
+        reserve: Called, before each copy of numbers that cannot be read in place, with the bytes
+            that all copies take by then.
 
     Raises:
-        UnreadableError: If the body is not a sound Arrow IPC stream.
+        UnreadableError: If the body is not a valid Arrow IPC stream.
         InvalidError: If columns, types, shapes or values break the contract.
         TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
             once decompressed.
@@ -70,15 +73,23 @@ def decode(
     request = decode_plain(body, options, max_elements)
     if request is not None:
         return request
-    table = read_table(body, max_bytes, _columns, reserve=reserve)
+    table = read_table(body, max_bytes, _columns, reserve=receive)
     ids = _ids(table)
-    read = partial(flatten, max_elements=max_elements, ids=ids)
+    copied = 0
+
+    def reserve_copy(size: int) -> None:
+        nonlocal copied
+        copied += size
+        reserve(copied)
+
+    read = partial(flatten, max_elements=max_elements, ids=ids, reserve=reserve_copy)
     prediction = read("prediction", table.column("prediction"))
     target = read("target", table.column("target"), like=prediction)
     _check_shapes(prediction, target, ids)
 
-    # read_table has checked the offsets.
     element = narrowest([prediction.flat.type, target.flat.type])
+    reserve_copy(sum(side.copied_bytes(element) for side in (prediction, target)))
+    # read_table has checked the offsets.
     return ScoreRequest(
         prediction=(ragged := Ragged.trusted(prediction.tensor(element), prediction.offsets)),
         target=ragged.like(target.tensor(element)),
@@ -86,7 +97,7 @@ def decode(
         ids=ids,
         channels=np.full(table.num_rows, prediction.channels) if prediction.channels else None,
         gradient_type=gradient_type(table.schema.field("prediction").type, element),
-        copied=any(x.flat.type != element or x.flat.null_count for x in (prediction, target)),
+        copied=copied > 0,
     )
 
 
@@ -109,8 +120,10 @@ def check_missing(request: ScoreRequest) -> None:
     missing = core.find_missing(request.prediction, request.target, MAX_LISTED_ERRORS)
     faults = Faults()
     for series, side, position in missing.first:
+        width = 0 if request.channels is None else int(request.channels[series])
+        place = "/".join(map(str, divmod(position, width))) if width else position
         faults.add(
-            f"/{side}/{series}/{position}",
+            f"/{side}/{series}/{place}",
             f"of series {request.ids[series]} is missing or not finite; {ALLOW_MISSING}",
         )
     faults.count = missing.affected

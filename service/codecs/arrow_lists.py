@@ -1,6 +1,6 @@
 """Arrow list columns to flat values and offsets, and flat gradients back to list columns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,19 +35,25 @@ class Side(NamedTuple):
         """Return the elements as floats or doubles, in place if that is what they are."""
         return tensor_of(as_type(self.flat, type_))
 
+    def copied_bytes(self, type_: pa.DataType) -> int:
+        """Return the bytes that ``tensor`` takes at most at once, beside the elements."""
+        copies = (self.flat.type != type_) + (self.flat.null_count > 0)
+        return int(copies * len(self.flat) * type_.byte_width)
+
     @property
     def values(self) -> torch.Tensor:
         """The elements in the narrowest type that holds them exactly."""
         return self.tensor(narrowest([self.flat.type]))
 
 
-def flatten(
+def flatten(  # noqa: PLR0913 - limits and ids, all with a default
     name: str,
     column: pa.ChunkedArray,
     like: Side | None = None,
     *,
     max_elements: int | None = None,
     ids: Sequence[int | str] | pa.Array | None = None,
+    reserve: Callable[[int], None] = lambda _size: None,
 ) -> Side:
     """Return a column of lists as flat values and offsets, in place where the layout allows it.
 
@@ -57,11 +63,14 @@ def flatten(
         like: A side whose offsets are taken over if these are the same.
         max_elements: The most elements: nulls, runs and views may be far more than what was sent.
         ids: Of the series, for errors; by default their positions.
+        reserve: Called with the bytes of a copy before it is made.
 
     Raises:
         InvalidError: If a series is null or empty.
         TooLargeError: If it has more than ``max_elements`` elements.
     """
+    if column.num_chunks > 1:
+        reserve(column.nbytes)
     array = one_array(column)
     ids = range(len(array)) if ids is None else ids
     faults = Faults()
@@ -75,7 +84,8 @@ def flatten(
         flat = array.flatten()
     elif _is_view(array.type):
         raw = np.concatenate([[0], np.cumsum(array.sizes.to_numpy(), dtype=np.int64)])
-        check(int(raw[-1]) * width)
+        check(elements := int(raw[-1]) * width)
+        reserve(elements * _item_bytes(_element_type(array.type)))
         flat = array.flatten()
     else:
         raw = array.offsets.to_numpy() if len(array) else np.zeros(1, np.int64)
@@ -176,6 +186,12 @@ def _channels(type_: pa.DataType) -> int:
 def _check_elements(limit: int | None, elements: int) -> None:
     if limit is not None:
         check_elements(elements, limit)
+
+
+def _item_bytes(type_: pa.DataType) -> int:
+    """Return about how many bytes an element takes, coded or not."""
+    is_plain = pa.types.is_primitive(type_) or pa.types.is_decimal(type_)
+    return int(type_.byte_width) if is_plain else 8
 
 
 def _element_type(type_: pa.DataType) -> pa.DataType:

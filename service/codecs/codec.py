@@ -132,7 +132,9 @@ class Codec:
         options, columns = read_query(query)
         limits = {"max_bytes": self._max_body_bytes, "max_elements": self._max_elements}
         if columns is None:
-            return arrow.decode(body, options, **limits, reserve=memory.receive)
+            return arrow.decode(
+                body, options, **limits, receive=memory.receive, reserve=memory.reserve
+            )
         table = long.decode(body, options, columns, **limits, reserve=memory.receive)
         memory.reserve(table.key_bytes)
         memory.reserve(needed := table.needed_bytes())

@@ -19,7 +19,7 @@ class _Announcement(event.Listener):
     def on_start(self, _event: Any) -> None:
         if not self._said:
             self._said = True
-            log.info("compiling what no cache has; a first start takes about a minute")
+            log.info("compiling what no cache has; a first start takes a minute or more")
 
     def on_end(self, _event: Any) -> None:
         pass

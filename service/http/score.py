@@ -76,7 +76,7 @@ class ScoreEndpoint:
         """
         deadline = Deadline(_timeout_ms(context, self._settings) / 1e3)
         if not self._start.done:
-            await deadline.wait_for(self._start.wait())
+            await self._start.wait(deadline.at)
         formats = negotiate(context.headers)
         query: bytes = scope["query_string"]
         context.format = reservation.kind = formats.request

@@ -1,6 +1,6 @@
 """The start of a service, during which probes are answered already.
 
-A first start compiles for about a minute. Whoever asks meanwhile is told so, and is not left with
+A first start compiles for a minute or more. Whoever asks meanwhile is told so, and is not left with
 a refused connection.
 """
 
@@ -76,14 +76,18 @@ class Start:
             seconds = time.monotonic() - self._began
             _uvicorn.info("Uvicorn running on %s, ready after %.1f s", self._addresses, seconds)
 
-    async def wait(self) -> None:
+    async def wait(self, until: float) -> None:
         """Wait a moment for the end of the start.
+
+        Args:
+            until: On the monotonic clock: a request that cannot wait so long is still told why.
 
         Raises:
             OverloadedError: If it does not come.
         """
+        left = max(until - time.monotonic(), 0)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._finished.wait(), _PATIENCE_S)
+            await asyncio.wait_for(self._finished.wait(), min(_PATIENCE_S, left))
         self.check()
 
     def check(self) -> None:
@@ -91,7 +95,7 @@ class Start:
         if not self.done:
             raise OverloadedError(
                 f"starting for {time.monotonic() - self._began:.0f} s; a first start compiles, "
-                "which takes about a minute",
+                "which takes a minute or more",
                 _RETRY_S,
                 reason="starting",
             )

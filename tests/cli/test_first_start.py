@@ -60,6 +60,10 @@ def test_probes_and_requests_are_answered_while_it_compiles(cold):
     assert problem["retryable"]
     assert problem["detail"].startswith(STARTING)
     assert time.monotonic() - asked < 30
+    hurried = client.post("/score", json=GOOD, headers={"X-Request-Timeout-Ms": "100"})
+    assert hurried.status_code == 503
+    assert hurried.json()["detail"].startswith(STARTING)
+    assert int(hurried.headers["retry-after"]) > 0
     assert 'refusals_total{reason="starting"}' in client.get("/metrics").text
     assert client.get("/losses").status_code == 200
     wait_until(lambda: "compiling what no cache has" in log.read_text())

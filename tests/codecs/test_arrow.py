@@ -196,6 +196,58 @@ def test_elements_that_take_no_bytes_are_counted_before_they_are_laid_out():
     assert read(stream(table(views))).elements == 10**6
 
 
+NULLS = pa.ListArray.from_arrays(pa.array([0, 1000], pa.int32()), pa.nulls(1000))
+VIEWS = pa.ListViewArray.from_arrays(
+    pa.array([0] * 100, pa.int32()), pa.array([10] * 100, pa.int32()), pa.array([1.0] * 10)
+)
+COPIED = {
+    "nulls": (table(NULLS), 2 * 8000),
+    "bytes": (table(lists([[1] * 1000], pa.list_(pa.int8()))), 2 * 4000),
+    "one side": (table(lists([[1.0] * 1000]), lists([[1] * 1000], pa.list_(pa.int64()))), 8000),
+    "null elements": (table(lists([[1.0, None] * 500])), 2 * 8000),
+    "views": (table(VIEWS), 2 * 8000),
+    "two batches": (pa.concat_tables([table(lists([[1.0] * 500]))] * 2), 2 * 8000),
+    "in place": (table(lists([[1.0] * 1000]), lists([[2.0] * 1000])), 0),
+}
+
+
+class FullError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", COPIED)
+def test_copies_are_reserved_before_they_are_made(kind):
+    made, least = COPIED[kind]
+    reserved = []
+    limits = {"max_bytes": 10**7, "max_elements": 10**6}
+    body = memoryview(stream(made))
+    request = arrow.decode(body, OPTIONS, **limits, reserve=reserved.append)
+    assert reserved == sorted(reserved)
+    assert least <= sum(reserved[-1:]) <= 2.1 * least
+    assert request.copied == (least > 0)
+
+    def refuse(size):
+        if size:
+            raise FullError
+
+    before = pa.total_allocated_bytes()
+    if least:
+        with pytest.raises(FullError):
+            arrow.decode(body, OPTIONS, **limits, reserve=refuse)
+        assert pa.total_allocated_bytes() - before < least
+
+
+def test_missing_elements_of_channels_are_named_by_step_and_channel():
+    prediction = lists([[[1, 2], [3, None]], [[5, 6]]], pa.list_(pa.list_(pa.float64(), 2)))
+    target = lists([[[1, 2], [3, 4]], [[None, 6]]], prediction.type)
+    with pytest.raises(InvalidError) as caught:
+        read_and_check(stream(table(prediction, target)))
+    assert [fault.pointer for fault in caught.value.errors] == [
+        "/prediction/0/1/1",
+        "/target/1/0/0",
+    ]
+
+
 @pytest.mark.parametrize(
     "ids",
     [

@@ -106,6 +106,8 @@ def test_422_points_at_every_fault(client, body, pointers):
     document = problem(client.post("/score", json=body), 422)
     assert [error["pointer"] for error in document["errors"]] == pointers
     assert not document["retryable"]
+    if len(pointers) == 1:
+        assert document["detail"] == "{pointer}: {detail}".format(**document["errors"][0])
 
 
 def test_422_lists_twenty_and_counts_the_rest(client):
