@@ -524,6 +524,32 @@ def test_faults_are_named_as_the_caller_knows_them():
     assert "series 'd' at cutoff 2023, model Theta: prediction 2 (row 1) is missing" in text
     assert "and 22 more" in text
     assert "request r1" in text
+    assert error.detail == "30 faults were found"
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        "of the series series=7 is missing",
+        "is missing, of the series series=7",
+        "is missing in series series=7",
+        "series=7 is missing",
+        "of series=7, is missing",
+    ],
+)
+@pytest.mark.parametrize("pointer", ["/1/5", "/series/0"])
+def test_no_number_of_the_wire_is_in_a_message(detail, pointer):
+    """The headline names the single fault as the caller knows it, whatever the service says."""
+    headline = f"{pointer} {detail}"
+    faults = [{"pointer": pointer, "detail": detail}]
+    response = problem(422, errors=faults, error_count=1, detail=headline)
+    _, _, _, error = play([response], Part(2, 4, (0, 1)))
+    place = {"/1/5": "series 'd' at cutoff 2023, model Theta: prediction 2 (row 1)"}
+    words = f"{place.get(pointer, pointer)} is missing"
+    assert (error.detail, error.args) == (words, (words,))
+    assert str(error) == f"422: {words} (request r1)"
+    _, _, _, error = play([problem(422, detail=headline)])
+    assert str(error) == f"422: {pointer} is missing (request r1)"
 
 
 def test_a_problem_document_may_be_anything():

@@ -137,8 +137,8 @@ class InvalidValues(ServiceError):
     count: int = 0
 
     def __str__(self) -> str:
-        """Return the faults, a line each."""
-        lines = [f"  {fault}" for fault in self.errors]
+        """Return the faults, a line each; a single one is what the first line says."""
+        lines = [f"  {fault}" for fault in self.errors if str(fault) != self.detail]
         if self.count > len(self.errors):
             lines.append(f"  and {self.count - len(self.errors)} more")
         return "\n".join([super().__str__(), *lines])

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,12 +30,12 @@ from lossclient.exceptions import (
 )
 from lossclient.forecasts import Forecasts
 from lossclient.retries import RETRYABLE_STATUSES, retry_after_s
-from lossclient.wire import TARGET, Part
+from lossclient.wire import SERIES, TARGET, Part
 
 _IN_SERIES = re.compile(rf"/({TARGET}|\d{{1,18}})/(\d{{1,18}})")
 """The target or a model, and the row in the request."""
-_ON_THE_WIRE = re.compile(r"^of the series \w+=\d+ ")
-"""What the service calls a series, which is not what the caller calls it."""
+_ON_THE_WIRE = re.compile(rf",? *\b((of|in) )?(the )?(series )?{SERIES}=\d+\b,?")
+"""What the service calls a series, in all its forms; the caller does not know the number."""
 _PAGE = 1 << 13
 """Bytes of a page that is not from the service; its title comes early."""
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
@@ -123,17 +123,19 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
         late = DeadlineExceeded(f"504: {detail} (request {request_id})")
         late.request_id = request_id
         return Failure(late, retryable, after)
-    error = _class_of(outcome.status)(
-        str(detail),
+    faults = _faults(problem, forecasts, part)
+    count = problem.get("error_count")
+    count = max(count if isinstance(count, int) else 0, len(faults))
+    class_ = _class_of(outcome.status)
+    error = class_(
+        _headline(faults, count, str(detail)) if class_ is InvalidValues else str(detail),
         status=outcome.status,
         request_id=request_id,
         retryable=says,
         retry_after_s=after,
     )
     if isinstance(error, InvalidValues):
-        error.errors = _faults(problem, forecasts, part)
-        count = problem.get("error_count")
-        error.count = max(count if isinstance(count, int) else 0, len(error.errors))
+        error.errors, error.count = faults, count
     elif isinstance(error, TooLarge) and part.series == 1:
         key = forecasts.key_of(part.start)
         error.add_note(f"It held one series only: {key.id!r}")
@@ -221,10 +223,21 @@ def excerpt(reply: Reply) -> str:
     return " ".join(text.split())[:200] or "no body"
 
 
+def _headline(faults: Sequence[ValueFault], count: int, detail: str) -> str:
+    """Return what is wrong in the caller's terms, which the service's detail is not in."""
+    if not faults:
+        return _off_the_wire(detail)
+    return str(faults[0]) if count == 1 else f"{count} faults were found"
+
+
+def _off_the_wire(words: str) -> str:
+    return _ON_THE_WIRE.sub("", words).strip()
+
+
 def _faults(problem: Mapping[str, Any], forecasts: Forecasts, part: Part) -> tuple[ValueFault, ...]:
     faults = problem.get("errors")
     return tuple(
-        _fault(str(fault.get("pointer")), str(fault.get("detail")), forecasts, part)
+        _fault(str(fault.get("pointer")), _off_the_wire(str(fault.get("detail"))), forecasts, part)
         for fault in (faults if isinstance(faults, list) else ())
         if isinstance(fault, dict)
     )
@@ -239,7 +252,6 @@ def _fault(pointer: str, detail: str, forecasts: Forecasts, part: Part) -> Value
     if element >= forecasts.offsets[part.stop] or not (is_target or int(place[1]) in part.models):
         return ValueFault(pointer, detail)
     series = int(np.searchsorted(forecasts.offsets, element, side="right")) - 1
-    detail = _ON_THE_WIRE.sub("", detail)
     position = element - int(forecasts.offsets[series])
     key = forecasts.key_of(series)
     return ValueFault(

@@ -23,8 +23,8 @@ from lossclient.forecasts import Forecasts
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 TARGET = "y"
 """The service takes it for the target, and other floats for predictions, unless told otherwise."""
-_SERIES = "series"
-QUERY: Mapping[str, str] = MappingProxyType({"group_columns": _SERIES})
+SERIES = "series"
+QUERY: Mapping[str, str] = MappingProxyType({"group_columns": SERIES})
 _NUMBER = np.dtype(np.int32)
 """Of the numbers of series, of which a call has one run; see `first_number`."""
 
@@ -86,7 +86,7 @@ def encode(forecasts: Forecasts, part: Part, first: int = 0) -> memoryview:
     offsets = forecasts.offsets[part.start : part.stop + 1]
     rows = slice(offsets[0], offsets[-1])
     columns: dict[str, npt.NDArray[Any]] = {
-        _SERIES: np.repeat(_numbers(part, first), np.diff(offsets))
+        SERIES: np.repeat(_numbers(part, first), np.diff(offsets))
     }
     columns[TARGET] = forecasts.target[rows]
     columns |= {str(model): forecasts.predictions[model][rows] for model in part.models}
@@ -155,7 +155,7 @@ def decode(  # noqa: PLR0913 - what was asked
     for name in slopes:
         place = table.column_names.index(name)
         table = table.set_column(place, name, _gradient(name, table, forecasts, part))
-    return table.drop_columns([_SERIES, "model"])
+    return table.drop_columns([SERIES, "model"])
 
 
 def _numbers(part: Part, first: int) -> npt.NDArray[np.int32]:
@@ -169,7 +169,7 @@ def _asked(forecasts: Forecasts, part: Part, first: int) -> pa.Table:
     names = pa.array([str(model) for model in part.models])
     return pa.table(
         {
-            _SERIES: np.repeat(_numbers(part, first), count),
+            SERIES: np.repeat(_numbers(part, first), count),
             "model": names.take(pa.array(np.tile(np.arange(count), part.series))),
             "length": np.repeat(lengths, count),
         }
