@@ -302,7 +302,11 @@ def test_named_columns():
         ({"Naive": None, "Theta": None}, Columns(), "no column of predictions"),
         ({"unique_id": ["a", None, "b", None, "c"]}, Columns(), "'unique_id' is null in row 1"),
         ({"cutoff": [None, 1, 2, 3, 4]}, Columns(), "'cutoff' is null in row 0"),
-        ({"ds": [1, 2, 3, 4, None]}, Columns(), "'ds' is null in row 4"),
+        (
+            {"ds": [1, 2, 3, 4, None]},
+            Columns(),
+            "'ds' is null in row 4, so the row has no time .*; fill it, or pass time_col=None",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_explained(kind, change, columns, words):
@@ -372,7 +376,9 @@ def test_two_levels_of_an_index_with_one_name():
 
 
 def test_ids_of_mixed_types():
-    with pytest.raises(InvalidInput, match=r"'unique_id' holds objects \(int, str\), which cannot"):
+    with pytest.raises(
+        InvalidInput, match=r"'unique_id' holds objects \(int, str\) of several types"
+    ):
         read_frame(pd.DataFrame({**LONG, "unique_id": ["a", 1, "b", 2, "c"]}), Columns())
 
 
@@ -659,17 +665,76 @@ def test_uuids_are_grouped_by_value(make, column):
     assert len(write_frame(reading, answer_of(reading.forecasts))) == 2
 
 
+OF_SEVERAL_TYPES = {
+    "text and integers": (np.array(["1", 1] * 3, object), "int, str"),
+    "dates and times": (
+        np.array([dt.date(2024, 1, 1), dt.datetime(2024, 1, 1, 5)] * 3, object),  # noqa: DTZ001
+        "date, datetime",
+    ),
+    "categories": (pd.Categorical(["1", 1] * 3), "int, str"),
+    "truth values and integers": (np.array([True, 1, 2] * 2, object), "bool, int"),
+}
+
+
+@pytest.mark.parametrize("column", ["unique_id", "cutoff", "ds"])
+@pytest.mark.parametrize("what", OF_SEVERAL_TYPES)
+def test_objects_of_several_types_are_refused_by_their_types(column, what):
+    values, types = OF_SEVERAL_TYPES[what]
+    columns = {"unique_id": list("aaabbb"), "ds": [0, 1, 2] * 2, "y": [0.0] * 6, "A": [1.0] * 6}
+    words = rf"column '{column}' holds objects \({types}\) of several types; convert them to one"
+    frame = pd.DataFrame({**columns, column: values})
+    for each in (frame, frame.set_index(column)):
+        with pytest.raises(InvalidInput, match=words):
+            read_frame(each, Columns())
+
+
+PERIODS = pd.Categorical(pd.period_range("2026-01-01", periods=3, freq="D")[[2, 1, 0] * 2])
+
+
+@pytest.mark.parametrize("column", ["unique_id", "cutoff", "ds"])
+def test_categories_of_periods_are_compared_as_periods(column):
+    columns = {"unique_id": list("aaabbb"), "ds": [0, 1, 2] * 2, "y": [0.0] * 6}
+    frame = pd.DataFrame({**columns, "A": np.arange(6.0), column: PERIODS})
+    found = []
+    for each in (frame, frame.astype({column: "period[D]"}), frame.set_index(column)):
+        reading = read_frame(each, Columns(), duplicates="allow")
+        forecasts = reading.forecasts
+        keys = [forecasts.key_of(series) for series in range(len(forecasts))]
+        found.append((as_lists(forecasts, forecasts.predictions[0]), keys))
+        assert len(write_frame(reading, answer_of(forecasts))) == len(forecasts)
+    assert found[0] == found[1] == found[2]
+    if column == "ds":
+        assert found[0][0] == [[2, 1, 0], [5, 4, 3]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "wanted"),
+    [
+        (np.array([2.0, 1.0]), [2.0, 1.0]),
+        (np.array([2, 1], np.int16), [2, 1]),
+        (np.array([np.int64(2), np.int64(1)], object), [2, 1]),
+        (np.array([True, False]), [True, False]),
+        (pd.array([2, 1], "Int64"), [2, 1]),
+    ],
+    ids=["floats", "integers", "objects", "truth values", "nullable"],
+)
+def test_ids_are_named_as_python_writes_them(ids, wanted):
+    frame = pd.DataFrame({"unique_id": ids, "ds": [1, 1], "y": [0.0, 0.0], "A": [1.0, 2.0]})
+    for each in (frame, pl.from_pandas(frame)):
+        forecasts = read_frame(each, Columns()).forecasts
+        assert repr([forecasts.key_of(0).id, forecasts.key_of(1).id]) == repr(wanted)
+
+
 BY_NAME = {
     "objects of a class": np.array([Plain() for _ in range(6)], object),
-    "text and integers": np.array(["1", 1] * 3, object),
-    "dates and times": np.array([dt.date(2024, 1, 1), dt.datetime(2024, 1, 1, 5)] * 3, object),  # noqa: DTZ001
     "nanoseconds among objects": pd.Series(
         [pd.Timestamp(1, unit="ns"), pd.Timestamp(2)] * 3, dtype=object
     ),
-    "categories of several types": pd.Categorical(["1", 1] * 3),
     "tuples": pd.Series([(1, 2), (3, 4)] * 3),
     "dictionaries": pd.Series([{"a": 1}, {"a": 2}] * 3),
     "intervals": pd.interval_range(0, 6),
+    "categories of intervals": pd.cut(range(6), [-1, 2, 6]),
+    "arrow's categories of intervals": pa.array(pd.cut(range(6), [-1, 2, 6])),
     "sets": pd.Series([frozenset([1]), frozenset([2])] * 3),
     "large integers": np.array([10**30, 1] * 3, object),
     "polars objects": pl.Series([Plain() for _ in range(6)], dtype=pl.Object),

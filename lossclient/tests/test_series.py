@@ -49,6 +49,19 @@ def test_channels_are_read_row_by_row(series):
     assert np.diff(forecasts.offsets).tolist() == [one.size for one in series]
 
 
+@pytest.mark.parametrize(
+    ("ids", "wanted"),
+    [
+        (np.array([1.5, 2.5]), [1.5, 2.5]),
+        ([np.int64(1), "a"], [1, "a"]),
+        (np.array(["2026-01-31"] * 2, "M8[ns]"), [np.datetime64("2026-01-31", "ns")] * 2),
+    ],
+)
+def test_ids_are_named_as_python_writes_them(ids, wanted):
+    forecasts, _ = read_series([[1.0], [2.0]], [[1.0], [2.0]], ids)
+    assert repr([forecasts.key_of(series).id for series in range(2)]) == repr(wanted)
+
+
 def test_the_rows_of_an_array_are_series():
     grid = np.arange(6, dtype=np.float32).reshape(3, 2)
     forecasts, _ = read_series(grid, grid)

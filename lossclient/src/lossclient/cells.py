@@ -57,6 +57,11 @@ def content(cells: Cells) -> str:
     return f"objects ({', '.join(names[:5])})"
 
 
+def is_mixed(cells: Cells) -> bool:
+    """Whether a column holds objects of several types."""
+    return not isinstance(cells, pa.ChunkedArray) and len(_types_of(cells)) > 1
+
+
 def is_nested(cells: Cells) -> bool:
     """Whether a column holds lists or the like."""
     if isinstance(cells, pa.ChunkedArray):
@@ -76,12 +81,37 @@ def decoded(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
+def decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column without dictionaries and runs.
+
+    Example:
+        >>> decode(pa.chunked_array([pa.array(["a", "a"]).dictionary_encode()])).type
+        DataType(string)
+    """
+    while column.type != decoded(column.type):
+        type_, chunks = column.type.value_type, column.chunks
+        if pa.types.is_run_end_encoded(column.type):
+            column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in chunks], type_)
+        elif isinstance(type_, pa.BaseExtensionType):  # Arrow has no cast to those
+            taken = [chunk.dictionary.take(chunk.indices) for chunk in chunks]
+            column = pa.chunked_array(taken, type_)
+        else:
+            column = column.cast(type_)
+    return column
+
+
+def storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return what an extension type, like pandas' of periods, is stored as; others as they are."""
+    is_extension = isinstance(column.type, pa.BaseExtensionType)
+    return column.cast(column.type.storage_type) if is_extension else column
+
+
 def numbers_in(cells: Cells) -> pa.ChunkedArray | None:
     """Return a column as plain numbers, None if it holds anything else; text is no number."""
     column = _of_objects(cells) if isinstance(cells, np.ndarray) else cells
     if column is None or not any(is_kind(decoded(column.type)) for is_kind in _NUMBERS):
         return None
-    return _decode(column)
+    return decode(column)
 
 
 def texts_in(cells: Cells) -> pa.ChunkedArray | None:
@@ -89,7 +119,7 @@ def texts_in(cells: Cells) -> pa.ChunkedArray | None:
     column = _of_objects(cells) if isinstance(cells, np.ndarray) else cells
     if column is None or not any(is_kind(decoded(column.type)) for is_kind in _TEXTS):
         return None
-    return _decode(column).cast(pa.large_string())
+    return decode(column).cast(pa.large_string())
 
 
 def floats_of(numbers: pa.ChunkedArray, *, narrow: bool = True) -> Floats:
@@ -123,7 +153,7 @@ def by_value(cells: Cells) -> pa.ChunkedArray | None:
         column = _chunked(pa.array(cells, from_pandas=True))
         if column.type not in {pa.string(), pa.large_string()}:
             distinct = len({value for value in cells if not _is_missing(value)})
-            if distinct != len(_storage(column).drop_null().unique()):
+            if distinct != len(storage(column).drop_null().unique()):
                 return None
     except _UNREADABLE:
         return None
@@ -150,22 +180,6 @@ def _of_pandas(series: Any) -> Cells:
 
 def _chunked(array: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
     return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
-
-
-def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    is_extension = isinstance(column.type, pa.BaseExtensionType)
-    return column.cast(column.type.storage_type) if is_extension else column
-
-
-def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    while column.type != decoded(column.type):
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        else:
-            column = pa.chunked_array(
-                [pc.run_end_decode(chunk) for chunk in column.chunks], column.type.value_type
-            )
-    return column
 
 
 def _objects(values: list[Any]) -> Objects:

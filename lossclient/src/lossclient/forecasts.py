@@ -17,6 +17,17 @@ class Key(NamedTuple):
     cutoff: object = None
 
 
+def of_python(value: object) -> object:
+    """Return what a scalar of numpy holds; times as they are, since Python's hold less.
+
+    Example:
+        >>> of_python(np.float64(1.5)), of_python(np.datetime64("2026-01-31", "ns"))
+        (1.5, np.datetime64('2026-01-31T00:00:00.000000000'))
+    """
+    is_time = isinstance(value, np.datetime64 | np.timedelta64)
+    return value.item() if isinstance(value, np.generic) and not is_time else value
+
+
 @dataclass(frozen=True, eq=False)
 class Forecasts:
     """Series flat, one after the other: the predictions of some models for one target.

@@ -13,13 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from lossclient.arguments import Rule, check
-from lossclient.cells import Cells, Frame, by_value, cells_of, content, floats_of
+from lossclient.cells import Cells, Frame, by_value, cells_of, content, floats_of, is_mixed
 from lossclient.columns import Columns, ModelColumns, find_models, numbers_of, resolve
 from lossclient.exceptions import InvalidInput
-from lossclient.forecasts import Floats, Forecasts, Key
+from lossclient.forecasts import Floats, Forecasts, Key, of_python
 from lossclient.grouping import Groups, group, plain
 
 _WITHOUT_ROWS = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_run_end_encoded)
+_WITHOUT_KEY = "so the row belongs to no series"
+_WITHOUT_TIME = "so the row has no time to be ordered by; fill it, or pass time_col=None"
 _RULES = {"duplicates": Rule("'error' or 'allow'", lambda value: value in ("error", "allow"))}
 
 FrameT = TypeVar("FrameT")
@@ -112,7 +114,8 @@ def read_frame(
     found = find_models(names, columns, cells)
     numbers = {name: numbers_of(name, cells(name)) for name in (columns.target, *found.models)}
     times = [] if columns.time is None else [columns.time]
-    compared = {name: _comparable(name, cells(name)) for name in (*keys, *times)}
+    compared = {name: _comparable(name, cells(name), _WITHOUT_KEY) for name in keys}
+    compared |= {name: _comparable(name, cells(name), _WITHOUT_TIME) for name in times}
     try:
         when = None if columns.time is None else compared[columns.time]
         groups = group([compared[name] for name in keys], when)
@@ -193,21 +196,31 @@ def _way_out(df: Any) -> str:
     return ""
 
 
-def _comparable(name: str, cells: Cells) -> pa.Array:
+def _comparable(name: str, cells: Cells, without: str) -> pa.Array:
     """Return keys or times, of which equal ones are alike and none is null.
+
+    Args:
+        name: Of the column.
+        cells: Its content.
+        without: What a null means, for an error.
 
     Raises:
         InvalidInput: If they cannot be compared by value, or one is null.
     """
-    column = by_value(cells)
-    if column is None or pa.types.is_nested((values := plain(column)).type):
-        raise InvalidInput(
-            f"column {name!r} holds {content(cells)}, which cannot be compared by value; "
-            "convert it to text, numbers or times"
-        )
+    try:
+        column = by_value(cells)
+        values = None if column is None else plain(column)
+    except pa.ArrowException:
+        values = None
+    if values is None or pa.types.is_nested(values.type):
+        if is_mixed(cells):
+            way_out = " of several types; convert them to one"
+        else:
+            way_out = ", which cannot be compared by value; convert it to text, numbers or times"
+        raise InvalidInput(f"column {name!r} holds {content(cells)}{way_out}")
     if values.null_count:
         row = int(np.flatnonzero(values.is_null())[0])
-        raise InvalidInput(f"column {name!r} is null in row {row}, so the row belongs to no series")
+        raise InvalidInput(f"column {name!r} is null in row {row}, {without}")
     return values
 
 
@@ -234,7 +247,7 @@ def _value(frame: Frame, name: str, compared: _Compared, row: int) -> object:
         if isinstance(native, pa.Table):
             return native.column(name)[row].as_py()
         if frame.implementation.is_pandas_like() or frame.schema[name] == nw.Object:
-            return frame[name][row]
+            return of_python(frame[name][row])
         return compared[name][row].as_py()  # polars itself cuts nanoseconds, and may abort
     scalar = compared[name][row]
     kind = np.timedelta64 if pa.types.is_duration(scalar.type) else np.datetime64

@@ -8,6 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lossclient.cells import decode, storage
+
 Whole = npt.NDArray[np.int64]
 
 
@@ -78,12 +80,7 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
 
     A dictionary and runs count none of their own where their values hold one.
     """
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.cast(column.type.storage_type)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    elif pa.types.is_run_end_encoded(column.type):
-        column = pc.run_end_decode(column)
+    column = storage(decode(column))
     for is_kind, type_ in _TAKEN_AS:
         if is_kind(column.type):
             column = column.cast(type_)

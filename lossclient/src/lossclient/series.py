@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from lossclient.cells import array_of, content, floats_of
 from lossclient.exceptions import InvalidInput
-from lossclient.forecasts import Floats, Forecasts, Key
+from lossclient.forecasts import Floats, Forecasts, Key, of_python
 
 _NUMBERS = {float, int, np.float64, type(None)}
 """Of a list, those that numpy reads as float64 whatever stands beside them."""
@@ -97,7 +97,7 @@ def read_series(
 
 
 def _item(names: npt.NDArray[Any], series: int) -> object:
-    return names[series] if names.dtype == object else names[series].item()
+    return of_python(names[series])
 
 
 def _ids(ids: Any) -> npt.NDArray[Any]:
