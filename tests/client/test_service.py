@@ -262,6 +262,8 @@ def test_a_missing_element_of_a_nested_series_is_named_as_it_is_nested(url):
     (fault,) = caught.value.errors
     assert (fault.id, fault.side, fault.position, fault.index) == ("b", "target", 4, (2, 0))
     assert str(fault).startswith("series 'b': target [2, 0] is missing")
+    assert str(caught.value).startswith("422: series 'b': target [2, 0] is missing")
+    assert "series=" not in f"{caught.value!r} {caught.value}"
 
 
 def test_options_are_refused_by_the_service_in_its_own_words(url):
