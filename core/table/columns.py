@@ -146,6 +146,7 @@ def text_faults(
     left_out: Collection[str] = (),
     *,
     exclude: str = "exclude",
+    unit: str = "row",
 ) -> Iterator[tuple[str, str]]:
     """Yield each column of text that should hold numbers, and what is wrong with it.
 
@@ -156,6 +157,7 @@ def text_faults(
             their cells read as numbers, blank ones not counted, and none has leading zeros, as
             codes have. Nor are categories that are all numbers, which somebody made on purpose.
         exclude: How the caller leaves a column out, for the message.
+        unit: What a cell is to the caller.
 
     Example:
         >>> table = pa.table({"A": ["1100", "1,900"], "store": ["north", "5"], "note": ["x", "y"]})
@@ -166,11 +168,16 @@ def text_faults(
         places = table.schema.get_all_field_indices(name)
         if len(places) != 1 or not holds_text(type_ := table.schema.field(places[0]).type):
             continue
-        detail = _numbers_as_text(table.column(name))
+        detail = _numbers_as_text(table.column(name), unit)
         if name in named:
             yield name, detail or f"must hold numbers, not {type_}"
         elif detail and not (pa.types.is_dictionary(type_) and detail.startswith(_ALL_NUMBERS)):
             yield name, f"{detail}, or leave the column out by {exclude}"
+
+
+def holds_codes(texts: pa.ChunkedArray) -> bool:
+    """Tell whether there is a cell that would lose a leading zero as a number, such as 007."""
+    return any(_matches(chunk, _CODE).true_count for chunk in texts.chunks)
 
 
 def listed(left_out: Collection[tuple[str, str]]) -> str:
@@ -224,7 +231,7 @@ def _reason(field: pa.Field) -> str:
     return _TEXT if holds_text(field.type) else f"holds {field.type}"
 
 
-def _numbers_as_text(column: pa.ChunkedArray | pa.Array) -> str | None:
+def _numbers_as_text(column: pa.ChunkedArray | pa.Array, unit: str) -> str | None:
     """Return what is wrong with text of which half or more reads as numbers, else None."""
     numbers = cells = rows = 0
     number: tuple[int, str] | None = None  # the first cell that is one
@@ -242,11 +249,11 @@ def _numbers_as_text(column: pa.ChunkedArray | pa.Array) -> str | None:
         return None
     if other is not None:
         return (
-            f"holds numbers, but {other[1]!r} in row {other[0]} is text; "
+            f"holds numbers, but {other[1]!r} in {unit} {other[0]} is text; "
             "convert it to a number or a null"
         )
     row, cell = number or (0, "")  # there is one, as no text is other
-    return f"{_ALL_NUMBERS}, {cell!r} in row {row}; convert it"
+    return f"{_ALL_NUMBERS}, {cell!r} in {unit} {row}; convert it"
 
 
 def _matches(texts: pa.Array, pattern: str) -> pa.BooleanArray:

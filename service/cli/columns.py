@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from core import table
 from core.table import (
@@ -63,6 +64,11 @@ class Roles:
         """Return the columns that are text whatever they look like: the id 007 is not 7."""
         return {*self.keys(names), self.time} & set(names) - set(_listed(self.models, names))
 
+    def numbers(self, names: Sequence[str]) -> set[str]:
+        """Return the columns that are numbers whatever they look like: the target 007 is 7."""
+        targets = _TARGET_NAMES if self.target is None else (self.target,)
+        return {*targets, *_listed(self.models, names)}
+
 
 @dataclass(frozen=True)
 class Layout(table.Layout):
@@ -70,9 +76,11 @@ class Layout(table.Layout):
 
     Attributes:
         nested: Whether a row is a whole series.
+        duplicates: What two rows of one series are in the nested form.
     """
 
     nested: bool = False
+    duplicates: Duplicates = "error"
 
     @property
     def columns(self) -> list[str]:
@@ -92,20 +100,28 @@ def find_layout(source: Source, roles: Roles) -> Layout:
     keys = roles.keys(names)
     target = _pick(names, roles.target, _TARGET_NAMES, "--target-col")
     nested = is_series(schema.field(target).type)
+    excluded = _listed(roles.exclude, names)
+    for given, flag in ((_listed(roles.models, names), "--models"), (excluded, "--exclude")):
+        if absent := [name for name in given if name not in names]:
+            raise TableError(("", _absence(names, absent[:1], flag)))
     elements = _elements(schema) if nested else schema
     if roles.models is None:
         taken = {*keys, roles.time, target}
-        found = find_models(elements, taken, exclude=_listed(roles.exclude, names))
+        found = find_models(elements, taken, exclude=excluded)
         found = _lists_only(found, schema) if nested else found
     else:
         found = ModelColumns(_listed(roles.models, names))
     models = tuple(dict.fromkeys(found.models))
-    layout = Layout(keys, target, models, found.left_out, nested=nested)
+    layout = Layout(keys, target, models, found.left_out, None, nested, roles.duplicates)
     if roles.duplicates == "error" and not nested:
+        if roles.time != Roles.time and roles.time not in names:
+            raise TableError(("", _absence(names, [roles.time], "--time-col")))
         layout = replace(layout, time=find_time(schema, roles.time, layout))
     faults = list(faults_of(elements, layout))
     if nested:
         faults += _list_faults(schema, layout)
+        if not faults or not found.models:
+            faults = [*_nested_text_faults(source, found), *faults]
     elif not faults or not found.models:  # a model may be among the texts
         faults = [*_text_faults(source, layout, found.texts), *faults]
     if faults:
@@ -126,11 +142,16 @@ def _pick(names: Sequence[str], given: str | None, usual: tuple[str, ...], flag:
             return name
         if name in names:
             raise TableError((name, "is in the file more than once"))
+    raise TableError(("", _absence(names, wanted, flag)))
+
+
+def _absence(names: Sequence[str], wanted: Sequence[str], flag: str) -> str:
+    """Say that no column is what a flag should name."""
     meant = next(filter(None, (suggestion(name, names) for name in wanted)), "")
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     there = f"{', '.join(names[:_MAX_NAMED])}{more}"
     missing = f"no column {' or '.join(map(repr, wanted))} among {there}"
-    raise TableError(("", f"{missing}; name it by {flag}{meant}"))
+    return f"{missing}; name it by {flag}{meant}"
 
 
 def _elements(schema: pa.Schema) -> pa.Schema:
@@ -173,4 +194,27 @@ def _text_faults(
     if texts:
         named = tuple(name for name in texts if name in named)
         rows = source.head(texts)
-        yield from text_faults(rows, named, [name for name in texts if name not in named])
+        others = [name for name in texts if name not in named]
+        for name, detail in text_faults(rows, named, others, exclude="--exclude"):
+            if name in others and name in source.categories:
+                yield from text_faults(_coded(source, name), (), [name], exclude="--exclude")
+            else:
+                yield name, detail
+
+
+def _coded(source: Source, name: str) -> pa.Table:
+    """Return all of a column of categories, whose first rows do not say what there is."""
+    parts = [batch.column(0).dictionary_encode() for batch in source.read([name])]
+    return pa.table({name: pa.chunked_array(parts)})
+
+
+def _nested_text_faults(source: Source, found: ModelColumns) -> Iterator[tuple[str, str]]:
+    """Yield columns of lists that nobody excluded and that have numbers as text."""
+    for name, reason in found.left_out:
+        type_ = source.schema.field(source.schema.names.index(name)).type
+        while hasattr(type_, "value_type"):
+            type_ = type_.value_type
+        if reason.startswith("holds") and is_text(type_) and source.schema.names.count(name) == 1:
+            lists = source.head([name]).column(name)
+            texts = pa.table({name: pc.list_flatten(lists, recursive=True)})
+            yield from text_faults(texts, (), [name], exclude="--exclude", unit="element")

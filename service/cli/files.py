@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from core.table import TableError, text_faults
+from core.table import TableError, holds_codes, is_text, text_faults
 from service.errors import InvalidError, UnreadableError
 
 BATCH_ROWS = 1 << 17
@@ -36,11 +36,13 @@ class Source:
         rows: How many rows it has, None if that is not known beforehand.
         read: Returns batches of the named columns, in the types of the schema; each call reads
             the file again, and no other column.
+        categories: Columns of text that are categories in the file.
     """
 
     schema: pa.Schema
     rows: int | None
     read: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+    categories: frozenset[str] = frozenset()
 
     def head(self, columns: Collection[str]) -> pa.Table:
         """Return the first rows of some columns, so many that each column has a value if it can."""
@@ -52,6 +54,8 @@ def open_source(
     path: Path,
     batch_rows: int = BATCH_ROWS,
     text: Callable[[Sequence[str]], Collection[str]] = lambda _names: (),
+    *,
+    numbers: Callable[[Sequence[str]], Collection[str]] = lambda _names: (),
 ) -> Source:
     """Open a Parquet, CSV or Arrow file by its ending.
 
@@ -59,6 +63,7 @@ def open_source(
         path: The file.
         batch_rows: The most rows in a batch.
         text: Returns the columns of a CSV file that are text whatever they look like, of all names.
+        numbers: Likewise those that are numbers, although 007 looks like a code.
 
     Raises:
         UnreadableError: If it is absent, has another ending, or is not what its ending says.
@@ -67,7 +72,7 @@ def open_source(
         raise UnreadableError(f"{path}: {reason}")
     with explained(path):
         if path.suffix.lower() == ".csv":
-            return _csv(path, text)
+            return _csv(path, text, numbers)
         read = _parquet if path.suffix.lower() == ".parquet" else _arrow
         return _plain_source(read(path), batch_rows)
 
@@ -124,7 +129,12 @@ def _plain_source(source: Source, batch_rows: int) -> Source:
                 arrays = [_plain(part.column(field.name), field.type) for field in fields]
                 yield pa.RecordBatch.from_arrays(arrays, schema=fields)
 
-    return Source(schema, source.rows, read)
+    categories = frozenset(
+        was.name
+        for was, field in zip(source.schema, schema, strict=True)
+        if pa.types.is_dictionary(was.type) and is_text(field.type)
+    )
+    return Source(schema, source.rows, read, categories)
 
 
 def _plain_type(type_: pa.DataType) -> pa.DataType:
@@ -176,12 +186,19 @@ def _arrow(path: Path) -> Source:
     return Source(schema, None, read)
 
 
-def _csv(path: Path, text: Callable[[Sequence[str]], Collection[str]]) -> Source:
+def _csv(
+    path: Path,
+    text: Callable[[Sequence[str]], Collection[str]],
+    numbers: Callable[[Sequence[str]], Collection[str]],
+) -> Source:
     _check_header(path)
     with _open_csv(path, {}) as first_block:
         seen = first_block.schema
     # A later block may hold a fraction: read numbers as double.
     types = {field.name: pa.float64() for field in seen if pa.types.is_integer(field.type)}
+    named = numbers(seen.names)
+    codes = _codes(path, [name for name in types if seen.names.count(name) == 1])
+    types |= dict.fromkeys([name for name in codes if name not in named], pa.string())
     types |= dict.fromkeys(text(seen.names), pa.string())
     blank = [field.name for field in seen if pa.types.is_null(field.type)]
     types |= _types_of_blank(path, [name for name in blank if name not in types])
@@ -193,7 +210,8 @@ def _csv(path: Path, text: Callable[[Sequence[str]], Collection[str]]) -> Source
             if (fault := _CSV_COLUMN.search(str(error))) is None:
                 raise
             name = seen.names[int(fault["number"])]
-            raise TableError((name, _cell_fault(path, name, fault["detail"]))) from error
+            way_out = "" if name in named else ", or leave the column out by --exclude"
+            raise TableError((name, _cell_fault(path, name, fault["detail"], way_out))) from error
 
     schema = pa.schema([(field.name, types.get(field.name, field.type)) for field in seen])
     return Source(schema, None, read)
@@ -229,6 +247,16 @@ def _open_csv(
     )
 
 
+def _codes(path: Path, names: Sequence[str]) -> list[str]:
+    """Return the columns of integers that have leading zeros in the first block."""
+    if not names:
+        return []
+    schema = pa.schema(dict.fromkeys(names, pa.string()))
+    with _open_csv(path, dict(zip(names, schema.types, strict=True)), names) as blocks:
+        cells = _head(blocks, schema)
+    return [name for name in names if holds_codes(cells[name])]
+
+
 def _types_of_blank(path: Path, names: Sequence[str]) -> dict[str, pa.DataType]:
     """Return what columns hold of which the first block has no value."""
     types = dict.fromkeys(names, pa.string())
@@ -241,7 +269,7 @@ def _types_of_blank(path: Path, names: Sequence[str]) -> dict[str, pa.DataType]:
     return types | dict.fromkeys([*empty, *numbers], pa.float64())
 
 
-def _cell_fault(path: Path, name: str, detail: str) -> str:
+def _cell_fault(path: Path, name: str, detail: str, way_out: str) -> str:
     """Say which text stopped Arrow from reading a column, as ``text_faults`` does."""
     if "UTF8" in detail:
         return "holds text that is not in UTF-8; convert the file, as iconv does"
@@ -253,7 +281,7 @@ def _cell_fault(path: Path, name: str, detail: str) -> str:
         if place >= 0:
             return (
                 f"holds numbers, but {cells[place].as_py()!r} in row {row + place} is text; "
-                "convert it to a number or a null, or leave the column out by exclude"
+                f"convert it to a number or a null{way_out}"
             )
         row += len(cells)
     return f"cannot be read: {detail}"

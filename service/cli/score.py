@@ -87,7 +87,7 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
             raise InvalidError(f"{output}: is the file to score; name another output")
     where = _device(device)
     roles = Roles(id_col, time_col, target_col, cutoff_col, models, exclude, duplicates)
-    source = open_source(file, text=roles.text)
+    source = open_source(file, text=roles.text, numbers=roles.numbers)
     with explained(file):
         layout = find_layout(source, roles)
     _say_models(layout)

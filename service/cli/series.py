@@ -1,7 +1,8 @@
 """Rows of a file to series: the long form, one row an element, and the nested, one row a series."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -61,13 +62,12 @@ def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block
             series are not together.
 
     Raises:
-        TableError: If the rows of a series are not together, a key is null, or a list is null,
-            empty or of another length than that of the target.
+        TableError: If the rows of a series are not together, a key is null, a list is null, empty
+            or of another length than that of the target, or a series comes twice.
     """
     batches = _with_keys(source.read(layout.columns), layout)
     if layout.nested:
-        for batch in batches:
-            yield _nested_block(pa.Table.from_batches([batch]), layout)
+        yield from _nested_blocks(batches, layout)
         return
     if sort:
         fields = [source.schema.field(name) for name in layout.columns]
@@ -91,6 +91,16 @@ def _with_keys(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa
                 raise TableError((key, detail))
         rows += len(batch)
         yield batch
+
+
+def _nested_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[Block]:
+    seen = _Seen(_refuse_repeated)
+    for batch in batches:
+        block = _nested_block(pa.Table.from_batches([batch]), layout)
+        if layout.duplicates == "error":
+            seen.add(block.keys)
+        yield block
+    seen.check()
 
 
 def _nested_block(table: pa.Table, layout: Layout) -> Block:
@@ -128,7 +138,7 @@ def _names(keys: pa.Table, rows: npt.NDArray[np.int64]) -> str:
 def _long_blocks(
     batches: Iterator[pa.RecordBatch], layout: Layout, *, in_place: bool
 ) -> Iterator[Block]:
-    seen = _Seen(layout)
+    seen = _Seen(partial(_refuse_apart, layout))
     rows = 0
     for table in _whole_series(batches, layout):
         groups = _together(table, layout)
@@ -203,11 +213,11 @@ def _together(table: pa.Table, layout: Layout) -> Groups:
     groups = group_rows(table.select(layout.keys))
     if groups.order is not None:
         first, last = groups.order[groups.edges[:-1]], groups.order[groups.edges[1:] - 1]
-        _refuse_apart(groups, last - first + 1 != np.diff(groups.edges), layout)
+        _refuse_apart(layout, groups, last - first + 1 != np.diff(groups.edges))
     return groups
 
 
-def _refuse_apart(groups: Groups, apart: npt.NDArray[np.bool_], layout: Layout) -> None:
+def _refuse_apart(layout: Layout, groups: Groups, apart: npt.NDArray[np.bool_]) -> None:
     names = _names(groups.keys, np.flatnonzero(apart))
     fault = (
         f"the rows of series {names} are not together; sort the file by "
@@ -216,11 +226,23 @@ def _refuse_apart(groups: Groups, apart: npt.NDArray[np.bool_], layout: Layout) 
     raise TableError(("", fault))
 
 
+def _refuse_repeated(groups: Groups, repeated: npt.NDArray[np.bool_]) -> None:
+    series = np.flatnonzero(repeated)
+    place = int(groups.edges[series[0]])
+    rows = range(groups.edges[-1]) if groups.order is None else groups.order
+    fault = (
+        f"rows {rows[place]} and {rows[place + 1]} are both series "
+        f"{spell_series(groups.keys, int(series[0]))} (the first of {len(series)} such series read "
+        f"so far); {HINT} Name it by --cutoff-col, or pass --duplicates allow"
+    )
+    raise TableError(("", fault))
+
+
 class _Seen:
     """The keys of all blocks so far; looked at whenever there are twice as many as before."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, refuse: Callable[[Groups, npt.NDArray[np.bool_]], None]) -> None:
+        self._refuse = refuse
         self._keys: list[pa.Table] = []
         self._count, self._due = 0, _FIRST_LOOK
 
@@ -232,13 +254,13 @@ class _Seen:
             self._due = 2 * self._count
 
     def check(self) -> None:
-        """Refuse a series that stands in two blocks."""
-        if len(self._keys) < 2:
+        """Refuse a series that was added twice."""
+        if not self._keys:
             return
         groups = group_rows(pa.concat_tables(self._keys))
         sizes = np.diff(groups.edges)
         if (sizes > 1).any():
-            _refuse_apart(groups, sizes > 1, self._layout)
+            self._refuse(groups, sizes > 1)
 
 
 def _block(  # noqa: PLR0913, PLR0917 - one private call

@@ -87,7 +87,9 @@ class LongTable:
             InvalidError: If a key is null, or text stands where numbers should.
         """
         faults = Faults()
-        for name, detail in text_faults(self.table, self.layout.numbers, self.texts):
+        for name, detail in text_faults(
+            self.table, self.layout.numbers, self.texts, exclude="exclude_columns"
+        ):
             faults.add(_pointer(name), detail)
         for name, detail in faults_of(self.table.schema, self.layout):
             faults.add(_pointer(name), detail)

@@ -104,7 +104,7 @@ def test_integers_are_scored_as_doubles():
 
 def test_lists_of_numbers_are_the_models_of_a_nested_file(tmp_path):
     lists = {name: [[1.0, 2.0]] for name in ("y", "A", "A-lo-90", "ds")}
-    others = {"n": [2.0], "store": ["5"], "texts": [["1", "2"]]}
+    others = {"n": [2.0], "store": ["5"], "texts": [["north", "south"]]}
     table = pa.table({"unique_id": ["a"], **lists, "whole": [[1, 2]], **others})
     models, said = by_command(table, tmp_path)
     assert models == ["A", "whole"]
@@ -112,3 +112,65 @@ def test_lists_of_numbers_are_the_models_of_a_nested_file(tmp_path):
         "left out: 'A-lo-90' (a bound of a prediction interval), 'n' (holds double, not lists), "
         "'store' (text), 'texts' (holds list<item: string>)"
     )
+
+
+def run(path, *flags):
+    result = CliRunner().invoke(app, ["score", str(path), *flags])
+    if isinstance(result.exception, InvalidError):  # which the entry point prints
+        return 2, str(result.exception)
+    assert result.exception is None, result.exception
+    return result.exit_code, result.stderr
+
+
+def test_codes_of_a_csv_file_are_text(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("unique_id,ds,y,A,store,B\n1,1,007,1,001,3\n1,2,5,1,120,4\n")
+    assert run(path) == (0, "scored as models: A, B\nleft out: 'store' (text)\n")
+    assert run(path, "--models", "store,B") == (0, "scored as models: store, B\n")
+
+
+def test_categories_that_are_all_numbers_are_text(tmp_path):
+    columns = {"unique_id": ["a"] * 2, "ds": [1, 2], "y": [1.0, 2.0], "A": [1.0, 2.0]}
+    category = pa.array(["1", "2"]).dictionary_encode()
+    pq.write_table(pa.table({**columns, "grade": category}), tmp_path / "f.parquet")
+    said = "scored as models: A\nleft out: 'grade' (text)\n"
+    assert run(tmp_path / "f.parquet") == (0, said)
+
+
+def test_lists_of_text_that_is_mostly_numbers_are_refused(tmp_path):
+    path = tmp_path / "f.parquet"
+    lists = {"y": [[1.0, 2.0], [3.0]], "A": [[1.0, 2.0], [3.0]], "B": [["1", "2"], ["1,900"]]}
+    pq.write_table(pa.table({"unique_id": ["a", "b"], **lists}), path)
+    status, said = run(path)
+    assert status == 2
+    assert "column 'B' holds numbers, but '1,900' in element 2 is text" in said
+    assert "by --exclude" in said
+    assert run(path, "--exclude", "B") == (0, "scored as models: A\n")
+
+
+@pytest.mark.parametrize(
+    ("ids", "rows"), [("abb", "1 and 2"), ("aba", "0 and 2"), ("abcab", "0 and 3")]
+)
+@pytest.mark.parametrize("batch_rows", [1, 100])
+def test_a_series_that_comes_twice_in_a_nested_file_is_refused(
+    tmp_path, monkeypatch, ids, rows, batch_rows
+):
+    monkeypatch.setattr("service.cli.files.BATCH_ROWS", batch_rows)
+    path = tmp_path / "f.parquet"
+    lists = [[1.0, 2.0]] * len(ids)
+    pq.write_table(pa.table({"unique_id": list(ids), "y": lists, "A": lists}), path)
+    status, said = run(path)
+    assert status == 2
+    assert f"rows {rows} are both series unique_id=" in said
+    assert run(path, "--duplicates", "allow") == (0, "scored as models: A\n")
+
+
+@pytest.mark.parametrize(
+    "flags", [("--exclude", "nope"), ("--models", "A,nope"), ("--time-col", "nope")]
+)
+def test_an_absent_column_is_named_with_its_flag(tmp_path, flags):
+    path = tmp_path / "f.csv"
+    path.write_text("unique_id,ds,y,A\n1,1,7,1\n")
+    status, said = run(path, *flags)
+    assert status == 2
+    assert f"no column 'nope' among unique_id, ds, y, A; name it by {flags[0]}" in said

@@ -166,8 +166,9 @@ def resolve(names: Sequence[str], columns: Columns) -> Columns:
         raise InvalidInput("models is empty: name at least one column of predictions")
     for name in (*named, *(models or ()), *columns.exclude):
         if name not in names:
+            unordered = "; time_col=None takes rows as they come" if name == columns.time else ""
             raise InvalidInput(
-                f"no column {name!r} among {_first_of(names)}{_suggestion(name, names)}"
+                f"no column {name!r} among {_first_of(names)}{unordered}{_suggestion(name, names)}"
             )
     return replace(columns, cutoff=cutoff, models=models)
 
