@@ -5,18 +5,20 @@ poisons the backward pass: 0 * inf is NaN. Here gradients are written out: 0 whe
 replaced, elsewhere darts' own, bit for bit. All is ``torch.where`` and plain arithmetic, so the
 modules work under ``torch.func.vmap`` and ``torch.compile``.
 
-A gradient that overflows is clamped only where the loss itself makes it infinite, which shows in an
-incoming gradient of at most 1. A larger one is taken for a loss scale, as ``torch.amp.GradScaler``
-applies: what overflows because of it stays infinite, so that the scaler sees it and lowers the
-scale. So does what is infinite already, and what overflows on its way to a narrower type.
+A gradient that overflows is clamped only where the loss itself makes it infinite, which is where it
+overflows for an incoming gradient of 1, too. What overflows only because of the incoming one, as
+``torch.amp.GradScaler`` makes it, stays infinite, so that the scaler sees it and lowers the scale.
+So does what is infinite already, and what overflows on its way to a narrower type.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 Reduction = Literal["mean", "sum", "none"]
+_Slope = Callable[[Tensor], Tensor]  # times an incoming gradient, in the order of darts' autograd
 _REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -51,11 +53,13 @@ class _Term(torch.autograd.Function):
         ctx.save_for_backward(p, y)
 
 
-def _settle(gradient: Tensor, grad: Tensor, usable: Tensor, *, mean: bool) -> Tensor:
-    """Clamp what overflowed by an incoming gradient of at most 1; 0 where there is no quotient."""
-    one = grad.new_ones(()) / (grad.numel() if mean else 1)
+def _gradient(slope: _Slope, grad: Tensor, usable: Tensor, *, mean: bool) -> Tensor:
+    """Return the slope times ``grad``; clamped where the loss overflows, 0 without a quotient."""
+    gradient = slope(grad)
+    alone = slope(grad.new_ones(()) / (grad.numel() if mean else 1))
     limit = torch.finfo(gradient.dtype).max
-    gradient = torch.where(grad.abs() <= one, gradient.clamp(-limit, limit), gradient)
+    clamped = gradient.clamp(-limit, limit)
+    gradient = torch.where(alone.isinf() & grad.isfinite(), clamped, gradient)
     return torch.where(usable, gradient, 0)
 
 
@@ -70,16 +74,21 @@ class _Percentage(_Term):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (p, y), (mean,) = grads, ctx.saved_tensors, ctx.options
         quotient = (y - p) / y
-        usable, signed = quotient.isfinite(), quotient.sign() * grad
-        by_p = by_y = None
-        if ctx.needs_input_grad[0]:
-            by_p = _settle(-(signed / y), grad, usable, mean=mean)
-        if ctx.needs_input_grad[1]:
-            wide_p, wide_y, wide_signed = _wide(p, y, signed)
-            joined = (wide_p / wide_y) * wide_signed / wide_y
-            by_y = _first_finite(signed / y - signed * (quotient / y), joined)
-            by_y = _settle(by_y, grad, usable, mean=mean)
-        return by_p, by_y, None
+        sign = quotient.sign()
+
+        def by_p(grad: Tensor) -> Tensor:
+            return torch.neg(sign * grad / y)
+
+        def by_y(grad: Tensor) -> Tensor:
+            signed = sign * grad
+            a, b = _wide(p, y)
+            return _first_finite(signed / y - signed * (quotient / y), (a / b) * signed / b)
+
+        of_p, of_y = (
+            _gradient(slope, grad, quotient.isfinite(), mean=mean) if needed else None
+            for slope, needed in zip((by_p, by_y), ctx.needs_input_grad, strict=False)
+        )
+        return of_p, of_y, None
 
 
 class _Symmetric(_Term):
@@ -94,27 +103,33 @@ class _Symmetric(_Term):
         (grad,), (p, y), (mean, block) = grads, ctx.saved_tensors, ctx.options
         usable = ((y - p).abs() / (y.abs() + p.abs())).isfinite()
         slope = _blocked_slope if block else _full_slope
-        by_p, by_y = (
-            _settle(slope(a, b, grad), grad, usable, mean=mean) if needed else None
+        of_p, of_y = (
+            _gradient(slope(a, b), grad, usable, mean=mean) if needed else None
             for a, b, needed in zip((p, y), (y, p), ctx.needs_input_grad, strict=False)
         )
-        return by_p, by_y, None, None
+        return of_p, of_y, None, None
 
 
-def _blocked_slope(a: Tensor, b: Tensor, grad: Tensor) -> Tensor:
+def _blocked_slope(a: Tensor, b: Tensor) -> _Slope:
     """Return the derivative by ``a``, which looks the same as that by ``b``."""
-    return (a - b).sign() * grad / (a.abs() + b.abs())
+    sign, denominator = (a - b).sign(), a.abs() + b.abs()
+    return lambda grad: sign * grad / denominator
 
 
-def _full_slope(a: Tensor, b: Tensor, grad: Tensor) -> Tensor:
+def _full_slope(a: Tensor, b: Tensor) -> _Slope:
     """Return the derivative by ``a`` of denominator and numerator."""
     denominator = a.abs() + b.abs()
-    quotient = (a - b).abs() / denominator
-    gradient = (a - b).sign() * (grad / denominator) - a.sign() * (grad * (quotient / denominator))
-    a, b, grad = _wide(a, b, grad)
-    denominator = a.abs() + b.abs()
-    joined = ((a - b).sign() - a.sign() * ((a - b).abs() / denominator)) * grad / denominator
-    return _first_finite(gradient, joined)
+    sign, sign_a, quotient = (a - b).sign(), a.sign(), (a - b).abs() / denominator
+    second = quotient / denominator
+    a, b = _wide(a, b)
+    wide = a.abs() + b.abs()
+    joined = (a - b).sign() - a.sign() * ((a - b).abs() / wide)
+
+    def slope(grad: Tensor) -> Tensor:
+        gradient = sign * (grad / denominator) - sign_a * (grad * second)
+        return _first_finite(gradient, joined * grad / wide)
+
+    return slope
 
 
 class _Loss(nn.Module):

@@ -1,4 +1,4 @@
-"""Gradients under a loss scale: right or infinite, so that a scaler sees an overflow."""
+"""Gradients under factors: clamped where the loss overflows, infinite where only a factor does."""
 
 from fractions import Fraction
 
@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_losses import DTYPES, by_spec, gradient
 
-from core import MAELoss, MapeLoss, SmapeLoss
+from core import LossSpec, MAELoss, MapeLoss, SmapeLoss
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 each_reduction = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -52,8 +52,8 @@ def elements(draw, dtype):
 @by_spec
 @each_reduction
 @settings(max_examples=60)
-@given(data=st.data(), exponent=st.floats(0, 15))
-def test_a_scaled_gradient_is_right_or_infinite(dtype, spec, reduction, data, exponent):
+@given(data=st.data(), exponent=st.floats(-8, 15))
+def test_an_overflow_is_clamped_if_the_loss_alone_makes_it(dtype, spec, reduction, data, exponent):
     pairs = data.draw(elements(dtype))
     p, y = torch.tensor(pairs, dtype=torch.float64).to(dtype).T
     p = p.clone().requires_grad_()
@@ -61,7 +61,7 @@ def test_a_scaled_gradient_is_right_or_infinite(dtype, spec, reduction, data, ex
     out = module_of(spec, reduction)(p, y)
     out.backward(scale.expand(out.shape))
     most, eps = torch.finfo(dtype).max, torch.finfo(dtype).eps
-    g = Fraction(scale.item()) / (len(p) if reduction == "mean" else 1)
+    one = Fraction(1, len(p) if reduction == "mean" else 1)
     for got, (x, t) in zip(p.grad.tolist(), pairs, strict=True):
         quotient = torch.tensor(0.0)
         if spec.name != "mae":
@@ -71,12 +71,96 @@ def test_a_scaled_gradient_is_right_or_infinite(dtype, spec, reduction, data, ex
             assert got == 0
             continue
         slope, term = exact(spec, x, t)
-        right, slack = slope * g, 8 * Fraction(eps) * term * g
-        if np.isinf(got) or (scale == 1 and abs(got) == most):
+        alone, alone_slack = slope * one, 8 * Fraction(eps) * term * one
+        right, slack = (x * Fraction(scale.item()) for x in (alone, alone_slack))
+        if np.isinf(got):
             assert abs(right) + slack > most
+            assert abs(alone) - alone_slack <= most
+            assert (got > 0) == (right > 0)
+        elif abs(got) == most and abs(right) > most:
+            assert abs(alone) + alone_slack > most
             assert (got > 0) == (right > 0)
         else:
             assert abs(Fraction(got) - right) <= slack
+
+
+def test_the_mean_of_many_is_what_overflows():
+    """A slope of 1e5 among 1000: 100 to the loss, so it is a scale that makes it infinite."""
+    p = torch.ones(1000, dtype=torch.float16)
+    y = torch.full_like(p, 2.0)
+    p[0], y[0] = 0, 1e-5
+    for spec in (LossSpec("mape"), LossSpec("smape"), LossSpec("smape", block_denom_grad=False)):
+        got = gradient(lambda p, y, spec=spec: 1024 * spec.module()(p, y), p, y)
+        assert got.isinf().tolist() == [True] + [False] * 999, spec
+        assert gradient(spec.module(), p, y)[0].item() == pytest.approx(-100, rel=0.01)
+
+
+def tiny_target(dtype):
+    """Return a prediction and a target whose slopes overflow, beside ordinary ones."""
+    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    p, y = torch.tensor([[0.0, 0.5, -tiny], [tiny, 2.0, 2 * tiny]], dtype=dtype)
+    return p, y
+
+
+OVERFLOWING = [LossSpec("mape"), LossSpec("smape")]
+each_overflowing = pytest.mark.parametrize("spec", OVERFLOWING, ids=str)
+
+
+@each_dtype
+@each_overflowing
+@each_reduction
+@pytest.mark.parametrize("factor", [1.5, 2.0, -3.0, 1024.0])
+def test_a_factor_leaves_an_overflow_of_the_loss_clamped(dtype, spec, reduction, factor):
+    """Twice a loss, one of several terms, sample weights."""
+    p, y = tiny_target(dtype)
+    loss = module_of(spec, reduction)
+    alone = gradient(lambda p, y: loss(p, y).sum(), p, y)
+    most = torch.finfo(dtype).max
+    assert alone[[0, 2]].tolist() == [-most, -most]
+    right = alone * factor
+    right[[0, 2]] = -most if factor > 0 else most
+    for weight in (factor, torch.full_like(loss(p, y), factor)):
+        got = gradient(lambda p, y, weight=weight: (weight * loss(p, y)).sum(), p, y)
+        torch.testing.assert_close(got, right, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    both = gradient(lambda p, y: MAELoss()(p, y) + (factor * loss(p, y)).sum(), p, y)
+    assert both.isfinite().all()
+
+
+@each_dtype
+@each_overflowing
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+def test_factors_under_vmap_and_compile(dtype, spec):
+    p, y = tiny_target(dtype)
+    loss = spec.module()
+
+    def scaled(p, y):
+        return 3 * loss(p, y)
+
+    right = gradient(scaled, p, y)
+    assert right.isfinite().all()
+    rows = torch.stack([p, y * 2]), torch.stack([y, y])
+    got = torch.func.vmap(torch.func.grad(scaled))(*rows)
+    assert torch.equal(
+        got, torch.stack([gradient(scaled, *row) for row in zip(*rows, strict=True)])
+    )
+    compiled = torch.compile(scaled, fullgraph=True, backend="aot_eager")
+    assert torch.equal(gradient(compiled, p, y), right)
+
+
+@each_overflowing
+def test_a_scaler_skips_no_step_for_a_loss_that_overflows(spec):
+    p, y = (torch.nn.Parameter(side) for side in tiny_target(torch.float32))
+    optimizer = torch.optim.SGD([p], lr=0.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        scaler.scale(spec.module()(p, y.detach())).backward()
+        scaler.unscale_(optimizer)
+        assert p.grad.isfinite().all()
+        assert p.grad[1] == gradient(spec.module(), p.detach(), y.detach())[1]
+        scaler.step(optimizer)
+        scaler.update()
+    assert scaler.get_scale() == 65536
 
 
 @each_dtype
