@@ -142,10 +142,11 @@ class Codec:
         return table.request()
 
     def _settled(self, request: ScoreRequest, formats: Formats, memory: Memory) -> ScoreRequest:
+        request.answer_bytes = encoded_bytes(request, formats.answer)
         memory.settle(
             added_bytes(
                 request,
-                encoded_bytes(request, formats.answer),
+                request.answer_bytes,
                 is_json=formats.request == "json",
                 answers_json=formats.answer == "json",
                 is_cut=request.elements > self._batch_elements,
@@ -157,7 +158,7 @@ class Codec:
 def is_short(request: ScoreRequest, format_: str) -> bool:
     """Tell whether an answer is written in less time than a thread needs to begin."""
     cheaper = 1 if format_ == "json" else _ARROW_IS_CHEAPER
-    return encoded_bytes(request, format_) <= cheaper * INLINE_BYTES
+    return request.answer_bytes <= cheaper * INLINE_BYTES
 
 
 def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryview]:

@@ -1,7 +1,7 @@
 """A decoded request: flat buffers that the layers below trust."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,8 @@ class ScoreRequest:
         copied: Whether numbers of Arrow were laid out anew, and not read in place.
         long: If it came in the long form. Its series are then those of the first model, then
             those of the second, and so on, each with the one target.
+        elements: The number of (prediction, target) pairs.
+        answer_bytes: About the size of the answer, once its format is known.
     """
 
     prediction: Ragged
@@ -54,15 +56,15 @@ class ScoreRequest:
     gradient_type: pa.DataType | None = None
     copied: bool = False
     long: LongForm | None = None
+    elements: int = field(init=False)
+    answer_bytes: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.elements = self.prediction.elements
 
     def __len__(self) -> int:
         """Return the number of series."""
         return len(self.prediction)
-
-    @property
-    def elements(self) -> int:
-        """The number of (prediction, target) pairs."""
-        return self.prediction.elements
 
     def id_list(self) -> list[int | str]:
         """Return the ids as Python objects."""
