@@ -251,6 +251,16 @@ def test_models_are_found_by_the_one_rule(case, make):
         assert reason == case.verdict if is_same else reason.startswith("holds")
 
 
+def test_rows_that_a_column_of_text_tells_apart_are_said_to_be_repeated():
+    rows = {"unique_id": ["a", "a"], "ds": [1, 1], "y": [1.0, 2.0], "A": [1.0, 2.0]}
+    df = pd.DataFrame({**rows, "store": ["1", "2"]})
+    with pytest.raises(InvalidInput, match="duplicates") as caught:
+        read_frame(df, Columns())
+    assert "numbers as text" not in str(caught.value)
+    with pytest.raises(InvalidInput, match="'store' holds numbers as text"):
+        read_frame(df.assign(ds=[1, 2]), Columns())
+
+
 @pytest.mark.parametrize("part", ["_ROLES", "_NAMES", "_BLANK", "_NUMBER", "_CODE", "_WRITTEN"])
 def test_the_rule_is_that_of_the_service(part):
     assert getattr(lossclient.columns, part) == getattr(core.table.columns, part)

@@ -1,8 +1,9 @@
 """Files of forecasts in and of scores out, a batch of rows at a time."""
 
+import codecs
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,7 @@ def _csv(
 
     def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         try:
-            yield from _open_csv(path, types, columns)
+            yield from _without_blank_end(_open_csv(path, types, columns))
         except pa.ArrowInvalid as error:
             if (fault := _CSV_COLUMN.search(str(error))) is None:
                 raise
@@ -217,9 +218,26 @@ def _csv(
     return Source(schema, None, read)
 
 
+def _without_blank_end(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Leave out the last rows without a value in any column, which spreadsheets write."""
+    blank: list[pa.RecordBatch] = []  # rows that may be the last
+    for batch in batches:
+        end = len(batch)
+        while end and all(cell[end - 1].as_py() in (None, "") for cell in batch.columns):
+            end -= 1
+        if end:
+            yield from blank
+            blank = []
+            yield batch.slice(0, end)
+        if end < len(batch):
+            blank.append(batch.slice(end))
+
+
 def _check_header(path: Path) -> None:
     with path.open("rb") as file:
         line = file.readline(1 << 24)
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise pa.ArrowInvalid("is in UTF-16; convert it to UTF-8, as iconv does")
     try:
         header = line.decode()
     except UnicodeDecodeError as error:

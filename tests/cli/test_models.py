@@ -15,7 +15,7 @@ from core.table import LeftOutWarning, TableError, score_table
 from service.cli import app
 from service.codecs import long
 from service.codecs.options import columns_from_query
-from service.errors import Faults, InvalidError
+from service.errors import Faults, InvalidError, UnreadableError
 
 
 def by_table(table, _path, **columns):
@@ -116,7 +116,7 @@ def test_lists_of_numbers_are_the_models_of_a_nested_file(tmp_path):
 
 def run(path, *flags):
     result = CliRunner().invoke(app, ["score", str(path), *flags])
-    if isinstance(result.exception, InvalidError):  # which the entry point prints
+    if isinstance(result.exception, InvalidError | UnreadableError):  # which the entry point prints
         return 2, str(result.exception)
     assert result.exception is None, result.exception
     return result.exit_code, result.stderr
@@ -174,3 +174,22 @@ def test_an_absent_column_is_named_with_its_flag(tmp_path, flags):
     status, said = run(path, *flags)
     assert status == 2
     assert f"no column 'nope' among unique_id, ds, y, A; name it by {flags[0]}" in said
+
+
+@pytest.mark.parametrize("block", [24, 1 << 20])
+def test_blank_rows_at_the_end_of_a_csv_file_are_none(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("service.cli.files._CSV_BLOCK_BYTES", block)
+    path = tmp_path / "f.csv"
+    rows = "unique_id,ds,y,A\na,1,2,3\na,2,3,4\n"
+    path.write_text(rows + ",,,\n" * 20)
+    assert run(path) == (0, "scored as models: A\n")
+    path.write_text(rows + ",,,\n" * 20 + "b,1,2,3\n")
+    status, said = run(path)
+    assert (status, "column 'unique_id' holds nulls, the first in row 2" in said) == (2, True)
+
+
+def test_utf_16_is_named(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("unique_id,ds,y,A\na,1,2,3\n", encoding="utf-16")
+    status, said = run(path)
+    assert (status, "is in UTF-16; convert it to UTF-8" in said) == (2, True)

@@ -110,6 +110,7 @@ def test_what_was_left_out_is_in_the_answer(client):
     ("query", "pointer", "says"),
     [
         ({}, "/B", "holds numbers, but '-' in row 1 is text"),
+        ({}, "/B", "or leave the column out by exclude_columns"),
         ({"prediction_columns": "B"}, "/B", "holds numbers, but '-' in row 1 is text"),
         ({"target_column": "B"}, "/B", "holds numbers, but '-' in row 1 is text"),
         ({"prediction_columns": "shop"}, "/shop", "must hold numbers, not string"),

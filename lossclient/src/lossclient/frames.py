@@ -111,8 +111,6 @@ def read_frame(
         if name in taken:
             raise InvalidInput(f"the answer has a column {name!r} too; rename that of the frame")
     cells = cache(lambda name: cells_of(frame, name))
-    found = find_models(names, columns, cells)
-    numbers = {name: numbers_of(name, cells(name)) for name in (columns.target, *found.models)}
     times = [] if columns.time is None else [columns.time]
     compared = {name: _comparable(name, cells(name), _WITHOUT_KEY) for name in keys}
     compared |= {name: _comparable(name, cells(name), _WITHOUT_TIME) for name in times}
@@ -130,6 +128,9 @@ def read_frame(
 
     if duplicates == "error" and len(groups.repeats):
         raise InvalidInput(_duplicates(frame, columns, groups, compared, key_of))
+    # Only now: a column that tells rows of one time apart is no model, whatever it holds.
+    found = find_models(names, columns, cells)
+    numbers = {name: numbers_of(name, cells(name)) for name in (columns.target, *found.models)}
 
     def values_of(name: str, *, narrow: bool = True) -> Floats:
         values = floats_of(numbers[name], narrow=narrow)
