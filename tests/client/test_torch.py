@@ -283,6 +283,23 @@ def test_a_gradient_scaler_sees_an_overflow_and_no_gradient_is_lost_below_its_sc
     assert p.grad.tolist() == [-torch.finfo(torch.float16).max]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@by_reduction
+@pytest.mark.parametrize("name", ["mape", "smape"])
+def test_a_factor_leaves_an_overflow_of_the_loss_clamped(remote, dtype, reduction, name):
+    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    p, y = torch.tensor([[0.0, 0.5], [tiny, 2.0]], dtype=dtype)
+    for factor in (2, -1024):
+        scaled = [
+            lambda p, y, loss=loss: factor * loss(p, y)  # noqa: B023 - called at once
+            for loss in pair(remote, LossSpec(name), reduction)
+        ]
+        _, gradients = both(scaled, p, y)
+        assert torch.equal(*gradients)
+        most = torch.finfo(dtype).max
+        assert gradients[0][0] == (-most if factor > 0 else most)
+
+
 @by_spec
 @pytest.mark.parametrize("type_", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
 def test_counts_are_taken(remote, spec, type_):

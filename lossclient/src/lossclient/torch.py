@@ -41,7 +41,8 @@ class RemoteLoss(nn.Module):
     term of a larger one) is multiplied in last, where autograd begins with it: then the last bits
     may differ. So may those of the loss, which is summed in float64 and then rounded, where torch
     sums in the tensors' own type. Half types are computed in float32, and the gradient is rounded
-    after that factor: what overflows because of it is infinite, as a gradient scaler needs it.
+    after that factor: what overflows because of it is infinite, as a gradient scaler needs it. What
+    the loss itself makes infinite is clamped, whatever finite factor comes.
 
     ``torch.compile`` breaks the graph here. It runs under ``torch.func.grad``, and not under
     ``torch.func.vmap``. A copy shares the client; a pickle holds what one of the `Client` holds.
@@ -129,7 +130,7 @@ class RemoteLoss(nn.Module):
 
         Returns:
             The loss in a type, and its gradient by each element of ``inpt`` if asked for: that of
-            halves in float32, but no larger than the type of the loss can say.
+            halves in float32.
         """
         shape = (1, -1) if self.reduction == "mean" else (-1, 1)
         scores = self.client.score_series(
@@ -147,9 +148,6 @@ class RemoteLoss(nn.Module):
         if not gradient:
             return loss, None
         flat = torch.tensor(scores.gradients[self.loss], device=inpt.device)
-        if dtype in _HALF:
-            limit = torch.finfo(dtype).max
-            flat = flat.clamp(-limit, limit)
         return loss, flat.reshape(inpt.shape)
 
     def extra_repr(self) -> str:
@@ -195,7 +193,12 @@ class _Remote(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         inpt, _ = ctx.saved_tensors
         gradient = _Constant.apply(*ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return (grads[0] * gradient).to(inpt.dtype), None, None, None, None
+        product = grads[0] * gradient
+        limit = min(torch.finfo(side.dtype).max for side in (grads[0], gradient))
+        alone = gradient.abs() >= limit  # it overflows without a factor; the service clamps its own
+        clamped = product.clamp(-limit, limit)
+        product = torch.where(alone & grads[0].isfinite(), clamped, product)
+        return product.to(inpt.dtype), None, None, None, None
 
     @staticmethod
     def vmap(_info: Any, _in_dims: Any, *_inputs: Any) -> Any:
