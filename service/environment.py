@@ -10,9 +10,11 @@ from difflib import get_close_matches
 
 PREFIX = "LOSS_SCORING_"
 _LINK_NAME = re.compile(
-    r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+    r"(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+_NEARLY_PREFIX = re.compile(r"^LOSS[-_.]*SCORING[-_.]+")
 
 
 def is_link(name: str, value: str) -> bool:
@@ -22,7 +24,7 @@ def is_link(name: str, value: str) -> bool:
     (True, False)
     """
     rest = name.upper().removeprefix(PREFIX)
-    is_port = re.fullmatch(r"(.*_)?PORT", rest) and _LINK_ADDRESS.match(value)
+    is_port = re.fullmatch(r"(.+_)?PORT", rest) and _LINK_ADDRESS.match(value)
     return bool(is_port or _LINK_NAME.fullmatch(rest))
 
 
@@ -39,7 +41,7 @@ def check_names(environment: Mapping[str, str], settings: Iterable[str]) -> None
     known = {setting.replace("_", ""): f"{PREFIX}{setting.upper()}" for setting in settings}
     faults = []
     for name, value in sorted(environment.items()):
-        rest = name.upper().removeprefix(PREFIX)
+        rest = _NEARLY_PREFIX.sub("", name.upper())
         if rest == name.upper() or name.upper() in known.values() or is_link(name, value):
             continue
         meant = get_close_matches(rest.lower().replace("_", ""), known, 1)

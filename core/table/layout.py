@@ -85,14 +85,23 @@ def find_time(schema: pa.Schema, time: str, layout: Layout) -> str | None:
     """Return the column of times by which repeated rows can be found, None if there is none.
 
     Raises:
-        TableError: If a column is named that is not there, other than Nixtla's ``ds``.
+        TableError: If a column is named, other than Nixtla's ``ds``, that is not there, is there
+            more than once or has values that cannot be compared.
     """
     count = schema.names.count(time)
     if count == 0 and time != "ds":
         raise TableError(*absent_faults([time], schema.names))
-    if count != 1 or time in layout.keys or not _is_key(schema.field(time).type):
+    if count == 0 or time in layout.keys:
         return None
-    return time
+    type_ = schema.field(time).type if count == 1 else None
+    if type_ is not None and (_is_key(type_) or pa.types.is_duration(type_)):
+        return time
+    if time == "ds" or (type_ is not None and pa.types.is_null(type_)):
+        return None
+    if type_ is None:
+        raise TableError((time, "is in the table more than once"))
+    wanted = "must hold times, or text or numbers, to find repeated rows by"
+    raise TableError((time, f"{wanted}, not {type_}; cast it, or allow duplicates"))
 
 
 def _without_models(layout: Layout) -> str:

@@ -21,11 +21,13 @@ from core.table.numbers import tensor_of_column
 from core.table.spelling import spell_series
 from core.table.times import RepeatedTimeError, find_repeats
 
+_KEYS = ("unique_id", "cutoff")
+
 
 def score_table(  # noqa: PLR0913 - the columns and the options of the contract, all with a default
     table: pa.Table,
     *,
-    group_by: Sequence[str] = ("unique_id", "cutoff"),
+    group_by: Sequence[str] = _KEYS,
     time: str = "ds",
     target: str = "y",
     predictions: Sequence[str] | None = None,
@@ -77,6 +79,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
             ``predictions`` and ``exclude`` are given.
 
     Warns:
+        UserWarning: If the values of the column ``ds`` cannot be compared.
         LeftOutWarning: If columns were taken for no models; it names them, and what was scored.
 
     Example:
@@ -109,10 +112,19 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         *faults_of(table.schema, layout),
     ]
     if faults:
+        if keys == _KEYS and "cutoff" not in table.schema.names:
+            hint = "; pass group_by=['unique_id'] where there is none"
+            faults = [(name, detail + hint * (name == "cutoff")) for name, detail in faults]
         raise TableError(*faults)
     if found.left_out:
         silenced = "name columns by predictions= or leave them out by exclude= to silence this"
         warnings.warn(f"{found}; {silenced}", LeftOutWarning, stacklevel=2)
+    if duplicates == "error" and layout.time is None and time in {*table.schema.names} - {*keys}:
+        warnings.warn(
+            f"rows with the same {time!r} are not looked for: its values cannot be compared; cast "
+            "it, or pass duplicates='allow' to silence this",
+            stacklevel=2,
+        )
     groups = group_rows(table.select(layout.keys))
     if duplicates == "error" and layout.time is not None:
         _check_repeats(table.column(layout.time), groups, layout.time)
@@ -159,6 +171,6 @@ def _score_model(  # noqa: PLR0913, PLR0917 - one private call
         row = int(place if groups.order is None else np.take(groups.order, place))
         name = spell_series(groups.keys, series)
         column = model if side == "prediction" else layout.target
-        where = f"row {row}, of the series {name} (the first of {error.missing.affected})"
+        where = f"row {row}, of the series {name} (the first of {error.missing.affected} series)"
         detail = f"is missing or not finite in {where}; missing='skip' or 'propagate' allows it"
         raise TableError((column, detail)) from error

@@ -13,6 +13,9 @@ import pyarrow as pa
 from core.table.columns import is_text
 from core.table.numbers import decoded
 
+_SHOWN = 100
+"""Characters of a text that a message shows."""
+
 
 def spell(column: pa.ChunkedArray) -> list[Any]:
     """Return keys as JSON has them, null as None.
@@ -33,6 +36,9 @@ def spell(column: pa.ChunkedArray) -> list[Any]:
         return [
             key if key is None or math.isfinite(key) else _name(key) for key in column.to_pylist()
         ]
+    if pa.types.is_duration(type_):
+        whole = pa.chunked_array([chunk.view(pa.int64()) for chunk in column.chunks], pa.int64())
+        return [None if n is None else f"{n} {type_.unit}" for n in whole.to_pylist()]
     if pa.types.is_decimal(type_) or pa.types.is_time(type_):
         column = column.cast(pa.string())
     return column.to_pylist()  # type: ignore[no-any-return]
@@ -47,7 +53,9 @@ def spell_cell(column: pa.ChunkedArray, row: int) -> str:
         ("'a'", '7')
     """
     (key,) = spell(column.slice(row, 1))
-    return repr(key) if is_text(decoded(column.type)) else str(key)
+    if not is_text(decoded(column.type)):
+        return str(key)
+    return repr(key) if len(key) <= _SHOWN else f"{key[:_SHOWN]!r}..."
 
 
 def spell_series(keys: pa.Table, series: int) -> str:

@@ -144,7 +144,7 @@ def _columns(schema: pa.Schema) -> list[str]:
             meant = suggestion(name, ("id", *_SIDES)) if faults.count < MAX_LISTED_ERRORS else ""
             faults.add(f"/{escape(name)}", f"unknown column{meant}")
         elif schema.names.count(name) > 1:
-            faults.add(f"/{name}", "stands more than once")
+            faults.add(f"/{name}", "appears more than once")
     for side in _SIDES:
         if side not in schema.names:
             faults.add(f"/{side}", "the column is absent")

@@ -41,7 +41,7 @@ def read_table(
         reserve: Called with what is decompressed before it is.
 
     Raises:
-        UnreadableError: If the body is not a sound Arrow IPC stream.
+        UnreadableError: If the body is not a valid Arrow IPC stream.
         InvalidError: If a text is too long.
         TooLargeError: If it takes more than ``max_bytes`` once decompressed.
     """
@@ -56,7 +56,7 @@ def read_table(
             _check_text(name, table.column(name), longest, max_bytes)
         table.validate(full=True)  # forged offsets would read past the buffer
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableError(f"the body is not a sound Arrow IPC stream: {error}") from error
+        raise UnreadableError(f"the body is not a valid Arrow IPC stream: {error}") from error
     return table
 
 

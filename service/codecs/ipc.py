@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from service.codecs.mistaken import what_it_is
+from service.codecs.mistaken import what_it_is_instead_of_arrow
 from service.errors import TooLargeError, UnreadableError
 
 CONTINUES = 0xFFFFFFFF
@@ -67,10 +67,10 @@ def check_size(body: pa.Buffer, limit: int) -> int:
             if checked > limit * _DICTIONARY_CHECKS:
                 raise TooLargeError("a large dictionary is shared by too many record batches")
     except (pa.ArrowException, OSError) as error:
-        reason = what_it_is(memoryview(body)) or f": {error}"
+        reason = what_it_is_instead_of_arrow(memoryview(body)) or f": {error}"
         raise UnreadableError(f"the body is not an Arrow IPC stream{reason}") from error
     except DAMAGED as error:
-        meant = what_it_is(memoryview(body))
+        meant = what_it_is_instead_of_arrow(memoryview(body))
         raise UnreadableError(f"an Arrow message header is damaged{meant}") from error
     if source.tell() < body.size:  # a second stream, say, whose series would get no answer
         raise UnreadableError(f"{body.size - source.tell()} bytes follow the end of the stream")

@@ -6,6 +6,7 @@ and say what is wrong. So orjson's reading counts only when it accounts for ever
 """
 
 import json
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ def parse(body: bytes) -> object:
 
     Raises:
         UnreadableError: If it is not JSON in UTF-8.
-        InvalidError: If a key stands twice in one object.
+        InvalidError: If a key appears twice in one object.
     """
     if b"\\" not in body:  # an escaped colon would upset the account
         try:
@@ -59,6 +60,8 @@ def _parse_strictly(body: bytes) -> object:
         raise UnreadableError(f"the body is not UTF-8{_meant(body) or where}") from error
     except json.JSONDecodeError as error:
         where = f": {error.msg} at line {error.lineno} column {error.colno}"
+        if body.startswith(BOM_UTF8):
+            where = "; save it without a byte order mark"
         raise UnreadableError(f"the body is not JSON{_meant(body) or where}") from error
     except RecursionError as error:
         raise UnreadableError("the body is nested too deeply") from error
@@ -75,7 +78,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
     if len(fields) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        raise InvalidError(f"the key {twice!r} stands more than once in one object")
+        raise InvalidError(f"the key {twice!r} appears more than once in one object")
     return fields
 
 

@@ -219,7 +219,7 @@ def decode(  # noqa: PLR0913 - limits are no part of the request
         reserve: Called with what is decompressed before it is.
 
     Raises:
-        UnreadableError: If the body is not a sound Arrow IPC stream.
+        UnreadableError: If the body is not a valid Arrow IPC stream.
         InvalidError: If columns or types break the contract.
         TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
             once decompressed.

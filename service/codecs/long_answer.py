@@ -25,13 +25,14 @@ def check_missing(request: ScoreRequest, long: LongForm) -> None:
     faults = Faults()
     for name, side in zip(long.layout.numbers, sides, strict=True):
         places = np.flatnonzero(~np.isfinite(side))
-        found = np.sort(places if groups.order is None else groups.order[places])
-        faults.add_each(found, partial(_missing, f"/{escape(name)}", groups))
+        if groups.order is not None:
+            places = places[np.argsort(groups.order[places])]
+        faults.add_each(places, partial(_missing, f"/{escape(name)}", groups))
     faults.check()
 
 
-def _missing(pointer: str, groups: Groups, row: int) -> tuple[str, str]:
-    place = row if groups.order is None else int(np.flatnonzero(groups.order == row)[0])
+def _missing(pointer: str, groups: Groups, place: int) -> tuple[str, str]:
+    row = place if groups.order is None else int(groups.order[place])
     series = int(np.searchsorted(groups.edges, place, side="right")) - 1
     name = spell_series(groups.keys, series)
     return f"{pointer}/{row}", f"of the series {name} is missing or not finite; {ALLOW_MISSING}"

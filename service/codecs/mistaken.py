@@ -1,12 +1,13 @@
 """What a body is that is not what its content type says, and what its sender meant."""
 
+from codecs import BOM_UTF8
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 
-from core.table import Layout, find_time, holds_numbers, is_text
+from core.table import holds_numbers, is_text
 
 _STREAM = "an Arrow IPC stream (pa.ipc.new_stream, polars: write_ipc_stream)"
 _MAGIC = {
@@ -44,6 +45,19 @@ def what_it_is(body: bytes | memoryview) -> str:
     return next((f"; {said}" for magic, said in _MAGIC.items() if head.startswith(magic)), "")
 
 
+def what_it_is_instead_of_arrow(body: memoryview) -> str:
+    """Return what a body that is no Arrow stream appears to be, for the end of a message.
+
+    Example:
+        >>> what_it_is_instead_of_arrow(memoryview(b"unique_id,ds,y")).partition("; read")[0]
+        '; it is text, such as CSV'
+    """
+    head = bytes(body[:64]).removeprefix(BOM_UTF8).decode("utf-8", "ignore")
+    is_written = "".join(head.split()).isprintable() and head.strip()
+    text = f"; it is text, such as CSV; read it, and send its table as {_STREAM}"
+    return what_it_is(body) or (text if is_written else "")
+
+
 def long_form_meant(schema: pa.Schema) -> str | None:
     """Return the question whether the long form was meant, None if the columns are not like it.
 
@@ -62,7 +76,7 @@ def long_form_meant(schema: pa.Schema) -> str | None:
         return None
     keys = [key, *(name for name in _CUTOFFS if name in flat)]
     query = f"?group_columns={quote(','.join(keys), safe=',')}&target_column={quote(target)}"
-    if find_time(schema, "ds", Layout(tuple(keys), target, ())) is None:
+    if "ds" not in flat or "ds" in keys:
         times = [x for x in flat if x not in keys and pa.types.is_temporal(schema.field(x).type)]
         query += f"&time_column={quote(times[0])}" if times else ""
     return f"the columns look like the long form, a row an element; did you mean {query}"

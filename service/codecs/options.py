@@ -146,7 +146,7 @@ def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Scor
             meant = suggestion(name, QUERY_OPTIONS)
             faults.add(f"?{name}", f"unknown query parameter{meant}; known are {known}")
         elif name in given:
-            faults.add(f"?{name}", "stands more than once")
+            faults.add(f"?{name}", "appears more than once")
         else:
             given[name] = text
     chosen: dict[str, Any] = {}

@@ -91,6 +91,7 @@ class ScoreEndpoint:
         try:
             request = codec.decode_common(*sent)
             if request is None:
+                deadline.check()  # what a thread has begun holds its memory until it is done
                 reading = self._threads.run(reservation, codec.decode, *sent)
                 request = await deadline.wait_for(reading)
         finally:  # a refusal took its time as well
@@ -110,6 +111,7 @@ class ScoreEndpoint:
         if is_short(request, formats.answer):
             parts = encode(*scored)
         else:
+            deadline.check()
             parts = await deadline.wait_for(self._threads.run(reservation, encode, *scored))
         context.stages["encode"] = time.perf_counter() - started
         return formats.answer, parts

@@ -89,7 +89,10 @@ class MemoryBudget(Budget):
             buffers hold as much before.
     """
 
-    _over_share = "your other requests hold most of the server's memory; await their answers"
+    _over_share = (
+        "your other requests hold most of the server's memory; await their answers (requests that "
+        "passed their deadline are still being finished)"
+    )
     _full = "the server's memory is full; try again later"
     _reason = "memory"
 
@@ -202,3 +205,4 @@ class Reservation:
     def _release(self) -> None:
         if self._held:
             self._budget.release(self._client, self._held)
+            self._held = 0

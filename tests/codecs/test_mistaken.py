@@ -18,6 +18,13 @@ from service.errors import Faults, InvalidError, UnreadableError
 TABLE = pa.table({"unique_id": ["a"], "ds": [1], "y": [1.0], "A": [2.0]})
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("text", [b"unique_id,ds,y\r\na,1,2\r\n", "größe;wert\n1;2\n".encode()])
+def test_csv_is_no_arrow(mark, text):
+    with pytest.raises(UnreadableError, match="it is text, such as CSV; read it"):
+        read(mark + text)
+
+
 def file_of(kind, table=TABLE):
     sink = io.BytesIO()
     if kind == "parquet":

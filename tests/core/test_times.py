@@ -21,6 +21,7 @@ TIMES = {
         [x if x is None else str(x) for x in few]
     ).dictionary_encode(),
     "double": lambda few: pa.array([x if x != 2 else float("nan") for x in few], pa.float64()),
+    "duration": lambda few: pa.array(few, pa.int64()).view(pa.duration("ns")),
     "decimal": lambda few: pa.array(
         [x if x is None else decimal.Decimal(x) for x in few], pa.decimal128(9, 2)
     ),
@@ -93,9 +94,32 @@ def test_only_the_column_of_times_is_checked():
     with pytest.raises(TableError, match="'wen' is absent; did you mean 'when'"):
         score_table(renamed, group_by=["unique_id"], time="wen")
     lists = table(ds=[[1], [1]])  # which are no times
-    assert len(score_table(lists, group_by=["unique_id"])) == 1
+    with pytest.warns(UserWarning, match="rows with the same 'ds' are not looked for"):
+        assert len(score_table(lists, group_by=["unique_id"])) == 1
+    allowed = score_table(lists, group_by=["unique_id"], duplicates="allow")
+    assert len(allowed) == 1
+    renamed = lists.rename_columns(["unique_id", "when", "y", "A"])
+    with pytest.raises(TableError, match=r"'when' must hold times, .* not list<.*; cast it"):
+        score_table(renamed, group_by=["unique_id"], time="when")
     with pytest.raises(ValueError, match="duplicates must be"):
         score_table(same, group_by=["unique_id"], duplicates="keep")
+
+
+def test_repeated_durations_are_named():
+    repeated = table(ds=pa.array([3, 3], pa.duration("ns")))
+    with pytest.raises(RepeatedTimeError, match="'ds' is 3 ns in rows 0 and 1"):
+        score_table(repeated, group_by=["unique_id"])
+
+
+def test_a_long_key_is_cut():
+    repeated = table(unique_id=["x" * 2000] * 2, ds=[1, 1])
+    with pytest.raises(RepeatedTimeError, match=r"unique_id='x{100}'\.\.\. \("):
+        score_table(repeated, group_by=["unique_id"])
+
+
+def test_a_table_without_cutoffs_is_told_how():
+    with pytest.raises(TableError, match=r"'cutoff' is absent; pass group_by=\['unique_id'\]"):
+        score_table(table(ds=[1, 2]))
 
 
 FAR = {

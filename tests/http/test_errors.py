@@ -33,6 +33,7 @@ def problem(answer: httpx.Response, status: int) -> dict:
         (b'{"series": [', "line 1 column 13"),
         (b'{"series": [{"prediction": [NaN], "target": [1]}]}', "send a missing value as null"),
         (b"\xff\xfe{}", "not UTF-8"),
+        (b'\xef\xbb\xbf{"series": []}', "not JSON; save it without a byte order mark"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"series": ' + b"9" * 5000 + b"}", "cannot be read"),
     ],

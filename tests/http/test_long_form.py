@@ -136,7 +136,7 @@ def test_a_parameter_that_stands_twice(client, table):
     )  # fmt: skip
     assert answer.status_code == 422
     assert answer.json()["errors"][0] == {
-        "pointer": "?group_columns", "detail": "stands more than once",
+        "pointer": "?group_columns", "detail": "appears more than once",
     }  # fmt: skip
 
 

@@ -131,6 +131,9 @@ def test_bytes_are_held_until_work_that_cannot_be_cancelled_has_ended():
         work.set_result(None)
         await asyncio.sleep(0)
         assert memory.held == 0
+        with reservation:
+            pass
+        assert memory.held == 0
 
     asyncio.run(main())
 
