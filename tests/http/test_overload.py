@@ -17,6 +17,12 @@ from scrape import scrape, total
 from test_errors import GOOD, faulty, problem  # noqa: F401 - faulty is a fixture
 from wire import ARROW, stream
 
+from service.app import create_app
+from service.codecs.codec import Codec
+from service.http.start import Start
+from service.http.threads import Threads
+from service.settings import Settings
+
 MEBI = 1 << 20
 ZEROS, IDS = np.zeros(50_000), np.zeros(50_000, np.int8)
 BLOCKING = {"series": [{"prediction": [777.0], "target": [1.0]}]}
@@ -176,6 +182,27 @@ def test_504_on_time_and_what_is_late_is_never_computed(faulty):  # noqa: F811 -
     computed = ledger.read_text().split()
     assert "345.0" not in computed
     assert "777.0" in computed
+
+
+def test_nothing_is_begun_in_a_thread_past_the_deadline(monkeypatch):
+    def slow(*_):
+        time.sleep(0.002)
+
+    def begun(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(Codec, "decode_common", slow)
+    monkeypatch.setattr(Threads, "run", begun)
+    start = Start()
+    start.done = True
+    app = create_app(Settings(), start=start)
+    transport = httpx.ASGITransport(app)
+
+    async def main():
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.post("/score", json=GOOD, headers={"X-Request-Timeout-Ms": "1"})
+
+    assert asyncio.run(main()).status_code == 504
 
 
 @pytest.mark.parametrize("behind", [b"", b"GET /livez HTTP/1.1\r\n\r\n"])
