@@ -182,6 +182,7 @@ def test_other_columns_are_not_looked_at():
         (small(), {"target_column": ""}, ["?target_column"]),
         (small(), {"columns": "A"}, ["?columns"]),
         (small(), {"time_column": "dss"}, ["?time_column"]),
+        (small(when=[b"1", b"2", b"3"]), {"time_column": "when"}, ["?time_column"]),
         (small(), {"duplicates": "keep"}, ["?duplicates"]),
         (small(ds=[1, 1, 1]), {}, ["/ds/1"]),
         (small(unique_id=["b", None, None]), {}, ["/unique_id/1", "/unique_id/2"]),
