@@ -32,6 +32,7 @@ RUN python3 -m venv /opt/build \
 COPY pyproject.toml README.md LICENSE ./
 COPY core core
 COPY service service
+COPY loss_scoring loss_scoring
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-index --no-deps /wheels/*.whl
 
@@ -74,14 +75,14 @@ ENV PATH=/opt/venv/bin:$PATH \
     LOSS_SCORING_HOST=0.0.0.0 \
     NUMBA_CPU_NAME=${CPU_NAME} \
     NUMBA_CPU_FEATURES=${CPU_FEATURES} \
-    NUMBA_CACHE_LOCATOR_CLASSES=core.compiled.PackagedCache \
-    TRITON_CACHE_MANAGER=core.kernels.triton_cache:SeededCache \
+    NUMBA_CACHE_LOCATOR_CLASSES=loss_scoring.core.compiled.PackagedCache \
+    TRITON_CACHE_MANAGER=loss_scoring.core.kernels.triton_cache:SeededCache \
     TRITON_SEED_DIR=/opt/triton \
     TRITON_CACHE_DIR=/tmp/triton
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python3", "-m", "service.health"]
+    CMD ["python3", "-m", "loss_scoring.service.health"]
 ENTRYPOINT ["loss-scoring"]
 CMD ["serve"]

@@ -13,9 +13,9 @@ import pyarrow as pa
 import torch
 from starlette.types import Receive, Scope, Send
 
-from core import Scores, kernel_for, warm_up
-from core.options import ScoreOptions
-from service.codecs import json
+from loss_scoring.core import Scores, kernel_for, warm_up
+from loss_scoring.core.options import ScoreOptions
+from loss_scoring.service.codecs import json
 
 JSON, ARROW = b"application/json", b"application/vnd.apache.arrow.stream"
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"

@@ -18,8 +18,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from core import kernel_for
-from service.codecs import json
+from loss_scoring.core import kernel_for
+from loss_scoring.service.codecs import json
 
 SHAPES = {
     "10k x 48": (10_000, 48),

@@ -22,10 +22,10 @@ from numba import njit
 from rich.console import Console
 from rich.table import Table
 
-from core import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
-from core.kernels import plain_kernel
-from core.kernels.fused_cpu import FusedCpuKernel, Lanes, Plan
-from core.kernels.fused_loops import _Restrict
+from loss_scoring.core import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
+from loss_scoring.core.kernels import plain_kernel
+from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel, Lanes, Plan
+from loss_scoring.core.kernels.fused_loops import _Restrict
 
 LANES = Lanes()
 FULL = LossSpec("smape", block_denom_grad=False)

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from utilsforecast import losses as theirs
 
-from core import ALL_LOSSES, MAELoss, MapeLoss, Ragged, ScoreOptions, SmapeLoss
-from core.kernels.fused_cpu import FusedCpuKernel
+from loss_scoring.core import ALL_LOSSES, MAELoss, MapeLoss, Ragged, ScoreOptions, SmapeLoss
+from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
 
 SHAPES = {"10k x 24": (10_000, 24), "10k x 96": (10_000, 96), "1k x 1000": (1000, 1000)}
 

@@ -45,7 +45,7 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from core import Ragged, score
+from loss_scoring.core import Ragged, score
 
 OURS, BARE, EMPTY, TUNED = "ours", "bare app", "empty app", "tuned FastAPI"
 QUIET = ["--log-level", "warning"]

@@ -20,8 +20,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from core import Ragged, ScoreOptions
-from service.engine.worker import DeviceWorker, Slice
+from loss_scoring.core import Ragged, ScoreOptions
+from loss_scoring.service.engine.worker import DeviceWorker, Slice
 
 LENGTH = 96
 

@@ -49,7 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
     port = parser.parse_args().port
-    command = importlib.import_module("service.cli.serve")  # the package has a function so named
+    command = importlib.import_module(
+        "loss_scoring.service.cli.serve"
+    )  # the package has a function so named
     command.create_app = watched(command.create_app)  # type: ignore[attr-defined]
     command.serve(port=port, log_level="warning")
 

@@ -1,10 +1,24 @@
 """Loss scoring on torch: the loss modules, and a kernel over many ragged series at once."""
 
-from core.kernels import Kernel, Scores, kernel_for, takes_arrays, warm_up
-from core.losses import MAELoss, MapeLoss, SmapeLoss
-from core.options import ALL_LOSSES, LOSSES, Loss, LossSpec, Missing, ScoreOptions, ZeroDivision
-from core.ragged import Ragged
-from core.scoring import MissingElements, MissingValueError, find_missing, may_be_missing, score
+from loss_scoring.core.kernels import Kernel, Scores, kernel_for, takes_arrays, warm_up
+from loss_scoring.core.losses import MAELoss, MapeLoss, SmapeLoss
+from loss_scoring.core.options import (
+    ALL_LOSSES,
+    LOSSES,
+    Loss,
+    LossSpec,
+    Missing,
+    ScoreOptions,
+    ZeroDivision,
+)
+from loss_scoring.core.ragged import Ragged
+from loss_scoring.core.scoring import (
+    MissingElements,
+    MissingValueError,
+    find_missing,
+    may_be_missing,
+    score,
+)
 
 __all__ = [
     "ALL_LOSSES",

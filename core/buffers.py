@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from core.forks import renew_in_children
+from loss_scoring.core.forks import renew_in_children
 
 SMALLEST = 1 << 18
 """Bytes below which the allocator itself keeps memory at hand."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import nn
 
-from core.losses import MAELoss, MapeLoss, SmapeLoss
+from loss_scoring.core.losses import MAELoss, MapeLoss, SmapeLoss
 
 Missing = Literal["error", "skip", "propagate"]
 ZeroDivision = Literal["zero", "skip"]

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core.kernels import Scores, kernel_for, takes_arrays
-from core.kernels.interface import SHORT
-from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
-from core.ragged import Buffer, Ragged
+from loss_scoring.core.kernels import Scores, kernel_for, takes_arrays
+from loss_scoring.core.kernels.interface import SHORT
+from loss_scoring.core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core.ragged import Buffer, Ragged
 
 
 class MissingElements(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from core.table import group_rows, score_table
+from loss_scoring.core.table import group_rows, score_table
 
 KEYS = ("unique_id", "cutoff")
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import DoubleType, LongType, StringType, StructField, StructType
 
-from core import LOSSES
-from core.table import score_table
+from loss_scoring.core import LOSSES
+from loss_scoring.core.table import score_table
 
 KEYS = ("unique_id", "cutoff")
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from core import SmapeLoss
+from loss_scoring.core import SmapeLoss
 from lossclient import Client
 from lossclient.torch import RemoteLoss
 

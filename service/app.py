@@ -14,26 +14,26 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import __version__
-from service.codecs.json_ordinary import SCRATCH
-from service.engine import BatchPolicy, Engine, Limits, Scorer
-from service.engine.worker import DeviceWorker, device_memory
-from service.errors import ServiceError
-from service.http.auth import PROBES, KeyMiddleware
-from service.http.body import BODIES
-from service.http.context import ContextMiddleware, context_of
-from service.http.cors import Cors
-from service.http.keys import Keys
-from service.http.openapi import add_keys, add_score
-from service.http.problems import problem_of
-from service.http.routes import build_router
-from service.http.score import ScoreEndpoint
-from service.http.start import Start
-from service.http.unmatched import HeadMiddleware, answer_unmatched
-from service.limits.budget import QueueQuota
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
-from service.telemetry.traces import Tracing
+from loss_scoring.service import __version__
+from loss_scoring.service.codecs.json_ordinary import SCRATCH
+from loss_scoring.service.engine import BatchPolicy, Engine, Limits, Scorer
+from loss_scoring.service.engine.worker import DeviceWorker, device_memory
+from loss_scoring.service.errors import ServiceError
+from loss_scoring.service.http.auth import PROBES, KeyMiddleware
+from loss_scoring.service.http.body import BODIES
+from loss_scoring.service.http.context import ContextMiddleware, context_of
+from loss_scoring.service.http.cors import Cors
+from loss_scoring.service.http.keys import Keys
+from loss_scoring.service.http.openapi import add_keys, add_score
+from loss_scoring.service.http.problems import problem_of
+from loss_scoring.service.http.routes import build_router
+from loss_scoring.service.http.score import ScoreEndpoint
+from loss_scoring.service.http.start import Start
+from loss_scoring.service.http.unmatched import HeadMiddleware, answer_unmatched
+from loss_scoring.service.limits.budget import QueueQuota
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
+from loss_scoring.service.telemetry.traces import Tracing
 
 
 def choose_device(name: str) -> torch.device:

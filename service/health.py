@@ -1,4 +1,4 @@
-"""The health check of the container, which has no curl: ``python -m service.health``.
+"""The health check of the container, which has no curl: ``python -m loss_scoring.service.health``.
 
 It asks where the environment says that the service listens; of flags it knows nothing.
 """
@@ -8,7 +8,7 @@ import http.client
 import os
 import sys
 
-from service.environment import is_link
+from loss_scoring.service.environment import is_link
 
 _TIMEOUT_S = 3
 _ALL_ADDRESSES = {"", "0.0.0.0", "::"}  # noqa: S104 - not to listen on

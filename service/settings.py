@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service import __version__
-from service.environment import PREFIX, is_link
+from loss_scoring.service import __version__
+from loss_scoring.service.environment import PREFIX, is_link
 
 MEBI = 1 << 20
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")

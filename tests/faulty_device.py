@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core import ScoreOptions, Scores, kernel_for
-from service.cli import main
-from service.cli import worker as worker_process
-from service.engine import worker
+from loss_scoring.core import ScoreOptions, Scores, kernel_for
+from loss_scoring.service.cli import main
+from loss_scoring.service.cli import worker as worker_process
+from loss_scoring.service.engine import worker
 
 POISON, BLOCK, DEADLY = 666.0, 777.0, 999.0
 _LONGEST_S = 60

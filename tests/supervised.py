@@ -7,9 +7,9 @@ how many seconds it does.
 import os
 import sys
 
-from service.settings import Settings
-from service.supervisor import FailedStarts, Supervisor
-from service.telemetry.logs import configure
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.supervisor import FailedStarts, Supervisor
+from loss_scoring.service.telemetry.logs import configure
 
 if __name__ == "__main__":
     part, script = sys.argv[1:3]

@@ -5,14 +5,14 @@ from functools import cache
 
 import torch
 
-from core.kernels.interface import Kernel, Scores, takes_arrays
-from core.kernels.plain import plain_kernel
+from loss_scoring.core.kernels.interface import Kernel, Scores, takes_arrays
+from loss_scoring.core.kernels.plain import plain_kernel
 
 
 @cache
 def _cpu_kernel() -> Kernel:
     try:
-        from core.kernels.fused_cpu import fused_cpu_kernel  # noqa: PLC0415 - numba may be absent
+        from loss_scoring.core.kernels.fused_cpu import fused_cpu_kernel  # noqa: PLC0415 - numba may be absent
     except ImportError as error:
         warnings.warn(
             f"the fused CPU kernel needs numba ({error}); using the plain kernel, which is slower",
@@ -26,7 +26,7 @@ def _cpu_kernel() -> Kernel:
 @cache
 def _cuda_kernel() -> Kernel:
     try:
-        from core.kernels.fused_cuda import (  # noqa: PLC0415 - Triton may be absent
+        from loss_scoring.core.kernels.fused_cuda import (  # noqa: PLC0415 - Triton may be absent
             build_launcher,
             fused_cuda_kernel,
         )
@@ -54,11 +54,11 @@ def warm_up(device: torch.device) -> None:
     if kernel_for(device) is plain_kernel:
         return
     if device.type == "cuda":
-        from core.kernels.fused_cuda import warm_up as compile_tiles  # noqa: PLC0415 - as above
+        from loss_scoring.core.kernels.fused_cuda import warm_up as compile_tiles  # noqa: PLC0415 - as above
 
         compile_tiles(device)
         return
-    from core.kernels.fused_cpu import warm_up as compile_all  # noqa: PLC0415 - numba may be absent
+    from loss_scoring.core.kernels.fused_cpu import warm_up as compile_all  # noqa: PLC0415 - numba may be absent
 
     compile_all(rare=True)
 

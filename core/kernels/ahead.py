@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.driver import CudaUtils
 from triton.runtime import driver
 
-from core.kernels.fused_cuda import warm_up
+from loss_scoring.core.kernels.fused_cuda import warm_up
 
 CAPABILITIES = (80, 86, 89, 90, 100, 103, 120)
 """Of A100; A10; L4 and L40S; H100 and H200; B200; B300; RTX PRO 6000."""

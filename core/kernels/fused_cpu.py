@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.buffers import BufferPool
-from core.cores import available_cores
-from core.forks import renew_in_children
-from core.kernels.fused_loops import LANES, sweep
-from core.kernels.interface import Scores
-from core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
-from core.ragged import Buffer, as_array
+from loss_scoring.core.buffers import BufferPool
+from loss_scoring.core.cores import available_cores
+from loss_scoring.core.forks import renew_in_children
+from loss_scoring.core.kernels.fused_loops import LANES, sweep
+from loss_scoring.core.kernels.interface import Scores
+from loss_scoring.core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
+from loss_scoring.core.ragged import Buffer, as_array
 
 CHUNK = 1 << 16
 SHARE = 1 << 18

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from triton.runtime import driver
 
-from core.kernels.fused_tiles import COLUMNS, join_pieces, score_tiles
-from core.kernels.interface import Scores
-from core.options import LOSSES, LossSpec, ScoreOptions
+from loss_scoring.core.kernels.fused_tiles import COLUMNS, join_pieces, score_tiles
+from loss_scoring.core.kernels.interface import Scores
+from loss_scoring.core.options import LOSSES, LossSpec, ScoreOptions
 
 WIDTHS = (32, 256, 512)
 """Widths of tiles; a longer series is cut into pieces of the last."""

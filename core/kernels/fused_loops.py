@@ -36,7 +36,7 @@ import numpy as np
 from numba import uint64
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 
-from core.compiled import compiled, inlined
+from loss_scoring.core.compiled import compiled, inlined
 
 LANES = 16
 

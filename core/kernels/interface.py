@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.options import LOSSES, ScoreOptions
-from core.ragged import Buffer, as_array, as_tensor, concatenate
+from loss_scoring.core.options import LOSSES, ScoreOptions
+from loss_scoring.core.ragged import Buffer, as_array, as_tensor, concatenate
 
 Columns = Mapping[str, Buffer]
 Arrays = Mapping[str, NDArray[Any]]

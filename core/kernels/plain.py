@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from core.kernels.interface import Scores
-from core.options import LossSpec, ScoreOptions
+from loss_scoring.core.kernels.interface import Scores
+from loss_scoring.core.options import LossSpec, ScoreOptions
 
 
 class _Terms(NamedTuple):

@@ -8,8 +8,13 @@ and answer such tables with what is here, so they agree to the bit.
 It is not imported by ``core``, which does without Arrow.
 """
 
-from core.table.answer import answer_schema, answer_table, interleave, interleave_elements
-from core.table.columns import (
+from loss_scoring.core.table.answer import (
+    answer_schema,
+    answer_table,
+    interleave,
+    interleave_elements,
+)
+from loss_scoring.core.table.columns import (
     LeftOutWarning,
     ModelColumns,
     TableError,
@@ -21,12 +26,18 @@ from core.table.columns import (
     suggestion,
     text_faults,
 )
-from core.table.groups import Groups, NullKeyError, Runs, find_runs, group_rows
-from core.table.layout import Duplicates, Layout, element_type, faults_of, find_time
-from core.table.numbers import as_type, narrowest, one_array, tensor_of, tensor_of_column
-from core.table.score import score_table
-from core.table.spelling import spell, spell_cell, spell_series
-from core.table.times import HINT, RepeatedTimeError, Repeats, find_repeats, increases
+from loss_scoring.core.table.groups import Groups, NullKeyError, Runs, find_runs, group_rows
+from loss_scoring.core.table.layout import Duplicates, Layout, element_type, faults_of, find_time
+from loss_scoring.core.table.numbers import (
+    as_type,
+    narrowest,
+    one_array,
+    tensor_of,
+    tensor_of_column,
+)
+from loss_scoring.core.table.score import score_table
+from loss_scoring.core.table.spelling import spell, spell_cell, spell_series
+from loss_scoring.core.table.times import HINT, RepeatedTimeError, Repeats, find_repeats, increases
 
 __all__ = [
     "HINT",

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from core.kernels import Scores
-from core.options import LOSSES, ScoreOptions
+from loss_scoring.core.kernels import Scores
+from loss_scoring.core.options import LOSSES, ScoreOptions
 
 
 def answer_schema(keys: pa.Schema, options: ScoreOptions, element: pa.DataType) -> pa.Schema:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.table.numbers import decoded
+from loss_scoring.core.table.numbers import decoded
 
 _ROLES = ("unique_id", "ds", "cutoff", "y")
 """Nixtla's id, time, cutoff and target; no predictions, even where others stand for them."""

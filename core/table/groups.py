@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from core.table.columns import TableError
-from core.table.numbers import one_array
+from loss_scoring.core.table.columns import TableError
+from loss_scoring.core.table.numbers import one_array
 
 
 class NullKeyError(TableError):

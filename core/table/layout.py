@@ -7,9 +7,16 @@ from typing import Literal
 
 import pyarrow as pa
 
-from core.options import LOSSES
-from core.table.columns import TableError, absent_faults, holds_numbers, holds_text, is_text, listed
-from core.table.numbers import narrowest
+from loss_scoring.core.options import LOSSES
+from loss_scoring.core.table.columns import (
+    TableError,
+    absent_faults,
+    holds_numbers,
+    holds_text,
+    is_text,
+    listed,
+)
+from loss_scoring.core.table.numbers import narrowest
 
 Duplicates = Literal["error", "allow"]
 """What rows of one series with the same time are."""

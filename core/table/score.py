@@ -9,17 +9,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from core.kernels import Scores
-from core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
-from core.ragged import Ragged
-from core.scoring import MissingValueError, score
-from core.table.answer import answer_table
-from core.table.columns import LeftOutWarning, ModelColumns, TableError, find_models, text_faults
-from core.table.groups import Groups, group_rows
-from core.table.layout import Duplicates, Layout, element_type, faults_of, find_time
-from core.table.numbers import tensor_of_column
-from core.table.spelling import spell_series
-from core.table.times import RepeatedTimeError, find_repeats
+from loss_scoring.core.kernels import Scores
+from loss_scoring.core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core.ragged import Ragged
+from loss_scoring.core.scoring import MissingValueError, score
+from loss_scoring.core.table.answer import answer_table
+from loss_scoring.core.table.columns import (
+    LeftOutWarning,
+    ModelColumns,
+    TableError,
+    find_models,
+    text_faults,
+)
+from loss_scoring.core.table.groups import Groups, group_rows
+from loss_scoring.core.table.layout import Duplicates, Layout, element_type, faults_of, find_time
+from loss_scoring.core.table.numbers import tensor_of_column
+from loss_scoring.core.table.spelling import spell_series
+from loss_scoring.core.table.times import RepeatedTimeError, find_repeats
 
 _KEYS = ("unique_id", "cutoff")
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core.table.columns import is_text
-from core.table.numbers import decoded
+from loss_scoring.core.table.columns import is_text
+from loss_scoring.core.table.numbers import decoded
 
 _SHOWN = 100
 """Characters of a text that a message shows."""

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from core.table.columns import TableError
-from core.table.groups import Groups, comparable, takeable
-from core.table.numbers import one_array
-from core.table.spelling import spell_cell, spell_series
+from loss_scoring.core.table.columns import TableError
+from loss_scoring.core.table.groups import Groups, comparable, takeable
+from loss_scoring.core.table.numbers import one_array
+from loss_scoring.core.table.spelling import spell_cell, spell_series
 
 HINT = (
     "does the table hold its rows twice, or is there another column, such as a cutoff, that tells "
@@ -75,7 +75,7 @@ def find_repeats(times: pa.ChunkedArray, groups: Groups) -> Repeats:
 
     Example:
         >>> import pyarrow as pa
-        >>> from core.table import group_rows
+        >>> from loss_scoring.core.table import group_rows
         >>> table = pa.table({"id": ["a", "b", "a"], "ds": [1, 1, 1]})
         >>> repeats = find_repeats(table["ds"], group_rows(table.select(["id"])))
         >>> repeats.rows.tolist(), repeats.earlier.tolist(), repeats.series.tolist()

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import core.table.columns
+import loss_scoring.core.table.columns
 import lossclient.columns
 from lossclient import InvalidInput
 from lossclient.columns import Columns
@@ -263,7 +263,7 @@ def test_rows_that_a_column_of_text_tells_apart_are_said_to_be_repeated():
 
 @pytest.mark.parametrize("part", ["_ROLES", "_NAMES", "_BLANK", "_NUMBER", "_CODE", "_WRITTEN"])
 def test_the_rule_is_that_of_the_service(part):
-    assert getattr(lossclient.columns, part) == getattr(core.table.columns, part)
+    assert getattr(lossclient.columns, part) == getattr(loss_scoring.core.table.columns, part)
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])

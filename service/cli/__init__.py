@@ -1,6 +1,6 @@
 """The command line ``loss-scoring``."""
 
-from service import early_stop  # noqa: F401 - first, as what comes below takes seconds
+from loss_scoring.service import early_stop  # noqa: F401 - first, as what comes below takes seconds
 
 # isort: split
 import io
@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from service import __version__
-from service.cli.compile import compile_all
-from service.cli.losses import losses
-from service.cli.score import score
-from service.cli.serve import serve
-from service.errors import ServiceError
+from loss_scoring.service import __version__
+from loss_scoring.service.cli.compile import compile_all
+from loss_scoring.service.cli.losses import losses
+from loss_scoring.service.cli.score import score
+from loss_scoring.service.cli.serve import serve
+from loss_scoring.service.errors import ServiceError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(serve)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core import table
-from core.table import (
+from loss_scoring.core import table
+from loss_scoring.core.table import (
     Duplicates,
     ModelColumns,
     TableError,
@@ -18,8 +18,8 @@ from core.table import (
     suggestion,
     text_faults,
 )
-from service.cli.files import Source
-from service.codecs.arrow_lists import is_series
+from loss_scoring.service.cli.files import Source
+from loss_scoring.service.codecs.arrow_lists import is_series
 
 _ID_NAMES = ("unique_id", "id")
 _TARGET_NAMES = ("y", "target")

@@ -6,9 +6,9 @@ from typing import Annotated
 import torch
 import typer
 
-from core import warm_up
-from service.cli.console import table_console
-from service.codecs import json
+from loss_scoring.core import warm_up
+from loss_scoring.service.cli.console import table_console
+from loss_scoring.service.codecs import json
 
 
 def compile_all(
@@ -30,7 +30,7 @@ def compile_all(
 
 def _compile_cuda(gpus: list[int]) -> None:
     try:
-        from core.kernels import ahead  # noqa: PLC0415 - Triton may be absent
+        from loss_scoring.core.kernels import ahead  # noqa: PLC0415 - Triton may be absent
     except ImportError as error:
         raise typer.BadParameter(f"Triton is needed for CUDA kernels: {error}") from error
     try:

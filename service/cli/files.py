@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from core.table import TableError, holds_codes, is_text, text_faults
-from service.errors import InvalidError, UnreadableError
+from loss_scoring.core.table import TableError, holds_codes, is_text, text_faults
+from loss_scoring.service.errors import InvalidError, UnreadableError
 
 BATCH_ROWS = 1 << 17
 _CSV_BLOCK_BYTES = 1 << 23

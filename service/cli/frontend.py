@@ -1,4 +1,4 @@
-"""A front end's process: ``python -m service.cli.frontend PARENT CONTROL LISTENING``.
+"""A front end's process: ``python -m loss_scoring.service.cli.frontend PARENT CONTROL LISTENING``.
 
 A supervisor starts it; nobody else needs to.
 """
@@ -11,18 +11,18 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from service.app import assemble, build_engine, choose_device
-from service.cli.child import beat, become_child
-from service.cli.serve import run_server
-from service.codecs import json_ordinary
-from service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
-from service.http import body
-from service.http.start import Start
-from service.limits.budget import QueueQuota
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
-from service.telemetry.shared import take_seat
-from service.telemetry.traces import tracing_from_environment
+from loss_scoring.service.app import assemble, build_engine, choose_device
+from loss_scoring.service.cli.child import beat, become_child
+from loss_scoring.service.cli.serve import run_server
+from loss_scoring.service.codecs import json_ordinary
+from loss_scoring.service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
+from loss_scoring.service.http import body
+from loss_scoring.service.http.start import Start
+from loss_scoring.service.limits.budget import QueueQuota
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
+from loss_scoring.service.telemetry.shared import take_seat
+from loss_scoring.service.telemetry.traces import tracing_from_environment
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from rich.table import Table
 
-from core import LOSSES
-from service.cli.console import table_console
+from loss_scoring.core import LOSSES
+from loss_scoring.service.cli.console import table_console
 
 
 def losses() -> None:

@@ -14,9 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from core import LOSSES, Missing, MissingValueError, Ragged, ScoreOptions, Scores, ZeroDivision
-from core import score as score_series
-from core.table import (
+from loss_scoring.core import (
+    LOSSES,
+    Missing,
+    MissingValueError,
+    Ragged,
+    ScoreOptions,
+    Scores,
+    ZeroDivision,
+)
+from loss_scoring.core import score as score_series
+from loss_scoring.core.table import (
     Duplicates,
     TableError,
     answer_schema,
@@ -24,13 +32,19 @@ from core.table import (
     listed,
     spell_series,
 )
-from service.app import choose_device
-from service.cli.columns import Layout, Roles, find_layout
-from service.cli.console import print_whole
-from service.cli.files import FORMATS, check_output, explained, open_output, open_source
-from service.cli.series import Block, read_series
-from service.codecs.options import options_from_query
-from service.errors import Faults, InvalidError
+from loss_scoring.service.app import choose_device
+from loss_scoring.service.cli.columns import Layout, Roles, find_layout
+from loss_scoring.service.cli.console import print_whole
+from loss_scoring.service.cli.files import (
+    FORMATS,
+    check_output,
+    explained,
+    open_output,
+    open_source,
+)
+from loss_scoring.service.cli.series import Block, read_series
+from loss_scoring.service.codecs.options import options_from_query
+from loss_scoring.service.errors import Faults, InvalidError
 
 
 def score(  # noqa: PLR0913, PLR0917 - one flag a choice

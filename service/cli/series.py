@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from core import Ragged
-from core.table import (
+from loss_scoring.core import Ragged
+from loss_scoring.core.table import (
     HINT,
     Groups,
     TableError,
@@ -23,10 +23,10 @@ from core.table import (
     spell_series,
     tensor_of_column,
 )
-from service.cli.columns import Layout
-from service.cli.files import BATCH_ROWS, Source
-from service.codecs.arrow_lists import Side, flatten
-from service.errors import MAX_LISTED_ERRORS
+from loss_scoring.service.cli.columns import Layout
+from loss_scoring.service.cli.files import BATCH_ROWS, Source
+from loss_scoring.service.codecs.arrow_lists import Side, flatten
+from loss_scoring.service.errors import MAX_LISTED_ERRORS
 
 _FIRST_LOOK = 1 << 12
 """Series after which those of different blocks are first compared."""

@@ -16,15 +16,15 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
-from service.app import choose_device, create_app
-from service.early_stop import STOPS
-from service.environment import check_names
-from service.http.protocol import bounded
-from service.http.start import Start
-from service.settings import Settings
-from service.telemetry.logs import configure
-from service.telemetry.metrics import Metrics
-from service.telemetry.traces import tracing_from_environment
+from loss_scoring.service.app import choose_device, create_app
+from loss_scoring.service.early_stop import STOPS
+from loss_scoring.service.environment import check_names
+from loss_scoring.service.http.protocol import bounded
+from loss_scoring.service.http.start import Start
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.logs import configure
+from loss_scoring.service.telemetry.metrics import Metrics
+from loss_scoring.service.telemetry.traces import tracing_from_environment
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
         # In place of this process: the supervisor needs no torch, and its memory.
         os.environ |= {f"LOSS_SCORING_{name.upper()}": str(given[name]) for name in given}
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # they wait until it listens to them
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "service.supervisor"])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "loss_scoring.service.supervisor"])  # noqa: S606
     run_server(app, settings, metrics, start)
 
 

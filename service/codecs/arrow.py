@@ -10,28 +10,28 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-import core
-from core import Ragged, ScoreOptions, Scores
-from core.table import is_text, narrowest, one_array, suggestion
-from service.codecs import arrow_template, long_answer
-from service.codecs.arrow_lists import (
+from loss_scoring import core
+from loss_scoring.core import Ragged, ScoreOptions, Scores
+from loss_scoring.core.table import is_text, narrowest, one_array, suggestion
+from loss_scoring.service.codecs import arrow_template, long_answer
+from loss_scoring.service.codecs.arrow_lists import (
     Side,
     check_nulls,
     flatten,
     gradient_type,
     is_series,
 )
-from service.codecs.arrow_plain import decode_plain
-from service.codecs.arrow_stream import (
+from loss_scoring.service.codecs.arrow_plain import decode_plain
+from loss_scoring.service.codecs.arrow_stream import (
     MEDIA_TYPE,
     Reserve,
     read_table,
     write_table,
 )
-from service.codecs.mistaken import long_form_meant
-from service.codecs.options import escape
-from service.codecs.request import ALLOW_MISSING, ScoreRequest
-from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
+from loss_scoring.service.codecs.mistaken import long_form_meant
+from loss_scoring.service.codecs.options import escape
+from loss_scoring.service.codecs.request import ALLOW_MISSING, ScoreRequest
+from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
 __all__ = [
     "MEDIA_TYPE",

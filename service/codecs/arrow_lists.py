@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from core.table import as_type, holds_numbers, narrowest, one_array, tensor_of
-from service.codecs.request import ScoreRequest, check_elements
-from service.errors import Faults
+from loss_scoring.core.table import as_type, holds_numbers, narrowest, one_array, tensor_of
+from loss_scoring.service.codecs.request import ScoreRequest, check_elements
+from loss_scoring.service.errors import Faults
 
 _FLOATS = (pa.float32(), pa.float64())
 

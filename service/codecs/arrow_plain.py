@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from core import Ragged, ScoreOptions
-from service.codecs.arrow_lists import gradient_type
-from service.codecs.ipc import (
+from loss_scoring.core import Ragged, ScoreOptions
+from loss_scoring.service.codecs.arrow_lists import gradient_type
+from loss_scoring.service.codecs.ipc import (
     CONTINUES,
     DAMAGED,
     END,
@@ -31,8 +31,8 @@ from service.codecs.ipc import (
     is_native,
     places_of_numbers,
 )
-from service.codecs.request import MAX_ID_BYTES, ScoreRequest
-from service.errors import UnreadableError
+from loss_scoring.service.codecs.request import MAX_ID_BYTES, ScoreRequest
+from loss_scoring.service.errors import UnreadableError
 
 _MAX_METADATA_BYTES = 1 << 14
 _INT64 = struct.Struct("<q")

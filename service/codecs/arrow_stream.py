@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from core.table import is_text
-from service.codecs.ipc import check_size
-from service.codecs.options import escape
-from service.codecs.parts import joined
-from service.codecs.request import MAX_ID_BYTES
-from service.errors import Faults, TooLargeError, UnreadableError
+from loss_scoring.core.table import is_text
+from loss_scoring.service.codecs.ipc import check_size
+from loss_scoring.service.codecs.options import escape
+from loss_scoring.service.codecs.parts import joined
+from loss_scoring.service.codecs.request import MAX_ID_BYTES
+from loss_scoring.service.errors import Faults, TooLargeError, UnreadableError
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 Reserve = Callable[[int], None]

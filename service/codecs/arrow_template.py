@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from core import Scores
-from service.codecs.arrow_lists import answer_type
-from service.codecs.arrow_stream import write_table
-from service.codecs.ipc import END, PREFIX, PlacesOfNumbers, places_of_numbers
-from service.codecs.parts import joined
-from service.codecs.request import ScoreRequest
+from loss_scoring.core import Scores
+from loss_scoring.service.codecs.arrow_lists import answer_type
+from loss_scoring.service.codecs.arrow_stream import write_table
+from loss_scoring.service.codecs.ipc import END, PREFIX, PlacesOfNumbers, places_of_numbers
+from loss_scoring.service.codecs.parts import joined
+from loss_scoring.service.codecs.request import ScoreRequest
 
 _ABSENT = memoryview(b"")
 _PADDING = [memoryview(bytes(size)) for size in range(8)]

@@ -9,14 +9,14 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
-from core import ScoreOptions, Scores
-from service.codecs import arrow, json, long
-from service.codecs.compression import decompress
-from service.codecs.json_ordinary import decode_ordinary
-from service.codecs.options import LongColumns, columns_from_query, options_from_query
-from service.codecs.request import ScoreRequest
-from service.codecs.sizes import added_bytes, encoded_bytes
-from service.errors import Faults
+from loss_scoring.core import ScoreOptions, Scores
+from loss_scoring.service.codecs import arrow, json, long
+from loss_scoring.service.codecs.compression import decompress
+from loss_scoring.service.codecs.json_ordinary import decode_ordinary
+from loss_scoring.service.codecs.options import LongColumns, columns_from_query, options_from_query
+from loss_scoring.service.codecs.request import ScoreRequest
+from loss_scoring.service.codecs.sizes import added_bytes, encoded_bytes
+from loss_scoring.service.errors import Faults
 
 INLINE_BYTES = 1 << 16
 """JSON below this is read and written in less time than a thread needs to begin."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from service.errors import TooLargeError, UnreadableError
+from loss_scoring.service.errors import TooLargeError, UnreadableError
 
 _FIRST_STEP = 1 << 16
 

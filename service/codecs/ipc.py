@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from service.codecs.mistaken import what_it_is_instead_of_arrow
-from service.errors import TooLargeError, UnreadableError
+from loss_scoring.service.codecs.mistaken import what_it_is_instead_of_arrow
+from loss_scoring.service.errors import TooLargeError, UnreadableError
 
 CONTINUES = 0xFFFFFFFF
 PREFIX = struct.Struct("<Ii")

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from core import Scores
-from service.codecs import long_answer
-from service.codecs.json_ordinary import SMALL, decode_ordinary
-from service.codecs.json_strict import decode_strictly
-from service.codecs.parts import joined
-from service.codecs.request import ScoreRequest
+from loss_scoring.core import Scores
+from loss_scoring.service.codecs import long_answer
+from loss_scoring.service.codecs.json_ordinary import SMALL, decode_ordinary
+from loss_scoring.service.codecs.json_strict import decode_strictly
+from loss_scoring.service.codecs.parts import joined
+from loss_scoring.service.codecs.request import ScoreRequest
 
 MEDIA_TYPE = "application/json"
 _AT_ONCE = 1 << 14

@@ -11,11 +11,11 @@ from typing import Any
 from llvmlite import ir
 from numba import extending, types
 
-import core.compiled
+import loss_scoring.core.compiled
 
 _WORD = ir.IntType(64)
 intrinsic: Any = extending.intrinsic
-inlined: Any = core.compiled.inlined
+inlined: Any = loss_scoring.core.compiled.inlined
 _SOURCES = [
     Path(__file__).with_name(name)
     for name in ("json_machine.py", "json_floats.py", "json_loops.py", "request.py")
@@ -24,7 +24,7 @@ _SOURCES = [
 
 def compiled(function):
     """Compile a function, and keep the result on disk until one of the sources changes."""
-    return core.compiled.compiled(function, _SOURCES)
+    return loss_scoring.core.compiled.compiled(function, _SOURCES)
 
 
 @intrinsic

@@ -15,15 +15,15 @@ import numpy as np
 import orjson
 from numpy.typing import DTypeLike, NDArray
 
-from core import Ragged, ScoreOptions
-from core.buffers import BufferPool
-from service.codecs.json_floats import UNCERTAIN, narrow
-from service.codecs.json_loops import LONGEST_SKELETON, count_commas, read_series
-from service.codecs.json_strict import SIDES, position
-from service.codecs.json_text import parse
-from service.codecs.options import JSON_OPTIONS, dtype_from_json, options_from_json
-from service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
-from service.errors import Faults, ServiceError
+from loss_scoring.core import Ragged, ScoreOptions
+from loss_scoring.core.buffers import BufferPool
+from loss_scoring.service.codecs.json_floats import UNCERTAIN, narrow
+from loss_scoring.service.codecs.json_loops import LONGEST_SKELETON, count_commas, read_series
+from loss_scoring.service.codecs.json_strict import SIDES, position
+from loss_scoring.service.codecs.json_text import parse
+from loss_scoring.service.codecs.options import JSON_OPTIONS, dtype_from_json, options_from_json
+from loss_scoring.service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
+from loss_scoring.service.errors import Faults, ServiceError
 
 _FIELDS = {*JSON_OPTIONS, "series"}
 _SHORTEST_SERIES = len('{"prediction":[1],"target":[1]}')

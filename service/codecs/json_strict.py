@@ -11,19 +11,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core import Ragged
-from core.table import suggestion
-from service.codecs.json_text import parse
-from service.codecs.mistaken import frame_meant
-from service.codecs.options import (
+from loss_scoring.core import Ragged
+from loss_scoring.core.table import suggestion
+from loss_scoring.service.codecs.json_text import parse
+from loss_scoring.service.codecs.mistaken import frame_meant
+from loss_scoring.service.codecs.options import (
     JSON_OPTIONS,
     dtype_from_json,
     escape,
     kind_of,
     options_from_json,
 )
-from service.codecs.request import ALLOW_MISSING, MAX_ID_BYTES, ScoreRequest, check_elements
-from service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
+from loss_scoring.service.codecs.request import (
+    ALLOW_MISSING,
+    MAX_ID_BYTES,
+    ScoreRequest,
+    check_elements,
+)
+from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
 SIDES = ("prediction", "target")
 _NUMBERS = {int, float, type(None)}

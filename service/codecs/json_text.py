@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import orjson
 
-from service.codecs.mistaken import what_it_is
-from service.errors import InvalidError, UnreadableError
+from loss_scoring.service.codecs.mistaken import what_it_is
+from loss_scoring.service.errors import InvalidError, UnreadableError
 
 
 def parse(body: bytes) -> object:

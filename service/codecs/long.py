@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from core import Ragged, ScoreOptions
-from core.table import (
+from loss_scoring.core import Ragged, ScoreOptions
+from loss_scoring.core.table import (
     HINT,
     Groups,
     Layout,
@@ -34,11 +34,17 @@ from core.table import (
     tensor_of_column,
     text_faults,
 )
-from service.codecs.arrow_stream import Reserve, read_table, text_bytes, text_lengths, texts_of
-from service.codecs.json_ordinary import SCRATCH
-from service.codecs.options import LongColumns, escape
-from service.codecs.request import LongForm, ScoreRequest, check_elements
-from service.errors import Faults, TooLargeError
+from loss_scoring.service.codecs.arrow_stream import (
+    Reserve,
+    read_table,
+    text_bytes,
+    text_lengths,
+    texts_of,
+)
+from loss_scoring.service.codecs.json_ordinary import SCRATCH
+from loss_scoring.service.codecs.options import LongColumns, escape
+from loss_scoring.service.codecs.request import LongForm, ScoreRequest, check_elements
+from loss_scoring.service.errors import Faults, TooLargeError
 
 _TIME_BYTES = 128
 """What finding repeated rows takes for each, where times do not increase within each series."""

@@ -7,11 +7,11 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from core import Scores
-from core.table import Groups, answer_table, interleave, spell, spell_series
-from service.codecs.options import escape
-from service.codecs.request import ALLOW_MISSING, LongForm, ScoreRequest
-from service.errors import Faults
+from loss_scoring.core import Scores
+from loss_scoring.core.table import Groups, answer_table, interleave, spell, spell_series
+from loss_scoring.service.codecs.options import escape
+from loss_scoring.service.codecs.request import ALLOW_MISSING, LongForm, ScoreRequest
+from loss_scoring.service.errors import Faults
 
 
 def check_missing(request: ScoreRequest, long: LongForm) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from core.table import holds_numbers, is_text
+from loss_scoring.core.table import holds_numbers, is_text
 
 _STREAM = "an Arrow IPC stream (pa.ipc.new_stream, polars: write_ipc_stream)"
 _MAGIC = {

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast, get_args
 
-from core import LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
-from core.table import Duplicates, suggestion
-from service.errors import Faults
+from loss_scoring.core import LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core.table import Duplicates, suggestion
+from loss_scoring.service.errors import Faults
 
 _T = TypeVar("_T")
 

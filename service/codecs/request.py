@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from core import Ragged, ScoreOptions
-from core.table import Groups, Layout
-from service.errors import TooLargeError
+from loss_scoring.core import Ragged, ScoreOptions
+from loss_scoring.core.table import Groups, Layout
+from loss_scoring.service.errors import TooLargeError
 
 MAX_ID_BYTES = 512
 ALLOW_MISSING = "missing=skip leaves such elements out, missing=propagate keeps them"

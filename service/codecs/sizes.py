@@ -1,6 +1,6 @@
 """What a request and its answer are going to take, estimated before they take it."""
 
-from service.codecs.request import ScoreRequest
+from loss_scoring.service.codecs.request import ScoreRequest
 
 
 def encoded_bytes(request: ScoreRequest, format_: str) -> int:

@@ -1,7 +1,7 @@
 """Batches concurrent requests onto one device worker."""
 
-from service.engine.engine import Engine
-from service.engine.policy import BatchPolicy, Span
-from service.engine.scorer import Answer, Limits, Scorer
+from loss_scoring.service.engine.engine import Engine
+from loss_scoring.service.engine.policy import BatchPolicy, Span
+from loss_scoring.service.engine.scorer import Answer, Limits, Scorer
 
 __all__ = ["Answer", "BatchPolicy", "Engine", "Limits", "Scorer", "Span"]

@@ -17,14 +17,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from core import Ragged, ScoreOptions, Scores
-from service.engine.job import Job, deliver, failure
-from service.engine.policy import BatchPolicy, Span
-from service.engine.scorer import Answer, Limits
-from service.engine.worker import Batch, DeviceLostError, DeviceWorker, Slice
-from service.errors import DeadlineError, OverloadedError, ScoringError
-from service.limits.budget import QueueQuota
-from service.telemetry.current import TRACEPARENT
+from loss_scoring.core import Ragged, ScoreOptions, Scores
+from loss_scoring.service.engine.job import Job, deliver, failure
+from loss_scoring.service.engine.policy import BatchPolicy, Span
+from loss_scoring.service.engine.scorer import Answer, Limits
+from loss_scoring.service.engine.worker import Batch, DeviceLostError, DeviceWorker, Slice
+from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
+from loss_scoring.service.limits.budget import QueueQuota
+from loss_scoring.service.telemetry.current import TRACEPARENT
 
 log = logging.getLogger(__name__)
 

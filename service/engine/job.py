@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from core import Ragged, ScoreOptions, Scores
-from service.engine.policy import Span
-from service.engine.scorer import Answer
-from service.engine.worker import Slice
-from service.errors import ScoringError
+from loss_scoring.core import Ragged, ScoreOptions, Scores
+from loss_scoring.service.engine.policy import Span
+from loss_scoring.service.engine.scorer import Answer
+from loss_scoring.service.engine.worker import Slice
+from loss_scoring.service.errors import ScoringError
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from core import Ragged, ScoreOptions, Scores
+from loss_scoring.core import Ragged, ScoreOptions, Scores
 
 
 @dataclass(frozen=True, eq=False)

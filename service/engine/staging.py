@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import Kernel, Ragged, ScoreOptions, Scores
-from core.buffers import SMALLEST, BufferPool
-from service.engine.streams import CudaStreams
+from loss_scoring.core import Kernel, Ragged, ScoreOptions, Scores
+from loss_scoring.core.buffers import SMALLEST, BufferPool
+from loss_scoring.service.engine.streams import CudaStreams
 
 _PINNED = 512 << 20
 """Two batches of 4 Mi float64 in flight take 384 MiB with three gradients, and an answer that is

@@ -9,10 +9,18 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from core import Kernel, Ragged, ScoreOptions, Scores, kernel_for, takes_arrays, warm_up
-from core.cores import available_cores
-from service.engine.staging import Staging
-from service.engine.streams import CudaStreams
+from loss_scoring.core import (
+    Kernel,
+    Ragged,
+    ScoreOptions,
+    Scores,
+    kernel_for,
+    takes_arrays,
+    warm_up,
+)
+from loss_scoring.core.cores import available_cores
+from loss_scoring.service.engine.staging import Staging
+from loss_scoring.service.engine.streams import CudaStreams
 
 log = logging.getLogger(__name__)
 

@@ -2,10 +2,10 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import UnauthorizedError, UnknownKeyError
-from service.http.context import context_of
-from service.http.keys import Keys
-from service.http.problems import problem_of
+from loss_scoring.service.errors import UnauthorizedError, UnknownKeyError
+from loss_scoring.service.http.context import context_of
+from loss_scoring.service.http.keys import Keys
+from loss_scoring.service.http.problems import problem_of
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 

@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import OverloadedError
-from service.http.cors import Cors
-from service.http.problems import problem, problem_of
-from service.telemetry.current import REQUEST
-from service.telemetry.metrics import Metrics
-from service.telemetry.requests import Answered, Scored
-from service.telemetry.traces import Outcome, Tracing
+from loss_scoring.service.errors import OverloadedError
+from loss_scoring.service.http.cors import Cors
+from loss_scoring.service.http.problems import problem, problem_of
+from loss_scoring.service.telemetry.current import REQUEST
+from loss_scoring.service.telemetry.metrics import Metrics
+from loss_scoring.service.telemetry.requests import Answered, Scored
+from loss_scoring.service.telemetry.traces import Outcome, Tracing
 
 log = logging.getLogger(__name__)
 _access = logging.getLogger("service.access")

@@ -6,7 +6,7 @@ Every answer carries them, refusals included, or the page could not read why it 
 from collections.abc import Mapping
 from typing import Self
 
-from service.settings import Settings
+from loss_scoring.service.settings import Settings
 
 _Headers = list[tuple[bytes, bytes]]
 _EXPOSED = (

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from service.settings import Settings
+from loss_scoring.service.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from email.message import Message
 from functools import lru_cache
 
-from service.codecs import arrow, json
-from service.codecs.codec import Formats
-from service.errors import NotAcceptableError, UnsupportedCodingError, UnsupportedMediaError
+from loss_scoring.service.codecs import arrow, json
+from loss_scoring.service.codecs.codec import Formats
+from loss_scoring.service.errors import (
+    NotAcceptableError,
+    UnsupportedCodingError,
+    UnsupportedMediaError,
+)
 
 FORMATS = {"json": json.MEDIA_TYPE, "arrow": arrow.MEDIA_TYPE}
 _CODINGS = {

@@ -5,12 +5,12 @@ The endpoint is plain ASGI, so FastAPI cannot derive it. The tests post every ex
 
 from typing import Any, get_args
 
-from core import LOSSES
-from core.table import Duplicates
-from service.codecs import arrow, json
-from service.codecs.options import CHOICES, DTYPES, PARAMETERS
-from service.http import problems
-from service.http.openapi_texts import (
+from loss_scoring.core import LOSSES
+from loss_scoring.core.table import Duplicates
+from loss_scoring.service.codecs import arrow, json
+from loss_scoring.service.codecs.options import CHOICES, DTYPES, PARAMETERS
+from loss_scoring.service.http import problems
+from loss_scoring.service.http.openapi_texts import (
     ARROW_SAMPLE,
     DESCRIPTION,
     LONG_PARAMETERS,

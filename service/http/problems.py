@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from service.errors import InvalidError, ServiceError
+from loss_scoring.service.errors import InvalidError, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 _MAX_TEXT = 1000

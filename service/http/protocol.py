@@ -44,14 +44,14 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service.errors import HeadTooLargeError, LateError, MalformedError, ServiceError
-from service.http.cors import Cors
-from service.http.framing import Framing
-from service.http.head import HeadHolder
-from service.http.intake import Intake
-from service.http.problems import problem_of
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from loss_scoring.service.errors import HeadTooLargeError, LateError, MalformedError, ServiceError
+from loss_scoring.service.http.cors import Cors
+from loss_scoring.service.http.framing import Framing
+from loss_scoring.service.http.head import HeadHolder
+from loss_scoring.service.http.intake import Intake
+from loss_scoring.service.http.problems import problem_of
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ import asyncio
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from core import LOSSES
-from service.engine import Scorer
-from service.errors import OverloadedError
-from service.http.start import Start
-from service.telemetry.metrics import Metrics
+from loss_scoring.core import LOSSES
+from loss_scoring.service.engine import Scorer
+from loss_scoring.service.errors import OverloadedError
+from loss_scoring.service.http.start import Start
+from loss_scoring.service.telemetry.metrics import Metrics
 
 
 def build_router(engine: Scorer, metrics: Metrics, start: Start) -> APIRouter:

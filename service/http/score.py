@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.codecs.codec import INLINE_BYTES, Codec, encode, is_long, is_short
-from service.codecs.request import ScoreRequest
-from service.engine import Answer, Scorer
-from service.errors import FieldError, InvalidError, ServiceError
-from service.http.body import Pace, receive_body
-from service.http.context import Context, context_of
-from service.http.negotiation import FORMATS, negotiate
-from service.http.problems import problem_of
-from service.http.start import Start
-from service.http.threads import Threads
-from service.limits.budget import MemoryBudget, Reservation
-from service.limits.deadline import Deadline
-from service.settings import Settings
-from service.telemetry.requests import Scored
+from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, encode, is_long, is_short
+from loss_scoring.service.codecs.request import ScoreRequest
+from loss_scoring.service.engine import Answer, Scorer
+from loss_scoring.service.errors import FieldError, InvalidError, ServiceError
+from loss_scoring.service.http.body import Pace, receive_body
+from loss_scoring.service.http.context import Context, context_of
+from loss_scoring.service.http.negotiation import FORMATS, negotiate
+from loss_scoring.service.http.problems import problem_of
+from loss_scoring.service.http.start import Start
+from loss_scoring.service.http.threads import Threads
+from loss_scoring.service.limits.budget import MemoryBudget, Reservation
+from loss_scoring.service.limits.deadline import Deadline
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.requests import Scored
 
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _SENT_AT_ONCE = 1 << 19

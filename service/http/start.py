@@ -9,10 +9,10 @@ import logging
 import time
 from contextlib import suppress
 
-from service.codecs import json
-from service.engine import Scorer
-from service.engine.compilation import announce_compilation
-from service.errors import OverloadedError
+from loss_scoring.service.codecs import json
+from loss_scoring.service.engine import Scorer
+from loss_scoring.service.engine.compilation import announce_compilation
+from loss_scoring.service.errors import OverloadedError
 
 log = logging.getLogger(__name__)
 _uvicorn = logging.getLogger("uvicorn.start")

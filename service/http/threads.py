@@ -5,8 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from core.cores import available_cores
-from service.limits.budget import Reservation
+from loss_scoring.core.cores import available_cores
+from loss_scoring.service.limits.budget import Reservation
 
 _T = TypeVar("_T")
 

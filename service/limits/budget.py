@@ -12,9 +12,9 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from service.errors import OverloadedError, OverShareError, TooLargeError
-from service.limits.fairness import ALONE, FairShare, Verdict
-from service.limits.retry_after import DrainRate
+from loss_scoring.service.errors import OverloadedError, OverShareError, TooLargeError
+from loss_scoring.service.limits.fairness import ALONE, FairShare, Verdict
+from loss_scoring.service.limits.retry_after import DrainRate
 
 _REMEMBERED = 1024
 """Kinds of requests of clients whose expansion is known."""

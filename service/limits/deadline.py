@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from service.errors import DeadlineError
+from loss_scoring.service.errors import DeadlineError
 
 _T = TypeVar("_T")
 

@@ -6,8 +6,8 @@ child        one process: how it starts, is heard, ends, and when it is started 
 starts       when no start will go better here
 """
 
-from service.supervisor.child import STARTING_S, Child
-from service.supervisor.starts import FailedStarts
-from service.supervisor.supervisor import LOST, Supervisor
+from loss_scoring.service.supervisor.child import STARTING_S, Child
+from loss_scoring.service.supervisor.starts import FailedStarts
+from loss_scoring.service.supervisor.supervisor import LOST, Supervisor
 
 __all__ = ["LOST", "STARTING_S", "Child", "FailedStarts", "Supervisor"]

@@ -1,11 +1,11 @@
-"""``python -m service.supervisor``: what ``loss-scoring serve`` becomes if it has front ends."""
+"""``python -m loss_scoring.service.supervisor``: what ``serve`` becomes if it has front ends."""
 
 import sys
 
-from service.http.keys import Keys
-from service.settings import Settings
-from service.supervisor.supervisor import Supervisor
-from service.telemetry.logs import configure
+from loss_scoring.service.http.keys import Keys
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.supervisor.supervisor import Supervisor
+from loss_scoring.service.telemetry.logs import configure
 
 _WRONG_SETTING = 2
 

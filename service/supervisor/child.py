@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-log = logging.getLogger("service.supervisor")
+log = logging.getLogger("loss_scoring.service.supervisor")
 
 STARTING_S = 300
 """The first start compiles the kernels."""

@@ -17,13 +17,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from service.early_stop import STOPS
-from service.settings import Settings
-from service.supervisor.child import STARTING_S, Child
-from service.supervisor.starts import FailedStarts
-from service.telemetry.shared import SharedMetrics
+from loss_scoring.service.early_stop import STOPS
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.supervisor.child import STARTING_S, Child
+from loss_scoring.service.supervisor.starts import FailedStarts
+from loss_scoring.service.telemetry.shared import SharedMetrics
 
-log = logging.getLogger("service.supervisor")
+log = logging.getLogger("loss_scoring.service.supervisor")
 
 _TICK_S = 0.5
 _GRACE_S = 2
@@ -43,8 +43,8 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        worker: Sequence[str] = (sys.executable, "-P", "-m", "service.cli.worker"),
-        frontend: Sequence[str] = (sys.executable, "-P", "-m", "service.cli.frontend"),
+        worker: Sequence[str] = (sys.executable, "-P", "-m", "loss_scoring.service.cli.worker"),
+        frontend: Sequence[str] = (sys.executable, "-P", "-m", "loss_scoring.service.cli.frontend"),
         starts: FailedStarts | None = None,
     ) -> None:
         self._settings = settings

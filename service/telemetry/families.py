@@ -10,7 +10,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from service.telemetry.histogram import BulkHistogram
+from loss_scoring.service.telemetry.histogram import BulkHistogram
 
 PREFIX = "loss_scoring_"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

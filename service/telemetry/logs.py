@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 
-from service.settings import Settings
-from service.telemetry.current import REQUEST
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.current import REQUEST
 
 _NOBODY: Mapping[str, str] = {}
 _TEXT = "%(asctime)s %(levelname)s {role}: %(message)s"

@@ -15,9 +15,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from service.telemetry.families import SECONDS, Families
-from service.telemetry.processes import ProcessMetrics
-from service.telemetry.requests import Answered, RequestMetrics
+from loss_scoring.service.telemetry.families import SECONDS, Families
+from loss_scoring.service.telemetry.processes import ProcessMetrics
+from loss_scoring.service.telemetry.requests import Answered, RequestMetrics
 
 log = logging.getLogger(__name__)
 

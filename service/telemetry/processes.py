@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge
 
-from service.telemetry.families import Families
-from service.telemetry.shared import RESTARTS, ROLES
+from loss_scoring.service.telemetry.families import Families
+from loss_scoring.service.telemetry.shared import RESTARTS, ROLES
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 _STATES = ("allocated", "reserved", "free", "total")

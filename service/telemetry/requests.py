@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from core import LOSSES
-from service.errors import known_reasons
-from service.telemetry.families import SECONDS, Families
+from loss_scoring.core import LOSSES
+from loss_scoring.service.errors import known_reasons
+from loss_scoring.service.telemetry.families import SECONDS, Families
 
 STAGES = ("decode", "queue", "compute", "encode")
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
-from service.telemetry.current import REQUEST, TRACEPARENT
+from loss_scoring.service.telemetry.current import REQUEST, TRACEPARENT
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
-from core.table import score_table
+from loss_scoring.core.table import score_table
 
 ray = pytest.importorskip("ray", reason="make test-ray installs it in an environment of its own")
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
-from core.table import group_rows, score_table
+from loss_scoring.core.table import group_rows, score_table
 
 pytest.importorskip("pyspark", reason="make test-spark installs it in an environment of its own")
 pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]

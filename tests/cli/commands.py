@@ -5,7 +5,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from unittest import mock
 
-from service.cli import main
+from loss_scoring.service.cli import main
 
 
 def cli(*arguments) -> tuple[int, str, str]:

@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-import core.kernels
-from service.cli import compile as compiling
-from service.cli import main
+import loss_scoring.core.kernels
+from loss_scoring.service.cli import compile as compiling
+from loss_scoring.service.cli import main
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def ahead(monkeypatch):
         compile_tiles = staticmethod(done.append)
         compile_launcher = staticmethod(lambda: done.append("launcher"))
 
-    monkeypatch.setitem(sys.modules, "core.kernels.ahead", Ahead)
-    monkeypatch.setattr(core.kernels, "ahead", Ahead, raising=False)
+    monkeypatch.setitem(sys.modules, "loss_scoring.core.kernels.ahead", Ahead)
+    monkeypatch.setattr(loss_scoring.core.kernels, "ahead", Ahead, raising=False)
     monkeypatch.setattr(compiling, "warm_up", done.append)
     monkeypatch.setattr(compiling.json, "warm_up", lambda: done.append("json"))
     return Ahead, done
@@ -63,7 +63,7 @@ def test_without_a_compiler_it_says_so(monkeypatch, ahead, capsys, error):
 def test_the_launcher_is_compiled_once_and_needs_no_compiler_after(tmp_path):
     script = (
         "import os, sys; sys.setdlopenflags(os.RTLD_LAZY)\n"  # as no driver has its functions
-        "from core.kernels import ahead\n"
+        "from loss_scoring.core.kernels import ahead\n"
         "ahead.compile_launcher()\n"
         "os.environ['CC'] = 'no-such-compiler'\n"
         "from triton import knobs\n"

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 from instance import SERVE, instance
 
-from service.environment import check_names, is_link
-from service.settings import Settings
+from loss_scoring.service.environment import check_names, is_link
+from loss_scoring.service.settings import Settings
 
 NAMES = Settings.model_fields
 OF_KUBERNETES = {

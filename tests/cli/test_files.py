@@ -13,11 +13,11 @@ from commands import cli
 from conftest import LOSS_SCORING
 from typer.testing import CliRunner
 
-from core.table import score_table
-from service.cli import app
-from service.cli.columns import Roles, find_layout
-from service.cli.files import open_source
-from service.cli.series import read_series
+from loss_scoring.core.table import score_table
+from loss_scoring.service.cli import app
+from loss_scoring.service.cli.columns import Roles, find_layout
+from loss_scoring.service.cli.files import open_source
+from loss_scoring.service.cli.series import read_series
 
 EXAMPLE = forecasts.LONG
 
@@ -183,7 +183,7 @@ def test_keys_of_floats_go_on_in_the_next_batch(tmp_path, monkeypatch, flags):
 @pytest.mark.parametrize("apart", [1, 3, 40])
 def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypatch, apart):
     monkeypatch.setattr(open_source, "__defaults__", (2, no_text))
-    monkeypatch.setattr("service.cli.series._FIRST_LOOK", 4)
+    monkeypatch.setattr("loss_scoring.service.cli.series._FIRST_LOOK", 4)
     path, output = tmp_path / "f.parquet", tmp_path / "scores.parquet"
     ids = ["again", *(f"id-{n}" for n in range(apart)), "again"]
     numbers = [1.0] * len(ids)
@@ -313,7 +313,7 @@ def test_ids_that_share_a_hash_are_two_series(tmp_path):
 
 
 def test_the_first_block_of_a_csv_does_not_decide_the_types(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.cli.files._CSV_BLOCK_BYTES", 60)
+    monkeypatch.setattr("loss_scoring.service.cli.files._CSV_BLOCK_BYTES", 60)
     path, output = tmp_path / "f.csv", tmp_path / "scores.parquet"
     rows = [f"{n},{n},{n + 1},\n" for n in range(40)] + ["x,0.5,1.5,7.5\n"]
     path.write_text("unique_id,y,m,late\n" + "".join(rows))

@@ -91,12 +91,12 @@ def test_it_says_when_it_is_ready(frontends):
 def test_a_start_that_fails_ends_the_service():
     script = """
 import asyncio, sys
-from service.app import create_app
-from service.cli.serve import run_server
-from service.engine.worker import DeviceWorker
-from service.http.start import Start
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from loss_scoring.service.app import create_app
+from loss_scoring.service.cli.serve import run_server
+from loss_scoring.service.engine.worker import DeviceWorker
+from loss_scoring.service.http.start import Start
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
 import torch
 
 class Broken(DeviceWorker):

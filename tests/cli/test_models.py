@@ -10,12 +10,12 @@ import pytest
 from model_columns import CASES, MODEL, Case, Refused, name_of, table_of
 from typer.testing import CliRunner
 
-from core import ScoreOptions
-from core.table import LeftOutWarning, TableError, score_table
-from service.cli import app
-from service.codecs import long
-from service.codecs.options import columns_from_query
-from service.errors import Faults, InvalidError, UnreadableError
+from loss_scoring.core import ScoreOptions
+from loss_scoring.core.table import LeftOutWarning, TableError, score_table
+from loss_scoring.service.cli import app
+from loss_scoring.service.codecs import long
+from loss_scoring.service.codecs.options import columns_from_query
+from loss_scoring.service.errors import Faults, InvalidError, UnreadableError
 
 
 def by_table(table, _path, **columns):
@@ -156,7 +156,7 @@ def test_lists_of_text_that_is_mostly_numbers_are_refused(tmp_path):
 def test_a_series_that_comes_twice_in_a_nested_file_is_refused(
     tmp_path, monkeypatch, ids, rows, batch_rows
 ):
-    monkeypatch.setattr("service.cli.files.BATCH_ROWS", batch_rows)
+    monkeypatch.setattr("loss_scoring.service.cli.files.BATCH_ROWS", batch_rows)
     path = tmp_path / "f.parquet"
     lists = [[1.0, 2.0]] * len(ids)
     pq.write_table(pa.table({"unique_id": list(ids), "y": lists, "A": lists}), path)
@@ -179,7 +179,7 @@ def test_an_absent_column_is_named_with_its_flag(tmp_path, flags):
 
 @pytest.mark.parametrize("block", [24, 1 << 20])
 def test_blank_rows_at_the_end_of_a_csv_file_are_none(tmp_path, monkeypatch, block):
-    monkeypatch.setattr("service.cli.files._CSV_BLOCK_BYTES", block)
+    monkeypatch.setattr("loss_scoring.service.cli.files._CSV_BLOCK_BYTES", block)
     path = tmp_path / "f.csv"
     rows = "unique_id,ds,y,A\na,1,2,3\na,2,3,4\n"
     path.write_text(rows + ",,,\n" * 20)

@@ -8,10 +8,10 @@ import pytest
 SERVER = """
 import asyncio, gc, os, signal, time
 import uvicorn
-from service.cli.serve import run_server
-from service.http.start import Start
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from loss_scoring.service.cli.serve import run_server
+from loss_scoring.service.http.start import Start
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
 
 start = Start(background=True)
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from core import LossSpec, MapeLoss
+from loss_scoring.core import LossSpec, MapeLoss
 from lossclient import Client, InvalidInput, InvalidValues
 from lossclient.torch import RemoteLoss
 

@@ -9,11 +9,11 @@ import sys
 import pyarrow as pa
 from streams import answers, pair, read, write
 
-from core import ScoreOptions
-from service.codecs import long
-from service.codecs.options import LongColumns
-from service.codecs.request import ScoreRequest
-from service.errors import ServiceError
+from loss_scoring.core import ScoreOptions
+from loss_scoring.service.codecs import long
+from loss_scoring.service.codecs.options import LongColumns
+from loss_scoring.service.codecs.request import ScoreRequest
+from loss_scoring.service.errors import ServiceError
 
 SKIP = ScoreOptions(gradients=True, missing="skip")
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core import ScoreOptions, score
-from service.codecs import arrow, json
-from service.codecs.request import ScoreRequest
+from loss_scoring.core import ScoreOptions, score
+from loss_scoring.service.codecs import arrow, json
+from loss_scoring.service.codecs.request import ScoreRequest
 
 GRADIENTS = ScoreOptions(gradients=True)
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire import stream
 
-from core import ScoreOptions, score
-from service.codecs import arrow, json
-from service.errors import InvalidError, ServiceError, TooLargeError, UnreadableError
+from loss_scoring.core import ScoreOptions, score
+from loss_scoring.service.codecs import arrow, json
+from loss_scoring.service.errors import InvalidError, ServiceError, TooLargeError, UnreadableError
 
 OPTIONS = ScoreOptions(gradients=True)
 VALUES = [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]]

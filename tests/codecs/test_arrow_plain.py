@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from streams import pair, write
 
-from core import ScoreOptions
-from service.codecs import arrow
-from service.codecs.arrow_plain import decode_plain
-from service.codecs.ipc import Table
-from service.errors import ServiceError
+from loss_scoring.core import ScoreOptions
+from loss_scoring.service.codecs import arrow
+from loss_scoring.service.codecs.arrow_plain import decode_plain
+from loss_scoring.service.codecs.ipc import Table
+from loss_scoring.service.errors import ServiceError
 
 OPTIONS = ScoreOptions()
 LISTS = pa.array([[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]])

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import pair, read, write
 
-from core import LossSpec, ScoreOptions, Scores, score
-from service.codecs import arrow, json
-from service.codecs.parts import LARGE
+from loss_scoring.core import LossSpec, ScoreOptions, Scores, score
+from loss_scoring.service.codecs import arrow, json
+from loss_scoring.service.codecs.parts import LARGE
 
 LOSSES = [("mae",), ("mape", "mae"), ("mae", "mape", "smape")]
 SIZES = [1, 2, 3, 7, 8, 9, 63, 64, 65, 600]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from service.codecs import compression
-from service.errors import OverloadedError, TooLargeError, UnreadableError
+from loss_scoring.service.codecs import compression
+from loss_scoring.service.errors import OverloadedError, TooLargeError, UnreadableError
 
 MEBI = 1 << 20
 TEXT = b'{"series": [{"prediction": [1.5], "target": [2.5]}]}' * 50

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from streams import answers, pair, plain, read, write
 
-from service.codecs.json import decode
-from service.errors import InvalidError, ServiceError, TooLargeError, UnreadableError
+from loss_scoring.service.codecs.json import decode
+from loss_scoring.service.errors import InvalidError, ServiceError, TooLargeError, UnreadableError
 
 LISTS = pa.list_(pa.float64())
 ROWS = pa.list_(pa.list_(pa.float64(), 2))

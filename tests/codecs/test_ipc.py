@@ -8,8 +8,8 @@ import pytest
 from flatbuffers.table import Table
 from streams import plain, read, write
 
-from service.codecs.ipc import check_size
-from service.errors import TooLargeError, UnreadableError
+from loss_scoring.service.codecs.ipc import check_size
+from loss_scoring.service.errors import TooLargeError, UnreadableError
 
 END = struct.pack("<Ii", 0xFFFFFFFF, 0)
 

@@ -8,11 +8,11 @@ import numpy as np
 import orjson
 import pytest
 
-from core import LossSpec, score
-from service.codecs.json import decode
-from service.codecs.json import encode as encode_parts
-from service.codecs.parts import LARGE
-from service.errors import InvalidError, TooLargeError, UnreadableError
+from loss_scoring.core import LossSpec, score
+from loss_scoring.service.codecs.json import decode
+from loss_scoring.service.codecs.json import encode as encode_parts
+from loss_scoring.service.codecs.parts import LARGE
+from loss_scoring.service.errors import InvalidError, TooLargeError, UnreadableError
 
 
 def read(document, **options):

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.codecs import json
-from service.codecs.json_floats import narrow
-from service.codecs.json_loops import count_commas, read_series
-from service.codecs.json_ordinary import decode_ordinary
-from service.codecs.json_strict import decode_strictly
-from service.errors import InvalidError, ServiceError
+from loss_scoring.service.codecs import json
+from loss_scoring.service.codecs.json_floats import narrow
+from loss_scoring.service.codecs.json_loops import count_commas, read_series
+from loss_scoring.service.codecs.json_ordinary import decode_ordinary
+from loss_scoring.service.codecs.json_strict import decode_strictly
+from loss_scoring.service.errors import InvalidError, ServiceError
 
 
 def outcome(reader, body):

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import GRADIENTS, answers, read, write
 
-from core import LOSSES, ScoreOptions
-from core.table import score_table
-from service.codecs import arrow, long
-from service.codecs.options import columns_from_query, options_from_query
-from service.codecs.sizes import added_bytes, encoded_bytes
-from service.errors import Faults, InvalidError, TooLargeError, UnreadableError
+from loss_scoring.core import LOSSES, ScoreOptions
+from loss_scoring.core.table import score_table
+from loss_scoring.service.codecs import arrow, long
+from loss_scoring.service.codecs.options import columns_from_query, options_from_query
+from loss_scoring.service.codecs.sizes import added_bytes, encoded_bytes
+from loss_scoring.service.errors import Faults, InvalidError, TooLargeError, UnreadableError
 
 SKIP = ScoreOptions(gradients=True, missing="skip")
 QUERY = {"group_columns": "unique_id,cutoff"}

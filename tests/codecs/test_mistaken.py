@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from streams import plain, read, write
 
-from service.codecs import json
-from service.codecs.options import options_from_query
-from service.errors import Faults, InvalidError, UnreadableError
+from loss_scoring.service.codecs import json
+from loss_scoring.service.codecs.options import options_from_query
+from loss_scoring.service.errors import Faults, InvalidError, UnreadableError
 
 TABLE = pa.table({"unique_id": ["a"], "ds": [1], "y": [1.0], "A": [2.0]})
 

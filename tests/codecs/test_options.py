@@ -2,9 +2,9 @@
 
 import pytest
 
-from core import ALL_LOSSES, LossSpec, ScoreOptions
-from service.codecs.options import options_from_query
-from service.errors import Faults
+from loss_scoring.core import ALL_LOSSES, LossSpec, ScoreOptions
+from loss_scoring.service.codecs.options import options_from_query
+from loss_scoring.service.errors import Faults
 
 
 def read(*query):

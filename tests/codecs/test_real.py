@@ -5,8 +5,8 @@ import orjson
 import pyarrow as pa
 from streams import answers, read, write
 
-from core import ScoreOptions
-from service.codecs import json
+from loss_scoring.core import ScoreOptions
+from loss_scoring.service.codecs import json
 
 
 def test_both_formats_give_the_same_bits():

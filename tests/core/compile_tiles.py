@@ -7,8 +7,8 @@ import tempfile
 
 from triton import knobs
 
-from core.kernels.ahead import compile_tiles
-from core.kernels.fused_tiles import join_pieces, score_tiles
+from loss_scoring.core.kernels.ahead import compile_tiles
+from loss_scoring.core.kernels.fused_tiles import join_pieces, score_tiles
 
 
 def resources(cubin):

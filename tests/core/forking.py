@@ -9,9 +9,9 @@ import pyarrow as pa
 import torch
 from numba.core.compiler_lock import global_compiler_lock
 
-from core.buffers import BufferPool
-from core.kernels.fused_cpu import SHARE, fused_cpu_kernel
-from core.table import TableError, score_table
+from loss_scoring.core.buffers import BufferPool
+from loss_scoring.core.kernels.fused_cpu import SHARE, fused_cpu_kernel
+from loss_scoring.core.table import TableError, score_table
 
 FORK = multiprocessing.get_context("fork")
 ROWS = 3 * SHARE

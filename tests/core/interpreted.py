@@ -11,7 +11,7 @@ import numpy as np
 assert "triton" not in sys.modules
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from core.kernels import fused_cuda  # noqa: E402
+from loss_scoring.core.kernels import fused_cuda  # noqa: E402
 
 
 def fused_cuda_kernel(*arguments):

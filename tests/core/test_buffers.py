@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from core.buffers import SMALLEST, BufferPool
+from loss_scoring.core.buffers import SMALLEST, BufferPool
 
 N = SMALLEST
 

@@ -9,11 +9,11 @@ import pytest
 from numba.core.caching import IndexDataCacheFile, InTreeCacheLocator
 from numba.core.cpu import CPUTargetOptions
 
-from core import compiled
-from core.kernels import fused_cpu
-from core.kernels.fused_loops import sweep
-from service.codecs import json
-from service.codecs.json_loops import read_series
+from loss_scoring.core import compiled
+from loss_scoring.core.kernels import fused_cpu
+from loss_scoring.core.kernels.fused_loops import sweep
+from loss_scoring.service.codecs import json
+from loss_scoring.service.codecs.json_loops import read_series
 
 
 def test_numba_has_the_private_option():

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core.cores import available_cores
-from core.kernels.fused_cpu import FusedCpuKernel
+from loss_scoring.core.cores import available_cores
+from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
 
 MANY = frozenset(range(64))
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from reference import adversarial
 
-import core
+from loss_scoring import core
 
 pytestmark = pytest.mark.darts
 PAIRS = [

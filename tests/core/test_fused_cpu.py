@@ -11,9 +11,9 @@ import pytest
 import torch
 from reference import adversarial
 
-from core import ALL_LOSSES, LossSpec, ScoreOptions, kernel_for
-from core.kernels import plain_kernel
-from core.kernels.fused_cpu import CHUNK, SHARE, FusedCpuKernel
+from loss_scoring.core import ALL_LOSSES, LossSpec, ScoreOptions, kernel_for
+from loss_scoring.core.kernels import plain_kernel
+from loss_scoring.core.kernels.fused_cpu import CHUNK, SHARE, FusedCpuKernel
 
 FULL = (*ALL_LOSSES[:2], LossSpec("smape", block_denom_grad=False))
 OPTIONS = [
@@ -214,9 +214,9 @@ def test_the_cpu_gets_the_fused_kernel():
 
 
 def test_without_numba_the_plain_kernel_and_a_warning(monkeypatch):
-    from core import kernels
+    from loss_scoring.core import kernels
 
-    monkeypatch.setitem(sys.modules, "core.kernels.fused_cpu", None)
+    monkeypatch.setitem(sys.modules, "loss_scoring.core.kernels.fused_cpu", None)
     kernels._cpu_kernel.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="numba"):
@@ -227,8 +227,8 @@ def test_without_numba_the_plain_kernel_and_a_warning(monkeypatch):
 
 def test_warm_up_compiles_once(tmp_path):
     script = (
-        "from core.kernels.fused_cpu import warm_up\n"
-        "from core.kernels.fused_loops import sweep\n"
+        "from loss_scoring.core.kernels.fused_cpu import warm_up\n"
+        "from loss_scoring.core.kernels.fused_loops import sweep\n"
         "warm_up(); print(sum(sweep.stats.cache_misses.values()))\n"
     )
     environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}

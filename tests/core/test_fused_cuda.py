@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from interpreted import fused_cuda
 from triton.runtime import driver
 
-from core import ScoreOptions, kernels
-from core.kernels import plain_kernel
+from loss_scoring.core import ScoreOptions, kernels
+from loss_scoring.core.kernels import plain_kernel
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 WIDEST = fused_cuda.WIDTHS[-1]
@@ -42,7 +42,7 @@ def test_it_is_the_kernel_of_cuda(monkeypatch):
 
 
 def test_without_triton_it_warns_and_falls_back(monkeypatch):
-    monkeypatch.setitem(sys.modules, "core.kernels.fused_cuda", None)
+    monkeypatch.setitem(sys.modules, "loss_scoring.core.kernels.fused_cuda", None)
     with pytest.warns(RuntimeWarning, match="needs Triton"):
         assert kernels.kernel_for(CUDA) is plain_kernel
 
@@ -104,7 +104,7 @@ def compile_ahead(**environment):
 def test_what_it_compiles_to_for_sm_80_and_sm_90(tmp_path):
     reports = compile_ahead(TRITON_CACHE_DIR=str(tmp_path / "image"))
     found = compile_ahead(  # as in a container: what the image brings is read, nothing is written
-        TRITON_CACHE_MANAGER="core.kernels.triton_cache:SeededCache",
+        TRITON_CACHE_MANAGER="loss_scoring.core.kernels.triton_cache:SeededCache",
         TRITON_SEED_DIR=str(tmp_path / "image"),
         TRITON_CACHE_DIR=str(tmp_path / "container"),
     )

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from interpreted import fused_cuda_kernel
 from reference import adversarial, score_series
 
-from core import Kernel, LossSpec, ScoreOptions
-from core.kernels import plain_kernel
-from core.kernels.fused_cpu import FusedCpuKernel
+from loss_scoring.core import Kernel, LossSpec, ScoreOptions
+from loss_scoring.core.kernels import plain_kernel
+from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
 
 
 class On(NamedTuple):

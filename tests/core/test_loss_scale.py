@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_losses import DTYPES, by_spec, gradient
 
-from core import LossSpec, MAELoss, MapeLoss, SmapeLoss
+from loss_scoring.core import LossSpec, MAELoss, MapeLoss, SmapeLoss
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 each_reduction = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from reference import adversarial, darts_loss
 
-from core import LossSpec, MAELoss, MapeLoss, SmapeLoss
+from loss_scoring.core import LossSpec, MAELoss, MapeLoss, SmapeLoss
 
 SPECS = [
     LossSpec("mae"),
@@ -154,8 +154,8 @@ def test_repr_shows_what_differs_from_the_default():
 @pytest.mark.parametrize(
     "name",
     [
-        "core.losses", "core.options", "core.ragged", "core.scoring", "core.table.groups",
-        "core.table.layout", "core.table.score", "service.engine.policy",
+        "loss_scoring.core.losses", "loss_scoring.core.options", "loss_scoring.core.ragged", "loss_scoring.core.scoring", "loss_scoring.core.table.groups",
+        "loss_scoring.core.table.layout", "loss_scoring.core.table.score", "loss_scoring.service.engine.policy",
     ],
 )  # fmt: skip
 def test_examples_in_docstrings_run(name):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import (
+from loss_scoring.core import (
     ALL_LOSSES,
     LOSSES,
     LossSpec,
@@ -25,7 +25,7 @@ from core import (
     score,
     scoring,
 )
-from core.kernels import kernel_for, plain_kernel
+from loss_scoring.core.kernels import kernel_for, plain_kernel
 
 
 def ragged(*series, dtype=torch.float64):
@@ -127,7 +127,7 @@ def test_options_are_found_in_another_process():
     assert copy.deepcopy(options) == options
     script = (
         "import pickle, sys\n"
-        "from core import ALL_LOSSES, ScoreOptions\n"
+        "from loss_scoring.core import ALL_LOSSES, ScoreOptions\n"
         "sent = pickle.load(sys.stdin.buffer)\n"
         "sys.exit(sent not in {ScoreOptions(ALL_LOSSES[:1], missing='skip')})\n"
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import darts_loss
 from test_kernels import INTERPRETED, KERNELS, SPECS, run
 
-from core import LossSpec, ScoreOptions
+from loss_scoring.core import LossSpec, ScoreOptions
 
 FULL = LossSpec("smape", block_denom_grad=False)
 HERE = [name for name, on in KERNELS.items() if on.device == "cpu"]

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import score_series
 
-import core.table.score
-from core import LOSSES
-from core.table import (
+import loss_scoring.core.table.score
+from loss_scoring.core import LOSSES
+from loss_scoring.core.table import (
     LeftOutWarning,
     NullKeyError,
     TableError,
@@ -124,9 +124,9 @@ def test_series_together_are_read_in_place_and_share_the_target(monkeypatch):
 
     def spy(prediction, target, *arguments, **options):
         seen.append((prediction, target))
-        return core.score(prediction, target, *arguments, **options)
+        return loss_scoring.core.score(prediction, target, *arguments, **options)
 
-    monkeypatch.setattr(core.table.score, "score", spy)
+    monkeypatch.setattr(loss_scoring.core.table.score, "score", spy)
     score_table(table, group_by=["id"])
     for (prediction, target), model in zip(seen, ("A", "B"), strict=True):
         assert prediction.values.data_ptr() == table[model].chunk(0).buffers()[1].address
@@ -309,7 +309,9 @@ def test_elements_model_by_model_become_series_by_series(lengths):
 
 
 def test_core_does_without_arrow():
-    code = "import core, sys; assert 'pyarrow' not in sys.modules, 'core imports Arrow'"
+    code = (
+        "import loss_scoring.core, sys; assert 'pyarrow' not in sys.modules, 'core imports Arrow'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.table import RepeatedTimeError, TableError, find_repeats, group_rows, score_table, spell
+from loss_scoring.core.table import (
+    RepeatedTimeError,
+    TableError,
+    find_repeats,
+    group_rows,
+    score_table,
+    spell,
+)
 
 TIMES = {
     "int64": lambda few: pa.array(few, pa.int64()),

@@ -7,9 +7,9 @@ from pod_security import RULES
 from rendered import Document, Rendered
 from sizes import bytes_of, most_memory
 
-from service.http.auth import PROBES
-from service.settings import Settings
-from service.supervisor import STARTING_S
+from loss_scoring.service.http.auth import PROBES
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.supervisor import STARTING_S
 
 Complaints = Iterator[str]
 _PREFIX = "LOSS_SCORING_"

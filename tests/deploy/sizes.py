@@ -2,7 +2,7 @@
 
 import re
 
-from service.settings import Settings
+from loss_scoring.service.settings import Settings
 
 MEBI = 1 << 20
 IDLE_BYTES = 650 * 10**6
@@ -43,7 +43,7 @@ def most_memory(settings: Settings) -> int:
     others = 2 if settings.frontends else 0  # the nursery and its worker
     share = settings.max_open_bytes
     if settings.frontends:
-        from service.cli.frontend import _share
+        from loss_scoring.service.cli.frontend import _share
 
         share = _share(settings).max_open_bytes
     pinned = PINNED_BYTES if settings.device.startswith("cuda") else 0

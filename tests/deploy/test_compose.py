@@ -23,7 +23,7 @@ from compose import (
 from conftest import ROOT
 from sizes import IDLE_BYTES, KEPT_BYTES, PINNED_BYTES, most_memory
 
-from service.settings import Settings
+from loss_scoring.service.settings import Settings
 
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)

@@ -11,7 +11,7 @@ import yaml
 from compose import SCORERS, SERVICES, bind_mounts, port_of
 from conftest import ROOT
 
-from service.settings import Settings
+from loss_scoring.service.settings import Settings
 
 FOLDER = ROOT / "deploy/observability"
 PROMETHEUS, GRAFANA = SERVICES["prometheus"], SERVICES["grafana"]

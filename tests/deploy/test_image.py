@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -106,3 +107,13 @@ def test_its_loops_are_compiled_for_a_named_processor_and_nothing_of_the_builder
         [sys.executable, "-c", script], env=os.environ | given, check=True, capture_output=True
     ).stdout
     assert key.strip() == b"('x86-64-v3', '')"
+
+
+def test_the_wheel_installs_one_name_with_real_folders():
+    """``core`` and ``service`` are too common to be names of packages; see decision 0022."""
+    files = list(WheelBuilder(str(ROOT)).recurse_included_files())
+    paths = {Path(file.distribution_path) for file in files}
+    assert {path.parts[0] for path in paths} == {"loss_scoring"}
+    assert Path("loss_scoring/core/losses.py") in paths
+    assert Path("loss_scoring/service/cli/__init__.py") in paths
+    assert {Path(f"loss_scoring/{part}py.typed") for part in ("", "core/", "service/")} <= paths

@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.http.keys import Keys
-from service.settings import Settings
+from loss_scoring.service.http.keys import Keys
+from loss_scoring.service.settings import Settings
 
 OLD, NEW = "0123456789abcdef-old", "0123456789abcdef-new"
 

@@ -158,7 +158,7 @@ class Runner:
 
 def check_flags(text: str) -> None:
     """Look up the flags of commands that start a service."""
-    from service.settings import Settings
+    from loss_scoring.service.settings import Settings
 
     for command in _FLAG.findall(text):
         names = [flag.replace("-", "_") for flag in re.findall(r" --([a-z-]+)", command)]

@@ -8,7 +8,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from service.settings import Settings  # noqa: E402 - found beside this file, installed or not
+from loss_scoring.service.settings import Settings  # noqa: E402 - found beside this file, installed or not
 
 PAGE = ROOT / "docs/operations.md"
 HEAD = "| setting | default | meaning |\n| --- | --- | --- |\n"

@@ -7,9 +7,9 @@ from conftest import ROOT
 from pages import DOCS, PAGES, anchors, links, rows
 from settings_table import TABLE, table
 
-from service.errors import known_reasons
-from service.http.auth import PROBES
-from service.settings import Settings
+from loss_scoring.service.errors import known_reasons
+from loss_scoring.service.http.auth import PROBES
+from loss_scoring.service.settings import Settings
 
 OPERATIONS, RUNBOOK, LIMITS, WHY = (
     DOCS / f"{name}.md" for name in ("operations", "runbook", "limits", "why")
@@ -44,8 +44,8 @@ SHOWN = {
 
 
 def test_limits_have_the_defaults_of_the_code():
-    from service.codecs.request import MAX_ID_BYTES
-    from service.limits.fairness import ALONE
+    from loss_scoring.service.codecs.request import MAX_ID_BYTES
+    from loss_scoring.service.limits.fairness import ALONE
 
     shown = {row[1].strip("`"): row[2] for row in rows(LIMITS, "Limits of a request")}
     assert shown.pop("") == f"{MAX_ID_BYTES} bytes"
@@ -117,8 +117,8 @@ def test_log_lines_that_are_quoted_are_written_by_the_code():
 
 
 def test_exit_codes_are_those_of_the_code():
-    from service.cli.serve import _CUT_OFF, _FAILED
-    from service.supervisor import LOST
+    from loss_scoring.service.cli.serve import _CUT_OFF, _FAILED
+    from loss_scoring.service.supervisor import LOST
 
     page = OPERATIONS.read_text() + RUNBOOK.read_text()
     assert f"exit code {LOST}, `giving up`" in page

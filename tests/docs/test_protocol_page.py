@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 from pages import DOCS, blocks, rows
 
-from service import errors
-from service.codecs.options import (
+from loss_scoring.service import errors
+from loss_scoring.service.codecs.options import (
     CHOICES,
     DTYPES,
     JSON_OPTIONS,
@@ -17,9 +17,9 @@ from service.codecs.options import (
     PARAMETERS,
     QUERY_OPTIONS,
 )
-from service.codecs.request import MAX_ID_BYTES
-from service.http.negotiation import FORMATS
-from service.settings import Settings
+from loss_scoring.service.codecs.request import MAX_ID_BYTES
+from loss_scoring.service.http.negotiation import FORMATS
+from loss_scoring.service.settings import Settings
 
 PAGE = DOCS / "protocol.md"
 LONG = DOCS / "long-form.md"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from core import LOSSES, Scores
+from loss_scoring.core import LOSSES, Scores
 
 GARBAGE = 0xFF  # read as a float it is NaN
 

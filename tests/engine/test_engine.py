@@ -17,16 +17,16 @@ import pytest
 import torch
 from lazy_streams import LazyStreams
 
-from core import LossSpec, Ragged, ScoreOptions, Scores, score
-from core.kernels import kernel_for
-from service.engine import BatchPolicy, Engine, Limits
-from service.engine import engine as module
-from service.engine import worker as device_worker
-from service.engine.remote import Ending, Host, RemoteEngine, SharedMemory
-from service.engine.staging import Staging
-from service.engine.worker import DeviceWorker, Slice
-from service.errors import OverloadedError, OverShareError, ScoringError, ServiceError
-from service.limits.budget import QueueQuota
+from loss_scoring.core import LossSpec, Ragged, ScoreOptions, Scores, score
+from loss_scoring.core.kernels import kernel_for
+from loss_scoring.service.engine import BatchPolicy, Engine, Limits
+from loss_scoring.service.engine import engine as module
+from loss_scoring.service.engine import worker as device_worker
+from loss_scoring.service.engine.remote import Ending, Host, RemoteEngine, SharedMemory
+from loss_scoring.service.engine.staging import Staging
+from loss_scoring.service.engine.worker import DeviceWorker, Slice
+from loss_scoring.service.errors import OverloadedError, OverShareError, ScoringError, ServiceError
+from loss_scoring.service.limits.budget import QueueQuota
 
 CPU = torch.device("cpu")
 POISON = 666.0

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import Ragged, ScoreOptions, score
-from core.kernels import kernel_for
-from service.engine import BatchPolicy, Engine, Limits
-from service.engine.worker import DeviceLostError, DeviceWorker, Slice
-from service.errors import DeadlineError, OverloadedError, ScoringError
-from service.limits.budget import QueueQuota
-from service.limits.retry_after import DrainRate
+from loss_scoring.core import Ragged, ScoreOptions, score
+from loss_scoring.core.kernels import kernel_for
+from loss_scoring.service.engine import BatchPolicy, Engine, Limits
+from loss_scoring.service.engine.worker import DeviceLostError, DeviceWorker, Slice
+from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
+from loss_scoring.service.limits.budget import QueueQuota
+from loss_scoring.service.limits.retry_after import DrainRate
 
 CPU = torch.device("cpu")
 POISON = 666.0

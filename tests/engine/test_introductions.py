@@ -9,9 +9,9 @@ import socket
 import orjson
 import pytest
 
-from service.cli import child
-from service.cli.frontend import Control, SupervisedEngine
-from service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
+from loss_scoring.service.cli import child
+from loss_scoring.service.cli.frontend import Control, SupervisedEngine
+from loss_scoring.service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
 
 
 def pair():

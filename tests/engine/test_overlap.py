@@ -8,10 +8,10 @@ import pytest
 from lazy_streams import LazyStreams
 from test_engine import CPU, POISON, Kernel, entered, ragged, submit
 
-from service.engine import BatchPolicy, Engine
-from service.engine.staging import Staging
-from service.engine.worker import DeviceWorker
-from service.errors import ScoringError
+from loss_scoring.service.engine import BatchPolicy, Engine
+from loss_scoring.service.engine.staging import Staging
+from loss_scoring.service.engine.worker import DeviceWorker
+from loss_scoring.service.errors import ScoringError
 
 
 @contextlib.asynccontextmanager

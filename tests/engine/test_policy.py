@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.engine import BatchPolicy
+from loss_scoring.service.engine import BatchPolicy
 
 BUDGET = 4  # small, so that batches often fill to the brim
 

@@ -12,16 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import ALL_LOSSES, LossSpec, Ragged, ScoreOptions, score
-from core.buffers import BufferPool
-from core.kernels import kernel_for
-from service.engine.remote import Channel, Ending, Host, RemoteEngine, SharedMemory
-from service.engine.remote.memory import Mappings, Place
-from service.engine.remote.suspects import Suspicion
-from service.engine.remote.wire import Layout, pack_options, unpack_options
-from service.engine.worker import DeviceWorker
-from service.errors import OverloadedError, ScoringError
-from service.limits.budget import QueueQuota
+from loss_scoring.core import ALL_LOSSES, LossSpec, Ragged, ScoreOptions, score
+from loss_scoring.core.buffers import BufferPool
+from loss_scoring.core.kernels import kernel_for
+from loss_scoring.service.engine.remote import Channel, Ending, Host, RemoteEngine, SharedMemory
+from loss_scoring.service.engine.remote.memory import Mappings, Place
+from loss_scoring.service.engine.remote.suspects import Suspicion
+from loss_scoring.service.engine.remote.wire import Layout, pack_options, unpack_options
+from loss_scoring.service.engine.worker import DeviceWorker
+from loss_scoring.service.errors import OverloadedError, ScoringError
+from loss_scoring.service.limits.budget import QueueQuota
 
 CPU = torch.device("cpu")
 OPTIONS = ScoreOptions(gradients=True)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from lazy_streams import LazyStreams
 
-from core import LossSpec, Ragged, ScoreOptions, Scores, kernel_for
-from core.buffers import SMALLEST
-from service.engine.staging import Staging
-from service.engine.streams import CudaStreams
-from service.engine.worker import DeviceWorker, Slice, staging_for
+from loss_scoring.core import LossSpec, Ragged, ScoreOptions, Scores, kernel_for
+from loss_scoring.core.buffers import SMALLEST
+from loss_scoring.service.engine.staging import Staging
+from loss_scoring.service.engine.streams import CudaStreams
+from loss_scoring.service.engine.worker import DeviceWorker, Slice, staging_for
 
 CPU = torch.device("cpu")
 GRADIENTS = ScoreOptions(gradients=True)

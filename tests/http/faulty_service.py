@@ -14,13 +14,13 @@ import torch
 import uvicorn
 from torch import Tensor
 
-from core import ScoreOptions, Scores
-from core.kernels import plain_kernel
-from service.app import create_app
-from service.engine.worker import DeviceWorker
-from service.http.protocol import bounded
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from loss_scoring.core import ScoreOptions, Scores
+from loss_scoring.core.kernels import plain_kernel
+from loss_scoring.service.app import create_app
+from loss_scoring.service.engine.worker import DeviceWorker
+from loss_scoring.service.http.protocol import bounded
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
 
 POISON, BLOCK, BREAK = 666.0, 777.0, 888.0
 

@@ -16,9 +16,9 @@ from test_errors import GOOD, problem
 from test_keys import NEW, OLD, OTHER, rewrite
 from typer.testing import CliRunner
 
-from service.app import create_app
-from service.cli import app
-from service.settings import Settings
+from loss_scoring.service.app import create_app
+from loss_scoring.service.cli import app
+from loss_scoring.service.settings import Settings
 
 PROBES = ["/livez", "/readyz", "/metrics"]
 GUARDED = ["/losses", "/docs", "/openapi.json", "/nowhere", "/score", "/livez/"]

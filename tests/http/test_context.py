@@ -6,12 +6,12 @@ import logging
 import pytest
 from starlette.requests import ClientDisconnect
 
-from service.app import create_app
-from service.http import score
-from service.http.context import ContextMiddleware
-from service.http.start import Start
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from loss_scoring.service.app import create_app
+from loss_scoring.service.http import score
+from loss_scoring.service.http.context import ContextMiddleware
+from loss_scoring.service.http.start import Start
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
 
 
 def serve(app, headers=()):

@@ -8,8 +8,8 @@ from instance import instance
 from told_connection import Loop, Transport, connected
 from wire import ARROW
 
-from service.http.cors import Cors
-from service.settings import Settings
+from loss_scoring.service.http.cors import Cors
+from loss_scoring.service.settings import Settings
 
 ORIGIN, OTHER = "https://app.example", "https://evil.example"
 GOOD = {"losses": ["mae"], "series": [{"prediction": [1.0], "target": [2.0]}]}

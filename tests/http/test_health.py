@@ -13,7 +13,7 @@ from instance import free_port, instance
 
 def checked(port, host="127.0.0.1"):
     return subprocess.run(
-        [sys.executable, "-m", "service.health"],
+        [sys.executable, "-m", "loss_scoring.service.health"],
         env=os.environ | {"LOSS_SCORING_PORT": str(port), "LOSS_SCORING_HOST": host},
         capture_output=True,
         text=True,

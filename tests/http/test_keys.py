@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from service.http.keys import Keys
-from service.settings import Settings
+from loss_scoring.service.http.keys import Keys
+from loss_scoring.service.settings import Settings
 
 OLD, NEW, OTHER = "old-key.0123456789", "new+key/0123456789==", "other~key_0123456789"
 

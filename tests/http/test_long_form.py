@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 from wire import ARROW, post_arrow, stream
 
-from core import LOSSES
-from core.table import score_table
+from loss_scoring.core import LOSSES
+from loss_scoring.core.table import score_table
 
 KEYS = "unique_id,cutoff"
 EXAMPLE = ROOT / "examples/data/forecasts.parquet"

@@ -9,8 +9,8 @@ from openapi_spec_validator import validate
 from wire import ARROW
 
 import lossclient
-import service
-from service.codecs.options import QUERY_OPTIONS
+from loss_scoring import service
+from loss_scoring.service.codecs.options import QUERY_OPTIONS
 
 
 @pytest.fixture

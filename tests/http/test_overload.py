@@ -17,11 +17,11 @@ from scrape import scrape, total
 from test_errors import GOOD, faulty, problem  # noqa: F401 - faulty is a fixture
 from wire import ARROW, stream
 
-from service.app import create_app
-from service.codecs.codec import Codec
-from service.http.start import Start
-from service.http.threads import Threads
-from service.settings import Settings
+from loss_scoring.service.app import create_app
+from loss_scoring.service.codecs.codec import Codec
+from loss_scoring.service.http.start import Start
+from loss_scoring.service.http.threads import Threads
+from loss_scoring.service.settings import Settings
 
 MEBI = 1 << 20
 ZEROS, IDS = np.zeros(50_000), np.zeros(50_000, np.int8)

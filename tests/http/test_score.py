@@ -13,7 +13,7 @@ import pytest
 import torch
 from wire import ARROW, flat, post_arrow, stream, table_of
 
-from core import LOSSES, Ragged, score
+from loss_scoring.core import LOSSES, Ragged, score
 
 QUOTIENTS = [name for name, loss in LOSSES.items() if loss.has_quotient]
 

@@ -14,9 +14,9 @@ from conftest import LOSS_SCORING, serving
 from test_errors import GOOD
 from wire import ARROW, stream, table_of
 
-from service.errors import LateError
-from service.http.body import Pace, receive_body
-from service.limits.deadline import Deadline
+from loss_scoring.service.errors import LateError
+from loss_scoring.service.http.body import Pace, receive_body
+from loss_scoring.service.limits.deadline import Deadline
 
 POST = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = json.dumps(GOOD).encode()

@@ -5,9 +5,9 @@ import math
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.http.protocol import bounded
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from loss_scoring.service.http.protocol import bounded
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
 
 POST = b"POST /score HTTP/1.1\r\nHost: x\r\n"
 WHOLE = POST + b"Content-Length: 2\r\n\r\n{}"

@@ -28,7 +28,7 @@ from build import ROOT, base_image, build, output
 from container import CONFINED, PODMAN, Container, container
 from forecasts import nested
 
-from core import Ragged, score
+from loss_scoring.core import Ragged, score
 
 MEMORY = "2g"
 ARROW = {"Content-Type": "application/vnd.apache.arrow.stream"}
@@ -124,7 +124,9 @@ def its_health_check_tells_ready_from_not(service):
     assert service.health() == 0
     elsewhere = [*PODMAN, "exec", "--env", "LOSS_SCORING_PORT=1", service.name]
     done = subprocess.run(
-        [*elsewhere, "python3", "-m", "service.health"], capture_output=True, check=False
+        [*elsewhere, "python3", "-m", "loss_scoring.service.health"],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 1, done.stderr
     yield "0 where it is ready, 1 where nothing answers"
@@ -192,9 +194,9 @@ def try_another_processor(image: str) -> int:
         "import numba.core.codegen as codegen\n"
         "def host(): raise AssertionError('what was compiled depends on the builder')\n"
         "codegen.get_host_cpu_features = codegen.ll.get_host_cpu_name = host\n"
-        "from core import warm_up; import torch\n"
+        "from loss_scoring.core import warm_up; import torch\n"
         "warm_up(torch.device('cpu'))\n"
-        "from core.kernels.fused_loops import sweep\n"
+        "from loss_scoring.core.kernels.fused_loops import sweep\n"
         "print(sum(sweep.stats.cache_hits.values()), sum(sweep.stats.cache_misses.values()))\n"
     )
     try:
@@ -214,7 +216,7 @@ def try_cuda(image: str) -> int:
     """
     script = (
         "import os, sys; sys.setdlopenflags(os.RTLD_LAZY)\n"
-        "from core.kernels.ahead import CAPABILITIES, CudaUtils, compile_tiles\n"
+        "from loss_scoring.core.kernels.ahead import CAPABILITIES, CudaUtils, compile_tiles\n"
         "CudaUtils()\n"
         "for capability in CAPABILITIES: compile_tiles(capability)\n"
         "print(len(CAPABILITIES), sum(len(files) for *_, files in os.walk('/tmp/triton')))\n"

@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from service.codecs import json
-from service.codecs.sizes import added_bytes
-from service.errors import OverloadedError, OverShareError, TooLargeError
-from service.limits.budget import MemoryBudget, QueueQuota
+from loss_scoring.service.codecs import json
+from loss_scoring.service.codecs.sizes import added_bytes
+from loss_scoring.service.errors import OverloadedError, OverShareError, TooLargeError
+from loss_scoring.service.limits.budget import MemoryBudget, QueueQuota
 
 
 def test_what_is_likely_is_learned_settled_and_released():

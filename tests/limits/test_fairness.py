@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.limits.fairness import ALONE, FairShare, Verdict
+from loss_scoring.service.limits.fairness import ALONE, FairShare, Verdict
 
 CAPACITY = 1000
 

@@ -3,9 +3,9 @@
 from conftest import ROOT
 from scrape import families
 
-from service.app import create_app
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from loss_scoring.service.app import create_app
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
 
 
 def documented_rows():

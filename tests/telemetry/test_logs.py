@@ -14,9 +14,9 @@ from conftest import LOSS_SCORING, serving
 from family import wait_until
 from instance import QUEUED, faulty, instance
 
-from service.settings import Settings
-from service.telemetry.current import REQUEST
-from service.telemetry.logs import JsonFormatter, TextFormatter, configure
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.current import REQUEST
+from loss_scoring.service.telemetry.logs import JsonFormatter, TextFormatter, configure
 
 KEY, SECRET = "a-key-that-nobody-may-see", "never-log-this"
 FIELDS = {"time", "level", "logger", "message", "role", "pid"}
@@ -152,8 +152,8 @@ def test_the_format_is_that_of_the_settings_or_of_where_it_goes(format_, tty, is
 
 def test_an_uncaught_error_is_a_line_too():
     script = (
-        "from service.settings import Settings\n"
-        "from service.telemetry.logs import configure\n"
+        "from loss_scoring.service.settings import Settings\n"
+        "from loss_scoring.service.telemetry.logs import configure\n"
         "import threading\n"
         "configure(Settings(log_format='json'), 'test')\n"
         "thread = threading.Thread(target=lambda: 1 / 0)\n"

@@ -9,10 +9,10 @@ import pytest
 from documented import documented_rows, rows
 from scrape import families, scrape, total
 
-from service.errors import InvalidError, OverloadedError, known_reasons
-from service.telemetry.histogram import BulkHistogram
-from service.telemetry.metrics import Metrics
-from service.telemetry.requests import Answered
+from loss_scoring.service.errors import InvalidError, OverloadedError, known_reasons
+from loss_scoring.service.telemetry.histogram import BulkHistogram
+from loss_scoring.service.telemetry.metrics import Metrics
+from loss_scoring.service.telemetry.requests import Answered
 
 BODY = {"losses": ["mae", "smape"], "series": [{"prediction": [1.0, 0.0], "target": [2.0, 0.0]}]}
 PROMTOOL = shutil.which("promtool")

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from scrape import samples, scrape, total
 
-from service.telemetry import shared
+from loss_scoring.service.telemetry import shared
 
 FRONTENDS, CLIENTS = 2, 24
 ROLES = ("frontend", "worker")
@@ -162,8 +162,8 @@ def test_the_directory_goes_with_the_supervisor(tmp_path, monkeypatch):
 
 DIES = """
 import os, sys
-from service.telemetry.metrics import Metrics
-from service.telemetry.shared import SharedMetrics, take_seat
+from loss_scoring.service.telemetry.metrics import Metrics
+from loss_scoring.service.telemetry.shared import SharedMetrics, take_seat
 kept = SharedMetrics()
 child = os.fork()
 if not child:

@@ -12,9 +12,9 @@ from family import wait_until
 from instance import QUEUED, faulty, instance
 from traffic import block, queued
 
-from service.app import create_app
-from service.settings import Settings
-from service.telemetry.traces import Tracing, tracing_from_environment
+from loss_scoring.service.app import create_app
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.traces import Tracing, tracing_from_environment
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
 from opentelemetry.sdk.trace import TracerProvider
@@ -145,7 +145,7 @@ def test_what_is_no_traceparent_begins_a_trace():
 
 
 def test_lines_of_the_log_name_the_trace(caplog):
-    from service.telemetry.logs import JsonFormatter
+    from loss_scoring.service.telemetry.logs import JsonFormatter
 
     lines = []
 
@@ -234,8 +234,8 @@ def test_the_environment_decides(environment, traced, monkeypatch):
 
 def test_without_being_asked_the_sdk_is_not_imported():
     script = (
-        "import sys; from service.cli import serve\n"
-        "from service.telemetry.traces import tracing_from_environment\n"
+        "import sys; from loss_scoring.service.cli import serve\n"
+        "from loss_scoring.service.telemetry.traces import tracing_from_environment\n"
         "assert tracing_from_environment() is None\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])\n"
     )

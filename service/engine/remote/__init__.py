@@ -9,10 +9,10 @@ A supervisor starts them and gives each front end and the worker the two ends of
 says where. When the worker dies, the front ends send what is unanswered to the next one.
 """
 
-from service.engine.remote.channel import Channel
-from service.engine.remote.client import RemoteEngine
-from service.engine.remote.host import Host
-from service.engine.remote.memory import SharedMemory
-from service.engine.remote.suspects import Ending
+from loss_scoring.service.engine.remote.channel import Channel
+from loss_scoring.service.engine.remote.client import RemoteEngine
+from loss_scoring.service.engine.remote.host import Host
+from loss_scoring.service.engine.remote.memory import SharedMemory
+from loss_scoring.service.engine.remote.suspects import Ending
 
 __all__ = ["Channel", "Ending", "Host", "RemoteEngine", "SharedMemory"]

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from core import Ragged, ScoreOptions, Scores
-from service.engine.engine import BatchObserver
-from service.engine.remote.channel import MOST_DESCRIPTORS
-from service.engine.remote.job import RemoteJob, error_of
-from service.engine.remote.link import TOGETHER, Link
-from service.engine.remote.memory import SharedMemory
-from service.engine.remote.placing import Placing
-from service.engine.remote.suspects import Ending
-from service.engine.remote.wire import Box, Layout, Row
-from service.engine.scorer import Answer, Scorer
-from service.errors import OverloadedError, ScoringError
-from service.limits.budget import QueueQuota
+from loss_scoring.core import Ragged, ScoreOptions, Scores
+from loss_scoring.service.engine.engine import BatchObserver
+from loss_scoring.service.engine.remote.channel import MOST_DESCRIPTORS
+from loss_scoring.service.engine.remote.job import RemoteJob, error_of
+from loss_scoring.service.engine.remote.link import TOGETHER, Link
+from loss_scoring.service.engine.remote.memory import SharedMemory
+from loss_scoring.service.engine.remote.placing import Placing
+from loss_scoring.service.engine.remote.suspects import Ending
+from loss_scoring.service.engine.remote.wire import Box, Layout, Row
+from loss_scoring.service.engine.scorer import Answer, Scorer
+from loss_scoring.service.errors import OverloadedError, ScoringError
+from loss_scoring.service.limits.budget import QueueQuota
 
 log = logging.getLogger(__name__)
 

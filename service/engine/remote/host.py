@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core import Ragged
-from service.engine.engine import Engine
-from service.engine.policy import BatchPolicy
-from service.engine.remote.channel import Channel
-from service.engine.remote.memory import Mappings, Place
-from service.engine.remote.wire import DTYPES, Box, Layout, Row, unpack_options
-from service.engine.scorer import Answer, Limits
-from service.engine.worker import DeviceWorker
-from service.errors import OverloadedError, ScoringError, ServiceError
+from loss_scoring.core import Ragged
+from loss_scoring.service.engine.engine import Engine
+from loss_scoring.service.engine.policy import BatchPolicy
+from loss_scoring.service.engine.remote.channel import Channel
+from loss_scoring.service.engine.remote.memory import Mappings, Place
+from loss_scoring.service.engine.remote.wire import DTYPES, Box, Layout, Row, unpack_options
+from loss_scoring.service.engine.scorer import Answer, Limits
+from loss_scoring.service.engine.worker import DeviceWorker
+from loss_scoring.service.errors import OverloadedError, ScoringError, ServiceError
 
 log = logging.getLogger(__name__)
 

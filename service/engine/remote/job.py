@@ -6,13 +6,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from core import Ragged, ScoreOptions
-from service.engine.remote.memory import Place
-from service.engine.remote.suspects import Suspicion
-from service.engine.remote.wire import Layout, Row, dtype_name, pack_deadline, pack_options
-from service.engine.scorer import Answer
-from service.errors import DeadlineError, OverloadedError, ScoringError
-from service.telemetry.current import TRACEPARENT
+from loss_scoring.core import Ragged, ScoreOptions
+from loss_scoring.service.engine.remote.memory import Place
+from loss_scoring.service.engine.remote.suspects import Suspicion
+from loss_scoring.service.engine.remote.wire import (
+    Layout,
+    Row,
+    dtype_name,
+    pack_deadline,
+    pack_options,
+)
+from loss_scoring.service.engine.scorer import Answer
+from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
+from loss_scoring.service.telemetry.current import TRACEPARENT
 
 
 @dataclass(eq=False)

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.buffers import SMALLEST, BufferPool
-from service.engine.remote.job import RemoteJob
-from service.engine.remote.memory import Place, SharedMemory
-from service.engine.remote.wire import aligned
+from loss_scoring.core.buffers import SMALLEST, BufferPool
+from loss_scoring.service.engine.remote.job import RemoteJob
+from loss_scoring.service.engine.remote.memory import Place, SharedMemory
+from loss_scoring.service.engine.remote.wire import aligned
 
 _RETAINED = 256 << 20
 _LOOKED_UP = 1 << 16

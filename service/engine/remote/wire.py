@@ -16,8 +16,8 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from core import LOSSES, LossSpec, ScoreOptions, Scores
-from service.engine.remote.memory import Place
+from loss_scoring.core import LOSSES, LossSpec, ScoreOptions, Scores
+from loss_scoring.service.engine.remote.memory import Place
 
 _LINE = 64
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
