@@ -80,7 +80,7 @@ class ScoreEndpoint:
         formats = negotiate(context.headers)
         query: bytes = scope["query_string"]
         context.format = reservation.kind = formats.request
-        if query and formats.request == "arrow" and is_long(query):
+        if b"group_columns" in query and formats.request == "arrow" and is_long(query):
             reservation.kind = "long"
         limit, codec = self._codec.body_limit(formats), self._codec
         body = await receive_body(
