@@ -72,7 +72,7 @@ class Codec:
     def decode_common(
         self, body: memoryview, formats: Formats, query: bytes, memory: Memory
     ) -> ScoreRequest | None:
-        """Read a request if that is quick and nothing about it is unusual; else return None.
+        """Read a request if that is quick and it is a common one; else return None.
 
         Args:
             body: All of it.
@@ -172,11 +172,6 @@ def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryvi
     if format_ == "json":
         return json.encode(request, scores)
     return arrow.encode(request, scores)
-
-
-def is_long(query: bytes) -> bool:
-    """Tell whether an Arrow request is in the long form; its columns need not be right."""
-    return any(name == "group_columns" for name, _ in _parameters(query))
 
 
 def read_query(query: bytes) -> tuple[ScoreOptions, LongColumns | None]:

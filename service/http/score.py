@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, encode, is_long, is_short
+from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, encode, is_short
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.engine import Answer, Scorer
 from loss_scoring.service.errors import FieldError, InvalidError, ServiceError
@@ -80,7 +80,7 @@ class ScoreEndpoint:
         formats = negotiate(context.headers)
         query: bytes = scope["query_string"]
         context.format = reservation.kind = formats.request
-        if b"group_columns" in query and formats.request == "arrow" and is_long(query):
+        if b"group_columns" in query and formats.request == "arrow":
             reservation.kind = "long"
         limit, codec = self._codec.body_limit(formats), self._codec
         body = await receive_body(
