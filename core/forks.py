@@ -1,4 +1,4 @@
-"""What a forked child has to make anew.
+"""What a forked child has to make again.
 
 A child has only the thread that forked: a pool's threads are gone, and a lock that another thread
 held is never released. What owns such things says here how it gets new ones.

@@ -125,7 +125,7 @@ class ScoreOptions:
             ``skip``: it leaves the mean.
 
     Raises:
-        ValueError: If there is no loss, or one stands twice.
+        ValueError: If there is no loss, or one appears twice.
     """
 
     losses: tuple[LossSpec, ...] = ALL_LOSSES

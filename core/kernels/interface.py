@@ -122,7 +122,7 @@ def _total(column: Buffer) -> int:
 
 
 class Kernel(Protocol):
-    """Scores flat buffers that are known to be sound.
+    """Scores flat buffers that are known to be valid.
 
     A kernel promises: element terms and gradients in the inputs' dtype, in the order of
     operations that the design gives; sums in float64; and the same bits for a series whatever

@@ -75,12 +75,12 @@ def answer_table(
 
 
 def interleave(column: NDArray[Any], models: int) -> NDArray[Any]:
-    """Return what stands model by model series by series."""
+    """Return a column that is ordered by model, ordered by series."""
     return column.reshape(models, -1).T.ravel() if models > 1 else column
 
 
 def interleave_elements(flat: NDArray[Any], edges: NDArray[np.int64], models: int) -> NDArray[Any]:
-    """Return elements that stand model by model series by series; those of one stay in place.
+    """Return elements that are ordered by model, ordered by series; those of one stay in place.
 
     Args:
         flat: As many elements for each model as ``edges`` say.

@@ -47,10 +47,10 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
 ) -> pa.Table:
     """Score every series of a table and every model.
 
-    Rows with equal keys are a series, wherever they stand; within it they keep their order. Where
-    each series stands together and a column is one chunk of floats without nulls, its numbers are
-    read in place. The numbers are float if float holds those of the target and of all predictions
-    exactly (it holds half, and integers of 8 and 16 bits), double otherwise.
+    Rows with equal keys are a series, wherever they are; within it they keep their order. Where the
+    rows of each series are together and a column is one chunk of floats without nulls, its numbers
+    are read in place. The numbers are float if float holds those of the target and of all
+    predictions exactly (it holds half, and integers of 8 and 16 bits), double otherwise.
 
     Args:
         table: One row an element. It is trusted: validate what came from elsewhere.

@@ -3,7 +3,7 @@
 A stream is plain if it is one record batch, not compressed, of series of floats without nulls and,
 if there are ids, short texts or integers. Its schema, which repeats from request to request, is
 looked at once. So is the metadata of its batch: once pyarrow has read it, another that differs in
-its numbers only (rows, nulls, and where buffers start and end) is as sound, and only the numbers
+its numbers only (rows, nulls, and where buffers start and end) is as valid, and only the numbers
 are checked. Whatever else a stream may be, or may be damaged by, is left to
 ``service.codecs.arrow``, which also finds the words for what is wrong.
 """
@@ -78,7 +78,7 @@ class _Batch(NamedTuple):
     data: NDArray[np.uint8]
 
 
-class _Unusual(Exception):  # noqa: N818 - it is no error
+class _Uncommon(Exception):  # noqa: N818 - it is no error
     pass
 
 
@@ -92,7 +92,7 @@ def decode_plain(body: memoryview, options: ScoreOptions, max_elements: int) -> 
     """
     try:
         return _decode(body, options, max_elements)
-    except (_Unusual, UnreadableError, pa.ArrowException, OSError, EOFError, *DAMAGED):
+    except (_Uncommon, UnreadableError, pa.ArrowException, OSError, EOFError, *DAMAGED):
         return None
 
 
@@ -104,14 +104,14 @@ def _decode(body: memoryview, options: ScoreOptions, max_elements: int) -> Score
         plan.layout = layout = _read_layout(body, start, plan)
         batch = _batch(body, start, plan, layout)
     if batch is None:
-        raise _Unusual
+        raise _Uncommon
     raw, values = _series(batch, plan.prediction, plan)
     same, target = _series(batch, plan.target, plan)
     last = int(raw[-1])
     if raw[0] or not (raw[1:] > raw[:-1]).all() or raw.tobytes() != same.tobytes():
-        raise _Unusual
+        raise _Uncommon
     if last > min(len(values), len(target), max_elements):
-        raise _Unusual
+        raise _Uncommon
     ragged = Ragged.trusted(values[:last], raw.astype(np.int64))
     return ScoreRequest(
         prediction=ragged,
@@ -125,24 +125,24 @@ def _decode(body: memoryview, options: ScoreOptions, max_elements: int) -> Score
 def _end_of_metadata(body: memoryview, start: int) -> int:
     continues, length = PREFIX.unpack_from(body, start)
     if continues != CONTINUES or not 0 < length <= _MAX_METADATA_BYTES:
-        raise _Unusual
+        raise _Uncommon
     return start + PREFIX.size + int(length)
 
 
 @lru_cache(maxsize=256)
 def _plan(message: bytes) -> _Plan:
-    """Read the message of a schema; raises ``_Unusual``, which is not cached."""
+    """Read the message of a schema; raises ``_Uncommon``, which is not cached."""
     schema = pa.ipc.read_schema(pa.py_buffer(message))
     if not is_native(pa.ipc.read_message(pa.py_buffer(message))):
-        raise _Unusual
+        raise _Uncommon
     if sorted(schema.names) not in (["id", "prediction", "target"], ["prediction", "target"]):
-        raise _Unusual
+        raise _Uncommon
     type_ = schema.field("prediction").type
     is_large = pa.types.is_large_list(type_)
     if not (is_large or pa.types.is_list(type_)) or schema.field("target").type != type_:
-        raise _Unusual
+        raise _Uncommon
     if type_.value_type not in (pa.float32(), pa.float64()):
-        raise _Unusual
+        raise _Uncommon
     columns: dict[str, _Column] = {}
     nodes = buffers = 0
     for field in schema:
@@ -152,7 +152,7 @@ def _plan(message: bytes) -> _Plan:
         elif pa.types.is_string(field.type) or pa.types.is_integer(field.type):
             nodes, buffers = nodes + 1, buffers + 2 + pa.types.is_string(field.type)
         else:
-            raise _Unusual
+            raise _Uncommon
     return _Plan(
         schema,
         columns["prediction"],
@@ -171,14 +171,14 @@ def _read_layout(body: memoryview, start: int, plan: _Plan) -> _Layout:
     stop = _end_of_metadata(body, start)
     message = pa.ipc.read_message(pa.py_buffer(body[start:]))
     if message.type != "record batch" or decompressed_size(message):
-        raise _Unusual
+        raise _Uncommon
     pa.ipc.read_record_batch(message, plan.schema)
     metadata = bytearray(body[start:stop])
     places = places_of_numbers(bytes(metadata))
     _zero(metadata, plan, places)
     blank = bytes(metadata)
     if places_of_numbers(blank) != places:  # numbers that are places as well
-        raise _Unusual
+        raise _Uncommon
     return _Layout(blank, places)
 
 
@@ -204,13 +204,13 @@ def _batch(body: memoryview, start: int, plan: _Plan, layout: _Layout) -> _Batch
         return None
     end = stop + size
     if rows <= 0 or not stop <= end <= len(body) or body[end:] not in (END, b""):
-        raise _Unusual
+        raise _Uncommon
     if any(nodes[1::2]):  # nulls
-        raise _Unusual
+        raise _Uncommon
     buffers = []
     for at, length in zip(numbers[::2], numbers[1::2], strict=True):
         if length < 0 or at % _ALIGNMENT or not 0 <= at <= size - length:
-            raise _Unusual
+            raise _Uncommon
         buffers.append(slice(at, at + length))
     return _Batch(rows, nodes[::2], buffers, _writable(body[stop:end]))
 
@@ -233,10 +233,10 @@ def _series(
     _, offsets, _, values = batch.buffers[column.buffer : column.buffer + 4]
     raw = batch.data[offsets].view(plan.offset_dtype)
     if rows != batch.rows or len(raw) <= rows:
-        raise _Unusual
+        raise _Uncommon
     flat = batch.data[values].view(plan.dtype)
     if not (0 <= elements <= len(flat) and flat.flags.aligned):
-        raise _Unusual
+        raise _Uncommon
     return raw[: rows + 1], flat[:elements]
 
 
@@ -245,12 +245,12 @@ def _ids(batch: _Batch, column: _Column, plan: _Plan) -> Sequence[int | str] | p
     is_text = pa.types.is_string(type_)
     slices = batch.buffers[column.buffer + 1 : column.buffer + 2 + is_text]
     if batch.lengths[column.node] != batch.rows:
-        raise _Unusual
+        raise _Uncommon
     buffers = [None, *(pa.py_buffer(batch.data[where]) for where in slices)]
     ids = pa.Array.from_buffers(type_, batch.rows, buffers)
     ids.validate(full=True)  # forged offsets would read past the buffer
     if is_text:
         offsets = np.frombuffer(buffers[1], np.int32, batch.rows + 1)
         if (offsets[1:] - offsets[:-1]).max() > MAX_ID_BYTES:
-            raise _Unusual
+            raise _Uncommon
     return ids

@@ -183,7 +183,7 @@ def _ids(ids: Sequence[int | str] | pa.Array) -> tuple[pa.DataType, list[memoryv
         is_integer = all(isinstance(name, int) for name in ids)
         ids = pa.array(ids, _INT64) if is_integer else pa.array(map(str, ids), pa.string())
     is_view = pa.types.is_string_view(ids.type)
-    if is_view:  # its texts may be in any number of buffers; laid out anew, in one or none
+    if is_view:  # its texts may be in any number of buffers; laid out again, in one or none
         ids = ids.cast(pa.string()).cast(ids.type)
     elif ids.offset:
         ids = pa.concat_arrays([ids])

@@ -1,6 +1,6 @@
 """Ordinary JSON requests, read without a Python object per number or series.
 
-A compiled loop reads the list of series without the GIL; what stands around it, the skeleton, is
+A compiled loop reads the list of series without the GIL; what is around it, the skeleton, is
 read by an ordinary parser, once for all requests of a client. A body that is unusual in any way is
 left to ``service.codecs.json_strict``, which also finds the words for what is wrong.
 """
@@ -93,7 +93,7 @@ def _room(text: NDArray[np.uint8]) -> tuple[Callable[[int, DTypeLike], NDArray[A
 
 @lru_cache(maxsize=512)
 def _plan(skeleton: bytes) -> tuple[ScoreOptions, str] | None:
-    """Read what stands around an empty list of series; None if anything is amiss."""
+    """Read what is around an empty list of series; None if anything is amiss."""
     try:
         document = parse(skeleton)
     except ServiceError:

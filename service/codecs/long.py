@@ -90,7 +90,7 @@ class LongTable:
         """Neighbours with equal keys.
 
         Raises:
-            InvalidError: If a key is null, or text stands where numbers should.
+            InvalidError: If a key is null, or a column of numbers holds text.
         """
         faults = Faults()
         for name, detail in text_faults(

@@ -41,7 +41,7 @@ class ScoreRequest:
         ids: One a series, in order.
         channels: The width C of each T x C series, 0 for a plain one; None if all are plain.
         gradient_type: The Arrow type of a gradient column when the request was Arrow.
-        copied: Whether numbers of Arrow were laid out anew, and not read in place.
+        copied: Whether numbers of Arrow were laid out again, and not read in place.
         long: If it came in the long form. Its series are then those of the first model, then
             those of the second, and so on, each with the one target.
         elements: The number of (prediction, target) pairs.

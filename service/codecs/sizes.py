@@ -17,9 +17,9 @@ def added_bytes(
     """Estimate what a request takes beside its body.
 
     Floats of Arrow are read in place, other numbers are copied. Gradients are written in place;
-    text stands beside the numbers, and gradients of a request that was cut stand there in parts and
-    joined. Of the long form numbers and gradients are laid out anew, unless they stand as they
-    should.
+    text is kept beside the numbers, and gradients of a request that was cut are kept in parts and
+    joined. Of the long form numbers and gradients are laid out again, unless their order is
+    right already.
     """
     side = request.elements * request.prediction.dtype.itemsize
     gradients = side * len(request.options.losses) if request.options.gradients else 0

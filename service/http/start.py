@@ -1,6 +1,6 @@
 """The start of a service, during which probes are answered already.
 
-A first start compiles for a minute or more. Whoever asks meanwhile is told so, and is not left with
+A first start compiles for a minute or more. A request meanwhile gets that as its answer, and not
 a refused connection.
 """
 

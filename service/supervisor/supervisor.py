@@ -153,17 +153,17 @@ class Supervisor:
                     self._introduce(child)
 
     def _see_to_worker(self) -> None:
-        nursery = self._worker
-        if nursery.alive:
+        fork_server = self._worker
+        if fork_server.alive:
             self._listen_to_worker()
-        hung = nursery.kill_if_silent(self._settings.hung_s)  # the worker dies with it
-        if hung and not nursery.ready:
+        hung = fork_server.kill_if_silent(self._settings.hung_s)  # the worker dies with it
+        if hung and not fork_server.ready:
             self._reason = f"it was not ready after {STARTING_S} s"
-        if nursery.ended():
-            code = nursery.running.returncode
-            self._worker_ended((1 if hung else 0) if nursery.ready else code)
-        nursery.restart_if_due()
-        if nursery.serving:
+        if fork_server.ended():
+            code = fork_server.running.returncode
+            self._worker_ended((1 if hung else 0) if fork_server.ready else code)
+        fork_server.restart_if_due()
+        if fork_server.serving:
             self._starts.sound()
 
     def _listen_to_worker(self) -> None:
@@ -195,7 +195,7 @@ class Supervisor:
         self._ending = "killed" if killed else "crashed"
 
     def _give_up(self) -> None:
-        """Say why: whoever starts the service anew can see more than this process, and do more."""
+        """Say why: whoever starts the service again can see more than this process, and do more."""
         starts = self._starts
         log.error(
             "giving up: no worker was ready for %.0f s, and %d starts failed, the last one as %s",

@@ -26,7 +26,7 @@ _TEXT = "%(asctime)s %(levelname)s {role}: %(message)s"
 class JsonFormatter(logging.Formatter):
     """Writes time, level, logger, message, role of the process, its id, request and exception.
 
-    What a call gives as ``extra={"fields": {...}}`` stands beside them.
+    What a call gives as ``extra={"fields": {...}}`` is written beside them.
     """
 
     def __init__(self, role: str) -> None:

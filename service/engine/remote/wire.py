@@ -130,7 +130,7 @@ class Box:
     """Which requests are on the device, in memory that outlives the worker.
 
     Args:
-        cells: uint64; a request's number stands in the cell of that number modulo their count.
+        cells: uint64; a request's number is in the cell of that number modulo their count.
     """
 
     CELLS = 1 << 15
