@@ -96,7 +96,7 @@ chaos: $(VENV)/.installed .venv-schemathesis/.installed ## break it in every way
 	@touch $@
 
 test-generated: $(VENV)/.installed .venv-generated/.installed ## call the service with a generated client and, where chromium is, by its page
-	$(BIN)/python -m pytest tests/http/test_generated.py
+	$(BIN)/python -m pytest tests/api/test_generated.py
 
 test-darts: ## compare with the real darts, in an environment of its own
 	$(PYTHON) -m venv .venv-darts

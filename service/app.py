@@ -15,21 +15,21 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loss_scoring.service import __version__
+from loss_scoring.service.api.auth import PROBES, KeyMiddleware
+from loss_scoring.service.api.context import ContextMiddleware, context_of
+from loss_scoring.service.api.cors import Cors
+from loss_scoring.service.api.keys import Keys
+from loss_scoring.service.api.openapi import add_keys, add_score
+from loss_scoring.service.api.problems import problem_of
+from loss_scoring.service.api.routes import build_router
+from loss_scoring.service.api.score import ScoreEndpoint
+from loss_scoring.service.api.start import Start
+from loss_scoring.service.api.unmatched import HeadMiddleware, answer_unmatched
 from loss_scoring.service.codecs.json_ordinary import SCRATCH
 from loss_scoring.service.engine import BatchPolicy, Engine, Limits, Scorer
 from loss_scoring.service.engine.worker import DeviceWorker, device_memory
 from loss_scoring.service.errors import ServiceError
-from loss_scoring.service.http.auth import PROBES, KeyMiddleware
-from loss_scoring.service.http.body import BODIES
-from loss_scoring.service.http.context import ContextMiddleware, context_of
-from loss_scoring.service.http.cors import Cors
-from loss_scoring.service.http.keys import Keys
-from loss_scoring.service.http.openapi import add_keys, add_score
-from loss_scoring.service.http.problems import problem_of
-from loss_scoring.service.http.routes import build_router
-from loss_scoring.service.http.score import ScoreEndpoint
-from loss_scoring.service.http.start import Start
-from loss_scoring.service.http.unmatched import HeadMiddleware, answer_unmatched
+from loss_scoring.service.limits.body import BODIES
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics

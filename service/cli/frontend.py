@@ -11,13 +11,13 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from loss_scoring.service.api.start import Start
 from loss_scoring.service.app import assemble, build_engine, choose_device
 from loss_scoring.service.cli.child import beat, become_child
 from loss_scoring.service.cli.serve import run_server
 from loss_scoring.service.codecs import json_ordinary
 from loss_scoring.service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
-from loss_scoring.service.http import body
-from loss_scoring.service.http.start import Start
+from loss_scoring.service.limits import body
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics

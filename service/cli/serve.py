@@ -16,11 +16,11 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
+from loss_scoring.service.api.start import Start
 from loss_scoring.service.app import choose_device, create_app
 from loss_scoring.service.early_stop import STOPS
 from loss_scoring.service.environment import check_names
-from loss_scoring.service.http.protocol import bounded
-from loss_scoring.service.http.start import Start
+from loss_scoring.service.server.protocol import bounded
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.logs import configure
 from loss_scoring.service.telemetry.metrics import Metrics

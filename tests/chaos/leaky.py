@@ -7,8 +7,8 @@ import os
 import sys
 from typing import Any
 
+from loss_scoring.service.api import score
 from loss_scoring.service.cli import frontend, main
-from loss_scoring.service.http import score
 
 _kept: list[object] = []
 _negotiate = score.negotiate

@@ -17,7 +17,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-FOLDERS = [ROOT, *(ROOT / part for part in ("tests", "tests/http", "tests/chaos", "tests/fuzz"))]
+FOLDERS = [
+    ROOT,
+    *(ROOT / part for part in ("tests", "tests/api", "tests/server", "tests/chaos", "tests/fuzz")),
+]
 sys.path[:0] = map(str, FOLDERS)
 os.environ["PYTHONPATH"] = str(ROOT)  # the services under test are of this tree
 

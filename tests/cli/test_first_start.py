@@ -94,7 +94,7 @@ import asyncio, sys
 from loss_scoring.service.app import create_app
 from loss_scoring.service.cli.serve import run_server
 from loss_scoring.service.engine.worker import DeviceWorker
-from loss_scoring.service.http.start import Start
+from loss_scoring.service.api.start import Start
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics
 import torch

@@ -7,7 +7,7 @@ from pod_security import RULES
 from rendered import Document, Rendered
 from sizes import bytes_of, most_memory
 
-from loss_scoring.service.http.auth import PROBES
+from loss_scoring.service.api.auth import PROBES
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.supervisor import STARTING_S
 

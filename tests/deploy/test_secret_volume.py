@@ -1,6 +1,6 @@
 """Keys are rotated as the kubelet does it, and service links are what they are said to be."""
 
-from loss_scoring.service.http.keys import Keys
+from loss_scoring.service.api.keys import Keys
 from loss_scoring.service.settings import Settings
 
 OLD, NEW = "0123456789abcdef-old", "0123456789abcdef-new"

@@ -8,8 +8,8 @@ from pod_policies import settings_of
 from rendered import DEPLOY, ROOT, Document, Rendered
 from sizes import cores_of, nginx_bytes, seconds_of
 
-from loss_scoring.service.http.auth import PROBES
-from loss_scoring.service.http.routes import build_router
+from loss_scoring.service.api.auth import PROBES
+from loss_scoring.service.api.routes import build_router
 
 Complaints = Iterator[str]
 PATHS = {route.path for route in build_router(None, None, None).routes} | {"/score"}

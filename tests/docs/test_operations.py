@@ -7,8 +7,8 @@ from conftest import ROOT
 from pages import DOCS, PAGES, anchors, links, rows
 from settings_table import TABLE, table
 
+from loss_scoring.service.api.auth import PROBES
 from loss_scoring.service.errors import known_reasons
-from loss_scoring.service.http.auth import PROBES
 from loss_scoring.service.settings import Settings
 
 OPERATIONS, RUNBOOK, LIMITS, WHY = (

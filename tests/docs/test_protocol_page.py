@@ -9,6 +9,7 @@ from conftest import ROOT
 from pages import DOCS, blocks, rows
 
 from loss_scoring.service import errors
+from loss_scoring.service.api.negotiation import FORMATS
 from loss_scoring.service.codecs.options import (
     CHOICES,
     DTYPES,
@@ -18,7 +19,6 @@ from loss_scoring.service.codecs.options import (
     QUERY_OPTIONS,
 )
 from loss_scoring.service.codecs.request import MAX_ID_BYTES
-from loss_scoring.service.http.negotiation import FORMATS
 from loss_scoring.service.settings import Settings
 
 PAGE = DOCS / "protocol.md"
@@ -135,7 +135,7 @@ READ = re.compile(rb'b"((?:x|accept|authorization|content)[a-z-]*)"')
 
 def test_headers_that_the_code_reads_are_named():
     """Headers are looked up as bytes in lower case, in the layer of HTTP."""
-    sources = b"".join(path.read_bytes() for path in (ROOT / "service/http").glob("*.py"))
+    sources = b"".join(path.read_bytes() for path in (ROOT / "service").glob("[als]*/*.py"))
     read = {name.decode() for name in READ.findall(sources)}
     named = {name.lower() for name in column("Headers of a request")}
     own = {"content-length", "x-request-id", "x-gzip", "accept-encoding"}

@@ -5,7 +5,7 @@ import socket
 import pytest
 from test_protocol import Transport
 
-from loss_scoring.service.http.head import HeadHolder
+from loss_scoring.service.server.head import HeadHolder
 
 HEAD, BODY = b"HTTP/1.1 200 OK\r\n\r\n", b"{}"
 

@@ -2,10 +2,10 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from loss_scoring.service.api.context import context_of
+from loss_scoring.service.api.keys import Keys
+from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.errors import UnauthorizedError, UnknownKeyError
-from loss_scoring.service.http.context import context_of
-from loss_scoring.service.http.keys import Keys
-from loss_scoring.service.http.problems import problem_of
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 

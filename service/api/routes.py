@@ -6,9 +6,9 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from loss_scoring.core import LOSSES
+from loss_scoring.service.api.start import Start
 from loss_scoring.service.engine import Scorer
 from loss_scoring.service.errors import OverloadedError
-from loss_scoring.service.http.start import Start
 from loss_scoring.service.telemetry.metrics import Metrics
 
 

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from loss_scoring.service.api.context import Context, context_of
+from loss_scoring.service.api.negotiation import FORMATS, negotiate
+from loss_scoring.service.api.problems import problem_of
+from loss_scoring.service.api.start import Start
 from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, encode, is_short
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.engine import Answer, Scorer
 from loss_scoring.service.errors import FieldError, InvalidError, ServiceError
-from loss_scoring.service.http.body import Pace, receive_body
-from loss_scoring.service.http.context import Context, context_of
-from loss_scoring.service.http.negotiation import FORMATS, negotiate
-from loss_scoring.service.http.problems import problem_of
-from loss_scoring.service.http.start import Start
-from loss_scoring.service.http.threads import Threads
+from loss_scoring.service.limits.body import Pace, receive_body
 from loss_scoring.service.limits.budget import MemoryBudget, Reservation
 from loss_scoring.service.limits.deadline import Deadline
+from loss_scoring.service.limits.threads import Threads
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.requests import Scored
 

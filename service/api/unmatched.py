@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from loss_scoring.service.http.context import context_of
-from loss_scoring.service.http.problems import problem
+from loss_scoring.service.api.context import context_of
+from loss_scoring.service.api.problems import problem
 
 _METHODS = ("GET", "HEAD", "POST")
 _COMMON = {

@@ -18,7 +18,7 @@ from loss_scoring.core import ScoreOptions, Scores
 from loss_scoring.core.kernels import plain_kernel
 from loss_scoring.service.app import create_app
 from loss_scoring.service.engine.worker import DeviceWorker
-from loss_scoring.service.http.protocol import bounded
+from loss_scoring.service.server.protocol import bounded
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics
 

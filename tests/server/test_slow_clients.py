@@ -15,7 +15,7 @@ from test_errors import GOOD
 from wire import ARROW, stream, table_of
 
 from loss_scoring.service.errors import LateError
-from loss_scoring.service.http.body import Pace, receive_body
+from loss_scoring.service.limits.body import Pace, receive_body
 from loss_scoring.service.limits.deadline import Deadline
 
 POST = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

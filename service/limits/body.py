@@ -4,7 +4,7 @@ The size is checked before the memory is spent. The time is ``timeout_s``, and o
 every ``min_bytes_per_s`` bytes that arrived (as Apache's RequestReadTimeout): one rule that ends
 both a stalled client and one that sends a byte now and then, and that a large Content-Length does
 not stretch. The clock is looked at when a chunk arrives and the body is not complete; a client that
-sends nothing is noticed as ``service.http.protocol`` hands over an empty chunk now and then. So a
+sends nothing is noticed as ``service.server.protocol`` hands over an empty chunk now and then. So a
 body that is already there costs no timer and no task.
 """
 

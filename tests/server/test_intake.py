@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
-from loss_scoring.service.http.intake import Intake
+from loss_scoring.service.server.intake import Intake
 
 
 class Flow:

@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loss_scoring.service.api.cors import Cors
+from loss_scoring.service.api.problems import problem, problem_of
 from loss_scoring.service.errors import OverloadedError
-from loss_scoring.service.http.cors import Cors
-from loss_scoring.service.http.problems import problem, problem_of
 from loss_scoring.service.telemetry.current import REQUEST
 from loss_scoring.service.telemetry.metrics import Metrics
 from loss_scoring.service.telemetry.requests import Answered, Scored

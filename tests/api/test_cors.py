@@ -8,7 +8,7 @@ from instance import instance
 from told_connection import Loop, Transport, connected
 from wire import ARROW
 
-from loss_scoring.service.http.cors import Cors
+from loss_scoring.service.api.cors import Cors
 from loss_scoring.service.settings import Settings
 
 ORIGIN, OTHER = "https://app.example", "https://evil.example"

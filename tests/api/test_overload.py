@@ -17,10 +17,10 @@ from scrape import scrape, total
 from test_errors import GOOD, faulty, problem  # noqa: F401 - faulty is a fixture
 from wire import ARROW, stream
 
+from loss_scoring.service.api.start import Start
 from loss_scoring.service.app import create_app
 from loss_scoring.service.codecs.codec import Codec
-from loss_scoring.service.http.start import Start
-from loss_scoring.service.http.threads import Threads
+from loss_scoring.service.limits.threads import Threads
 from loss_scoring.service.settings import Settings
 
 MEBI = 1 << 20

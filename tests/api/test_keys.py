@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from loss_scoring.service.http.keys import Keys
+from loss_scoring.service.api.keys import Keys
 from loss_scoring.service.settings import Settings
 
 OLD, NEW, OTHER = "old-key.0123456789", "new+key/0123456789==", "other~key_0123456789"

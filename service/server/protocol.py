@@ -20,7 +20,7 @@ What each deadline does:
 - No first byte of a request within ``keep_alive_s``: closed. (uvicorn does that after a request,
   but not on a new connection, nor where the end of a body came after the answer.)
 - No complete head within ``header_timeout_s`` of its first byte: 408.
-- A body that the application waits for: woken with an empty chunk, so that ``service.http.body``,
+- A body that the application waits for: woken with an empty chunk, so that ``service.limits.body``,
   which knows how much is missing, can look at the clock; it has no timer either.
 - A body that nobody reads, since the answer is out: aborted after ``body_timeout_s``.
 - An answer that the client does not read (the socket's buffers are full and stay so), or a closed
@@ -44,12 +44,12 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from loss_scoring.service.api.cors import Cors
+from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.errors import HeadTooLargeError, LateError, MalformedError, ServiceError
-from loss_scoring.service.http.cors import Cors
-from loss_scoring.service.http.framing import Framing
-from loss_scoring.service.http.head import HeadHolder
-from loss_scoring.service.http.intake import Intake
-from loss_scoring.service.http.problems import problem_of
+from loss_scoring.service.server.framing import Framing
+from loss_scoring.service.server.head import HeadHolder
+from loss_scoring.service.server.intake import Intake
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics
 

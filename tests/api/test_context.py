@@ -6,10 +6,10 @@ import logging
 import pytest
 from starlette.requests import ClientDisconnect
 
+from loss_scoring.service.api import score
+from loss_scoring.service.api.context import ContextMiddleware
+from loss_scoring.service.api.start import Start
 from loss_scoring.service.app import create_app
-from loss_scoring.service.http import score
-from loss_scoring.service.http.context import ContextMiddleware
-from loss_scoring.service.http.start import Start
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics
 

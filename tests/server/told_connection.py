@@ -5,7 +5,7 @@ import math
 import uvicorn
 from uvicorn.server import ServerState
 
-from loss_scoring.service.http.protocol import bounded
+from loss_scoring.service.server.protocol import bounded
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics
 

@@ -7,16 +7,16 @@ from typing import Any, get_args
 
 from loss_scoring.core import LOSSES
 from loss_scoring.core.table import Duplicates
-from loss_scoring.service.codecs import arrow, json
-from loss_scoring.service.codecs.options import CHOICES, DTYPES, PARAMETERS
-from loss_scoring.service.http import problems
-from loss_scoring.service.http.openapi_texts import (
+from loss_scoring.service.api import problems
+from loss_scoring.service.api.openapi_texts import (
     ARROW_SAMPLE,
     DESCRIPTION,
     LONG_PARAMETERS,
     LONG_SAMPLE,
     REQUEST_EXAMPLES,
 )
+from loss_scoring.service.codecs import arrow, json
+from loss_scoring.service.codecs.options import CHOICES, DTYPES, PARAMETERS
 
 
 def _list_of(schema: dict[str, Any], **more: Any) -> dict[str, Any]:

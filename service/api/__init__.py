@@ -1,0 +1,1 @@
+"""The routes of the service and what stands around them."""

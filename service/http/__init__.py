@@ -1,1 +1,0 @@
-"""HTTP: routes, negotiation, problems and what every answer carries."""
