@@ -120,7 +120,7 @@ test-spark: ## score on real Spark, in an environment of its own; needs Java 17
 	.venv-spark/bin/python -m pytest -m spark tests/bulk
 
 test-gpu: $(VENV)/.installed ## run the tests that need a CUDA device, measure staging there
-	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core tests/engine tests/client
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core tests/engine tests/processes tests/client
 	$(BIN)/python bench/staging.py
 
 image-test: $(VENV)/.installed ## build the images and try them, without a Docker daemon; needs root, buildah, podman, runc, debootstrap

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from loss_scoring.core import ScoreOptions, Scores, kernel_for
 from loss_scoring.service.cli import main
-from loss_scoring.service.cli import worker as worker_process
 from loss_scoring.service.engine import worker
+from loss_scoring.service.processes import worker as worker_process
 
 POISON, BLOCK, DEADLY = 666.0, 777.0, 999.0
 _LONGEST_S = 60

@@ -165,7 +165,7 @@ class Instance:
 
 def _is_nursery(pid: int) -> bool:
     command = family.command_of(pid)
-    return b"service.cli.worker" in command or b"faulty_device" in command
+    return b"service.processes.worker" in command or b"faulty_device" in command
 
 
 def front_of(headers: Mapping[str, str]) -> str:

@@ -1,14 +1,15 @@
 """``loss-scoring serve`` whose worker or front ends are a script: supervised.py PART SCRIPT.
 
-As ``service.supervisor``, it imports nothing large. CHAOS_GIVE_UP: after how many failed starts in
+As ``service.processes.supervisor``, it imports nothing large. CHAOS_GIVE_UP: after how many failed starts in
 how many seconds it does.
 """
 
 import os
 import sys
 
+from loss_scoring.service.processes.starts import FailedStarts
+from loss_scoring.service.processes.supervisor import Supervisor
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.supervisor import FailedStarts, Supervisor
 from loss_scoring.service.telemetry.logs import configure
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from loss_scoring.service.api import score
-from loss_scoring.service.cli import frontend, main
+from loss_scoring.service.cli import main
+from loss_scoring.service.processes import frontend
 
 _kept: list[object] = []
 _negotiate = score.negotiate

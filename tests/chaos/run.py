@@ -80,7 +80,7 @@ HEAD = """\
 How well the last run kept [what the service promises](../docs/limits.md) when things go wrong.
 `make chaos` runs each test against a real `loss-scoring serve` over sockets on 127.0.0.1 and
 rewrites this file; `make test` runs a short selection (`tests/chaos/test_chaos.py`,
-`tests/fuzz/test_fuzz.py`, behind front ends `tests/engine/test_frontends.py`). Each test says in its
+`tests/fuzz/test_fuzz.py`, behind front ends `tests/processes/test_frontends.py`). Each test says in its
 docstring what would make it fail.
 """
 

@@ -92,7 +92,7 @@ def test_a_start_that_fails_ends_the_service():
     script = """
 import asyncio, sys
 from loss_scoring.service.app import create_app
-from loss_scoring.service.cli.serve import run_server
+from loss_scoring.service.server.run import run_server
 from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 SERVER = """
 import asyncio, gc, os, signal, time
 import uvicorn
-from loss_scoring.service.cli.serve import run_server
+from loss_scoring.service.server.run import run_server
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics

@@ -43,7 +43,7 @@ def most_memory(settings: Settings) -> int:
     others = 2 if settings.frontends else 0  # the nursery and its worker
     share = settings.max_open_bytes
     if settings.frontends:
-        from loss_scoring.service.cli.frontend import _share
+        from loss_scoring.service.processes.frontend import _share
 
         share = _share(settings).max_open_bytes
     pinned = PINNED_BYTES if settings.device.startswith("cuda") else 0

@@ -117,8 +117,8 @@ def test_log_lines_that_are_quoted_are_written_by_the_code():
 
 
 def test_exit_codes_are_those_of_the_code():
-    from loss_scoring.service.cli.serve import _CUT_OFF, _FAILED
-    from loss_scoring.service.supervisor import LOST
+    from loss_scoring.service.processes.supervisor import LOST
+    from loss_scoring.service.server.run import _CUT_OFF, _FAILED
 
     page = OPERATIONS.read_text() + RUNBOOK.read_text()
     assert f"exit code {LOST}, `giving up`" in page

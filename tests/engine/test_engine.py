@@ -22,11 +22,14 @@ from loss_scoring.core.kernels import kernel_for
 from loss_scoring.service.engine import BatchPolicy, Engine, Limits
 from loss_scoring.service.engine import engine as module
 from loss_scoring.service.engine import worker as device_worker
-from loss_scoring.service.engine.remote import Ending, Host, RemoteEngine, SharedMemory
 from loss_scoring.service.engine.staging import Staging
 from loss_scoring.service.engine.worker import DeviceWorker, Slice
 from loss_scoring.service.errors import OverloadedError, OverShareError, ScoringError, ServiceError
 from loss_scoring.service.limits.budget import QueueQuota
+from loss_scoring.service.processes.host import Host
+from loss_scoring.service.processes.memory import SharedMemory
+from loss_scoring.service.processes.remote_engine import RemoteEngine
+from loss_scoring.service.processes.suspects import Ending
 
 CPU = torch.device("cpu")
 POISON = 666.0

@@ -1,4 +1,4 @@
-"""The device worker's process: ``python -m loss_scoring.service.cli.worker PARENT CONTROL``.
+"""The device worker's process: ``python -m loss_scoring.service.processes.worker PARENT CONTROL``.
 
 A supervisor starts it; nobody else needs to. What it starts is a nursery: it imports all that is
 slow to import, compiles the kernels of the CPU, and forks the worker, so that the next one is there
@@ -23,10 +23,11 @@ import torch
 import uvloop
 
 from loss_scoring.service.app import choose_device, watch_device
-from loss_scoring.service.cli.child import beat, become_child
 from loss_scoring.service.engine.compilation import announce_compilation
-from loss_scoring.service.engine.remote import Channel, Host
 from loss_scoring.service.engine.worker import DeviceWorker
+from loss_scoring.service.processes.channel import Channel
+from loss_scoring.service.processes.heartbeat import beat, become_child
+from loss_scoring.service.processes.host import Host
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.logs import configure
 from loss_scoring.service.telemetry.metrics import Metrics

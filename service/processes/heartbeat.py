@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from loss_scoring.service.engine.remote import Channel
+from loss_scoring.service.processes.channel import Channel
 
 _BEAT_S = 0.5
 _PR_SET_PDEATHSIG = 1

@@ -4,8 +4,8 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from loss_scoring.service.engine.remote.channel import Channel
-from loss_scoring.service.engine.remote.memory import Place, SharedMemory
+from loss_scoring.service.processes.channel import Channel
+from loss_scoring.service.processes.memory import Place, SharedMemory
 
 TOGETHER = 128
 """Most numbers of one kind in a message."""

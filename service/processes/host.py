@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from loss_scoring.core import Ragged
 from loss_scoring.service.engine.engine import Engine
 from loss_scoring.service.engine.policy import BatchPolicy
-from loss_scoring.service.engine.remote.channel import Channel
-from loss_scoring.service.engine.remote.memory import Mappings, Place
-from loss_scoring.service.engine.remote.wire import DTYPES, Box, Layout, Row, unpack_options
 from loss_scoring.service.engine.scorer import Answer, Limits
 from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import OverloadedError, ScoringError, ServiceError
+from loss_scoring.service.processes.channel import Channel
+from loss_scoring.service.processes.memory import Mappings, Place
+from loss_scoring.service.processes.wire import DTYPES, Box, Layout, Row, unpack_options
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,12 @@ import socket
 import orjson
 import pytest
 
-from loss_scoring.service.cli import child
-from loss_scoring.service.cli.frontend import Control, SupervisedEngine
-from loss_scoring.service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
+from loss_scoring.service.processes import heartbeat
+from loss_scoring.service.processes.channel import Channel
+from loss_scoring.service.processes.frontend import Control, SupervisedEngine
+from loss_scoring.service.processes.memory import SharedMemory
+from loss_scoring.service.processes.remote_engine import RemoteEngine
+from loss_scoring.service.processes.suspects import Ending
 
 
 def pair():
@@ -68,7 +71,7 @@ async def supervised():
 
 @pytest.fixture(autouse=True)
 def beats(monkeypatch):
-    monkeypatch.setattr(child, "_BEAT_S", 0.01)
+    monkeypatch.setattr(heartbeat, "_BEAT_S", 0.01)
 
 
 async def told(end):

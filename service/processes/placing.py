@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loss_scoring.core.buffers import SMALLEST, BufferPool
-from loss_scoring.service.engine.remote.job import RemoteJob
-from loss_scoring.service.engine.remote.memory import Place, SharedMemory
-from loss_scoring.service.engine.remote.wire import aligned
+from loss_scoring.service.processes.memory import Place, SharedMemory
+from loss_scoring.service.processes.remote_job import RemoteJob
+from loss_scoring.service.processes.wire import aligned
 
 _RETAINED = 256 << 20
 _LOOKED_UP = 1 << 16

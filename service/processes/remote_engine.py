@@ -16,16 +16,16 @@ import numpy as np
 
 from loss_scoring.core import Ragged, ScoreOptions, Scores
 from loss_scoring.service.engine.engine import BatchObserver
-from loss_scoring.service.engine.remote.channel import MOST_DESCRIPTORS
-from loss_scoring.service.engine.remote.job import RemoteJob, error_of
-from loss_scoring.service.engine.remote.link import TOGETHER, Link
-from loss_scoring.service.engine.remote.memory import SharedMemory
-from loss_scoring.service.engine.remote.placing import Placing
-from loss_scoring.service.engine.remote.suspects import Ending
-from loss_scoring.service.engine.remote.wire import Box, Layout, Row
 from loss_scoring.service.engine.scorer import Answer, Scorer
 from loss_scoring.service.errors import OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
+from loss_scoring.service.processes.channel import MOST_DESCRIPTORS
+from loss_scoring.service.processes.link import TOGETHER, Link
+from loss_scoring.service.processes.memory import SharedMemory
+from loss_scoring.service.processes.placing import Placing
+from loss_scoring.service.processes.remote_job import RemoteJob, error_of
+from loss_scoring.service.processes.suspects import Ending
+from loss_scoring.service.processes.wire import Box, Layout, Row
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,10 @@
-"""``python -m loss_scoring.service.supervisor``: what ``serve`` becomes if it has front ends."""
+"""``python -m loss_scoring.service.processes``: what ``serve`` becomes if it has front ends."""
 
 import sys
 
 from loss_scoring.service.api.keys import Keys
+from loss_scoring.service.processes.supervisor import Supervisor
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.supervisor.supervisor import Supervisor
 from loss_scoring.service.telemetry.logs import configure
 
 _WRONG_SETTING = 2

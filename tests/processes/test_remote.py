@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from loss_scoring.core import ALL_LOSSES, LossSpec, Ragged, ScoreOptions, score
 from loss_scoring.core.buffers import BufferPool
 from loss_scoring.core.kernels import kernel_for
-from loss_scoring.service.engine.remote import Channel, Ending, Host, RemoteEngine, SharedMemory
-from loss_scoring.service.engine.remote.memory import Mappings, Place
-from loss_scoring.service.engine.remote.suspects import Suspicion
-from loss_scoring.service.engine.remote.wire import Layout, pack_options, unpack_options
 from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
+from loss_scoring.service.processes.channel import Channel
+from loss_scoring.service.processes.host import Host
+from loss_scoring.service.processes.memory import Mappings, Place, SharedMemory
+from loss_scoring.service.processes.remote_engine import RemoteEngine
+from loss_scoring.service.processes.suspects import Ending, Suspicion
+from loss_scoring.service.processes.wire import Layout, pack_options, unpack_options
 
 CPU = torch.device("cpu")
 OPTIONS = ScoreOptions(gradients=True)

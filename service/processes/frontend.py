@@ -1,4 +1,6 @@
-"""A front end's process: ``python -m loss_scoring.service.cli.frontend PARENT CONTROL LISTENING``.
+"""A front end's process.
+
+``python -m loss_scoring.service.processes.frontend PARENT CONTROL LISTENING``
 
 A supervisor starts it; nobody else needs to.
 """
@@ -13,13 +15,17 @@ from typing import Any
 
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.app import assemble, build_engine, choose_device
-from loss_scoring.service.cli.child import beat, become_child
-from loss_scoring.service.cli.serve import run_server
 from loss_scoring.service.codecs import json_ordinary
-from loss_scoring.service.engine.remote import Channel, Ending, RemoteEngine, SharedMemory
 from loss_scoring.service.limits import body
 from loss_scoring.service.limits.budget import QueueQuota
+from loss_scoring.service.processes.channel import Channel
+from loss_scoring.service.processes.heartbeat import beat, become_child
+from loss_scoring.service.processes.memory import SharedMemory
+from loss_scoring.service.processes.remote_engine import RemoteEngine
+from loss_scoring.service.processes.suspects import Ending
+from loss_scoring.service.server.run import run_server
 from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.logs import configure
 from loss_scoring.service.telemetry.metrics import Metrics
 from loss_scoring.service.telemetry.shared import take_seat
 from loss_scoring.service.telemetry.traces import tracing_from_environment
@@ -117,6 +123,7 @@ def main() -> None:
     parent, control, listening = map(int, sys.argv[1:4])
     supervisor = become_child(parent, control)
     settings = _share(Settings.from_environment())
+    configure(settings, "frontend")
     metrics, memory = Metrics(take_seat("frontend")), SharedMemory()
     for pool in (body.BODIES, json_ordinary.SCRATCH):
         pool.allocate_with(memory.allocate)  # so that values lie where the worker sees them

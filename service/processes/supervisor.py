@@ -3,7 +3,7 @@
 It owns the listening socket, so that connections wait while a front end is replaced, and hands a
 front end and the worker the two ends of a socket whenever one of them is new. It imports nothing
 large and touches no request: there is little that could end it. Its children end when it does
-(``service.cli.child``).
+(``service.processes.heartbeat``).
 """
 
 import logging
@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from loss_scoring.service.early_stop import STOPS
+from loss_scoring.service.processes.child import STARTING_S, Child
+from loss_scoring.service.processes.starts import FailedStarts
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.supervisor.child import STARTING_S, Child
-from loss_scoring.service.supervisor.starts import FailedStarts
 from loss_scoring.service.telemetry.shared import SharedMetrics
 
 log = logging.getLogger("loss_scoring.service.supervisor")
@@ -28,6 +28,10 @@ log = logging.getLogger("loss_scoring.service.supervisor")
 _TICK_S = 0.5
 _GRACE_S = 2
 _FAILED, _CUT_OFF, LOST = 3, 1, 70
+
+
+def _command(module: str) -> tuple[str, ...]:
+    return sys.executable, "-P", "-m", f"loss_scoring.service.processes.{module}"
 
 
 class Supervisor:
@@ -43,8 +47,8 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        worker: Sequence[str] = (sys.executable, "-P", "-m", "loss_scoring.service.cli.worker"),
-        frontend: Sequence[str] = (sys.executable, "-P", "-m", "loss_scoring.service.cli.frontend"),
+        worker: Sequence[str] = _command("worker"),
+        frontend: Sequence[str] = _command("frontend"),
         starts: FailedStarts | None = None,
     ) -> None:
         self._settings = settings

@@ -7,7 +7,7 @@ import pytest
 from family import stat_of, wait_until
 from instance import QUEUED, faulty, instance
 
-from loss_scoring.service.supervisor import FailedStarts
+from loss_scoring.service.processes.starts import FailedStarts
 
 SOON = {"CHAOS_GIVE_UP": "3 1.5"}
 NO_PATIENCE = {"CHAOS_GIVE_UP": "1 0"}

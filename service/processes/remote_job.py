@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
-from loss_scoring.service.engine.remote.memory import Place
-from loss_scoring.service.engine.remote.suspects import Suspicion
-from loss_scoring.service.engine.remote.wire import (
+from loss_scoring.service.engine.scorer import Answer
+from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
+from loss_scoring.service.processes.memory import Place
+from loss_scoring.service.processes.suspects import Suspicion
+from loss_scoring.service.processes.wire import (
     Layout,
     Row,
     dtype_name,
     pack_deadline,
     pack_options,
 )
-from loss_scoring.service.engine.scorer import Answer
-from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
 from loss_scoring.service.telemetry.current import TRACEPARENT
 
 

@@ -20,8 +20,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def supervise(kind: str) -> int:
     # Here, since the children are to start at once.
+    from loss_scoring.service.processes.supervisor import Supervisor
     from loss_scoring.service.settings import Settings
-    from loss_scoring.service.supervisor import Supervisor
     from loss_scoring.service.telemetry.logs import configure
 
     assert ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1) == 0

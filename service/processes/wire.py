@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from loss_scoring.core import LOSSES, LossSpec, ScoreOptions, Scores
-from loss_scoring.service.engine.remote.memory import Place
+from loss_scoring.service.processes.memory import Place
 
 _LINE = 64
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

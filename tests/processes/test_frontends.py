@@ -176,7 +176,7 @@ def _listens(port):
 def test_what_cannot_start_says_so_and_ends(service, wrong, said):
     given = {"FRONTENDS": 1, "PORT": free_port(), **wrong(service)}
     environment = {f"LOSS_SCORING_{name}": str(value) for name, value in given.items()}
-    command = [sys.executable, "-m", "loss_scoring.service.supervisor"]
+    command = [sys.executable, "-m", "loss_scoring.service.processes"]
     ended = subprocess.run(
         command,
         check=False,

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from family import children, command_of, descriptors, stat_of, wait_until
 
-from loss_scoring.service.supervisor import Child
-from loss_scoring.service.supervisor import child as starting
+from loss_scoring.service.processes import child as starting
+from loss_scoring.service.processes.child import Child
 
 STUB = Path(__file__).with_name("stub_family.py")
 
@@ -116,7 +116,7 @@ def test_a_child_that_cannot_be_started_is_tried_again_and_leaves_no_descriptors
 WITHOUT_IPV6 = """
 import socket, sys
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.supervisor import Supervisor
+from loss_scoring.service.processes.supervisor import Supervisor
 supervisor = Supervisor(Settings(host="::", frontends=1))
 def refused(*_): raise OSError("Address family not supported by protocol")
 socket.has_dualstack_ipv6, socket.socket = (lambda: False), refused
