@@ -25,7 +25,7 @@ from loss_scoring.service.api.routes import build_router
 from loss_scoring.service.api.score import ScoreEndpoint
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.api.unmatched import HeadMiddleware, answer_unmatched
-from loss_scoring.service.codecs.json_ordinary import SCRATCH
+from loss_scoring.service.codecs.json.common import SCRATCH
 from loss_scoring.service.engine import BatchPolicy, Engine, Limits, Scorer
 from loss_scoring.service.engine.worker import DeviceWorker, device_memory
 from loss_scoring.service.errors import ServiceError

@@ -19,7 +19,7 @@ from loss_scoring.core.table import (
     text_faults,
 )
 from loss_scoring.service.cli.files import Source
-from loss_scoring.service.codecs.arrow_lists import is_series
+from loss_scoring.service.codecs.arrow.lists import is_series
 
 _ID_NAMES = ("unique_id", "id")
 _TARGET_NAMES = ("y", "target")

@@ -25,7 +25,7 @@ from loss_scoring.core.table import (
 )
 from loss_scoring.service.cli.columns import Layout
 from loss_scoring.service.cli.files import BATCH_ROWS, Source
-from loss_scoring.service.codecs.arrow_lists import Side, flatten
+from loss_scoring.service.codecs.arrow.lists import Side, flatten
 from loss_scoring.service.errors import MAX_LISTED_ERRORS
 
 _FIRST_LOOK = 1 << 12

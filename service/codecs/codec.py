@@ -10,9 +10,10 @@ from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from loss_scoring.core import ScoreOptions, Scores
-from loss_scoring.service.codecs import arrow, json, long
+from loss_scoring.service.codecs import arrow, json
+from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.compression import decompress
-from loss_scoring.service.codecs.json_ordinary import decode_ordinary
+from loss_scoring.service.codecs.json.common import decode_ordinary
 from loss_scoring.service.codecs.options import LongColumns, columns_from_query, options_from_query
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.codecs.sizes import added_bytes, encoded_bytes

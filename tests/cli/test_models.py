@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from loss_scoring.core import ScoreOptions
 from loss_scoring.core.table import LeftOutWarning, TableError, score_table
 from loss_scoring.service.cli import app
-from loss_scoring.service.codecs import long
+from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.options import columns_from_query
 from loss_scoring.service.errors import Faults, InvalidError, UnreadableError
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from streams import answers, pair, read, write
 
 from loss_scoring.core import ScoreOptions
-from loss_scoring.service.codecs import long
+from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.options import LongColumns
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.errors import ServiceError

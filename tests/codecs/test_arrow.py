@@ -426,7 +426,7 @@ def test_mutants_only_ever_get_refused():
     # In a process of its own: damage that gets through would crash the interpreter.
     here = Path(__file__)
     code = "import test_arrow; test_arrow.survive(6000, 1)"
-    paths = [here.parent, here.parent.parent / "http"]
+    paths = [here.parent, here.parent.parent / "server"]
     setup = f"import sys, resource; sys.path[:0] = {list(map(str, paths))}; "
     setup += "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); "
     run = subprocess.run(

@@ -10,8 +10,8 @@ from streams import pair, write
 
 from loss_scoring.core import ScoreOptions
 from loss_scoring.service.codecs import arrow
-from loss_scoring.service.codecs.arrow_plain import decode_plain
-from loss_scoring.service.codecs.ipc import Table
+from loss_scoring.service.codecs.arrow.plain import decode_plain
+from loss_scoring.service.codecs.arrow.size import Table
 from loss_scoring.service.errors import ServiceError
 
 OPTIONS = ScoreOptions()

@@ -8,7 +8,7 @@ import pytest
 from flatbuffers.table import Table
 from streams import plain, read, write
 
-from loss_scoring.service.codecs.ipc import check_size
+from loss_scoring.service.codecs.arrow.size import check_size
 from loss_scoring.service.errors import TooLargeError, UnreadableError
 
 END = struct.pack("<Ii", 0xFFFFFFFF, 0)

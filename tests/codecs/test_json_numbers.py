@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loss_scoring.service.codecs.json_ordinary import decode_ordinary
+from loss_scoring.service.codecs.json.common import decode_ordinary
 
 
 def read(prediction, target=None):

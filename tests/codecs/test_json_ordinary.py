@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loss_scoring.service.codecs import json
-from loss_scoring.service.codecs.json_floats import narrow
-from loss_scoring.service.codecs.json_loops import count_commas, read_series
-from loss_scoring.service.codecs.json_ordinary import decode_ordinary
-from loss_scoring.service.codecs.json_strict import decode_strictly
+from loss_scoring.service.codecs.json.common import decode_ordinary
+from loss_scoring.service.codecs.json.loops import count_commas, read_series
+from loss_scoring.service.codecs.json.numbers import narrow
+from loss_scoring.service.codecs.json.strict import decode_strictly
 from loss_scoring.service.errors import InvalidError, ServiceError
 
 

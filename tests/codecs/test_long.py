@@ -17,7 +17,8 @@ from streams import GRADIENTS, answers, read, write
 
 from loss_scoring.core import LOSSES, ScoreOptions
 from loss_scoring.core.table import score_table
-from loss_scoring.service.codecs import arrow, long
+from loss_scoring.service.codecs import arrow
+from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.options import columns_from_query, options_from_query
 from loss_scoring.service.codecs.sizes import added_bytes, encoded_bytes
 from loss_scoring.service.errors import Faults, InvalidError, TooLargeError, UnreadableError

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loss_scoring.core.table import is_text
-from loss_scoring.service.codecs.ipc import check_size
+from loss_scoring.service.codecs.arrow.size import check_size
 from loss_scoring.service.codecs.options import escape
 from loss_scoring.service.codecs.parts import joined
 from loss_scoring.service.codecs.request import MAX_ID_BYTES

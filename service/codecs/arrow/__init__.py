@@ -13,16 +13,17 @@ import pyarrow as pa
 from loss_scoring import core
 from loss_scoring.core import Ragged, ScoreOptions, Scores
 from loss_scoring.core.table import is_text, narrowest, one_array, suggestion
-from loss_scoring.service.codecs import arrow_template, long_answer
-from loss_scoring.service.codecs.arrow_lists import (
+from loss_scoring.service.codecs import long_answer
+from loss_scoring.service.codecs.arrow import template as arrow_template
+from loss_scoring.service.codecs.arrow.lists import (
     Side,
     check_nulls,
     flatten,
     gradient_type,
     is_series,
 )
-from loss_scoring.service.codecs.arrow_plain import decode_plain
-from loss_scoring.service.codecs.arrow_stream import (
+from loss_scoring.service.codecs.arrow.plain import decode_plain
+from loss_scoring.service.codecs.arrow.stream import (
     MEDIA_TYPE,
     Reserve,
     read_table,

@@ -16,9 +16,9 @@ import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from loss_scoring.core import Scores
-from loss_scoring.service.codecs.arrow_lists import answer_type
-from loss_scoring.service.codecs.arrow_stream import write_table
-from loss_scoring.service.codecs.ipc import END, PREFIX, PlacesOfNumbers, places_of_numbers
+from loss_scoring.service.codecs.arrow.lists import answer_type
+from loss_scoring.service.codecs.arrow.size import END, PREFIX, PlacesOfNumbers, places_of_numbers
+from loss_scoring.service.codecs.arrow.stream import write_table
 from loss_scoring.service.codecs.parts import joined
 from loss_scoring.service.codecs.request import ScoreRequest
 

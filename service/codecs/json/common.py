@@ -2,7 +2,7 @@
 
 A compiled loop reads the list of series without the GIL; what is around it, the skeleton, is
 read by an ordinary parser, once for all requests of a client. A body that is unusual in any way is
-left to ``service.codecs.json_strict``, which also finds the words for what is wrong.
+left to ``service.codecs.json.strict``, which also finds the words for what is wrong.
 """
 
 import math
@@ -17,10 +17,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
 from loss_scoring.core.buffers import BufferPool
-from loss_scoring.service.codecs.json_floats import UNCERTAIN, narrow
-from loss_scoring.service.codecs.json_loops import LONGEST_SKELETON, count_commas, read_series
-from loss_scoring.service.codecs.json_strict import SIDES, position
-from loss_scoring.service.codecs.json_text import parse
+from loss_scoring.service.codecs.json.loops import LONGEST_SKELETON, count_commas, read_series
+from loss_scoring.service.codecs.json.numbers import UNCERTAIN, narrow
+from loss_scoring.service.codecs.json.strict import SIDES, position
+from loss_scoring.service.codecs.json.text import parse
 from loss_scoring.service.codecs.options import JSON_OPTIONS, dtype_from_json, options_from_json
 from loss_scoring.service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
 from loss_scoring.service.errors import Faults, ServiceError

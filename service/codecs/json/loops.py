@@ -17,8 +17,8 @@ against what was set aside. And of an id no more is written than was read.
 import numpy as np
 from numba import uint64
 
-from loss_scoring.service.codecs.json_floats import UNCERTAIN, read_number
-from loss_scoring.service.codecs.json_machine import byte, compiled, inlined
+from loss_scoring.service.codecs.json.machine import byte, compiled, inlined
+from loss_scoring.service.codecs.json.numbers import UNCERTAIN, read_number
 from loss_scoring.service.codecs.request import MAX_ID_BYTES
 
 LONGEST_SKELETON = 4096

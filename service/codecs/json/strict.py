@@ -1,6 +1,6 @@
 """The strict reader of JSON requests: slow, and the one that words what is wrong.
 
-It sees what ``service.codecs.json_ordinary`` gives up on.
+It sees what ``service.codecs.json.common`` gives up on.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from loss_scoring.core import Ragged
 from loss_scoring.core.table import suggestion
-from loss_scoring.service.codecs.json_text import parse
+from loss_scoring.service.codecs.json.text import parse
 from loss_scoring.service.codecs.mistaken import frame_meant
 from loss_scoring.service.codecs.options import (
     JSON_OPTIONS,

@@ -34,14 +34,14 @@ from loss_scoring.core.table import (
     tensor_of_column,
     text_faults,
 )
-from loss_scoring.service.codecs.arrow_stream import (
+from loss_scoring.service.codecs.arrow.stream import (
     Reserve,
     read_table,
     text_bytes,
     text_lengths,
     texts_of,
 )
-from loss_scoring.service.codecs.json_ordinary import SCRATCH
+from loss_scoring.service.codecs.json.common import SCRATCH
 from loss_scoring.service.codecs.options import LongColumns, escape
 from loss_scoring.service.codecs.request import LongForm, ScoreRequest, check_elements
 from loss_scoring.service.errors import Faults, TooLargeError

@@ -17,8 +17,8 @@ _WORD = ir.IntType(64)
 intrinsic: Any = extending.intrinsic
 inlined: Any = loss_scoring.core.compiled.inlined
 _SOURCES = [
-    Path(__file__).with_name(name)
-    for name in ("json_machine.py", "json_floats.py", "json_loops.py", "request.py")
+    Path(__file__).parent / name
+    for name in ("machine.py", "numbers.py", "loops.py", "../request.py")
 ]
 
 

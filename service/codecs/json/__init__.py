@@ -10,8 +10,8 @@ import orjson
 
 from loss_scoring.core import Scores
 from loss_scoring.service.codecs import long_answer
-from loss_scoring.service.codecs.json_ordinary import SMALL, decode_ordinary
-from loss_scoring.service.codecs.json_strict import decode_strictly
+from loss_scoring.service.codecs.json.common import SMALL, decode_ordinary
+from loss_scoring.service.codecs.json.strict import decode_strictly
 from loss_scoring.service.codecs.parts import joined
 from loss_scoring.service.codecs.request import ScoreRequest
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
-from loss_scoring.service.codecs.arrow_lists import gradient_type
-from loss_scoring.service.codecs.ipc import (
+from loss_scoring.service.codecs.arrow.lists import gradient_type
+from loss_scoring.service.codecs.arrow.size import (
     CONTINUES,
     DAMAGED,
     END,

@@ -12,7 +12,7 @@ The rare numbers that it does not decide, or that have more than 19 digits, are 
 import numpy as np
 from numba import uint64
 
-from loss_scoring.service.codecs.json_machine import (
+from loss_scoring.service.codecs.json.machine import (
     bits_of,
     byte,
     compiled,
