@@ -25,11 +25,10 @@ from loss_scoring.service.api.routes import build_router
 from loss_scoring.service.api.score import ScoreEndpoint
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.api.unmatched import HeadMiddleware, answer_unmatched
-from loss_scoring.service.codecs.json.common import SCRATCH
+from loss_scoring.service.codecs.pools import POOLS
 from loss_scoring.service.engine import BatchPolicy, Engine, Limits, Scorer
 from loss_scoring.service.engine.worker import DeviceWorker, device_memory
 from loss_scoring.service.errors import ServiceError
-from loss_scoring.service.limits.body import BODIES
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics
@@ -109,7 +108,7 @@ def assemble(
     start = start or Start()
     metrics.watched.watch_queue(lambda: engine.queued_elements, settings.max_queued_elements)
     metrics.watched.watch_ready(lambda: engine.ready)
-    for name, pool in (("bodies", BODIES), ("numbers", SCRATCH)):
+    for name, pool in POOLS.items():
         metrics.watched.watch_pool(name, lambda pool=pool: pool.retained_bytes)  # type: ignore[misc]
 
     @asynccontextmanager

@@ -16,11 +16,9 @@ import numpy as np
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from loss_scoring.core.buffers import BufferPool
+from loss_scoring.service.codecs.pools import BODIES
 from loss_scoring.service.errors import LateError, TooLargeError, UnreadableError
 from loss_scoring.service.limits.deadline import Deadline
-
-BODIES = BufferPool(retain_bytes=128 << 20)
 
 
 class Pace(NamedTuple):

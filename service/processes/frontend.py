@@ -15,8 +15,7 @@ from typing import Any
 
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.app import assemble, build_engine, choose_device
-from loss_scoring.service.codecs.json.common import SCRATCH
-from loss_scoring.service.limits import body
+from loss_scoring.service.codecs.pools import POOLS
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.processes.channel import Channel
 from loss_scoring.service.processes.heartbeat import beat, become_child
@@ -125,7 +124,7 @@ def main() -> None:
     settings = _share(Settings.from_environment())
     configure(settings, "frontend")
     metrics, memory = Metrics(take_seat("frontend")), SharedMemory()
-    for pool in (body.BODIES, SCRATCH):
+    for pool in POOLS.values():
         pool.allocate_with(memory.allocate)  # so that values lie where the worker sees them
     may_score = settings.inline_elements or settings.idle_inline_elements
     scores = may_score and choose_device(settings.device).type == "cpu"

@@ -41,8 +41,8 @@ from loss_scoring.service.codecs.arrow.stream import (
     text_lengths,
     texts_of,
 )
-from loss_scoring.service.codecs.json.common import SCRATCH
 from loss_scoring.service.codecs.options import LongColumns, escape
+from loss_scoring.service.codecs.pools import NUMBERS
 from loss_scoring.service.codecs.request import LongForm, ScoreRequest, check_elements
 from loss_scoring.service.errors import Faults, TooLargeError
 
@@ -192,7 +192,7 @@ class LongTable:
         """
         rows, models = self.table.num_rows, len(columns) - 1
         dtype = self._element.to_pandas_dtype()
-        target, prediction = (SCRATCH.empty(rows * models, dtype) for _ in range(2))
+        target, prediction = (NUMBERS.empty(rows * models, dtype) for _ in range(2))
         places = [target[:rows], *(prediction[m * rows :][:rows] for m in range(models))]
         for place, column in zip(places, columns, strict=True):
             values = tensor_of_column(column, self._element).numpy()

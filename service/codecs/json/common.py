@@ -16,12 +16,12 @@ import orjson
 from numpy.typing import DTypeLike, NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
-from loss_scoring.core.buffers import BufferPool
 from loss_scoring.service.codecs.json.loops import LONGEST_SKELETON, count_commas, read_series
 from loss_scoring.service.codecs.json.numbers import UNCERTAIN, narrow
 from loss_scoring.service.codecs.json.strict import SIDES, position
 from loss_scoring.service.codecs.json.text import parse
 from loss_scoring.service.codecs.options import JSON_OPTIONS, dtype_from_json, options_from_json
+from loss_scoring.service.codecs.pools import NUMBERS
 from loss_scoring.service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
 from loss_scoring.service.errors import Faults, ServiceError
 
@@ -31,7 +31,6 @@ SMALL = 1 << 16
 """Bytes of a body for which an upper bound of what is in it will do."""
 _IDS_AT_ONCE = 1 << 16
 """Bytes of ids that are read without letting other threads run."""
-SCRATCH = BufferPool(retain_bytes=256 << 20)
 _number_at = re.compile(rb"[-+.eE0-9]+").match
 
 
@@ -88,7 +87,7 @@ def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest
 
 def _room(text: NDArray[np.uint8]) -> tuple[Callable[[int, DTypeLike], NDArray[Any]], int]:
     """Return what makes the arrays for a large body, and how many elements it can have."""
-    return SCRATCH.empty, (count_commas(text) + 1) // 2
+    return NUMBERS.empty, (count_commas(text) + 1) // 2
 
 
 @lru_cache(maxsize=512)
