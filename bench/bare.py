@@ -28,7 +28,7 @@ def score_json(body: bytes) -> list[memoryview]:
     """Score with the service's own reader, kernel and writer."""
     request = json.decode(body, max_elements=len(body))
     p, y = request.prediction, request.target
-    return json.encode(request, kernel(p.array, y.array, p.edges, request.options))
+    return json.encode(request, kernel(p.array, y.array, p.offsets, request.options))
 
 
 def score_arrow(body: bytes, options: ScoreOptions) -> bytes:
@@ -38,20 +38,20 @@ def score_arrow(body: bytes, options: ScoreOptions) -> bytes:
     table.validate(full=True)
     prediction, target = (table.column(side).chunk(0) for side in ("prediction", "target"))
     offsets = prediction.offsets
-    edges = offsets.to_numpy().astype(np.int64)
+    cuts = offsets.to_numpy().astype(np.int64)
     scores = kernel(
         torch.from_dlpack(prediction.values),
         torch.from_dlpack(target.values),
-        torch.from_numpy(edges),
+        torch.from_numpy(cuts),
         options,
     )
-    batch = answer(scores, offsets, edges)
+    batch = answer(scores, offsets, cuts)
     return b"".join((batch.schema.serialize(), batch.serialize(), END_OF_STREAM))
 
 
-def answer(scores: Scores, offsets: pa.Array, edges: np.ndarray) -> pa.RecordBatch:
+def answer(scores: Scores, offsets: pa.Array, cuts: np.ndarray) -> pa.RecordBatch:
     values, masked, gradients = scores.arrays()
-    columns = {"id": pa.array(np.arange(len(edges) - 1)), "length": pa.array(np.diff(edges))}
+    columns = {"id": pa.array(np.arange(len(cuts) - 1)), "length": pa.array(np.diff(cuts))}
     columns |= {name: pa.array(column) for name, column in values.items()}
     columns |= {f"{name}_masked": pa.array(column) for name, column in masked.items()}
     columns |= {

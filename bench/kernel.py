@@ -52,16 +52,16 @@ def shapes() -> dict[str, np.ndarray]:
     return {name: np.full(n, t) for name, (n, t) in regular.items()} | {"ragged": ragged}
 
 
-def bare(p, y, bounds, specs, gradients) -> Callable[[], None]:
+def bare(p, y, offsets, specs, gradients) -> Callable[[], None]:
     """Return a call of the loop alone, its outputs made beforehand."""
-    plan, n = Plan(ScoreOptions(specs, gradients), LANES), len(bounds) - 1
+    plan, n = Plan(ScoreOptions(specs, gradients), LANES), len(offsets) - 1
     columns = [
         *(np.zeros(n) for _ in plan.names),
         *(np.zeros(n, np.int64) for _ in plan.quotients),
         *(np.zeros(len(p), p.dtype) for _ in plan.slopes),
     ]
     known = np.empty((0, len(LOSSES)), np.int64)
-    return partial(plan.run, p, y, bounds, 0, n, known, [None, None, *columns])
+    return partial(plan.run, p, y, offsets, 0, n, known, [None, None, *columns])
 
 
 def medians(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -89,11 +89,11 @@ def main() -> None:
     for dtype in (np.float32, np.float64):
         for shape, lengths in shapes().items():
             rng = np.random.default_rng(1)
-            bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            n = int(bounds[-1])
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+            n = int(offsets[-1])
             p, y = (rng.normal(10, 5, n).astype(dtype) for _ in range(2))
             out = np.zeros(n, dtype)
-            tensors = [torch.from_numpy(x) for x in (p, y, bounds)]
+            tensors = [torch.from_numpy(x) for x in (p, y, offsets)]
             cases: dict[str, Callable[[], object]] = {
                 "loop": partial(floor, p, y, out),
                 "numpy": partial(np.add, p, y, out=out),
@@ -107,7 +107,7 @@ def main() -> None:
                         continue
                     name = label + (" + gradient" if gradients else "")
                     options = ScoreOptions(specs, gradients)
-                    cases[f"sweep {name}"] = bare(p, y, bounds, specs, gradients)
+                    cases[f"sweep {name}"] = bare(p, y, offsets, specs, gradients)
                     cases[f"call {name}"] = partial(kernel, *tensors, options)
             times = medians(cases, repeats)
             best = min(times["loop"], times["numpy"])

@@ -124,7 +124,7 @@ def expected(request: Request) -> Answer:
         for side in ("prediction", "target")
     )
     scores = score(p, y, LOSSES, gradients=request["gradients"])
-    cuts = p.edges[1:-1]
+    cuts = p.offsets[1:-1]
     return {
         "losses": scores.arrays()[0],
         "gradients": {name: np.split(flat, cuts) for name, flat in scores.arrays()[2].items()},

@@ -76,10 +76,10 @@ class Ragged:
         (2, [0, 2, 3], [1.0, 2.0])
     """
 
-    __slots__ = ("__weakref__", "_values", "edges")
+    __slots__ = ("__weakref__", "_values", "offsets")
 
-    edges: NDArray[np.int64]
-    """The offsets, as an array."""
+    offsets: NDArray[np.int64]
+    """Where series start and end."""
 
     def __init__(self, values: Buffer, offsets: Buffer) -> None:
         _check_dtype(values)
@@ -87,31 +87,31 @@ class Ragged:
             raise ValueError("values must be one-dimensional and contiguous")
         if isinstance(offsets, Tensor) and offsets.device.type != "cpu":
             raise ValueError("offsets must be on the CPU")
-        edges = as_array(offsets)
-        if edges.ndim != 1 or edges.dtype != np.int64 or len(edges) == 0:
+        offsets = as_array(offsets)
+        if offsets.ndim != 1 or offsets.dtype != np.int64 or len(offsets) == 0:
             raise ValueError("offsets must be one-dimensional, int64 and not empty")
-        if edges[0] != 0 or edges[-1] != values.shape[0]:
+        if offsets[0] != 0 or offsets[-1] != values.shape[0]:
             raise ValueError("offsets must run from 0 to the number of values")
-        if (edges[1:] < edges[:-1]).any():
+        if (offsets[1:] < offsets[:-1]).any():
             raise ValueError("offsets must not decrease")
         self._values = values
-        self.edges = edges
+        self.offsets = offsets
 
     @classmethod
-    def trusted(cls, values: Buffer, edges: NDArray[np.int64]) -> Self:
+    def trusted(cls, values: Buffer, offsets: NDArray[np.int64]) -> Self:
         """Make one of parts that are known to keep the rules, without looking at them again."""
         made = object.__new__(cls)
         made._values = values
-        made.edges = edges
+        made.offsets = offsets
         return made
 
     @classmethod
     def from_lengths(cls, values: Buffer, lengths: ArrayLike | Tensor) -> Self:
         """Cut ``values`` into series of the given lengths."""
         sizes = np.asarray(lengths, np.int64)
-        edges = np.zeros(len(sizes) + 1, np.int64)
-        np.cumsum(sizes, out=edges[1:])
-        return cls(values, edges)
+        offsets = np.zeros(len(sizes) + 1, np.int64)
+        np.cumsum(sizes, out=offsets[1:])
+        return cls(values, offsets)
 
     @classmethod
     def from_series(cls, series: Sequence[Tensor]) -> Self:
@@ -128,10 +128,10 @@ class Ragged:
         """
         if len(parts) == 1 and out is None:
             return parts[0]
-        edges = [parts[0].edges]
+        offsets = [parts[0].offsets]
         start = parts[0].elements
         for part in parts[1:]:
-            edges.append(part.edges[1:] + start)
+            offsets.append(part.offsets[1:] + start)
             start += part.elements
         buffers = [part._values for part in parts]  # noqa: SLF001 - it is ours
         values = (
@@ -139,7 +139,7 @@ class Ragged:
             if out is None
             else torch.cat([as_tensor(buffer) for buffer in buffers], out=out)
         )
-        return cls.trusted(values, np.concatenate(edges))
+        return cls.trusted(values, np.concatenate(offsets))
 
     def like(self, values: Buffer) -> Self:
         """Return other values over the same offsets.
@@ -151,7 +151,7 @@ class Ragged:
         _check_dtype(values)
         if values.shape != self._values.shape or not _is_contiguous(values):
             raise ValueError("values must be contiguous and as many as those they are to be like")
-        return self.trusted(values, self.edges)
+        return self.trusted(values, self.offsets)
 
     @property
     def values(self) -> Tensor:
@@ -162,11 +162,6 @@ class Ragged:
     def array(self) -> NDArray[Any]:
         """All elements, as an array; raises TypeError if they are on a device."""
         return as_array(self._values)
-
-    @property
-    def offsets(self) -> Tensor:
-        """Where series start and end, int64."""
-        return torch.from_numpy(self.edges)
 
     @property
     def elements(self) -> int:
@@ -188,22 +183,22 @@ class Ragged:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """The number of elements of each series."""
-        return self.edges[1:] - self.edges[:-1]
+        return self.offsets[1:] - self.offsets[:-1]
 
     def __len__(self) -> int:
         """Return the number of series."""
-        return len(self.edges) - 1
+        return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> Tensor:
         """Return series ``index`` as a view."""
         if not 0 <= index < len(self):
             raise IndexError(f"no series {index} among {len(self)}")
-        return as_tensor(self._values[int(self.edges[index]) : int(self.edges[index + 1])])
+        return as_tensor(self._values[int(self.offsets[index]) : int(self.offsets[index + 1])])
 
     def slice(self, start: int, stop: int) -> Self:
         """Return series ``start`` to ``stop`` (exclusive); the values are a view."""
         if (start, stop) == (0, len(self)):
             return self
-        edges = self.edges[start : stop + 1]
-        first, last = int(edges[0]), int(edges[-1])
-        return self.trusted(self._values[first:last], edges - first)
+        offsets = self.offsets[start : stop + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        return self.trusted(self._values[first:last], offsets - first)

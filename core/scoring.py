@@ -93,7 +93,7 @@ def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> Missing
     if all(math.isfinite(_sum(ragged)) for ragged in sides.values()):
         return MissingElements(0, [])
     bad = {side: _not_finite(ragged) for side, ragged in sides.items()}
-    offsets = prediction.edges
+    offsets = prediction.offsets
     elements = np.flatnonzero(bad["prediction"] | bad["target"])
     owners = np.unique(np.searchsorted(offsets, elements, side="right") - 1)
     first = []
@@ -149,11 +149,13 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     )
     if prediction.dtype != target.dtype or prediction.device != target.device:
         raise ValueError("prediction and target must have the same dtype and device")
-    if not (prediction.edges is target.edges or np.array_equal(prediction.edges, target.edges)):
+    if not (
+        prediction.offsets is target.offsets or np.array_equal(prediction.offsets, target.offsets)
+    ):
         raise ValueError("prediction and target must have the same offsets")
     kernel = kernel_for(prediction.device)
     if takes_arrays(kernel):
-        scores = kernel(prediction.array, target.array, prediction.edges, options)
+        scores = kernel(prediction.array, target.array, prediction.offsets, options)
     else:
         scores = kernel(prediction.values, target.values, prediction.offsets, options)
     if missing == "error" and may_be_missing(scores):

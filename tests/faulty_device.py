@@ -15,10 +15,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from loss_scoring.core import ScoreOptions, Scores, kernel_for
+from loss_scoring.core.ragged import Buffer
 from loss_scoring.service.cli import main
 from loss_scoring.service.engine import worker
 from loss_scoring.service.processes import worker as worker_process
@@ -36,10 +38,10 @@ class FaultyKernel:
         self.nursery = os.getpid()
 
     def __call__(
-        self, prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+        self, prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
     ) -> Scores:
         self.be_lost()
-        firsts, lengths = prediction[offsets[:-1]].tolist(), offsets.diff().tolist()
+        firsts, lengths = prediction[offsets[:-1]].tolist(), np.diff(offsets).tolist()
         if len(prediction) > self.memory:
             raise torch.OutOfMemoryError("CUDA out of memory")
         if POISON in firsts:

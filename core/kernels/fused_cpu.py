@@ -98,7 +98,7 @@ class Plan:
         self,
         p: Array,
         y: Array,
-        bounds: Array,
+        offsets: Array,
         first: int,
         last: int,
         known: Array,
@@ -106,7 +106,7 @@ class Plan:
     ) -> None:
         """Score the series, or the pieces of series, from ``first`` to ``last``, exclusive."""
         for fixed, outputs in self._passes:
-            sweep(p, y, bounds, first, last, LANES, known, *fixed[p.itemsize], *outputs(columns))
+            sweep(p, y, offsets, first, last, LANES, known, *fixed[p.itemsize], *outputs(columns))
 
 
 class Lanes:
@@ -181,12 +181,12 @@ class FusedCpuKernel:
         self, prediction: Buffer, target: Buffer, offsets: Buffer, options: ScoreOptions
     ) -> Scores:
         """Score every series."""
-        p, y, edges = _ordinary(prediction), _ordinary(target), _ordinary(offsets)
+        p, y, offsets = _ordinary(prediction), _ordinary(target), _ordinary(offsets)
         plan = _PLANS.plan_of(options)
-        if len(p) <= CHUNK or (edges[1:] - edges[:-1]).max() <= CHUNK:
-            values, masked, _, slopes = self._sweep(p, y, edges, plan)
+        if len(p) <= CHUNK or (offsets[1:] - offsets[:-1]).max() <= CHUNK:
+            values, masked, _, slopes = self._sweep(p, y, offsets, plan)
         else:
-            values, masked, slopes = self._score_pieces(p, y, edges, plan)
+            values, masked, slopes = self._score_pieces(p, y, offsets, plan)
         return Scores(values, masked, slopes)
 
     def _score_pieces(
@@ -194,8 +194,8 @@ class FusedCpuKernel:
     ) -> tuple[Columns, Columns, Columns]:
         """Score where some series is in several pieces: their sums decide what is divided by."""
         options, n = plan.options, len(offsets) - 1
-        bounds, owner = _pieces(offsets)
         divisors = dict.fromkeys(LOSSES, np.diff(offsets))
+        offsets, owner = _pieces(offsets)
 
         def known() -> Array:
             """Return the divisors of each piece."""
@@ -206,7 +206,7 @@ class FusedCpuKernel:
             return np.bincount(owner, weights=column, minlength=n).astype(dtype, copy=False)
 
         sums_only = _PLANS.plan_of(replace(options, gradients=False))
-        totals, tallies, present, _ = self._sweep(p, y, bounds, sums_only, known())
+        totals, tallies, present, _ = self._sweep(p, y, offsets, sums_only, known())
         masked = {name: join(column, np.int64) for name, column in tallies.items()}
         if present is not None:
             divisors = dict.fromkeys(LOSSES, join(present, np.int64))
@@ -216,28 +216,28 @@ class FusedCpuKernel:
             values = {
                 name: join(column, np.float64) / divisors[name] for name, column in totals.items()
             }
-        slopes = self._sweep(p, y, bounds, plan, known())[3] if options.gradients else {}
+        slopes = self._sweep(p, y, offsets, plan, known())[3] if options.gradients else {}
         return values, masked, slopes
 
     def _sweep(
-        self, p: Array, y: Array, bounds: Array, plan: Plan, known: Array = _NONE_KNOWN
+        self, p: Array, y: Array, offsets: Array, plan: Plan, known: Array = _NONE_KNOWN
     ) -> tuple[Columns, Columns, Array | None, Columns]:
         """Sweep all series or pieces, sharing them among threads by elements."""
-        n, elements = len(bounds) - 1, len(p)
+        n, elements = len(offsets) - 1, len(p)
         values = {name: np.empty(n) for name in plan.names}
         masked = {name: np.empty(n, np.int64) for name in plan.quotients}
         slopes = {name: _OUTPUTS.empty(elements, p.dtype) for name in plan.slopes}
         present = np.empty(n, np.int64) if plan.skip_missing else None
         columns = [None, present, *values.values(), *masked.values(), *slopes.values()]
         if elements < 2 * SHARE or self.threads == 1:
-            plan.run(p, y, bounds, 0, n, known, columns)
+            plan.run(p, y, offsets, 0, n, known, columns)
             return values, masked, present, slopes
 
         def run(first: int, last: int) -> None:
-            _PLANS.plan_of(plan.options).run(p, y, bounds, first, last, known, columns)
+            _PLANS.plan_of(plan.options).run(p, y, offsets, first, last, known, columns)
 
         shares = min(self.threads, elements // SHARE)
-        cuts = np.searchsorted(bounds, np.arange(1, shares) * (elements // shares)).tolist()
+        cuts = np.searchsorted(offsets, np.arange(1, shares) * (elements // shares)).tolist()
         spans = list(zip([0, *cuts], [*cuts, n], strict=True))
         waiting = [self._pool.submit(run, *span) for span in spans[1:]]
         try:
@@ -255,7 +255,7 @@ def _ordinary(side: Buffer) -> Array:
 
 
 def _pieces(offsets: Array) -> tuple[Array, Array]:
-    """Cut long series; returns the bounds of the pieces, and the series of each."""
+    """Cut long series; returns the offsets of the pieces, and the series of each."""
     lengths = np.diff(offsets)
     pieces = np.maximum(-(-lengths // CHUNK), 1)
     owner = np.repeat(np.arange(len(lengths)), pieces)

@@ -17,6 +17,7 @@ from triton.runtime import driver
 from loss_scoring.core.kernels.fused_tiles import COLUMNS, join_pieces, score_tiles
 from loss_scoring.core.kernels.interface import Scores
 from loss_scoring.core.options import LOSSES, LossSpec, ScoreOptions
+from loss_scoring.core.ragged import Buffer, as_array
 
 WIDTHS = (32, 256, 512)
 """Widths of tiles; a longer series is cut into pieces of the last."""
@@ -69,16 +70,14 @@ def pieces_of(offsets: NDArray[np.int64]) -> Pieces:
     firsts[order] = before
     starts = (np.arange(len(owners)) - firsts[owners]) * WIDTHS[-1]
     sizes = np.minimum(lengths[owners] - starts, WIDTHS[-1])
-    edges = np.searchsorted(width[owners], range(len(WIDTHS) + 1)).tolist()
-    spans = {
-        size: (edges[i], edges[i + 1]) for i, size in enumerate(WIDTHS) if edges[i + 1] > edges[i]
-    }
+    cuts = np.searchsorted(width[owners], range(len(WIDTHS) + 1)).tolist()
+    spans = {size: (cuts[i], cuts[i + 1]) for i, size in enumerate(WIDTHS) if cuts[i + 1] > cuts[i]}
     return Pieces(starts + offsets[:-1][owners], sizes, owners, spans, firsts, counts)
 
 
 @torch.inference_mode()
 def fused_cuda_kernel(
-    prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+    prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
 ) -> Scores:
     """Score every series; see ``core.kernels.interface.Kernel``."""
     # Triton launches on the current device and its stream, wherever the pointers lead.
@@ -119,16 +118,16 @@ class _Batch:
     """A batch on its device, with its pieces."""
 
     def __init__(
-        self, prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+        self, prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
     ) -> None:
         self.sides = prediction, target
         self.device = prediction.device
-        edges = offsets.numpy()
-        self.pieces = pieces_of(edges)
-        self.series = len(edges) - 1
-        self.aligned = not (edges % _ALIGNED).any()
+        offsets = as_array(offsets)
+        self.pieces = pieces_of(offsets)
+        self.series = len(offsets) - 1
+        self.aligned = not (offsets % _ALIGNED).any()
         self.options = options
-        self.lengths = self._there(np.diff(edges))
+        self.lengths = self._there(np.diff(offsets))
         self.starts, self.sizes, self.owners = map(self._there, self.pieces[:3])
 
     def _there(self, array: NDArray[np.int64]) -> Tensor:

@@ -174,7 +174,7 @@ def _clear(lanes):
 def _sweep(
     p,
     y,
-    bounds,
+    offsets,
     start,
     stop,
     lanes,
@@ -201,8 +201,8 @@ def _sweep(
     most = kind(np.finfo(p.dtype).max)
     one = kind(1)
     for s in range(start, stop):
-        a = bounds[s]
-        n = bounds[s + 1] - a
+        a = offsets[s]
+        n = offsets[s + 1] - a
         t_mae = t_mape = t_smape = n
         if len(known) > 0:
             t_mae = known[s, 0]

@@ -130,7 +130,7 @@ class Kernel(Protocol):
     """
 
     def __call__(
-        self, prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+        self, prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
     ) -> Scores:
         """Score every series.
 

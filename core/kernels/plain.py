@@ -8,6 +8,7 @@ from torch import Tensor
 
 from loss_scoring.core.kernels.interface import Scores
 from loss_scoring.core.options import LossSpec, ScoreOptions
+from loss_scoring.core.ragged import Buffer, as_tensor
 
 
 class _Terms(NamedTuple):
@@ -62,10 +63,10 @@ TERMS: dict[str, Callable[[Tensor, Tensor, LossSpec], _Terms]] = {
 
 @torch.inference_mode()
 def plain_kernel(
-    prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+    prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
 ) -> Scores:
     """Score with whole-buffer torch operations; see ``core.kernels.interface.Kernel``."""
-    offsets = offsets.to(prediction.device)
+    offsets = as_tensor(offsets).to(prediction.device)
     lengths = offsets.diff()
     present = prediction.isfinite() & target.isfinite() if options.missing == "skip" else None
 

@@ -37,7 +37,7 @@ def answer_schema(keys: pa.Schema, options: ScoreOptions, element: pa.DataType) 
 
 def answer_table(
     keys: pa.Table,
-    edges: NDArray[np.int64],
+    offsets: NDArray[np.int64],
     models: tuple[str, ...],
     scores: Scores,
     options: ScoreOptions,
@@ -46,7 +46,7 @@ def answer_table(
 
     Args:
         keys: One row a series.
-        edges: Where the elements of each series start and end.
+        offsets: Where the elements of each series start and end.
         models: Their names.
         scores: On the CPU, of all series of the first model, then of the second, and so on.
         options: What was computed. A loss without an element left is null; a NaN that MAE
@@ -56,7 +56,7 @@ def answer_table(
     owner = pa.array(np.repeat(np.arange(series), count))
     columns: list[Any] = [_repeated(column, owner) for column in keys.columns]
     columns.append(pa.array(list(models) * series, pa.string()))
-    lengths = np.repeat(np.diff(edges), count)
+    lengths = np.repeat(np.diff(offsets), count)
     columns.append(pa.array(lengths))
     losses, masked, gradients = scores.arrays()
     for name, values in losses.items():
@@ -65,7 +65,7 @@ def answer_table(
     columns += [pa.array(interleave(counts, count)) for counts in masked.values()]
     ends = np.concatenate([[0], np.cumsum(lengths)])
     for flat in gradients.values():
-        values = pa.array(interleave_elements(flat, edges, count))
+        values = pa.array(interleave_elements(flat, offsets, count))
         columns.append(pa.LargeListArray.from_arrays(pa.array(ends), values))
     element = pa.from_numpy_dtype(next(iter(gradients.values())).dtype) if gradients else pa.null()
     types = [column.type for column in columns[: keys.num_columns]]
@@ -79,21 +79,23 @@ def interleave(column: NDArray[Any], models: int) -> NDArray[Any]:
     return column.reshape(models, -1).T.ravel() if models > 1 else column
 
 
-def interleave_elements(flat: NDArray[Any], edges: NDArray[np.int64], models: int) -> NDArray[Any]:
+def interleave_elements(
+    flat: NDArray[Any], offsets: NDArray[np.int64], models: int
+) -> NDArray[Any]:
     """Return elements that are ordered by model, ordered by series; those of one stay in place.
 
     Args:
-        flat: As many elements for each model as ``edges`` say.
-        edges: Where each series starts and ends.
+        flat: As many elements for each model as ``offsets`` say.
+        offsets: Where each series starts and ends.
         models: How many there are.
     """
-    if models == 1 or len(edges) == 1:
+    if models == 1 or len(offsets) == 1:
         return flat
-    lengths = np.diff(edges)
+    lengths = np.diff(offsets)
     if (lengths == lengths[0]).all():
         cube = flat.reshape(models, len(lengths), lengths[0])
         return cube.swapaxes(0, 1).reshape(-1)
-    starts = (edges[:-1, None] + edges[-1] * np.arange(models)).ravel()
+    starts = (offsets[:-1, None] + offsets[-1] * np.arange(models)).ravel()
     sizes = np.repeat(lengths, models)
     places = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
     places += np.arange(len(flat))

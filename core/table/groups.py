@@ -40,18 +40,18 @@ class Groups:
 
     Attributes:
         keys: One row a series.
-        edges: Where each series starts and ends, int64 from 0 to the number of rows.
+        offsets: Where each series starts and ends, int64 from 0 to the number of rows.
         order: The rows of the table, series by series, each in the table's order; None if that
             is how they stand.
     """
 
     keys: pa.Table
-    edges: NDArray[np.int64]
+    offsets: NDArray[np.int64]
     order: NDArray[np.int64] | None
 
     def __len__(self) -> int:
         """Return the number of series."""
-        return len(self.edges) - 1
+        return len(self.offsets) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,8 @@ class Runs:
         order = np.repeat(starts[runs] - (ends - lengths), lengths)
         order += np.arange(rows)
         last = np.cumsum(np.bincount(ranks, minlength=count)) - 1
-        edges = np.concatenate([[0], ends[last]])
-        return Groups(self._named(order[edges[:-1]]), edges, order)
+        offsets = np.concatenate([[0], ends[last]])
+        return Groups(self._named(order[offsets[:-1]]), offsets, order)
 
     def _named(self, rows: NDArray[np.int64]) -> pa.Table:
         """Take rows of the keys, in the types that the keys have."""
@@ -118,7 +118,7 @@ def group_rows(keys: pa.Table) -> Groups:
     Example:
         >>> import pyarrow as pa
         >>> groups = group_rows(pa.table({"id": ["b", "a", "a", "b"]}))
-        >>> groups.keys["id"].to_pylist(), groups.edges.tolist(), groups.order.tolist()
+        >>> groups.keys["id"].to_pylist(), groups.offsets.tolist(), groups.order.tolist()
         (['b', 'a'], [0, 2, 4], [0, 3, 1, 2])
     """
     return find_runs(keys).group()

@@ -138,13 +138,13 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
 
     def side(name: str) -> Ragged:
         values = tensor_of_column(table.column(name), kind, groups.order)
-        return Ragged.trusted(values.to(device), groups.edges)
+        return Ragged.trusted(values.to(device), groups.offsets)
 
     actual = side(target)
     scores = [
         _score_model(groups, layout, model, side(model), actual, options) for model in layout.models
     ]
-    return answer_table(groups.keys, groups.edges, layout.models, Scores.cat(scores), options)
+    return answer_table(groups.keys, groups.offsets, layout.models, Scores.cat(scores), options)
 
 
 def _check_repeats(times: pa.ChunkedArray, groups: Groups, name: str) -> None:
@@ -173,7 +173,7 @@ def _score_model(  # noqa: PLR0913, PLR0917 - one private call
         ).to("cpu")
     except MissingValueError as error:
         series, side, position = error.missing.first[0]
-        place = groups.edges[series] + position
+        place = groups.offsets[series] + position
         row = int(place if groups.order is None else np.take(groups.order, place))
         name = spell_series(groups.keys, series)
         column = model if side == "prediction" else layout.target

@@ -59,7 +59,7 @@ def increases(times: pa.ChunkedArray, groups: Groups) -> bool:
     column = _compared(times, groups)
     later, before = column.slice(1), column.slice(0, max(len(column) - 1, 0))
     increased = np.array(pc.greater(later, before).fill_null(False))  # noqa: FBT003 - of Arrow
-    increased[groups.edges[1:-1] - 1] = True
+    increased[groups.offsets[1:-1] - 1] = True
     return bool(increased.all())
 
 
@@ -86,7 +86,7 @@ def find_repeats(times: pa.ChunkedArray, groups: Groups) -> Repeats:
         return Repeats(none, none, none)
     coded = one_array(_compared(times, groups)).dictionary_encode()
     places = np.flatnonzero(coded.indices.is_valid())
-    member = np.repeat(np.arange(len(groups)), np.diff(groups.edges))[places]
+    member = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))[places]
     keys = coded.indices.drop_null().to_numpy() + len(coded.dictionary) * member
     ranked = np.argsort(keys, kind="stable")
     again = np.flatnonzero(np.diff(keys[ranked]) == 0)

@@ -185,7 +185,7 @@ def _score(
         name = spell_series(block.keys, series)
         row = ""
         if block.first_row is not None:
-            row = f" in row {block.first_row + block.target.edges[series] + position}"
+            row = f" in row {block.first_row + block.target.offsets[series] + position}"
         fault = (
             f"series {name}: element {position} of {column}{row} is missing or "
             f"not finite (the first of {error.missing.affected} such series read so far); pass "
@@ -212,8 +212,8 @@ def _rows(
     block: Block, layout: Layout, options: ScoreOptions, scores: list[Scores], schema: pa.Schema
 ) -> pa.Table:
     """Lay one block out as one row per series and model, the models of a series together."""
-    edges = block.target.edges
-    table = answer_table(block.keys, edges, layout.models, Scores.cat(scores), options)
+    offsets = block.target.offsets
+    table = answer_table(block.keys, offsets, layout.models, Scores.cat(scores), options)
     return table.cast(schema)
 
 

@@ -149,7 +149,7 @@ def _long_blocks(
         type_ = element_type(table.schema, layout)
         target, *predictions = [tensor_of_column(table.column(n), type_) for n in layout.numbers]
         by_model = dict(zip(layout.models, predictions, strict=True))
-        yield _block(groups.keys, target, by_model, groups.edges, table.num_rows, first_row)
+        yield _block(groups.keys, target, by_model, groups.offsets, table.num_rows, first_row)
     seen.check()
 
 
@@ -160,7 +160,7 @@ def _whole_series(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator
         if table.num_rows == 0:
             continue
         groups = _together(table, layout)
-        starts = groups.edges[:-1]
+        starts = groups.offsets[:-1]
         goes_on = bool(rest) and _is_one_series(rest[-1].slice(len(rest[-1]) - 1), table, layout)
         if goes_on and len(groups) == 1:
             rest.append(table)
@@ -212,8 +212,8 @@ def _together(table: pa.Table, layout: Layout) -> Groups:
     """Return the series of some rows; refuse rows that are not together."""
     groups = group_rows(table.select(layout.keys))
     if groups.order is not None:
-        first, last = groups.order[groups.edges[:-1]], groups.order[groups.edges[1:] - 1]
-        _refuse_apart(layout, groups, last - first + 1 != np.diff(groups.edges))
+        first, last = groups.order[groups.offsets[:-1]], groups.order[groups.offsets[1:] - 1]
+        _refuse_apart(layout, groups, last - first + 1 != np.diff(groups.offsets))
     return groups
 
 
@@ -228,8 +228,8 @@ def _refuse_apart(layout: Layout, groups: Groups, apart: npt.NDArray[np.bool_]) 
 
 def _refuse_repeated(groups: Groups, repeated: npt.NDArray[np.bool_]) -> None:
     series = np.flatnonzero(repeated)
-    place = int(groups.edges[series[0]])
-    rows = range(groups.edges[-1]) if groups.order is None else groups.order
+    place = int(groups.offsets[series[0]])
+    rows = range(groups.offsets[-1]) if groups.order is None else groups.order
     fault = (
         f"rows {rows[place]} and {rows[place + 1]} are both series "
         f"{spell_series(groups.keys, int(series[0]))} (the first of {len(series)} such series read "
@@ -258,7 +258,7 @@ class _Seen:
         if not self._keys:
             return
         groups = group_rows(pa.concat_tables(self._keys))
-        sizes = np.diff(groups.edges)
+        sizes = np.diff(groups.offsets)
         if (sizes > 1).any():
             self._refuse(groups, sizes > 1)
 

@@ -16,7 +16,7 @@ from loss_scoring.service.errors import Faults
 
 def check_missing(request: ScoreRequest, long: LongForm) -> None:
     """Refuse elements that are missing or not finite; see ``service.codecs.arrow``."""
-    groups, rows = long.groups, int(long.groups.edges[-1])
+    groups, rows = long.groups, int(long.groups.offsets[-1])
     target, predictions = request.target.array, request.prediction.array
     sides = [
         target[:rows],
@@ -33,7 +33,7 @@ def check_missing(request: ScoreRequest, long: LongForm) -> None:
 
 def _missing(pointer: str, groups: Groups, place: int) -> tuple[str, str]:
     row = place if groups.order is None else int(groups.order[place])
-    series = int(np.searchsorted(groups.edges, place, side="right")) - 1
+    series = int(np.searchsorted(groups.offsets, place, side="right")) - 1
     name = spell_series(groups.keys, series)
     return f"{pointer}/{row}", f"of the series {name} is missing or not finite; {ALLOW_MISSING}"
 
@@ -41,7 +41,7 @@ def _missing(pointer: str, groups: Groups, place: int) -> tuple[str, str]:
 def answer(request: ScoreRequest, long: LongForm, scores: Scores) -> pa.Table:
     """Return an answer in Arrow: one row a series and model."""
     groups, layout = long.groups, long.layout
-    table = answer_table(groups.keys, groups.edges, layout.models, scores, request.options)
+    table = answer_table(groups.keys, groups.offsets, layout.models, scores, request.options)
     return table.replace_schema_metadata({"left_out": orjson.dumps(dict(layout.left_out))})
 
 
@@ -55,15 +55,15 @@ def document(request: ScoreRequest, long: LongForm, scores: Scores) -> dict[str,
             for name, column in zip(groups.keys.column_names, groups.keys.columns, strict=True)
         },
         "models": list(models) * len(groups),
-        "lengths": np.repeat(np.diff(groups.edges), len(models)),
+        "lengths": np.repeat(np.diff(groups.offsets), len(models)),
         "losses": {name: interleave(column, len(models)) for name, column in losses.items()},
         "masked": {name: interleave(column, len(models)) for name, column in masked.items()},
         "left_out": dict(long.layout.left_out),
     }
     if request.options.gradients:
-        edges = request.prediction.edges
+        offsets = request.prediction.offsets
         starts, stops = (
-            interleave(bound, len(models)).tolist() for bound in (edges[:-1], edges[1:])
+            interleave(bound, len(models)).tolist() for bound in (offsets[:-1], offsets[1:])
         )
         made["gradients"] = {
             name: [flat[a:b] for a, b in zip(starts, stops, strict=True)]

@@ -205,7 +205,7 @@ class Engine:
         job.traceparent = traceparent or TRACEPARENT.get()
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
-        offsets = memoryview(prediction.edges)  # type: ignore[arg-type]
+        offsets = memoryview(prediction.offsets)  # type: ignore[arg-type]
         with self._work:
             if not self._running:  # the worker may have died since
                 raise OverloadedError("the service is stopping", reason="not-ready")

@@ -159,7 +159,7 @@ class DeviceWorker:
             prediction, target = Ragged.cat(predictions), Ragged.cat(targets)
         if takes_arrays(self._kernel):
             sides = prediction.array, target.array
-            return _Computed(self._kernel(*sides, prediction.edges, options))
+            return _Computed(self._kernel(*sides, prediction.offsets, options))
         p, y = prediction.values, target.values
         on_cpu = self.device.type == "cpu"  # a copy that does nothing still costs
         if not on_cpu:
@@ -241,8 +241,8 @@ class Batch:
 def _halves(part: Slice) -> tuple[Slice, Slice]:
     """Cut a slice between two series, as near to the middle of its elements as may be."""
     prediction, target, options = part
-    edges = prediction.edges
-    middle = min(max(int(np.searchsorted(edges, edges[-1] // 2)), 1), len(prediction) - 1)
+    offsets = prediction.offsets
+    middle = min(max(int(np.searchsorted(offsets, offsets[-1] // 2)), 1), len(prediction) - 1)
     cuts = (0, middle), (middle, len(prediction))
     first, second = (Slice(prediction.slice(*cut), target.slice(*cut), options) for cut in cuts)
     return first, second

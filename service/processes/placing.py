@@ -29,7 +29,7 @@ class Placing:
             self._memory.find(side.ctypes.data, side.nbytes) if side.nbytes > _LOOKED_UP else None
             for side in sides
         ]
-        copied: list[NDArray[Any]] = [job.prediction.edges]
+        copied: list[NDArray[Any]] = [job.prediction.offsets]
         copied += [side for side, place in zip(sides, found, strict=True) if place is None]
         size = job.layout.size + sum(aligned(part.nbytes) for part in copied)
         block = self._pool.empty(max(size, SMALLEST), np.uint8)

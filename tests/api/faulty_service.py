@@ -16,6 +16,7 @@ from torch import Tensor
 
 from loss_scoring.core import ScoreOptions, Scores
 from loss_scoring.core.kernels import plain_kernel
+from loss_scoring.core.ragged import Buffer
 from loss_scoring.service.app import create_app
 from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.server.protocol import bounded
@@ -35,7 +36,7 @@ def main() -> None:
     broken = False
 
     def kernel(
-        prediction: Tensor, target: Tensor, offsets: Tensor, options: ScoreOptions
+        prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
     ) -> Scores:
         nonlocal broken
         broken = broken or bool((prediction == BREAK).any())

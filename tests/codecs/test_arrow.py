@@ -461,5 +461,5 @@ def test_json_and_arrow_mean_the_same(series):
         assert (
             a.to_numpy(zero_copy_only=False).tobytes() == b.to_numpy(zero_copy_only=False).tobytes()
         )
-    bounds = itertools.pairwise(from_json.prediction.offsets.tolist())
-    assert [b - a for a, b in bounds] == [len(one) for one in series]
+    spans = itertools.pairwise(from_json.prediction.offsets.tolist())
+    assert [b - a for a, b in spans] == [len(one) for one in series]

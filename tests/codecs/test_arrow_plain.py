@@ -35,8 +35,8 @@ def assert_same(mine, theirs):
         one, other = getattr(mine, side), getattr(theirs, side)
         assert one.dtype == other.dtype
         assert one.array.tobytes() == other.array.tobytes()
-        assert one.edges.dtype == other.edges.dtype == np.int64
-        assert one.edges.tolist() == other.edges.tolist()
+        assert one.offsets.dtype == other.offsets.dtype == np.int64
+        assert one.offsets.tolist() == other.offsets.tolist()
         assert one.array.flags.carray, "else the kernel copies it"
     assert mine.id_list() == theirs.id_list()
     assert mine.gradient_type == theirs.gradient_type

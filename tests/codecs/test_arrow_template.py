@@ -88,7 +88,7 @@ def by_pyarrow(request, scores, ids, kind):
     columns |= {name: pa.array(values, from_pandas=True) for name, values in losses.items()}
     columns |= {f"{name}_masked": pa.array(counts) for name, counts in masked.items()}
     for name, flat in gradients.items():
-        columns[f"{name}_gradient"] = nested(kind, request.prediction.edges, pa.array(flat))
+        columns[f"{name}_gradient"] = nested(kind, request.prediction.offsets, pa.array(flat))
     return pa.table(columns)
 
 

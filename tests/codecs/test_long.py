@@ -444,8 +444,8 @@ def test_several_batches_are_one_table():
     got, _ = answers(read_long(stream))
     assert got["unique_id"].to_pylist()[::2] == ["b", "a", "c"]
     assert got["length"].to_pylist()[::2] == [3, 2, 1]
-    edges = read_long(stream).prediction.edges.tolist()
-    assert edges == [*itertools.accumulate([0, 3, 2, 1, 3, 2, 1])]
+    offsets = read_long(stream).prediction.offsets.tolist()
+    assert offsets == [*itertools.accumulate([0, 3, 2, 1, 3, 2, 1])]
     assert read_long(stream).prediction.values.dtype == torch.float64
 
 

@@ -24,9 +24,9 @@ def test_float_keys_are_those_of_pandas(data):
     groups = group_rows(table)
     order = np.arange(size) if groups.order is None else groups.order
     got = np.empty(size, np.int64)
-    got[order] = np.repeat(np.arange(len(groups)), np.diff(groups.edges))
+    got[order] = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
     by = pd.DataFrame(columns).groupby(list(columns), dropna=False, sort=False)
     assert got.tolist() == by.ngroup().tolist()
-    first = order[groups.edges[:-1]]
+    first = order[groups.offsets[:-1]]
     for name, column in columns.items():  # a key stands as it does in its first row, to the bit
         assert groups.keys[name].to_numpy().tobytes() == column[first].tobytes()

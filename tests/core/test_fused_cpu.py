@@ -114,13 +114,13 @@ def test_same_bits_for_any_threads_and_any_batch(dtype, options):
     one = run(FusedCpuKernel(1), p, y, lengths, options)
     for threads in (2, 3):
         assert_same_bits(run(FusedCpuKernel(threads), p, y, lengths, options), one)
-    bounds = list(itertools.pairwise(np.concatenate([[0], np.cumsum(lengths)])))
+    spans = list(itertools.pairwise(np.concatenate([[0], np.cumsum(lengths)])))
     order = rng.permutation(len(lengths))
-    sides = [np.concatenate([side[slice(*bounds[i])] for i in order]) for side in (p, y)]
+    sides = [np.concatenate([side[slice(*spans[i])] for i in order]) for side in (p, y)]
     shuffled = run(FusedCpuKernel(2), *sides, [lengths[i] for i in order], options)
     start = 0
     for place, i in enumerate(order):
-        a, b = bounds[i]
+        a, b = spans[i]
         own = one.slice(slice(i, i + 1), slice(a, b))
         elements = slice(start, start + lengths[i])
         assert_same_bits(shuffled.slice(slice(place, place + 1), elements), own)

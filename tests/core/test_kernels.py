@@ -67,8 +67,8 @@ def check(kernel, p, y, lengths, options):
     scores = run(kernel, p, y, lengths, options)
     values = scores.values[spec.name].numpy()
     assert values.dtype == np.float64
-    bounds = itertools.pairwise(np.concatenate([[0], np.cumsum(lengths)]))
-    for i, (a, b) in enumerate(bounds):
+    spans = itertools.pairwise(np.concatenate([[0], np.cumsum(lengths)]))
+    for i, (a, b) in enumerate(spans):
         value, masked, gradient = score_series(
             p[a:b], y[a:b], spec.name,
             block=spec.block_denom_grad,
@@ -189,17 +189,17 @@ def test_a_series_never_depends_on_its_neighbours(
     y[rng.random(len(y)) < 0.1] = 0
     options = ScoreOptions(gradients=True, missing=missing, zero_division=zero_division)
     whole = run(kernel, p, y, lengths, options)
-    bounds = list(itertools.pairwise(np.concatenate([[0], np.cumsum(lengths)])))
+    spans = list(itertools.pairwise(np.concatenate([[0], np.cumsum(lengths)])))
     order = rng.permutation(len(lengths))
     shuffled = run(
         kernel,
-        *(np.concatenate([side[slice(*bounds[i])] for i in order]) for side in (p, y)),
+        *(np.concatenate([side[slice(*spans[i])] for i in order]) for side in (p, y)),
         [lengths[i] for i in order],
         options,
     )
     starts = np.concatenate([[0], np.cumsum([lengths[i] for i in order])])
     for place, i in list(enumerate(order))[: 1 if kernel == INTERPRETED else None]:
-        a, b = bounds[i]
+        a, b = spans[i]
         alone = run(kernel, p[a:b], y[a:b], [lengths[i]], options)
         for name in ("mae", "mape", "smape"):
             want = bits(alone.values[name])

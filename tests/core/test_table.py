@@ -50,9 +50,9 @@ TYPES = {
 
 def chunked(table, cuts):
     """The same rows in several batches, each dictionary its own."""
-    edges = sorted({0, len(table), *(cut % (len(table) + 1) for cut in cuts)})
+    offsets = sorted({0, len(table), *(cut % (len(table) + 1) for cut in cuts)})
     parts = []
-    for a, b in itertools.pairwise(edges):
+    for a, b in itertools.pairwise(offsets):
         part = table.slice(a, b - a)
         columns = [
             column.cast(column.type.value_type).dictionary_encode()
@@ -131,7 +131,7 @@ def test_series_together_are_read_in_place_and_share_the_target(monkeypatch):
     for (prediction, target), model in zip(seen, ("A", "B"), strict=True):
         assert prediction.values.data_ptr() == table[model].chunk(0).buffers()[1].address
         assert target.values.data_ptr() == table["y"].chunk(0).buffers()[1].address
-        assert prediction.edges is target.edges
+        assert prediction.offsets is target.offsets
 
 
 def test_the_rows_of_a_series_do_not_matter_where_they_stand():
@@ -191,7 +191,7 @@ def test_ids_that_cannot_be_compared_are_refused_by_name(ids):
 
 def ranked(**columns):
     groups = group_rows(pa.table(columns))
-    return groups.keys.to_pylist(), np.diff(groups.edges).tolist()
+    return groups.keys.to_pylist(), np.diff(groups.offsets).tolist()
 
 
 def test_keys_are_equal_by_value():
@@ -297,15 +297,15 @@ def test_float_stays_float_only_where_all_are():
 
 @pytest.mark.parametrize("lengths", [[2, 2, 2], [1, 3, 2], [5], []])
 def test_elements_model_by_model_become_series_by_series(lengths):
-    edges = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    flat = np.arange(3 * edges[-1])
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    flat = np.arange(3 * offsets[-1])
     want = [
         x
-        for a, b in itertools.pairwise(edges)
+        for a, b in itertools.pairwise(offsets)
         for model in range(3)
-        for x in range(a + model * edges[-1], b + model * edges[-1])
+        for x in range(a + model * offsets[-1], b + model * offsets[-1])
     ]
-    assert interleave_elements(flat, edges, 3).tolist() == want
+    assert interleave_elements(flat, offsets, 3).tolist() == want
 
 
 def test_core_does_without_arrow():

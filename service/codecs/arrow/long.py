@@ -173,12 +173,12 @@ class LongTable:
         else:
             target, prediction = self._laid_out(columns, groups)
             copied = True
-        edges = _edges(groups.edges, len(models))
+        offsets = _all_offsets(groups.offsets, len(models))
         return ScoreRequest(
-            prediction=Ragged.trusted(prediction, edges),
-            target=Ragged.trusted(target, edges),
+            prediction=Ragged.trusted(prediction, offsets),
+            target=Ragged.trusted(target, offsets),
             options=self.options,
-            ids=range(len(edges) - 1),
+            ids=range(len(offsets) - 1),
             copied=copied,
             long=LongForm(self.layout, groups, key_bytes),
         )
@@ -283,11 +283,11 @@ def _pointer(name: str) -> str:
     return f"/{escape(name)}" if name else "?prediction_columns"
 
 
-def _edges(edges: NDArray[np.int64], models: int) -> NDArray[np.int64]:
-    """Return the edges of the series of all models."""
+def _all_offsets(offsets: NDArray[np.int64], models: int) -> NDArray[np.int64]:
+    """Return the offsets of the series of all models."""
     if models == 1:
-        return edges
-    more = edges[1:] + edges[-1] * np.arange(models)[:, None]
+        return offsets
+    more = offsets[1:] + offsets[-1] * np.arange(models)[:, None]
     return np.concatenate([[0], more.ravel()])
 
 

@@ -149,7 +149,7 @@ def _add_gradients(
     buffers: list[memoryview],
 ) -> None:
     """Add the nodes and buffers of gradients, laid out as the prediction was."""
-    offsets = request.prediction.edges
+    offsets = request.prediction.offsets
     if len(lists.lengths) > 1:
         offsets = offsets // lists.lengths[-1]
     offsets = offsets.astype(lists.offset_dtype, copy=False)

@@ -54,9 +54,9 @@ def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
         "masked": masked,
     }
     if request.options.gradients:
-        edges = request.prediction.edges.tolist()
+        offsets = request.prediction.offsets.tolist()
         answer["gradients"] = {
-            name: _cut(column, edges, request.channels) for name, column in gradients.items()
+            name: _cut(column, offsets, request.channels) for name, column in gradients.items()
         }
     return _written(answer, request.elements)
 
