@@ -1,145 +1,47 @@
-"""The OpenAPI description of ``POST /score``, built from the table of losses.
+"""What FastAPI cannot know of the API: ``POST /score``, which is plain ASGI, and the keys."""
 
-The endpoint is plain ASGI, so FastAPI cannot derive it. The tests post every example here.
-"""
+from typing import Any
 
-from typing import Any, get_args
+from pydantic import TypeAdapter
 
 from loss_scoring.core import LOSSES
-from loss_scoring.core.table import Duplicates
 from loss_scoring.service.api import problems
-from loss_scoring.service.api.openapi_texts import (
-    ARROW_SAMPLE,
-    DESCRIPTION,
-    LONG_PARAMETERS,
-    LONG_SAMPLE,
-    REQUEST_EXAMPLES,
-)
+from loss_scoring.service.api.examples import BODIES, PROGRAMS
+from loss_scoring.service.api.models import LongScores, Problem, ScoreRequest, Scores
 from loss_scoring.service.codecs import arrow, json
-from loss_scoring.service.codecs.options import CHOICES, DTYPES, PARAMETERS
+from loss_scoring.service.codecs.options import LongColumns, Options
 
-
-def _list_of(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"type": "array", "items": schema, **more}
+_DESCRIPTION = (
+    "Scores many series of (prediction, target): a loss per series and, on request, the gradient "
+    "of each loss with respect to each predicted element. A series' answer is the same bits "
+    "however requests are split or merged. The options of a JSON request are in its body, those "
+    "of an Arrow request are query parameters. A body may have Content-Encoding gzip or zstd.\n\n"
+    "An Arrow stream has a row a series, with lists; or, where `group_columns` says so, a row an "
+    "element, with one column a model, each scored against the one target. The answer to the long "
+    "form has a row a series and model: the group columns, `model`, `length`, one a loss, "
+    "`<loss>_masked` and `<loss>_gradient`, whose elements are in the order of the rows. Series "
+    "are in the order of their first rows, the models of a series together, in the order of their "
+    "columns. Numbers are float where the target and all predictions are, double otherwise."
+)
+_REFUSALS = {
+    "400": "The body cannot be read.",
+    "406": "Accept allows neither JSON nor Arrow.",
+    "408": "The request arrives too slowly; the connection is closed.",
+    "413": "Too many bytes (also once decompressed) or elements.",
+    "415": "Neither JSON nor Arrow, or a coding not in Accept-Encoding.",
+    "422": "Values or options break the contract; see errors.",
+    "429": "This client holds too much of the server; see Retry-After.",
+    "431": "The headers are too large; the connection is closed.",
+    "500": "The device failed on this request.",
+    "503": "The server is full or not ready; see Retry-After.",
+    "504": "The answer was not there in time.",
+}
+_REF = "#/components/schemas/{model}"
+_BINARY = {"type": "string", "format": "binary"}
 
 
 def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _schemas() -> dict[str, Any]:
-    name = {"type": "string", "enum": list(LOSSES)}
-    # The default is what Postman fills in, where it would write the text "<number>".
-    number = {"type": ["number", "null"], "default": 1.0}
-    flags = {parameter: {"type": "boolean"} for parameter in PARAMETERS}
-    values = {
-        "oneOf": [
-            _list_of(number, minItems=1),
-            _list_of(_list_of(number, minItems=1), minItems=1),
-        ],
-        "description": "One number a step, or one list of channels a step; null is missing.",
-    }
-    id_ = {"oneOf": [{"type": "string"}, {"type": "integer"}], "description": "Default: position."}
-    columns = {"type": "object", "additionalProperties": _list_of({"type": ["number", "null"]})}
-    counts = {"type": "object", "additionalProperties": _list_of({"type": "integer"})}
-    gradients = {"type": "object", "additionalProperties": _list_of({"type": "array", "items": {}})}
-    return {
-        "ScoreRequest": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["series"],
-            "properties": {
-                "losses": _list_of(
-                    {
-                        "oneOf": [
-                            name,
-                            {
-                                "type": "object",
-                                "additionalProperties": False,
-                                "required": ["name"],
-                                "properties": {"name": name, **flags},
-                            },
-                        ]
-                    },
-                    minItems=1,
-                    default=list(LOSSES),
-                ),
-                "gradients": {"type": "boolean", "default": False},
-                **{
-                    option: {"type": "string", "enum": list(choices), "default": choices[0]}
-                    for option, choices in CHOICES.items()
-                },
-                "dtype": {"type": "string", "enum": list(DTYPES), "default": DTYPES[0]},
-                "series": _list_of(_ref("Series")),
-            },
-        },
-        "Series": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["prediction", "target"],
-            "properties": {"id": id_, "prediction": values, "target": values},
-        },
-        "QueryOptions": _query_options(),
-        "Scores": {
-            "type": "object",
-            "required": ["ids", "lengths", "losses", "masked"],
-            "properties": {
-                "ids": _list_of(id_),
-                "lengths": _list_of({"type": "integer"}),
-                "losses": columns,
-                "masked": counts,
-                "gradients": gradients,
-            },
-        },
-        "LongScores": {
-            "type": "object",
-            "required": ["groups", "models", "lengths", "losses", "masked", "left_out"],
-            "properties": {
-                "groups": {
-                    "type": "object",
-                    "additionalProperties": _list_of({}),
-                    "description": "The group columns. Dates and times are text of ISO 8601, those "
-                    "with a zone in UTC; decimals, NaN and infinity are text.",
-                },
-                "models": _list_of({"type": "string"}),
-                "lengths": _list_of({"type": "integer"}),
-                "losses": columns,
-                "masked": counts,
-                "left_out": {
-                    "type": "object",
-                    "additionalProperties": {"type": "string"},
-                    "description": "Columns that were taken for no models, and why. Empty where "
-                    "the models were named.",
-                },
-                "gradients": gradients,
-            },
-        },
-        "Problem": {
-            "type": "object",
-            "required": [
-                "type", "title", "status", "detail", "errors", "request_id", "retryable",
-            ],
-            "properties": {
-                "type": {"type": "string"},
-                "title": {"type": "string"},
-                "status": {"type": "integer"},
-                "detail": {"type": "string"},
-                "errors": _list_of(
-                    {
-                        "type": "object",
-                        "required": ["pointer", "detail"],
-                        "properties": {
-                            "pointer": {"type": "string"},
-                            "detail": {"type": "string"},
-                        },
-                    }
-                ),
-                "error_count": {"type": "integer"},
-                "request_id": {"type": "string"},
-                "retryable": {"type": "boolean"},
-            },
-        },
-    }  # fmt: skip
+    return {"$ref": _REF.format(model=name)}
 
 
 def _query_options() -> dict[str, Any]:
@@ -148,27 +50,24 @@ def _query_options() -> dict[str, Any]:
     Their defaults are said in words: what a page or a client sends of its own accord would be
     refused beside a JSON body.
     """
-    options: dict[str, tuple[dict[str, Any], str]] = {
-        "losses": ({"type": "string"}, "names, with commas between them; all"),
-        "gradients": ({"type": "boolean"}, "false"),
-        **{parameter: ({"type": "boolean"}, "true") for parameter in PARAMETERS},
-        **{
-            option: ({"type": "string", "enum": list(choices)}, choices[0])
-            for option, choices in CHOICES.items()
-        },
-        "group_columns": ({"type": "string"}, ""),
-        "time_column": ({"type": "string"}, "ds"),
-        "target_column": ({"type": "string"}, "y"),
-        "prediction_columns": ({"type": "string"}, ""),
-        "exclude_columns": ({"type": "string"}, ""),
-        "duplicates": ({"type": "string", "enum": list(get_args(Duplicates))}, "error"),
+    options = Options.model_json_schema()["properties"]
+    options["losses"] = {
+        "type": "string",
+        "description": "Names, with commas between them.",
+        "default": ",".join(options["losses"]["default"]),
     }
-    properties = {}
-    for name, (schema, default) in options.items():
-        words = [LONG_PARAMETERS[name]] if name in LONG_PARAMETERS else []
-        words += [f"Default: {default}."] if default else []
-        properties[name] = {**schema, "description": " ".join(words)}
-    return {"type": "object", "additionalProperties": False, "properties": properties}
+    for loss in LOSSES.values():
+        for name, value in loss.parameters.items():
+            type_ = TypeAdapter(type(value)).json_schema()
+            options[name] = {**type_, "description": f"Of {loss.name}.", "default": value}
+    for name, schema in LongColumns.model_json_schema()["properties"].items():
+        options[name] = {**schema, "description": f"Of the long form: {schema['description']}"}
+    for schema in options.values():
+        default = schema.pop("default", None)
+        if default not in (None, []):
+            words = schema.get("description", ""), f"Default: {str(default).lower()}."
+            schema["description"] = " ".join(words).strip()
+    return {"type": "object", "additionalProperties": False, "properties": options}
 
 
 def _parameters(default_timeout_ms: int) -> list[dict[str, Any]]:
@@ -188,58 +87,43 @@ def _parameters(default_timeout_ms: int) -> list[dict[str, Any]]:
 
 
 def _problem(description: str) -> dict[str, Any]:
-    return {
-        "description": description,
-        "content": {problems.MEDIA_TYPE: {"schema": _ref("Problem")}},
-    }
+    content = {problems.MEDIA_TYPE: {"schema": _ref("Problem")}}
+    return {"description": description, "content": content}
 
 
 def add_score(document: dict[str, Any], default_timeout_ms: int) -> None:
     """Add ``POST /score`` to an OpenAPI document made by FastAPI."""
-    binary = {"type": "string", "format": "binary"}
-    document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
+    types: tuple[Any, ...] = (ScoreRequest, Scores, LongScores, Problem)
+    adapters = [(type_.__name__, "validation", TypeAdapter(type_)) for type_ in types]
+    _, definitions = TypeAdapter.json_schemas(adapters, ref_template=_REF)  # type: ignore[arg-type]
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas |= {**definitions["$defs"], "QueryOptions": _query_options()}
+    answer = {"schema": {"oneOf": [_ref("Scores"), _ref("LongScores")]}}
+    scored = {
+        "description": "One row a series, as columns, in the request's order; in the long form one "
+        "a series and model.",
+        "content": {json.MEDIA_TYPE: answer, arrow.MEDIA_TYPE: {"schema": _BINARY}},
+    }
     document["paths"]["/score"] = {
         "post": {
             "summary": "Score many series",
-            "description": DESCRIPTION,
+            "description": _DESCRIPTION,
             "operationId": "score",
             "parameters": _parameters(default_timeout_ms),
             "x-codeSamples": [
                 {"lang": "Python", "label": label, "source": source}
-                for label, source in (("Arrow", ARROW_SAMPLE), ("Arrow, long form", LONG_SAMPLE))
+                for label, source in PROGRAMS.items()
             ],
             "requestBody": {
                 "required": True,
                 "content": {
-                    json.MEDIA_TYPE: {
-                        "schema": _ref("ScoreRequest"),
-                        "examples": REQUEST_EXAMPLES,
-                    },
-                    arrow.MEDIA_TYPE: {"schema": binary},
+                    json.MEDIA_TYPE: {"schema": _ref("ScoreRequest"), "examples": BODIES},
+                    arrow.MEDIA_TYPE: {"schema": _BINARY},
                 },
             },
             "responses": {
-                "200": {
-                    "description": "One row a series, as columns, in the request's order; in the "
-                    "long form one a series and model.",
-                    "content": {
-                        json.MEDIA_TYPE: {
-                            "schema": {"oneOf": [_ref("Scores"), _ref("LongScores")]}
-                        },
-                        arrow.MEDIA_TYPE: {"schema": binary},
-                    },
-                },
-                "400": _problem("The body cannot be read."),
-                "406": _problem("Accept allows neither JSON nor Arrow."),
-                "408": _problem("The request arrives too slowly; the connection is closed."),
-                "413": _problem("Too many bytes (also once decompressed) or elements."),
-                "415": _problem("Neither JSON nor Arrow, or a coding not in Accept-Encoding."),
-                "422": _problem("Values or options break the contract; see errors."),
-                "429": _problem("This client holds too much of the server; see Retry-After."),
-                "431": _problem("The headers are too large; the connection is closed."),
-                "500": _problem("The device failed on this request."),
-                "503": _problem("The server is full or not ready; see Retry-After."),
-                "504": _problem("The answer was not there in time."),
+                "200": scored,
+                **{status: _problem(description) for status, description in _REFUSALS.items()},
             },
         }
     }

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 from starlette.responses import Response
 
+from loss_scoring.service.api.models import Problem
 from loss_scoring.service.errors import InvalidError, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
@@ -39,7 +39,7 @@ def problem(
 
 def problem_of(error: ServiceError, request_id: str) -> Response:
     """Answer with the problem that an error stands for."""
-    document: dict[str, Any] = {
+    document: Problem = {
         "type": f"urn:loss-scoring:problem:{error.slug}",
         "title": error.title,
         "status": error.status,
@@ -65,7 +65,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
-def _answer(document: dict[str, Any], headers: Mapping[str, str] | None) -> Response:
+def _answer(document: Problem, headers: Mapping[str, str] | None) -> Response:
     return Response(
         orjson.dumps(document), document["status"], dict(headers or {}), media_type=MEDIA_TYPE
     )

@@ -1,251 +1,287 @@
-"""The options of a request, from a JSON object or from query parameters."""
+"""The options of a request: one model for those of a JSON body and of a query.
+
+pydantic checks them, points at faults and gives OpenAPI its schemas. Callers cache what is
+read from a query, or from a body without its series, so most requests do without.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast, get_args
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, Union
 
-from loss_scoring.core import LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetPydanticSchema,
+    PlainValidator,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, from_json
+
+from loss_scoring.core import LOSSES, Loss, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.table import Duplicates, suggestion
 from loss_scoring.service.errors import Faults
 
-_T = TypeVar("_T")
-
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "missing": get_args(Missing),
-    "zero_division": get_args(ZeroDivision),
-}
-DTYPES = ("float64", "float32")
-JSON_OPTIONS = ("losses", "gradients", *CHOICES, "dtype")
-PARAMETERS = sorted({name for loss in LOSSES.values() for name in loss.parameters})
-LONG_COLUMNS = (
-    "group_columns",
-    "time_column",
-    "target_column",
-    "prediction_columns",
-    "exclude_columns",
-    "duplicates",
-)
-QUERY_OPTIONS = ("losses", "gradients", *PARAMETERS, *CHOICES, *LONG_COLUMNS)
 MAX_GROUP_COLUMNS = 8
-"""Each is compared from row to row, and has its part in what a row takes meanwhile."""
+"""Each is compared from row to row, and takes memory for each row meanwhile."""
+_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", NoneType: "null"}
+_NO_LOSS = "loss_type"
+DEFAULT_LOSSES = [spec.name for spec in ScoreOptions().losses]
 
 
-def kind_of(value: object) -> str:
-    """Name the JSON type of a decoded value, for messages."""
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a string",
-        bool: "a boolean",
-        type(None): "null",
-    }
-    return names.get(type(value), "a number")
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_utf8(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Escape half a surrogate pair, which pydantic refuses without naming the field."""
+        return {
+            _in_utf8(name): _in_utf8(value) if isinstance(value, str) else value
+            for name, value in fields.items()
+        }
 
 
-def escape(name: str) -> str:
-    """Escape a name for use in a JSON Pointer, and half a surrogate pair for use in UTF-8."""
-    name = name.encode(errors="backslashreplace").decode()
-    return name.replace("~", "~0").replace("/", "~1")
+def _in_utf8(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
-def options_from_json(document: Mapping[str, Any], faults: Faults) -> ScoreOptions:
-    """Read the options among a request's top-level fields; the defaults stand in for faults."""
-    chosen: dict[str, Any] = {}
-    if "losses" in document:
-        chosen["losses"] = _losses_from_json(document["losses"], faults)
-    if "gradients" in document:
-        gradients = document["gradients"]
-        if not isinstance(gradients, bool):
-            faults.add("/gradients", f"must be true or false, not {kind_of(gradients)}")
-        chosen["gradients"] = gradients
-    for name in CHOICES:
-        if name in document:
-            chosen[name] = _choice(name, document[name], f"/{name}", faults)
-    return _build(chosen, "/losses", faults)
+def _tag_of(loss: object) -> str | None:
+    """Return the model of a loss: its own for an object, "" for a name alone, None for neither."""
+    name = loss.get("name") if isinstance(loss, dict) else loss
+    if not isinstance(name, str):
+        return None
+    return name if isinstance(loss, dict) and name in LOSSES else ""
 
 
-def dtype_from_json(document: Mapping[str, Any], faults: Faults) -> str:
-    """Read the element type that JSON numbers become."""
-    dtype = document.get("dtype", DTYPES[0])
-    if dtype not in DTYPES:
-        faults.add("/dtype", f"must be one of {', '.join(DTYPES)}")
-        return DTYPES[0]
-    return str(dtype)
+def _object_of(loss: Loss) -> Any:
+    fields: dict[str, Any] = {name: (type(value), value) for name, value in loss.parameters.items()}
+    fields["name"] = Literal[loss.name], ...
+    model = create_model(f"{loss.name.title()}Options", __base__=_Strict, **fields)
+    read = AfterValidator(lambda options: LossSpec(**dict(options)))
+    return Annotated[model, read, Tag(loss.name)]
 
 
-@dataclass(frozen=True)
-class LongColumns:
-    """The columns that a request in the long form names.
+PARAMETERS = sorted({name for loss in LOSSES.values() for name in loss.parameters})
+_NAME = Annotated[
+    Any,
+    PlainValidator(lambda loss: LossSpec(loss["name"] if isinstance(loss, dict) else loss)),
+    WithJsonSchema({"type": "string", "enum": [*LOSSES]}),
+    Tag(""),
+]
+_CHOICE: Any = Annotated[
+    Union[(_NAME, *map(_object_of, LOSSES.values()))],
+    Discriminator(
+        _tag_of,
+        custom_error_type=_NO_LOSS,
+        custom_error_message=f"must be a loss ({', '.join(LOSSES)}) or an object with its name",
+    ),
+]
 
-    Attributes:
-        groups: Those that together name a series.
-        target: That of the actual values.
-        predictions: One a model; None takes what ``core.table.find_models`` does.
-        time: Tells which rows are in a series twice; never taken for a model.
-        excluded: Never taken for models either.
-        duplicates: What rows that are in a series twice do.
-    """
 
-    groups: tuple[str, ...]
-    target: str = "y"
-    predictions: tuple[str, ...] | None = None
-    time: str = "ds"
-    excluded: tuple[str, ...] = ()
-    duplicates: Duplicates = "error"
+class Options(_Strict):
+    """The options that a body and a query share."""
+
+    losses: list[Annotated[LossSpec, GetPydanticSchema(lambda _, of: of(_CHOICE))]] = Field(
+        default_factory=lambda: list(ScoreOptions().losses),
+        max_length=len(LOSSES),
+        json_schema_extra={"minItems": 1, "default": DEFAULT_LOSSES},  # type: ignore[dict-item]
+    )
+    gradients: bool = False
+    missing: Missing = "error"
+    zero_division: ZeroDivision = "zero"
+
+    @field_validator("losses")
+    @classmethod
+    def _differ(cls, losses: list[LossSpec]) -> list[LossSpec]:
+        ScoreOptions(tuple(losses))
+        return losses
+
+    def score_options(self) -> ScoreOptions:
+        """Return them as the core takes them."""
+        return ScoreOptions(
+            tuple(self.losses),
+            gradients=self.gradients,
+            missing=self.missing,
+            zero_division=self.zero_division,
+        )
+
+
+class BodyOptions(Options):
+    """The options of a JSON body; ``dtype`` is what its numbers become."""
+
+    dtype: Literal["float64", "float32"] = "float64"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if "" in names:
+        raise ValueError("must be names of columns, with commas between them")
+    if repeated := [repr(name) for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"names {', '.join(repeated)} more than once")
+    return names
+
+
+_Names = Annotated[tuple[str, ...], BeforeValidator(_names), WithJsonSchema({"type": "string"})]
+
+
+class LongColumns(_Strict):
+    """The columns that a request in the long form names."""
+
+    groups: _Names = Field(
+        alias="group_columns",
+        description="The columns, with commas between them, that together name a series; naming "
+        "them asks for this form, a row an element. Text, numbers, dates or times, never null; the "
+        "rows of a series may be anywhere and keep their order. A column whose name has a comma "
+        "cannot be named.",
+    )
+    time: str = Field(
+        "ds",
+        alias="time_column",
+        description="The column of times, never taken for a model. Where it is in the table, two "
+        "rows of one series and time are refused.",
+    )
+    target: str = Field("y", alias="target_column", description="The column of actual values.")
+    predictions: Annotated[_Names | None, WithJsonSchema({"type": "string"})] = Field(
+        None,
+        alias="prediction_columns",
+        description="The columns of predictions, one a model. Default: all of numbers that are not "
+        "named otherwise, but for an index, forecast steps such as `horizon`, prediction intervals "
+        "such as AutoETS-lo-90 and quantiles. What was taken for none is listed in the answer as "
+        "`left_out`.",
+    )
+    excluded: _Names = Field(
+        (),
+        alias="exclude_columns",
+        description="Columns, with commas between them, that are no models, where "
+        "prediction_columns names none.",
+    )
+    duplicates: Duplicates = Field("error", description="What two rows of one series and time are.")
+
+    @field_validator("*")
+    @classmethod
+    def _agree(cls, value: Any, info: ValidationInfo) -> Any:
+        """Check a column against those that are declared before it."""
+        groups, target = info.data.get("groups", ()), info.data.get("target")
+        match info.field_name:
+            case "groups" if len(value) > MAX_GROUP_COLUMNS:
+                raise ValueError(f"names {len(value)} columns; {MAX_GROUP_COLUMNS} are allowed")
+            case "time" | "target" if not value:
+                raise ValueError("must be the name of a column")
+            case "target" if value in groups:
+                raise ValueError("must be the name of a column that is no group column")
+            case "predictions" if taken := sorted({*groups, target}.intersection(value)):
+                raise ValueError(f"names {', '.join(map(repr, taken))}, which is named otherwise")
+            case "excluded" if info.data.get("predictions", ()) is not None:
+                raise ValueError("is for where prediction_columns names no models")
+        return value
+
+
+LONG_COLUMNS = tuple(field.alias or name for name, field in LongColumns.model_fields.items())
+JSON_OPTIONS = tuple(BodyOptions.model_fields)
+QUERY_OPTIONS = (*Options.model_fields, *PARAMETERS, *LONG_COLUMNS)
+_Model = TypeVar("_Model", bound=_Strict)
+
+
+def options_from_json(document: Mapping[str, Any], faults: Faults) -> tuple[ScoreOptions, str]:
+    """Read the options and the dtype of a document; after a fault, return the defaults."""
+    given = {name: value for name, value in document.items() if name != "series"}
+    options = _checked(BodyOptions, given, faults) or BodyOptions()
+    return options.score_options(), options.dtype
+
+
+def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> ScoreOptions:
+    """Read the options from decoded query parameters, in the order they were sent."""
+    given: dict[str, Any] = {}
+    for name, text in query:
+        if name in given:
+            faults.add(f"?{name}", "appears more than once")
+        given.setdefault(name, text if name == "losses" else _value(text))
+    given = {name: value for name, value in given.items() if name not in LONG_COLUMNS}
+    parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
+    names = given["losses"].split(",") if "losses" in given else DEFAULT_LOSSES
+    given["losses"], unused = [], set(parameters)
+    for name in names:
+        takes = LOSSES[name].parameters.keys() & parameters if name in LOSSES else ()
+        given["losses"].append({"name": name, **{taken: parameters[taken] for taken in takes}})
+        unused -= set(takes)
+    for name in unused:
+        faults.add(f"?{name}", "none of the losses asked for takes it")
+    options = _checked(Options, given, faults, in_query=True) or Options()
+    return options.score_options()
 
 
 def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> LongColumns | None:
     """Read which columns are what; None if the request is not in the long form."""
     given = {name: text for name, text in query if name in LONG_COLUMNS}
-    if "group_columns" not in given:
-        for name in given:
-            faults.add(f"?{name}", "is of the long form, in which group_columns names a series")
-        return None
-    groups = _names("group_columns", given, faults)
-    if len(groups) > MAX_GROUP_COLUMNS:
-        faults.add(
-            "?group_columns", f"names {len(groups)} columns; {MAX_GROUP_COLUMNS} are allowed"
-        )
-    target = given.get("target_column", "y")
-    if not target or target in groups:
-        faults.add("?target_column", "must be the name of a column that is no group column")
-    time = given.get("time_column", "ds")
-    if not time:
-        faults.add("?time_column", "must be the name of a column")
-    excluded = _names("exclude_columns", given, faults) if "exclude_columns" in given else ()
-    duplicates = given.get("duplicates", "error")
-    if duplicates not in get_args(Duplicates):
-        faults.add("?duplicates", f"must be one of {', '.join(get_args(Duplicates))}")
-    predictions = None
-    if "prediction_columns" in given:
-        predictions = _names("prediction_columns", given, faults)
-        for name in {*groups, target}.intersection(predictions):
-            faults.add("?prediction_columns", f"names {name!r}, which is named otherwise")
-        if excluded:
-            faults.add("?exclude_columns", "is for where prediction_columns names no models")
-    return LongColumns(groups, target, predictions, time, excluded, cast("Duplicates", duplicates))
+    if "group_columns" in given:
+        return _checked(LongColumns, given, faults, in_query=True)
+    for name in given:
+        faults.add(f"?{name}", "is of the long form, in which group_columns names a series")
+    return None
 
 
-def _names(parameter: str, given: Mapping[str, str], faults: Faults) -> tuple[str, ...]:
-    names = given[parameter].split(",")
-    if "" in names:
-        faults.add(f"?{parameter}", "must be names of columns, with commas between them")
-    for name, count in Counter(names).items():
-        if name and count > 1:
-            faults.add(f"?{parameter}", f"names {name!r} more than once")
-    return tuple(names)
-
-
-def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> ScoreOptions:
-    """Read the options from decoded query parameters, in the order they were sent."""
-    given: dict[str, str] = {}
-    for name, text in query:
-        if name not in QUERY_OPTIONS:
-            known = ", ".join(QUERY_OPTIONS)
-            meant = suggestion(name, QUERY_OPTIONS)
-            faults.add(f"?{name}", f"unknown query parameter{meant}; known are {known}")
-        elif name in given:
-            faults.add(f"?{name}", "appears more than once")
-        else:
-            given[name] = text
-    chosen: dict[str, Any] = {}
-    if "gradients" in given:
-        chosen["gradients"] = _boolean("gradients", given["gradients"], faults)
-    for name in CHOICES:
-        if name in given:
-            chosen[name] = _choice(name, given[name], f"?{name}", faults)
-    parameters = {name: _boolean(name, given[name], faults) for name in PARAMETERS if name in given}
-    names = given["losses"].split(",") if "losses" in given else list(LOSSES)
-    if len(names) > len(LOSSES):
-        faults.add("?losses", _too_many(len(names)))
-        return ScoreOptions()
-    chosen["losses"] = tuple(
-        spec
-        for name in names
-        if (spec := _spec(name, _taken(name, parameters), "?losses", faults)) is not None
-    )
-    for name in parameters:
-        if not any(name in LOSSES[loss].parameters for loss in names if loss in LOSSES):
-            faults.add(f"?{name}", "none of the losses asked for takes it")
-    return _build(chosen, "?losses", faults)
-
-
-def _taken(loss: str, parameters: Mapping[str, bool]) -> dict[str, bool]:
-    """Pick the parameters that a loss takes."""
-    takes = LOSSES[loss].parameters if loss in LOSSES else {}
-    return {name: value for name, value in parameters.items() if name in takes}
-
-
-def _losses_from_json(losses: object, faults: Faults) -> tuple[LossSpec, ...]:
-    if not isinstance(losses, list):
-        faults.add("/losses", f"must be a list of losses, not {kind_of(losses)}")
-        return ()
-    if len(losses) > len(LOSSES):
-        faults.add("/losses", _too_many(len(losses)))
-        return ()
-    specs = []
-    for i, loss in enumerate(losses):
-        pointer = f"/losses/{i}"
-        if isinstance(loss, str):
-            specs.append(_spec(loss, {}, pointer, faults))
-        elif isinstance(loss, dict):
-            specs.append(_spec_from_object(loss, pointer, faults))
-        else:
-            faults.add(pointer, f"must be a name or an object with a name, not {kind_of(loss)}")
-    return tuple(spec for spec in specs if spec is not None)
-
-
-def _too_many(count: int) -> str:
-    return f"names {count} losses; there are {len(LOSSES)}, and each may be named once"
-
-
-def _spec_from_object(loss: dict[str, Any], pointer: str, faults: Faults) -> LossSpec | None:
-    name = loss.get("name")
-    if not isinstance(name, str):
-        faults.add(f"{pointer}/name", f"must be the name of a loss: {', '.join(LOSSES)}")
-        return None
-    parameters = {}
-    for key, value in loss.items():
-        if key == "name":
-            continue
-        if name in LOSSES and key not in LOSSES[name].parameters:
-            faults.add(f"{pointer}/{escape(key)}", f"unknown parameter of {name}")
-        elif not isinstance(value, bool):
-            faults.add(f"{pointer}/{escape(key)}", f"must be true or false, not {kind_of(value)}")
-        else:
-            parameters[key] = value
-    return _spec(name, _taken(name, parameters), pointer, faults)
-
-
-def _spec(
-    name: str, parameters: Mapping[str, bool], pointer: str, faults: Faults
-) -> LossSpec | None:
-    return _attempt(lambda: LossSpec(name, **parameters), pointer, faults)
-
-
-def _choice(name: str, value: object, pointer: str, faults: Faults) -> object:
-    if value not in CHOICES[name]:
-        faults.add(pointer, f"must be one of {', '.join(CHOICES[name])}")
-    return value
-
-
-def _boolean(name: str, text: str, faults: Faults) -> bool:
-    if text not in ("true", "false"):
-        faults.add(f"?{name}", "must be true or false")
-    return text == "true"
-
-
-def _build(chosen: dict[str, Any], pointer: str, faults: Faults) -> ScoreOptions:
-    """Build the options; only the list of losses can still be wrong, so it gets the blame."""
-    if faults.count:
-        return ScoreOptions()
-    return _attempt(lambda: ScoreOptions(**chosen), pointer, faults) or ScoreOptions()
-
-
-def _attempt(build: Callable[[], _T], pointer: str, faults: Faults) -> _T | None:
+def _value(text: str) -> Any:
+    """Read a value as JSON has it, such as a boolean; anything else is text."""
     try:
-        return build()
-    except ValueError as error:
-        faults.add(pointer, str(error))
-        return None
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text
+
+
+def _checked(
+    model: type[_Model], given: dict[str, Any], faults: Faults, *, in_query: bool = False
+) -> _Model | None:
+    """Return the model of what is given, or note its faults and return None."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        # Unknown names come first: a misspelt one explains other faults.
+        found = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    faults.add_each(range(len(found)), lambda i: _fault(found[i], in_query=in_query))
+    return None
+
+
+def _fault(error: ErrorDetails, *, in_query: bool) -> tuple[str, str]:
+    """Return the pointer of what pydantic found, and say it in the words of the request."""
+    steps, kind = [str(step) for step in error["loc"]], error["type"]
+    detail = error["msg"].replace("Input should be", "must be")
+    detail = detail.replace("a valid boolean", "true or false")
+    if kind == "value_error":
+        detail = str(error["ctx"]["error"])
+    elif kind == "extra_forbidden" and len(steps) > 1:
+        detail = f"unknown parameter of {steps[2]}"
+    elif kind == "extra_forbidden" and in_query:
+        known = ", ".join(QUERY_OPTIONS)
+        detail = f"unknown query parameter{suggestion(steps[0], QUERY_OPTIONS)}; known are {known}"
+    elif kind == "extra_forbidden":
+        detail = f"unknown field{suggestion(steps[0], (*JSON_OPTIONS, 'series'))}"
+    elif kind.endswith("_type"):
+        detail += f", not {kind_of(error['input'])}"
+    if steps[0] == "losses":
+        del steps[2:3]  # the tag
+    if in_query:
+        return f"?{steps[-1] if steps[-1] in PARAMETERS else steps[0]}", detail
+    if kind == _NO_LOSS and isinstance(error["input"], dict):
+        steps.append("name")
+    return "".join(f"/{escape(step)}" for step in steps), detail
+
+
+def kind_of(value: object) -> str:
+    """Name the JSON type of a decoded value, for messages."""
+    return _KINDS.get(type(value), "a number")
+
+
+def escape(name: str) -> str:
+    """Escape a name for use in a JSON Pointer, and half a surrogate pair for use in UTF-8."""
+    return _in_utf8(name).replace("~", "~0").replace("/", "~1")

@@ -270,7 +270,7 @@ def test_options_are_refused_by_the_service_in_its_own_words(url):
     with Client(url) as client:
         with pytest.raises(InvalidValues, match="unknown loss 'rmse'"):
             client.score_series([[1.0]], [[1.0]], losses=["rmse"])
-        with pytest.raises(InvalidValues, match="must be one of"):
+        with pytest.raises(InvalidValues, match="must be 'error', 'skip' or 'propagate'"):
             client.score_series([[1.0]], [[1.0]], missing="drop")
 
 

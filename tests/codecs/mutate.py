@@ -18,7 +18,7 @@ from loss_scoring.service.errors import ServiceError
 SKIP = ScoreOptions(gradients=True, missing="skip")
 
 
-COLUMNS = LongColumns(("id", "cutoff"))
+COLUMNS = LongColumns(group_columns="id,cutoff")
 
 
 def read_either(body: bytes, number: int) -> ScoreRequest:

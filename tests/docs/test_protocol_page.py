@@ -11,8 +11,6 @@ from pages import DOCS, blocks, rows
 from loss_scoring.service import errors
 from loss_scoring.service.api.negotiation import FORMATS
 from loss_scoring.service.codecs.options import (
-    CHOICES,
-    DTYPES,
     JSON_OPTIONS,
     MAX_GROUP_COLUMNS,
     PARAMETERS,
@@ -79,10 +77,13 @@ def test_defaults(schemas):
                 assert shown == f"`{str(default).lower()}`", name
 
 
-def test_choices_are_named():
+def test_choices_are_named(schemas):
     cells = {row[0].strip("`"): row[2] for row in rows(PAGE, "Fields")}
-    for name, choices in {**CHOICES, "dtype": DTYPES}.items():
-        assert all(f"`{choice}`" in cells[name] for choice in choices), name
+    properties = schemas["ScoreRequest"]["properties"]
+    choices = {name: schema["enum"] for name, schema in properties.items() if "enum" in schema}
+    assert set(choices) == {"missing", "zero_division", "dtype"}
+    for name, allowed in choices.items():
+        assert all(f"`{choice}`" in cells[name] for choice in allowed), name
 
 
 def test_query_parameters(schemas):

@@ -20,12 +20,11 @@ from loss_scoring.service.codecs.json.loops import LONGEST_SKELETON, count_comma
 from loss_scoring.service.codecs.json.numbers import UNCERTAIN, narrow
 from loss_scoring.service.codecs.json.strict import SIDES, position
 from loss_scoring.service.codecs.json.text import parse
-from loss_scoring.service.codecs.options import JSON_OPTIONS, dtype_from_json, options_from_json
+from loss_scoring.service.codecs.options import options_from_json
 from loss_scoring.service.codecs.pools import NUMBERS
 from loss_scoring.service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
 from loss_scoring.service.errors import Faults, ServiceError
 
-_FIELDS = {*JSON_OPTIONS, "series"}
 _SHORTEST_SERIES = len('{"prediction":[1],"target":[1]}')
 SMALL = 1 << 16
 """Bytes of a body for which an upper bound of what is in it will do."""
@@ -97,12 +96,11 @@ def _plan(skeleton: bytes) -> tuple[ScoreOptions, str] | None:
         document = parse(skeleton)
     except ServiceError:
         return None
-    if not isinstance(document, dict) or not document.keys() <= _FIELDS:
+    if not isinstance(document, dict):
         return None
     faults = Faults()
-    options = options_from_json(document, faults)
-    dtype = dtype_from_json(document, faults)
-    return None if faults.count else (options, dtype)
+    plan = options_from_json(document, faults)
+    return None if faults.count else plan
 
 
 def _read_ids(text: bytes) -> Sequence[int | str] | None:

@@ -15,13 +15,7 @@ from loss_scoring.core import Ragged
 from loss_scoring.core.table import suggestion
 from loss_scoring.service.codecs.json.text import parse
 from loss_scoring.service.codecs.mistaken import frame_meant
-from loss_scoring.service.codecs.options import (
-    JSON_OPTIONS,
-    dtype_from_json,
-    escape,
-    kind_of,
-    options_from_json,
-)
+from loss_scoring.service.codecs.options import escape, kind_of, options_from_json
 from loss_scoring.service.codecs.request import (
     ALLOW_MISSING,
     MAX_ID_BYTES,
@@ -47,9 +41,7 @@ def decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreRequest
     if not isinstance(document, dict):
         meant = frame_meant(document)
         raise InvalidError(meant or f"the body must be an object, not {kind_of(document)}")
-    _add_unknown(document, (*JSON_OPTIONS, "series"), "", faults)
-    options = options_from_json(document, faults)
-    dtype = dtype_from_json(document, faults)
+    options, dtype = options_from_json(document, faults)
     series = document.get("series")
     if not isinstance(series, list):
         kind = kind_of(series) if "series" in document else "absent"
