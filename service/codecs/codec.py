@@ -13,7 +13,6 @@ from loss_scoring.core import ScoreOptions, Scores
 from loss_scoring.service.codecs import arrow, json
 from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.compression import decompress
-from loss_scoring.service.codecs.json.common import decode_ordinary
 from loss_scoring.service.codecs.options import LongColumns, columns_from_query, options_from_query
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.codecs.sizes import added_bytes, encoded_bytes
@@ -89,7 +88,7 @@ class Codec:
         if formats.request == "json":
             if query or len(body) > INLINE_BYTES:
                 return None
-            request = decode_ordinary(body, self._max_elements)
+            request = json.decode_common(body, self._max_elements)
         else:
             options, columns = read_query(query)
             if columns is not None or len(body) > _ARROW_IS_CHEAPER * INLINE_BYTES:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loss_scoring.service.codecs.json.common import decode_ordinary
+from loss_scoring.service.codecs.json import decode_common
 
 
 def read(prediction, target=None):
     text = f'{{"series": [{{"prediction": {prediction}, "target": {target or prediction}}}]}}'
-    return decode_ordinary(text.encode(), 10**6)
+    return decode_common(text.encode(), 10**6)
 
 
 def numbers_of(*texts):

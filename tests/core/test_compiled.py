@@ -13,7 +13,7 @@ from loss_scoring.core import compiled
 from loss_scoring.core.kernels import fused_cpu
 from loss_scoring.core.kernels.fused_loops import sweep
 from loss_scoring.service.codecs import json
-from loss_scoring.service.codecs.json.loops import read_series
+from loss_scoring.service.codecs.json.loop import read_series
 
 
 def test_numba_has_the_private_option():

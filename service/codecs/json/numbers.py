@@ -1,67 +1,147 @@
-"""JSON numbers to float64, correctly rounded, as Python's ``float`` rounds them.
+"""JSON numbers to float64, correctly rounded as Python's ``float`` rounds them, in compiled loops.
 
-A mantissa up to 2**53 and a power of ten up to 22 are exact in float64, so one multiplication or
-division rounds once. Otherwise the mantissa is multiplied by a 128-bit power of five; Lemire,
-"Number parsing at a gigabyte per second" (2021), proves when the upper bits decide the rounding.
-The rare numbers that it does not decide, or that have more than 19 digits, are left to ``float``.
+A number is a mantissa of up to 19 digits times a power of ten. One product of two words of 64 bits
+shows how nearly all of them are rounded. What it does not show, and what is longer, subnormal or
+infinite, is left to the C library's ``strtod``, which takes two to three times as long as the rest
+of a request (docs/decisions/0023-numbers-of-json.md).
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-# ruff: noqa: ANN001, ANN201, ANN202 - numba infers types, and annotations it cannot read would mislead
-# ruff: noqa: PLR1714, PLR0911, PLR0912, PLR0915, C901 - numba would build a set; one number, one function
+# ruff: noqa: ANN001, ANN002, ANN201, ANN202, ARG001 - numba decides what a function takes
+# ruff: noqa: SIM109, PLR1714 - numba compares slowly with members of a set or tuple
+# ruff: noqa: C901 - a number has many forms
+
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numba import uint64
+from llvmlite import ir
+from numba import extending, types, uint64
 
-from loss_scoring.service.codecs.json.machine import (
-    bits_of,
-    byte,
-    compiled,
-    eight_bytes,
-    inlined,
-    leading_zeros,
-    trailing_zeros,
-    upper_product,
-)
+import loss_scoring.core.compiled
 
-_LOWEST, _HIGHEST = -342, 308
-"""Powers of ten beyond which a number of 19 digits is 0 or infinite."""
-_INFINITE = uint64(0x7FF0000000000000)
-UNCERTAIN = uint64(0x7FF9000000000000)
-"""A NaN that no text stands for; the lower bits are free."""
+intrinsic: Any = extending.intrinsic
+inlined: Any = loss_scoring.core.compiled.inlined
+_SOURCES = [Path(__file__).parent / name for name in ("numbers.py", "loop.py", "../request.py")]
+compiled: Any = partial(loss_scoring.core.compiled.compiled, sources=_SOURCES)
 
-
-def _power_of_five(exponent: int) -> int:
-    """Return the upper 128 bits of a power of five; of a reciprocal up to 5**27 rounded up."""
-    power: int = 5 ** abs(exponent)
-    if exponent < 0:
-        bits = power.bit_length() + 127 if exponent >= -27 else 2 * power.bit_length() + 128
-        power = (1 << bits) // power + 1
-    shift = 128 - power.bit_length()
-    return power << shift if shift >= 0 else power >> -shift
-
-
+_MINUS, _PLUS, _POINT, _ZERO, _NINE, _UPPER_E, _LOWER_E = b"-+.09Ee"
 _LONGEST = 64
-"""A number of more characters is left to the other parser."""
-_POWERS = [_power_of_five(exponent) for exponent in range(_LOWEST, _HIGHEST + 1)]
-_UPPER = np.array([power >> 64 for power in _POWERS], np.uint64)
-_LOWER = np.array([power & (2**64 - 1) for power in _POWERS], np.uint64)
-_EXACT_TENS = np.array([10.0**exponent for exponent in range(23)])
-_TENS = np.array([10**exponent for exponent in range(9)], np.uint64)
+"""A number of more characters is left to the strict reader."""
+_LOWEST, _HIGHEST = -307, 288
+"""Powers of ten within which a number of 19 digits is neither subnormal nor infinite."""
+_UNDECIDED = uint64(0)
+_INFINITE = uint64(0x7FF0000000000000)
+_SIGN = uint64(1 << 63)
+_ZEROS = uint64(0x3030303030303030)
+
+
+def _leading_bits(exponent: int) -> int:
+    """Return the upper 64 bits of a power of ten."""
+    power: int = 10**exponent if exponent >= 0 else (1 << 1200) // 10**-exponent
+    return (power << 64) >> power.bit_length()
+
+
+_POWERS = np.array([_leading_bits(e) for e in range(_LOWEST, _HIGHEST + 1)], np.uint64)
+_TENS = np.array([10**count for count in range(9)], np.uint64)
+
+_WORD = ir.IntType(64)
+
+
+def _pointer(context, builder, signature, arguments):
+    """Return where a byte of an array lies; the index is not checked, and counts from the start."""
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.gep(array.data, [arguments[1]])
+
+
+@intrinsic
+def byte(context, array, index):
+    """Return a byte."""
+
+    def generate(*where):
+        return where[1].zext(where[1].load(_pointer(*where)), _WORD)
+
+    return types.int64(array, types.int64), generate
+
+
+@intrinsic
+def _eight_bytes(context, array, index):
+    """Return eight bytes as they lie in memory, the first one lowest."""
+
+    def generate(*where):
+        pointer = where[1].bitcast(_pointer(*where), _WORD.as_pointer())
+        return where[1].load(pointer, align=1)
+
+    return types.uint64(array, types.int64), generate
+
+
+@intrinsic
+def _strtod(context, array, index):
+    """Return the bits of the number that the C library reads, and how many bytes it took.
+
+    It takes the decimal point from the locale, so in some it stops at a point.
+    """
+
+    def generate(*where):
+        builder, start = where[1], _pointer(*where)
+        text = start.type
+        kind = ir.FunctionType(ir.DoubleType(), [text, text.as_pointer()])
+        function = builder.module.globals.get("strtod")
+        function = function or ir.Function(builder.module, kind, "strtod")
+        with builder.goto_entry_block():
+            end = builder.alloca(text)
+        bits = builder.bitcast(builder.call(function, [start, end]), _WORD)
+        ends = (builder.ptrtoint(pointer, _WORD) for pointer in (builder.load(end), start))
+        return where[0].make_tuple(builder, where[2].return_type, [bits, builder.sub(*ends)])
+
+    return types.Tuple([types.uint64, types.int64])(array, types.int64), generate
+
+
+@intrinsic
+def _leading_zeros(context, word):
+    """Count the zero bits above the highest one of a word."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def _trailing_zeros(context, word):
+    """Count the zero bits below the lowest one of a word; 64 if there is none."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def _upper_product(context, a, b):
+    """Return the upper 64 bits of a product of two words."""
+
+    def generate(context, builder, signature, arguments):
+        a, b = (builder.zext(word, ir.IntType(128)) for word in arguments)
+        product = builder.lshr(builder.mul(a, b), ir.Constant(ir.IntType(128), 64))
+        return builder.trunc(product, _WORD)
+
+    return types.uint64(types.uint64, types.uint64), generate
 
 
 @inlined
 def _next_digits(body, j):
-    """Return how many digits stand at ``j``, at most eight, and their value."""
+    """Return how many digits begin at ``j``, at most eight, and their value."""
     if j + 8 <= len(body):
-        word = eight_bytes(body, j)
+        word = _eight_bytes(body, j)
     else:
         word = uint64(0)
         for k in range(len(body) - j):
             word |= uint64(body[j + k]) << uint64(8 * k)
-    word ^= uint64(0x3030303030303030)  # digits become 0 to 9
+    word ^= _ZEROS  # digits become 0 to 9
     # The top bit of a byte above 9 is set; a carry can spoil only the bytes after such a one.
     others = ((word + uint64(0x7676767676767676)) | word) & uint64(0x8080808080808080)
-    count = trailing_zeros(others) >> 3
+    count = _trailing_zeros(others) >> 3
     if count == 0:
         return 0, uint64(0)
     word <<= uint64(64 - 8 * count)  # zeros in front, and what follows the digits falls off
@@ -73,130 +153,92 @@ def _next_digits(body, j):
 
 
 @inlined
+def _append_digits(body, j, mantissa):
+    """Return where the digits at ``j`` end, and the mantissa with them, modulo 2**64."""
+    count = 8
+    while count == 8:
+        count, value = _next_digits(body, j)
+        mantissa = mantissa * _TENS[count] + value
+        j += count
+    return j, mantissa
+
+
+@inlined
+def _read_exponent(body, j):
+    """Return where the exponent at ``j`` ends, and its value; -1 if there is none."""
+    c = byte(body, j)
+    is_negative = c == _MINUS
+    if is_negative or c == _PLUS:
+        j += 1
+        c = byte(body, j)
+    if not _ZERO <= c <= _NINE:
+        return -1, 0
+    power = 0
+    while _ZERO <= c <= _NINE:
+        power = min(power * 10 + c - _ZERO, 100_000)
+        j += 1
+        c = byte(body, j)
+    return j, -power if is_negative else power
+
+
+@inlined
 def _rounded(mantissa, exponent):
-    """Return the bits of ``mantissa * 10**exponent`` in float64, or UNCERTAIN."""
-    one = uint64(1)
-    if mantissa == 0 or exponent < _LOWEST:
-        return uint64(0)
-    if exponent > _HIGHEST:
-        return _INFINITE
-    zeros = leading_zeros(mantissa)
-    shifted = mantissa << uint64(zeros)
-    row = exponent - _LOWEST
-    high, low = upper_product(shifted, _UPPER[row]), shifted * _UPPER[row]
-    if high & uint64(0x1FF) == uint64(0x1FF):  # the lower half of the power may carry into it
-        carry = upper_product(shifted, _LOWER[row])
-        low += carry
-        if low < carry:
-            high += one
-    if low == uint64(0xFFFFFFFFFFFFFFFF) and (exponent < -27 or exponent > 55):
-        return UNCERTAIN
+    """Return the bits of ``mantissa * 10**exponent``, or _UNDECIDED."""
+    if not _LOWEST <= exponent <= _HIGHEST:
+        return _UNDECIDED
+    zeros = _leading_zeros(mantissa)
+    high = _upper_product(mantissa << uint64(zeros), _POWERS[exponent - _LOWEST])
     top = high >> uint64(63)
-    shift = top + uint64(9)
-    fraction = high >> shift  # 54 bits: the 53 of a float64 and one to round by
-    binary = ((217706 * exponent) >> 16) + 63 + int(top) - zeros + 1023
-    if binary <= 0:  # subnormal
-        if binary <= -63:
-            return uint64(0)
-        fraction >>= uint64(1 - binary)
-        fraction += fraction & one
-        return fraction >> one  # if rounded up to a normal number, the bits are right as well
-    # Halfway between two: only these powers can be exact, and then the even one is right.
-    tie = low <= one and -4 <= exponent <= 23 and fraction << shift == high
-    if tie and fraction & uint64(3) == one:
-        fraction -= one
-    fraction += fraction & one
-    fraction >>= one
-    if fraction >= uint64(1 << 53):
-        fraction = uint64(1 << 52)
-        binary += 1
-    if binary >= 0x7FF:
-        return _INFINITE
-    return (fraction & uint64((1 << 52) - 1)) | (uint64(binary) << uint64(52))
+    high <<= uint64(1) - top
+    # What is cut off the power and the product is less than 2 in all, or less than 4 of this.
+    if uint64(1024) - (high & uint64(2047)) < uint64(4):
+        return _UNDECIDED
+    binary = ((217706 * exponent) >> 16) + 1085 + int(top) - zeros
+    # The fraction's highest bit, and a carry when it is rounded up, count in the exponent.
+    return (uint64(binary) << uint64(52)) + (((high >> uint64(10)) + uint64(1)) >> uint64(1))
 
 
 @inlined
 def read_number(body, j):
-    """Return where a number ends, and its bits; -1 if it is not one that can be read here.
-
-    Of a number that must be left to ``float`` the bits say where it starts.
-    """
+    """Return where the number at ``j`` ends, and its bits; -1 if there is none to be read here."""
     failed = -1, uint64(0)
     start = j
-    negative = byte(body, j) == 45
-    j += negative
+    is_negative = byte(body, j) == _MINUS
+    j += is_negative
     begin = j
-    count, mantissa = _next_digits(body, j)
-    if count == 0 or (count > 1 and byte(body, j) == 48):
-        return failed
-    j += count
-    while count == 8:
-        count, more = _next_digits(body, j)
-        mantissa = mantissa * _TENS[count] + more
-        j += count
+    j, mantissa = _append_digits(body, j, uint64(0))
     digits = j - begin
+    if digits == 0 or (digits > 1 and byte(body, begin) == _ZERO):
+        return failed
     exponent = 0
     c = byte(body, j)
-    whole = c != 46
-    if not whole:
-        j += 1
-        point = j
-        count = 8
-        while count == 8:
-            count, more = _next_digits(body, j)
-            mantissa = mantissa * _TENS[count] + more
-            j += count
+    is_whole = c != _POINT
+    if not is_whole:
+        point = j + 1
+        j, mantissa = _append_digits(body, point, mantissa)
         exponent = point - j
         if exponent == 0:
             return failed
         digits -= exponent
         c = byte(body, j)
-    if c == 101 or c == 69:
-        whole = False
-        j += 1
-        c = byte(body, j)
-        down = c == 45
-        if down or c == 43:
-            j += 1
-            c = byte(body, j)
-        if not 48 <= c <= 57:
+    if c == _LOWER_E or c == _UPPER_E:
+        is_whole = False
+        j, power = _read_exponent(body, j + 1)
+        if j < 0:
             return failed
-        power = 0
-        while 48 <= c <= 57:
-            power = min(power * 10 + c - 48, 100_000)
-            j += 1
-            c = byte(body, j)
-        exponent += -power if down else power
+        exponent += power
     if j - start > _LONGEST:
         return failed
-    if digits > 19:  # zeros in front do not count
-        c = byte(body, begin)
-        while c == 48 or c == 46:
-            digits -= c == 48
-            begin += 1
-            c = byte(body, begin)
-    if digits > 19:
-        return j, UNCERTAIN | uint64(start)
-    if mantissa <= uint64(1 << 53) and -22 <= exponent <= 22:
-        x = np.float64(mantissa)
-        pattern = bits_of(x / _EXACT_TENS[-exponent] if exponent < 0 else x * _EXACT_TENS[exponent])
+    if digits > 19 and byte(body, begin) == _ZERO:  # zeros in front do not count
+        digits -= 1 + (_trailing_zeros(_eight_bytes(body, begin + 2) ^ _ZEROS) >> 3)
+    is_exact = digits <= 19
+    if is_exact and mantissa == 0:
+        is_negative &= not is_whole  # the integer -0 is 0, as Python has it
+        bits = uint64(0)
     else:
-        pattern = _rounded(mantissa, exponent)
-        if pattern == _INFINITE:
-            return failed
-        if pattern == UNCERTAIN:
-            return j, UNCERTAIN | uint64(start)
-    if negative and not (whole and pattern == 0):  # the integer -0 is 0, as Python has it
-        pattern |= uint64(1) << uint64(63)
-    return j, pattern
-
-
-@compiled
-def narrow(wide, narrower):
-    """Round float64 to float32; False if one becomes infinite."""
-    sound = True
-    for i in range(len(wide)):
-        x = np.float32(wide[i])
-        narrower[i] = x
-        sound &= not np.isinf(x)
-    return sound
+        bits = _rounded(mantissa, exponent) if is_exact else _UNDECIDED
+        if bits == _UNDECIDED:
+            bits, length = _strtod(body, begin)
+            if bits == _INFINITE or length != j - begin:
+                return failed
+    return j, bits | _SIGN if is_negative else bits

@@ -9,9 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loss_scoring.service.codecs import json
-from loss_scoring.service.codecs.json.common import decode_ordinary
-from loss_scoring.service.codecs.json.loops import count_commas, read_series
-from loss_scoring.service.codecs.json.numbers import narrow
+from loss_scoring.service.codecs.json import decode_common
+from loss_scoring.service.codecs.json.loop import count_commas, read_series
 from loss_scoring.service.codecs.json.strict import decode_strictly
 from loss_scoring.service.errors import InvalidError, ServiceError
 
@@ -148,7 +147,7 @@ def bodies(draw):
 def test_both_readers_agree(body):
     strict = outcome(decode_strictly, body)
     assert outcome(lambda b, n: json.decode(b, max_elements=n), body) == strict
-    assert outcome(decode_ordinary, body) in (None, strict)
+    assert outcome(decode_common, body) in (None, strict)
 
 
 ORDINARY = {
@@ -169,7 +168,7 @@ ORDINARY = {
 
 @pytest.mark.parametrize("text", ORDINARY.values(), ids=ORDINARY)
 def test_ordinary_bodies_need_no_strict_reader(text):
-    read = outcome(decode_ordinary, text.encode())
+    read = outcome(decode_common, text.encode())
     assert read == outcome(decode_strictly, text.encode())
 
 
@@ -183,9 +182,9 @@ def test_nulls_are_found_without_the_strict_reader():
         series.append(dict(zip(("target", "prediction"), rows.tolist(), strict=True)))
     body = orjson.dumps({"series": series})
     with pytest.raises(InvalidError) as caught:
-        decode_ordinary(body, 1)
+        decode_common(body, 1)
     assert caught.value.count > 20
-    assert outcome(decode_ordinary, body) == outcome(decode_strictly, body)
+    assert outcome(decode_common, body) == outcome(decode_strictly, body)
 
 
 def test_no_request_compiles_after_the_warm_up():
@@ -194,8 +193,8 @@ def test_no_request_compiles_after_the_warm_up():
     for text in ORDINARY.values():
         body = text.encode()
         for buffer in (body, memoryview(body), memoryview(bytearray(body))):
-            assert decode_ordinary(buffer, 10**4) is not None
-    assert [len(loop.signatures) for loop in (count_commas, read_series, narrow)] == [1, 1, 1]
+            assert decode_common(buffer, 10**4) is not None
+    assert [len(loop.signatures) for loop in (count_commas, read_series)] == [1, 1]
 
 
 UNITS = [

@@ -1,12 +1,10 @@
-"""Ordinary JSON requests, read without a Python object per number or series.
+"""JSON bodies to requests: common ones without a Python object per number or series.
 
-A compiled loop reads the list of series without the GIL; what is around it, the skeleton, is
-read by an ordinary parser, once for all requests of a client. A body that is unusual in any way is
-left to ``service.codecs.json.strict``, which also finds the words for what is wrong.
+A compiled loop reads the list of series without the GIL; what surrounds it, the skeleton, is read
+by an ordinary parser, once for all requests of a client. A body that is uncommon in any way is left
+to ``service.codecs.json.strict``, which also finds the words for what is wrong.
 """
 
-import math
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -16,42 +14,60 @@ import orjson
 from numpy.typing import DTypeLike, NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
-from loss_scoring.service.codecs.json.loops import LONGEST_SKELETON, count_commas, read_series
-from loss_scoring.service.codecs.json.numbers import UNCERTAIN, narrow
-from loss_scoring.service.codecs.json.strict import SIDES, position
-from loss_scoring.service.codecs.json.text import parse
+from loss_scoring.service.codecs.json.loop import LONGEST_SKELETON, count_commas, read_series
+from loss_scoring.service.codecs.json.strict import SIDES, decode_strictly, parse, position
 from loss_scoring.service.codecs.options import options_from_json
 from loss_scoring.service.codecs.pools import NUMBERS
 from loss_scoring.service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
 from loss_scoring.service.errors import Faults, ServiceError
 
 _SHORTEST_SERIES = len('{"prediction":[1],"target":[1]}')
-SMALL = 1 << 16
+_SMALL = 1 << 16
 """Bytes of a body for which an upper bound of what is in it will do."""
 _IDS_AT_ONCE = 1 << 16
 """Bytes of ids that are read without letting other threads run."""
-_number_at = re.compile(rb"[-+.eE0-9]+").match
 
 
-def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest | None:
-    """Read a request; None if it is not an ordinary one.
+def decode(body: bytes | memoryview, *, max_elements: int) -> ScoreRequest:
+    """Read a request.
+
+    Raises:
+        UnreadableError: If the body is not JSON in UTF-8.
+        InvalidError: If it breaks the contract; every offending series is named, up to a limit.
+        TooLargeError: If it has more than ``max_elements`` elements.
+    """
+    request = decode_common(body, max_elements)
+    return decode_strictly(body, max_elements) if request is None else request
+
+
+def warm_up() -> None:
+    """Compile what decoding needs, or load it from numba's cache."""
+    body = b'{"series": [{"prediction": [1], "target": [1]}]}'
+    for size in (0, _SMALL):
+        decode(body + size * b" ", max_elements=1)
+
+
+def decode_common(body: bytes | memoryview, max_elements: int) -> ScoreRequest | None:
+    """Read a request; None if it is not a common one.
 
     Raises:
         TooLargeError: If it has more than ``max_elements`` elements.
         InvalidError: If all that is wrong with it is that it has nulls and does not allow them.
     """
-    text = np.frombuffer(body, np.uint8)
-    text.flags.writeable = False  # bytes or buffer: one type, so one compiled loop
+    # All are read-only and so of one type, for which the loop is compiled.
+    text = np.frombuffer(memoryview(body).toreadonly(), np.uint8)
     size = len(text)
-    # A pair of numbers takes four bytes, or two commas.
-    empty, most = (np.empty, size // 4) if size <= SMALL else _room(text)
-    most_series = size // _SHORTEST_SERIES
+    empty: Callable[[int, DTypeLike], NDArray[Any]]
+    if size <= _SMALL:
+        empty, most = np.empty, size // 4  # a pair of numbers takes four bytes
+    else:
+        empty, most = NUMBERS.empty, (count_commas(text) + 1) // 2
     values = empty(2 * most, np.float64)
-    offsets = empty(most_series + 1, np.int64)
-    widths = empty(most_series, np.int64)
-    names = empty(size, np.uint8)
-    start, stop, series, named, nulls, odds, nested = read_series(
-        text, values, offsets, widths, names
+    offsets = empty(size // _SHORTEST_SERIES + 1, np.int64)
+    widths = empty(size // _SHORTEST_SERIES, np.int64)
+    id_text = empty(size, np.uint8)
+    start, stop, series, id_bytes, nulls, has_rows = read_series(
+        text, values, offsets, widths, id_text
     )
     if series == 0 or start + size - stop > LONGEST_SKELETON:
         return None
@@ -59,39 +75,34 @@ def decode_ordinary(body: bytes | memoryview, max_elements: int) -> ScoreRequest
     if plan is None:
         return None
     options, dtype = plan
-    offsets, widths = offsets[: series + 1], widths[:series]
-    ids = _read_ids(names[:named].tobytes()) if named else range(series)
+    ids = _read_ids(id_text[:id_bytes].tobytes()) if id_bytes else range(series)
     if ids is None:
         return None
+    offsets, widths = offsets[: series + 1], widths[:series]
     elements = int(offsets[series])
     prediction, target = values[:elements], values[most : most + elements]
-    if odds and not (_read_odd(prediction, body) and _read_odd(target, body)):
-        return None
     if nulls and options.missing == "error":
         _refuse_nulls((prediction, target), offsets, widths, ids)
     check_elements(elements, max_elements)
     if dtype == "float32":
-        narrower = empty(elements, np.float32), empty(elements, np.float32)
-        if not (narrow(prediction, narrower[0]) and narrow(target, narrower[1])):
+        narrow = empty(2 * elements, np.float32)
+        with np.errstate(over="ignore"):
+            narrow[:elements], narrow[elements:] = prediction, target
+        if np.isinf(narrow).any():
             return None
-        prediction, target = narrower
+        prediction, target = narrow[:elements], narrow[elements:]
     return ScoreRequest(
         prediction=Ragged.trusted(prediction, offsets),
         target=Ragged.trusted(target, offsets),
         options=options,
         ids=ids,
-        channels=widths if nested else None,
+        channels=widths if has_rows else None,
     )
-
-
-def _room(text: NDArray[np.uint8]) -> tuple[Callable[[int, DTypeLike], NDArray[Any]], int]:
-    """Return what makes the arrays for a large body, and how many elements it can have."""
-    return NUMBERS.empty, (count_commas(text) + 1) // 2
 
 
 @lru_cache(maxsize=512)
 def _plan(skeleton: bytes) -> tuple[ScoreOptions, str] | None:
-    """Read what is around an empty list of series; None if anything is amiss."""
+    """Read what surrounds an empty list of series; None if anything is uncommon."""
     try:
         document = parse(skeleton)
     except ServiceError:
@@ -116,19 +127,6 @@ def _read_ids(text: bytes) -> Sequence[int | str] | None:
             return None
         start = stop + 2
     return ids
-
-
-def _read_odd(side: NDArray[np.float64], body: bytes | memoryview) -> bool:
-    """Read the numbers that were left to ``float``; False if one is infinite."""
-    bits = side.view(np.uint64)
-    odd = np.flatnonzero(bits >> np.uint64(48) == UNCERTAIN >> np.uint64(48))
-    for element, start in zip(odd.tolist(), (bits[odd] - UNCERTAIN).tolist(), strict=True):
-        found = _number_at(body, start)
-        number = float(found[0]) if found else math.inf
-        if math.isinf(number):
-            return False
-        side[element] = number
-    return True
 
 
 def _refuse_nulls(

@@ -1,0 +1,284 @@
+"""The compiled loop that reads the list of series of a JSON body.
+
+It knows just the JSON of a common request: objects of ``prediction``, ``target`` and ``id``, and
+lists of numbers and nulls. At anything else it gives up, which is always right, as the strict
+reader then judges the body.
+
+It stays within memory by three rules. The body is cut after its last ``}``, which no blank, digit
+or key holds: so ``body[j]`` may be read wherever what precedes it is not that ``}``, and the end is
+compared wherever a ``}`` or the inside of a string is passed. What is written is counted against
+what was set aside. And of an id no more is written than was read.
+"""
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# ruff: noqa: ANN001, ANN201, ANN202 - numba infers types, and annotations it cannot read would mislead
+# ruff: noqa: SIM109, PLR1714 - numba compares slowly with members of a set or tuple
+# ruff: noqa: PLR0911, PLR0912, PLR0913, PLR0915, PLR0917, C901 - a loop has many ways to give up
+
+import numpy as np
+from numba import uint64
+
+from loss_scoring.service.codecs.json.numbers import byte, compiled, inlined, read_number
+from loss_scoring.service.codecs.request import MAX_ID_BYTES
+
+LONGEST_SKELETON = 4096
+"""Bytes that may surround the series."""
+_QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
+_OBJECT, _OBJECT_END, _LIST, _LIST_END = b"{}[]"
+_SPACE, _NEWLINE, _RETURN, _TAB = b" \n\r\t"
+_MINUS, _ZERO, _ONE, _NINE = b"-019"
+_N, _U, _L, _P, _T = b"nulpt"
+_NULL = uint64(0x7FF8000000000000)
+_LARGEST_TENTH = (2**63 - 1) // 10 - 1
+_PREDICTION, _TARGET, _ID = 1, 2, 4
+_SIDES = _PREDICTION | _TARGET
+_KEYS = np.frombuffer(b'"prediction""target""id""series"', np.uint8)
+
+
+@compiled
+def count_commas(body):
+    """Count the commas: JSON has at most one more number."""
+    count = 0
+    for i in range(len(body)):
+        count += body[i] == _COMMA
+    return count
+
+
+@inlined
+def _skip(body, j):
+    """Return where the blanks end."""
+    c = byte(body, j)
+    while c <= _SPACE and (c == _SPACE or c == _NEWLINE or c == _RETURN or c == _TAB):
+        j += 1
+        c = byte(body, j)
+    return j
+
+
+@inlined
+def _is_key(body, j, start, stop):
+    """Whether one of the keys begins at ``j``, which must be that far from the end."""
+    is_same = True
+    for k in range(start, stop):
+        is_same &= byte(body, j + k - start) == _KEYS[k]
+    return is_same
+
+
+@inlined
+def _end_of_string(body, j, n):
+    """Return where the string at ``j`` ends; it may be beyond ``n``."""
+    j += 1
+    while j < n and body[j] != _QUOTE:
+        j += 2 if body[j] == _BACKSLASH else 1
+    return j + 1
+
+
+@inlined
+def _find_series(body, n):
+    """Return where the list of series starts; -1 if it is not found near the start."""
+    i = depth = 0
+    while i < min(n, LONGEST_SKELETON):
+        c = byte(body, i)
+        start = i
+        i += 1
+        if c == _QUOTE:
+            i = _end_of_string(body, start, n)
+            if depth == 1 and i - start == 8 and i < n and _is_key(body, start, 24, 32):
+                colon = _skip(body, i)
+                if byte(body, colon) == _COLON:
+                    bracket = _skip(body, colon + 1)
+                    if byte(body, bracket) == _LIST:
+                        return bracket
+        elif c == _OBJECT or c == _LIST:
+            depth += 1
+        elif c == _OBJECT_END or c == _LIST_END:
+            depth -= 1
+    return -1
+
+
+@inlined
+def _read_key(body, j, n):
+    """Return the field whose key begins at ``j``, and where its value does; 0 for no such key."""
+    if byte(body, j) != _QUOTE:
+        return 0, j
+    c = byte(body, j + 1)
+    if c == _P:
+        field, start, stop = _PREDICTION, 0, 12
+    elif c == _T:
+        field, start, stop = _TARGET, 12, 20
+    else:
+        field, start, stop = _ID, 20, 24
+    after = j + stop - start
+    if after >= n or not _is_key(body, j, start, stop):
+        return 0, j
+    j = _skip(body, after)
+    if byte(body, j) != _COLON:
+        return 0, j
+    return field, _skip(body, j + 1)
+
+
+@inlined
+def _end_of_id(body, j, n):
+    """Return where the id at ``j`` ends; -1 if it is none to be read here."""
+    start = j
+    c = byte(body, j)
+    if c == _QUOTE:
+        j = _end_of_string(body, j, n)
+        # Escapes only become shorter.
+        return j if j < n and j - start <= MAX_ID_BYTES + 2 else -1
+    if c == _ZERO:
+        return j + 1
+    if c == _MINUS:
+        j += 1
+    if not _ONE <= byte(body, j) <= _NINE:
+        return -1
+    number = 0
+    while _ZERO <= byte(body, j) <= _NINE:
+        if number > _LARGEST_TENTH:  # ten times as much and a digit might not fit in 64 bits
+            return -1
+        number = number * 10 + byte(body, j) - _ZERO
+        j += 1
+    return j
+
+
+@inlined
+def _read_row(body, j, n, bits, at, end):
+    """Read the numbers and nulls of a list that is open; write them to ``bits[at:end]``.
+
+    Returns:
+        Where in the body the list ends, where in ``bits``, and how many are null. The first is -1
+        to give up.
+    """
+    nulls = 0
+    while True:
+        if at == end:
+            return -1, at, nulls
+        if byte(body, j) == _N:
+            if j + 4 >= n or body[j + 1] != _U or body[j + 2] != _L or body[j + 3] != _L:
+                return -1, at, nulls
+            j += 4
+            bits[at] = _NULL
+            nulls += 1
+        else:
+            j, bits[at] = read_number(body, j)
+            if j < 0:
+                return -1, at, nulls
+        at += 1
+        j = _skip(body, j)
+        c = byte(body, j)
+        if c != _COMMA:
+            return j + 1 if c == _LIST_END else -1, at, nulls
+        j = _skip(body, j + 1)
+
+
+@inlined
+def _read_side(body, j, n, bits, at, end):
+    """Read a prediction or a target, a list of numbers or of rows of equal width.
+
+    Returns:
+        As ``_read_row``, and before the nulls the width of the rows, 0 if there are none.
+    """
+    nulls = width = 0
+    if byte(body, j) != _LIST:
+        return -1, at, width, nulls
+    j = _skip(body, j + 1)
+    has_rows = byte(body, j) == _LIST
+    while True:
+        if has_rows:
+            if byte(body, j) != _LIST:
+                return -1, at, width, nulls
+            j = _skip(body, j + 1)
+        start = at
+        j, at, found = _read_row(body, j, n, bits, at, end)
+        nulls += found
+        if j < 0 or not has_rows:
+            return j, at, width, nulls
+        if width and at - start != width:
+            return -1, at, width, nulls
+        width = at - start
+        j = _skip(body, j)
+        c = byte(body, j)
+        if c != _COMMA:
+            return j + 1 if c == _LIST_END else -1, at, width, nulls
+        j = _skip(body, j + 1)
+
+
+@compiled
+def read_series(body, values, offsets, widths, ids):
+    """Read all series.
+
+    Args:
+        body: A request.
+        values: Receives all predictions, and from its middle on all targets.
+        offsets: Receives where series start and end.
+        widths: Receives the width of the rows of each series, 0 for plain ones.
+        ids: As long as the body; receives the ids as they are written, a line break and a comma
+            after each.
+
+    Returns:
+        Where in the body the list of series starts and stops, the number of series, the bytes of
+        ids, how many numbers are null, and whether there are rows. The number of series is 0 to
+        give up.
+    """
+    failed = 0, 0, 0, 0, 0, False
+    n = len(body)
+    while n > 0 and (body[n - 1] == _SPACE or _TAB <= body[n - 1] <= _RETURN):
+        n -= 1
+    if n == 0 or body[n - 1] != _OBJECT_END:
+        return failed
+    start = _find_series(body, n)
+    if start < 0:
+        return failed
+    bits = values.view(np.uint64)
+    middle = len(bits) // 2
+    series = first = written = nulls = named = 0
+    has_rows = False
+    offsets[0] = 0
+    j = _skip(body, start + 1)
+    while True:
+        if series == len(widths) or byte(body, j) != _OBJECT:
+            return failed
+        seen = length = width = 0
+        c = _COMMA
+        while c == _COMMA:
+            field, j = _read_key(body, _skip(body, j + 1), n)
+            if field == 0 or seen & field:
+                return failed
+            if field == _ID:
+                begin = j
+                j = _end_of_id(body, j, n)
+                if j < 0:
+                    return failed
+                for k in range(begin, j):
+                    ids[written] = body[k]
+                    written += 1
+                ids[written] = _NEWLINE
+                ids[written + 1] = _COMMA
+                written += 2
+            else:
+                zero = 0 if field == _PREDICTION else middle
+                j, at, wide, found = _read_side(body, j, n, bits, zero + first, zero + middle)
+                at -= zero + first
+                if j < 0 or (seen & _SIDES and (at != length or wide != width)):
+                    return failed
+                length, width = at, wide
+                nulls += found
+            seen |= field
+            j = _skip(body, j)
+            c = byte(body, j)
+        j += 1
+        if c != _OBJECT_END or j >= n or seen & _SIDES != _SIDES:
+            return failed
+        if series > 0 and seen & _ID != named:
+            return failed
+        named = seen & _ID
+        has_rows |= width > 0
+        first += length
+        widths[series] = width
+        series += 1
+        offsets[series] = first
+        j = _skip(body, j)
+        c = byte(body, j)
+        if c == _LIST_END:
+            return start, j, series, written, nulls, has_rows
+        if c != _COMMA:
+            return failed
+        j = _skip(body, j + 1)
