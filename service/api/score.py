@@ -19,9 +19,8 @@ from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, encode, is_sh
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.engine import Answer, Scorer
 from loss_scoring.service.errors import FieldError, InvalidError, ServiceError
-from loss_scoring.service.limits.body import Pace, receive_body
+from loss_scoring.service.limits.body import Deadline, Pace, receive_body
 from loss_scoring.service.limits.budget import MemoryBudget, Reservation
-from loss_scoring.service.limits.deadline import Deadline
 from loss_scoring.service.limits.threads import Threads
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.requests import Scored
@@ -84,7 +83,7 @@ class ScoreEndpoint:
             reservation.kind = "long"
         limit, codec = self._codec.body_limit(formats), self._codec
         body = await receive_body(
-            context.headers, receive, limit, self._pace, deadline, reservation.receive
+            scope, context.headers, receive, limit, self._pace, deadline, reservation.receive
         )
         started = time.perf_counter()
         sent = body, formats, query, reservation

@@ -95,7 +95,6 @@ def run_server(
         app,
         http=bounded(settings, metrics),
         ws="none",
-        timeout_keep_alive=settings.keep_alive_s,
         host=settings.host,
         port=settings.port,
         log_level=max(settings.log_level, "warning", key=_LEVELS.index),  # it says more below

@@ -4,8 +4,8 @@ import socket
 
 import httpx
 import pytest
+from fake_connection import Loop, Transport, connected
 from instance import instance
-from told_connection import Loop, Transport, connected
 from wire import ARROW
 
 from loss_scoring.service.api.cors import Cors

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from streams import pair, read, write
 
 from loss_scoring.core import LossSpec, ScoreOptions, Scores, score
-from loss_scoring.service.codecs import json
-from loss_scoring.service.codecs.arrow.write import LARGE
-from loss_scoring.service.codecs.codec import encode
+from loss_scoring.service.codecs import arrow, json
+from loss_scoring.service.codecs.parts import LARGE
 
 LOSSES = [("mae",), ("mape", "mae"), ("mae", "mape", "smape")]
 SIZES = [1, 2, 3, 7, 8, 9, 63, 64, 65, 600]
@@ -107,7 +106,7 @@ def nested(type_, offsets, flat):
 
 
 def assert_written(request, scores, ids, kind, *, same_bytes=True):
-    parts = encode(request, scores, "arrow")
+    parts = arrow.encode(request, scores)
     body = b"".join(parts)
     table = pa.ipc.open_stream(body).read_all()
     table.validate(full=True)
@@ -197,8 +196,7 @@ def test_metadata_and_names_within_a_type_do_not_reach_another_answer():
 )
 def test_any_scores_are_written(values, kind):
     rows = len(values)
-    options = ScoreOptions(gradients=True, missing="skip")  # else no loss can be NaN
-    request = request_of(KINDS[kind], None, options, rows, rows)
+    request = request_of(KINDS[kind], None, ScoreOptions(gradients=True), rows, rows)
     rng = np.random.default_rng(rows)
     dtype = np.float32 if "floats" in kind else np.float64
     names = ("mae", "mape", "smape")

@@ -3,9 +3,9 @@
 import itertools
 
 import pytest
+from fake_connection import CHUNKED, POST, WHOLE, Loop, Transport, answered, connected
 from hypothesis import given
 from hypothesis import strategies as st
-from told_connection import CHUNKED, POST, WHOLE, Loop, Transport, answered, connected
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import socket
 from contextlib import contextmanager
 
 import pytest
+from fake_connection import Loop, Transport, connected
 from instance import instance
-from told_connection import Loop, Transport, connected
 
 BODY = b'{"losses":["mae"],"series":[{"prediction":[102.0,118.5],"target":[100.0,120.0]}]}'
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"

@@ -4,12 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lossclient.arguments import FLAG, is_flag, is_list_of_names, require
+from lossclient.arguments import Rule, check, is_flag, is_list_of_names, is_text
 
 Missing = Literal["error", "skip", "propagate"]
 ZeroDivision = Literal["zero", "skip"]
 
 ALL_LOSSES = ("mae", "mape", "smape")
+
+_RULES = {
+    "losses": Rule("a list of names", is_list_of_names),
+    "gradients": Rule("True or False", is_flag),
+    "missing": Rule("error, skip or propagate", is_text),
+    "zero_division": Rule("zero or skip", is_text),
+    "block_denom_grad": Rule("True or False", is_flag),
+}
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,7 @@ class ScoreOptions:
     block_denom_grad: bool = True
 
     def __post_init__(self) -> None:
-        require(is_list_of_names(self.losses), "losses", "a list of names", self.losses)
-        missing, division = self.missing, self.zero_division
-        require(isinstance(missing, str), "missing", "error, skip or propagate", missing)
-        require(isinstance(division, str), "zero_division", "zero or skip", division)
-        for name in ("gradients", "block_denom_grad"):
-            value = getattr(self, name)
-            require(is_flag(value), name, FLAG, value)
+        check(vars(self), _RULES)
 
     def query(self) -> Mapping[str, str]:
         """Return the options as query parameters.

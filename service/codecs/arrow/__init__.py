@@ -1,3 +1,206 @@
-"""Arrow IPC streams to requests, and scores to Arrow."""
+"""Arrow IPC streams to requests, in place, and scores to Arrow.
 
-MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+The buffers of the body become the tensors of the request without a copy wherever the layout
+allows it: one record batch, float values without nulls, both sides of one type.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from loss_scoring import core
+from loss_scoring.core import Ragged, ScoreOptions, Scores
+from loss_scoring.core.table import is_text, narrowest, one_array, suggestion
+from loss_scoring.service.codecs import long_answer
+from loss_scoring.service.codecs.arrow import template as arrow_template
+from loss_scoring.service.codecs.arrow.lists import (
+    Side,
+    check_nulls,
+    flatten,
+    gradient_type,
+    is_series,
+)
+from loss_scoring.service.codecs.arrow.plain import decode_plain
+from loss_scoring.service.codecs.arrow.stream import (
+    MEDIA_TYPE,
+    Reserve,
+    read_table,
+    write_table,
+)
+from loss_scoring.service.codecs.mistaken import long_form_meant
+from loss_scoring.service.codecs.options import escape
+from loss_scoring.service.codecs.request import ALLOW_MISSING, ScoreRequest
+from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
+
+__all__ = [
+    "MEDIA_TYPE",
+    "check_missing",
+    "decode",
+    "decode_plain",
+    "encode",
+    "may_be_missing",
+]
+_SIDES = ("prediction", "target")
+
+
+def decode(  # noqa: PLR0913 - limits are no part of the request
+    body: memoryview,
+    options: ScoreOptions,
+    *,
+    max_bytes: int,
+    max_elements: int,
+    receive: Reserve = lambda _size: None,
+    reserve: Reserve = lambda _size: None,
+) -> ScoreRequest:
+    """Read a request from a stream with the columns id (optional), prediction and target.
+
+    Args:
+        body: The stream.
+        options: What to compute.
+        max_bytes: The most bytes once decompressed.
+        max_elements: The most elements.
+        receive: Called with what is decompressed before it is.
+        reserve: Called, before each copy of numbers that cannot be read in place, with the bytes
+            that all copies take by then.
+
+    Raises:
+        UnreadableError: If the body is not a valid Arrow IPC stream.
+        InvalidError: If columns, types, shapes or values break the contract.
+        TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
+            once decompressed.
+    """
+    request = decode_plain(body, options, max_elements)
+    if request is not None:
+        return request
+    table = read_table(body, max_bytes, _columns, reserve=receive)
+    ids = _ids(table)
+    copied = 0
+
+    def reserve_copy(size: int) -> None:
+        nonlocal copied
+        copied += size
+        reserve(copied)
+
+    read = partial(flatten, max_elements=max_elements, ids=ids, reserve=reserve_copy)
+    prediction = read("prediction", table.column("prediction"))
+    target = read("target", table.column("target"), like=prediction)
+    _check_shapes(prediction, target, ids)
+
+    element = narrowest([prediction.flat.type, target.flat.type])
+    reserve_copy(sum(side.copied_bytes(element) for side in (prediction, target)))
+    # read_table has checked the offsets.
+    return ScoreRequest(
+        prediction=(ragged := Ragged.trusted(prediction.tensor(element), prediction.offsets)),
+        target=ragged.like(target.tensor(element)),
+        options=options,
+        ids=ids,
+        channels=np.full(table.num_rows, prediction.channels) if prediction.channels else None,
+        gradient_type=gradient_type(table.schema.field("prediction").type, element),
+        copied=copied > 0,
+    )
+
+
+def may_be_missing(request: ScoreRequest, scores: Scores) -> bool:
+    """Tell whether ``check_missing`` has to read the elements, which takes long where many are."""
+    return request.options.missing == "error" and core.may_be_missing(scores)
+
+
+def check_missing(request: ScoreRequest) -> None:
+    """Refuse elements that are missing or not finite.
+
+    It is done once the scores are known, since they tell whether to look at all.
+
+    Raises:
+        InvalidError: If there are any.
+    """
+    if request.long is not None:
+        long_answer.check_missing(request, request.long)
+        return
+    missing = core.find_missing(request.prediction, request.target, MAX_LISTED_ERRORS)
+    faults = Faults()
+    for series, side, position in missing.first:
+        width = 0 if request.channels is None else int(request.channels[series])
+        place = "/".join(map(str, divmod(position, width))) if width else position
+        faults.add(
+            f"/{side}/{series}/{place}",
+            f"of series {request.ids[series]} is missing or not finite; {ALLOW_MISSING}",
+        )
+    faults.count = missing.affected
+    faults.check()
+
+
+def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
+    """Write an answer, in parts that are views of the scores wherever they are large."""
+    if request.long is not None:
+        return write_table(long_answer.answer(request, request.long, scores))
+    return arrow_template.encode(request, scores)
+
+
+def _columns(schema: pa.Schema) -> list[str]:
+    faults = Faults()
+    for name in dict.fromkeys(schema.names):
+        if name not in ("id", *_SIDES):
+            meant = suggestion(name, ("id", *_SIDES)) if faults.count < MAX_LISTED_ERRORS else ""
+            faults.add(f"/{escape(name)}", f"unknown column{meant}")
+        elif schema.names.count(name) > 1:
+            faults.add(f"/{name}", "appears more than once")
+    for side in _SIDES:
+        if side not in schema.names:
+            faults.add(f"/{side}", "the column is absent")
+        elif schema.names.count(side) == 1 and not is_series(schema.field(side).type):
+            faults.add(
+                f"/{side}",
+                f"must be lists of numbers (or of a fixed_size_list of numbers, one a channel), "
+                f"not {schema.field(side).type}",
+            )
+    if schema.names.count("id") == 1 and not _is_id(schema.field("id").type):
+        type_ = schema.field("id").type
+        faults.add("/id", f"must be strings or integers, not {type_}; cast it to strings")
+    if faults.count and not any(is_series(field.type) for field in schema):
+        hint = long_form_meant(schema)
+        if hint is not None:
+            raise InvalidError(hint, tuple(faults.first), faults.count)
+    faults.check()
+    return list(schema.names)
+
+
+def _is_id(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return is_text(type_) or pa.types.is_integer(type_)
+
+
+def _check_shapes(prediction: Side, target: Side, ids: Sequence[int | str] | pa.Array) -> None:
+    if prediction.channels != target.channels:
+        raise InvalidError(f"prediction has {_width(prediction)}, target {_width(target)}")
+    if prediction.offsets is target.offsets or np.array_equal(prediction.offsets, target.offsets):
+        return
+    faults = Faults()
+    lengths = np.diff(prediction.offsets), np.diff(target.offsets)
+    faults.add_each(
+        np.flatnonzero(lengths[0] != lengths[1]),
+        lambda row: (
+            f"/prediction/{row}",
+            f"of series {ids[row]} has {lengths[0][row]} elements, its target {lengths[1][row]}",
+        ),
+    )
+    faults.check()
+
+
+def _width(side: Side) -> str:
+    return f"rows of {side.channels} channels" if side.channels else "plain elements"
+
+
+def _ids(table: pa.Table) -> Sequence[int | str] | pa.Array:
+    if "id" not in table.schema.names:
+        return range(table.num_rows)
+    ids = one_array(table.column("id"))
+    faults = Faults()
+    check_nulls("id", ids, faults)
+    names = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
+    if pa.types.is_dictionary(ids.type) and names.null_count:
+        faults.add("/id", "its dictionary holds a null")
+    faults.check()
+    return ids

@@ -1,63 +1,8 @@
-"""The head of an answer goes out with its body, and is never lost."""
+"""Answers come in order, over sockets."""
 
 import socket
 
 import pytest
-from test_protocol import Transport
-
-from loss_scoring.service.server.head import HeadHolder
-
-HEAD, BODY = b"HTTP/1.1 200 OK\r\n\r\n", b"{}"
-
-
-class Writes(Transport):
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def write(self, data):
-        self.calls.append(data)
-
-    def writelines(self, parts):
-        self.calls.append(b"".join(parts))
-
-
-@pytest.fixture
-def transport():
-    return Writes()
-
-
-def test_head_and_body_are_one_write_and_what_follows_passes(transport):
-    holder = HeadHolder(transport)
-    for data in (HEAD, BODY, BODY):
-        holder.write(data)
-    assert transport.calls == [HEAD + BODY, BODY]
-
-
-def test_an_empty_body_brings_the_head_out(transport):
-    holder = HeadHolder(transport)
-    holder.write(HEAD)
-    assert transport.calls == []
-    holder.write(b"")
-    assert transport.calls == [HEAD]
-
-
-def test_an_interim_answer_is_written_at_once(transport):
-    holder = HeadHolder(transport)
-    holder.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    assert len(transport.calls) == 1
-    holder.write(HEAD)
-    holder.write(BODY)
-    assert transport.calls[1:] == [HEAD + BODY]
-
-
-def test_a_head_whose_body_never_comes_is_written_before_the_end(transport):
-    holder = HeadHolder(transport)
-    holder.write(HEAD)
-    holder.close()
-    assert transport.calls == [HEAD]
-    assert transport.closing
-    assert holder.is_closing()
 
 
 @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
