@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from loss_scoring.core.cores import available_cores
+from loss_scoring.core.machine import available_cores
 
 HERE = Path(__file__).parent
 PARTS = {

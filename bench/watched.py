@@ -8,11 +8,13 @@ CPUs counts as well.
 
 import argparse
 import asyncio
-import importlib
 import time
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from loss_scoring.service import app
+from loss_scoring.service.cli.serve import serve
 
 _TICK_S = 0.002
 
@@ -49,11 +51,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
     port = parser.parse_args().port
-    command = importlib.import_module(
-        "loss_scoring.service.cli.serve"
-    )  # the package has a function so named
-    command.create_app = watched(command.create_app)  # type: ignore[attr-defined]
-    command.serve(port=port, log_level="warning")
+    app.create_app = watched(app.create_app)
+    serve(port=port, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from loss_scoring.core.machine import choose_device
 from loss_scoring.service import __version__
 from loss_scoring.service.api.auth import PROBES, KeyMiddleware
 from loss_scoring.service.api.context import ContextMiddleware, context_of
@@ -33,20 +34,6 @@ from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Metrics
 from loss_scoring.service.telemetry.traces import Tracing
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device that a setting names.
-
-    Raises:
-        ValueError: If it names a CUDA device that torch does not see.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 def create_app(

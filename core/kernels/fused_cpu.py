@@ -29,10 +29,10 @@ import torch
 from numpy.typing import NDArray
 
 from loss_scoring.core.buffers import BufferPool
-from loss_scoring.core.cores import available_cores
 from loss_scoring.core.forks import renew_in_children
 from loss_scoring.core.kernels.fused_loops import LANES, sweep
 from loss_scoring.core.kernels.interface import Scores
+from loss_scoring.core.machine import available_cores
 from loss_scoring.core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
 from loss_scoring.core.ragged import Buffer, as_array
 

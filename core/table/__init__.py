@@ -8,12 +8,6 @@ and answer such tables with what is here, so they agree to the bit.
 It is not imported by ``core``, which does without Arrow.
 """
 
-from loss_scoring.core.table.answer import (
-    answer_schema,
-    answer_table,
-    interleave,
-    interleave_elements,
-)
 from loss_scoring.core.table.columns import (
     LeftOutWarning,
     ModelColumns,
@@ -35,7 +29,15 @@ from loss_scoring.core.table.numbers import (
     tensor_of,
     tensor_of_column,
 )
-from loss_scoring.core.table.score import score_table
+from loss_scoring.core.table.score import (
+    MissingElementError,
+    answer_schema,
+    answer_table,
+    interleave,
+    interleave_elements,
+    score_models,
+    score_table,
+)
 from loss_scoring.core.table.spelling import spell, spell_cell, spell_series
 from loss_scoring.core.table.times import HINT, RepeatedTimeError, Repeats, find_repeats, increases
 
@@ -45,6 +47,7 @@ __all__ = [
     "Groups",
     "Layout",
     "LeftOutWarning",
+    "MissingElementError",
     "ModelColumns",
     "NullKeyError",
     "RepeatedTimeError",
@@ -70,6 +73,7 @@ __all__ = [
     "listed",
     "narrowest",
     "one_array",
+    "score_models",
     "score_table",
     "spell",
     "spell_cell",

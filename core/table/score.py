@@ -1,19 +1,32 @@
-"""Score a table: group its rows, score each model against the one target, lay the answer out."""
+"""Score a table: group its rows, score each model against the one target, lay the answer out.
+
+The answer has one row a series and model, the models of a series together: the key of the series in
+its own types, ``model``, ``length``, one column a loss, ``<loss>_masked`` for each loss with a
+quotient and, on request, ``<loss>_gradient``, in the order of the rows within the series. Scores
+come model by model, all series of the first, then all of the second.
+"""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from loss_scoring.core.kernels import Scores
-from loss_scoring.core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core.options import (
+    ALL_LOSSES,
+    LOSSES,
+    LossSpec,
+    Missing,
+    ScoreOptions,
+    ZeroDivision,
+)
 from loss_scoring.core.ragged import Ragged
-from loss_scoring.core.scoring import MissingValueError, score
-from loss_scoring.core.table.answer import answer_table
+from loss_scoring.core.scoring import MissingElements, MissingValueError, score
 from loss_scoring.core.table.columns import (
     LeftOutWarning,
     ModelColumns,
@@ -136,15 +149,10 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         _check_repeats(table.column(layout.time), groups, layout.time)
     kind = element_type(table.schema, layout)
 
-    def side(name: str) -> Ragged:
-        values = tensor_of_column(table.column(name), kind, groups.order)
-        return Ragged.trusted(values.to(device), groups.offsets)
+    def values(name: str) -> torch.Tensor:
+        return tensor_of_column(table.column(name), kind, groups.order)
 
-    actual = side(target)
-    scores = [
-        _score_model(groups, layout, model, side(model), actual, options) for model in layout.models
-    ]
-    return answer_table(groups.keys, groups.offsets, layout.models, Scores.cat(scores), options)
+    return score_models(groups, layout, values, options, device)
 
 
 def _check_repeats(times: pa.ChunkedArray, groups: Groups, name: str) -> None:
@@ -154,29 +162,157 @@ def _check_repeats(times: pa.ChunkedArray, groups: Groups, name: str) -> None:
         raise RepeatedTimeError(name, repeats, times, groups, allowed)
 
 
-def _score_model(  # noqa: PLR0913, PLR0917 - one private call
+class MissingElementError(TableError):
+    """An element is null, NaN or infinite and ``missing`` is ``error``.
+
+    Attributes:
+        column: Of the first such element.
+        series: Its series.
+        position: Its place in the series.
+        affected: How many series hold one, for the same model.
+    """
+
+    def __init__(
+        self, layout: Layout, model: str, missing: MissingElements, groups: Groups
+    ) -> None:
+        self.series, side, self.position = missing.first[0]
+        self.column = model if side == "prediction" else layout.target
+        self.affected = missing.affected
+        place = groups.offsets[self.series] + self.position
+        row = int(place if groups.order is None else np.take(groups.order, place))
+        series = spell_series(groups.keys, self.series)
+        where = f"row {row}, of the series {series} (the first of {self.affected} series)"
+        detail = f"is missing or not finite in {where}; missing='skip' or 'propagate' allows it"
+        super().__init__((self.column, detail))
+
+
+def score_models(
     groups: Groups,
     layout: Layout,
-    model: str,
-    prediction: Ragged,
-    actual: Ragged,
+    values: Callable[[str], torch.Tensor],
     options: ScoreOptions,
-) -> Scores:
-    try:
-        return score(
-            prediction,
-            actual,
-            options.losses,
-            gradients=options.gradients,
-            missing=options.missing,
-            zero_division=options.zero_division,
-        ).to("cpu")
-    except MissingValueError as error:
-        series, side, position = error.missing.first[0]
-        place = groups.offsets[series] + position
-        row = int(place if groups.order is None else np.take(groups.order, place))
-        name = spell_series(groups.keys, series)
-        column = model if side == "prediction" else layout.target
-        where = f"row {row}, of the series {name} (the first of {error.missing.affected} series)"
-        detail = f"is missing or not finite in {where}; missing='skip' or 'propagate' allows it"
-        raise TableError((column, detail)) from error
+    device: torch.device | str,
+) -> pa.Table:
+    """Score whole series, each model against the one target.
+
+    Args:
+        groups: The series.
+        layout: The columns.
+        values: Returns the elements of a column, series by series, all columns in one type.
+        options: What to compute.
+        device: Where.
+
+    Raises:
+        MissingElementError: If an element is missing and ``options.missing`` is ``error``.
+    """
+
+    def side(name: str) -> Ragged:
+        return Ragged.trusted(values(name).to(device), groups.offsets)
+
+    target, scores = side(layout.target), []
+    for model in layout.models:
+        try:
+            made = score(
+                side(model),
+                target,
+                options.losses,
+                gradients=options.gradients,
+                missing=options.missing,
+                zero_division=options.zero_division,
+            )
+        except MissingValueError as error:
+            raise MissingElementError(layout, model, error.missing, groups) from error
+        scores.append(made.to("cpu"))
+    return answer_table(groups.keys, groups.offsets, layout.models, Scores.cat(scores), options)
+
+
+def answer_schema(keys: pa.Schema, options: ScoreOptions, element: pa.DataType) -> pa.Schema:
+    """Return the columns of an answer.
+
+    Args:
+        keys: The columns that name a series.
+        options: What is computed.
+        element: What it is computed in.
+    """
+    names = [spec.name for spec in options.losses]
+    fields = [*keys, pa.field("model", pa.string()), pa.field("length", pa.int64())]
+    fields += [pa.field(name, pa.float64()) for name in names]
+    fields += [
+        pa.field(f"{name}_masked", pa.int64()) for name in names if LOSSES[name].has_quotient
+    ]
+    if options.gradients:
+        fields += [pa.field(f"{name}_gradient", pa.large_list(element)) for name in names]
+    return pa.schema(fields)
+
+
+def answer_table(
+    keys: pa.Table,
+    offsets: NDArray[np.int64],
+    models: tuple[str, ...],
+    scores: Scores,
+    options: ScoreOptions,
+) -> pa.Table:
+    """Lay scores out as one row a series and model, the models of a series together.
+
+    Args:
+        keys: One row a series.
+        offsets: Where the elements of each series start and end.
+        models: Their names.
+        scores: On the CPU, of all series of the first model, then of the second, and so on.
+        options: What was computed. A loss without an element left is null; a NaN that MAE
+            propagated stays NaN.
+    """
+    count, series = len(models), len(keys)
+    owner = pa.array(np.repeat(np.arange(series), count))
+    columns: list[Any] = [_repeated(column, owner) for column in keys.columns]
+    columns.append(pa.array(list(models) * series, pa.string()))
+    lengths = np.repeat(np.diff(offsets), count)
+    columns.append(pa.array(lengths))
+    losses, masked, gradients = scores.arrays()
+    for name, values in losses.items():
+        propagated = options.missing == "propagate" and name not in masked
+        columns.append(pa.array(interleave(values, count), from_pandas=not propagated))
+    columns += [pa.array(interleave(counts, count)) for counts in masked.values()]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    for flat in gradients.values():
+        values = pa.array(interleave_elements(flat, offsets, count))
+        columns.append(pa.LargeListArray.from_arrays(pa.array(ends), values))
+    element = pa.from_numpy_dtype(next(iter(gradients.values())).dtype) if gradients else pa.null()
+    types = [column.type for column in columns[: keys.num_columns]]
+    key_schema = pa.schema(list(zip(keys.column_names, types, strict=True)))
+    schema = answer_schema(key_schema, options, element)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def interleave(column: NDArray[Any], models: int) -> NDArray[Any]:
+    """Return a column that is ordered by model, ordered by series."""
+    return column.reshape(models, -1).T.ravel() if models > 1 else column
+
+
+def interleave_elements(
+    flat: NDArray[Any], offsets: NDArray[np.int64], models: int
+) -> NDArray[Any]:
+    """Return elements that are ordered by model, ordered by series; those of one stay in place.
+
+    Args:
+        flat: As many elements for each model as ``offsets`` say.
+        offsets: Where each series starts and ends.
+        models: How many there are.
+    """
+    if models == 1 or len(offsets) == 1:
+        return flat
+    lengths = np.diff(offsets)
+    if (lengths == lengths[0]).all():
+        cube = flat.reshape(models, len(lengths), lengths[0])
+        return cube.swapaxes(0, 1).reshape(-1)
+    starts = (offsets[:-1, None] + offsets[-1] * np.arange(models)).ravel()
+    sizes = np.repeat(lengths, models)
+    places = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+    places += np.arange(len(flat))
+    return np.take(flat, places)
+
+
+def _repeated(column: pa.ChunkedArray, owner: pa.Array) -> pa.ChunkedArray:
+    if pa.types.is_string_view(column.type):  # Arrow cannot take rows of views
+        return column.cast(pa.large_string()).take(owner).cast(column.type)
+    return column.take(owner)

@@ -8,10 +8,12 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from loss_scoring.core import LOSSES
 from loss_scoring.service import __version__
 from loss_scoring.service.cli.compile import compile_all
-from loss_scoring.service.cli.losses import losses
 from loss_scoring.service.cli.score import score
 from loss_scoring.service.cli.serve import serve
 from loss_scoring.service.errors import ServiceError
@@ -19,8 +21,22 @@ from loss_scoring.service.errors import ServiceError
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(serve)
 app.command()(score)
-app.command()(losses)
 app.command("compile")(compile_all)
+
+_TABLE_WIDTH = 120
+"""Where standard output is no terminal."""
+
+
+@app.command()
+def losses() -> None:
+    """List the losses, their parameters and formulas (y target, p prediction, T elements)."""
+    table = Table("name", "loss of a series", "gradient of an element", "parameters")
+    for loss in LOSSES.values():
+        parameters = ", ".join(f"{name}={value}" for name, value in loss.parameters.items())
+        table.add_row(loss.name, f"{loss.title}:\n{loss.formula}", loss.gradient, parameters)
+    console = Console()
+    wide = None if console.is_terminal else max(console.width, _TABLE_WIDTH)
+    console.print(table, width=wide)
 
 
 def _print_version(wanted: bool) -> None:

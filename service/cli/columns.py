@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loss_scoring.core import table
 from loss_scoring.core.table import (
     Duplicates,
+    Layout,
     ModelColumns,
     TableError,
     faults_of,
@@ -71,8 +71,8 @@ class Roles:
 
 
 @dataclass(frozen=True)
-class Layout(table.Layout):
-    """Which column is what; see there.
+class FileColumns(Layout):
+    """Which column of a file is what.
 
     Attributes:
         nested: Whether a row is a whole series.
@@ -89,7 +89,7 @@ class Layout(table.Layout):
         return list(dict.fromkeys((*self.keys, *self.numbers, *times)))
 
 
-def find_layout(source: Source, roles: Roles) -> Layout:
+def find_columns(source: Source, roles: Roles) -> FileColumns:
     """Find the columns.
 
     Raises:
@@ -106,24 +106,20 @@ def find_layout(source: Source, roles: Roles) -> Layout:
             raise TableError(("", _absence(names, absent[:1], flag)))
     elements = _elements(schema) if nested else schema
     if roles.models is None:
-        taken = {*keys, roles.time, target}
-        found = find_models(elements, taken, exclude=excluded)
+        found = find_models(elements, {*keys, roles.time, target}, exclude=excluded)
         found = _lists_only(found, schema) if nested else found
     else:
         found = ModelColumns(_listed(roles.models, names))
     models = tuple(dict.fromkeys(found.models))
-    layout = Layout(keys, target, models, found.left_out, None, nested, roles.duplicates)
+    layout = FileColumns(keys, target, models, found.left_out, None, nested, roles.duplicates)
     if roles.duplicates == "error" and not nested:
         if roles.time != Roles.time and roles.time not in names:
             raise TableError(("", _absence(names, [roles.time], "--time-col")))
         layout = replace(layout, time=find_time(schema, roles.time, layout))
-    faults = list(faults_of(elements, layout))
-    if nested:
-        faults += _list_faults(schema, layout)
-        if not faults or not found.models:
-            faults = [*_nested_text_faults(source, found), *faults]
-    elif not faults or not found.models:  # a model may be among the texts
-        faults = [*_text_faults(source, layout, found.texts), *faults]
+    faults = [*faults_of(elements, layout), *(_list_faults(schema, layout) if nested else ())]
+    if not faults or not found.models:  # a model may be among the texts
+        texts = _nested_text_faults if nested else _text_faults
+        faults = [*texts(source, layout, found), *faults]
     if faults:
         raise TableError(*faults)
     return layout
@@ -149,8 +145,8 @@ def _absence(names: Sequence[str], wanted: Sequence[str], flag: str) -> str:
     """Say that no column is what a flag should name."""
     meant = next(filter(None, (suggestion(name, names) for name in wanted)), "")
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    there = f"{', '.join(names[:_MAX_NAMED])}{more}"
-    missing = f"no column {' or '.join(map(repr, wanted))} among {there}"
+    present = f"{', '.join(names[:_MAX_NAMED])}{more}"
+    missing = f"no column {' or '.join(map(repr, wanted))} among {present}"
     return f"{missing}; name it by {flag}{meant}"
 
 
@@ -184,12 +180,10 @@ def _list_faults(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]
             yield name, f"must hold lists of numbers, not {type_}"
 
 
-def _text_faults(
-    source: Source, layout: Layout, left_out: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
+def _text_faults(source: Source, layout: Layout, found: ModelColumns) -> Iterator[tuple[str, str]]:
     """Yield columns of numbers that the file has as text."""
     schema, named = source.schema, layout.numbers
-    texts = [name for name in (*named, *left_out) if schema.names.count(name) == 1]
+    texts = [name for name in (*named, *found.texts) if schema.names.count(name) == 1]
     texts = [name for name in texts if is_text(schema.field(name).type)]
     if texts:
         named = tuple(name for name in texts if name in named)
@@ -208,7 +202,9 @@ def _coded(source: Source, name: str) -> pa.Table:
     return pa.table({name: pa.chunked_array(parts)})
 
 
-def _nested_text_faults(source: Source, found: ModelColumns) -> Iterator[tuple[str, str]]:
+def _nested_text_faults(
+    source: Source, _layout: Layout, found: ModelColumns
+) -> Iterator[tuple[str, str]]:
     """Yield columns of lists that nobody excluded and that have numbers as text."""
     for name, reason in found.left_out:
         type_ = source.schema.field(source.schema.names.index(name)).type

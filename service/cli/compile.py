@@ -7,8 +7,6 @@ import torch
 import typer
 
 from loss_scoring.core import warm_up
-from loss_scoring.service.cli.console import table_console
-from loss_scoring.service.codecs import json
 
 
 def compile_all(
@@ -21,7 +19,9 @@ def compile_all(
     ] = None,
 ) -> None:
     """Compile all kernels into the caches of numba and Triton, so that the next start is quick."""
-    table_console().print("the CPU kernels")
+    from loss_scoring.service.codecs import json
+
+    typer.echo("the CPU kernels")
     warm_up(torch.device("cpu"))
     json.warm_up()
     if gpu:
@@ -30,7 +30,7 @@ def compile_all(
 
 def _compile_cuda(gpus: list[int]) -> None:
     try:
-        from loss_scoring.core.kernels import ahead  # noqa: PLC0415 - Triton may be absent
+        from loss_scoring.core.kernels import ahead  # Triton may be absent
     except ImportError as error:
         raise typer.BadParameter(f"Triton is needed for CUDA kernels: {error}") from error
     try:
@@ -38,5 +38,5 @@ def _compile_cuda(gpus: list[int]) -> None:
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         raise typer.BadParameter(f"no launcher: {error}") from error
     for capability in ahead.CAPABILITIES if 0 in gpus else gpus:
-        table_console().print(f"the CUDA kernels for compute capability {capability / 10}")
+        typer.echo(f"the CUDA kernels for compute capability {capability / 10}")
         ahead.compile_tiles(capability)

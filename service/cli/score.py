@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 import typer
@@ -14,27 +13,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loss_scoring.core import (
-    LOSSES,
-    Missing,
-    MissingValueError,
-    Ragged,
-    ScoreOptions,
-    Scores,
-    ZeroDivision,
-)
-from loss_scoring.core import score as score_series
+from loss_scoring.core import LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core.machine import choose_device
 from loss_scoring.core.table import (
     Duplicates,
+    MissingElementError,
     TableError,
     answer_schema,
-    answer_table,
     listed,
+    score_models,
     spell_series,
 )
-from loss_scoring.service.app import choose_device
-from loss_scoring.service.cli.columns import Layout, Roles, find_layout
-from loss_scoring.service.cli.console import print_whole
+from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
 from loss_scoring.service.cli.files import (
     FORMATS,
     check_output,
@@ -43,8 +33,9 @@ from loss_scoring.service.cli.files import (
     open_source,
 )
 from loss_scoring.service.cli.series import Block, read_series
-from loss_scoring.service.codecs.options import options_from_query
-from loss_scoring.service.errors import Faults, InvalidError
+from loss_scoring.service.errors import InvalidError
+
+_UNBOUNDED = 1 << 16
 
 
 def score(  # noqa: PLR0913, PLR0917 - one flag a choice
@@ -99,34 +90,35 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         check_output(output)
         if output.resolve() == file.resolve():
             raise InvalidError(f"{output}: is the file to score; name another output")
-    where = _device(device)
+    chosen = _device(device)
     roles = Roles(id_col, time_col, target_col, cutoff_col, models, exclude, duplicates)
     source = open_source(file, text=roles.text, numbers=roles.numbers)
     with explained(file):
-        layout = find_layout(source, roles)
-    _say_models(layout)
-    tally = _Tally(layout, options)
-    schema = _schema(source.schema, layout, options)
+        layout = find_columns(source, roles)
+    _report_models(layout)
+    tally = _Tally(layout.models, options)
+    keys = pa.schema([source.schema.field(key) for key in layout.keys])
+    schema = answer_schema(keys, options, pa.float64())
     with open_output(output, schema) as write, explained(file), _progress() as progress:
         task = progress.add_task("rows", total=source.rows)
         for block in read_series(source, layout, sort=sort):
-            scores = [
-                _score(block, model, options, where, layout.target) for model in layout.models
-            ]
-            tally.add(scores)
-            write(_rows(block, layout, options, scores, schema))
+            answer = _score(block, layout, options, chosen)
+            tally.add(answer)
+            write(answer.cast(schema))
             progress.advance(task, block.rows)
         if not tally.series:
             raise TableError(("", "has no rows"))
-    print_whole(tally.table())
+    # As wide as it is, so that no digit is cut, and its texts as they are.
+    console = Console(width=_UNBOUNDED, markup=False, emoji=False, highlight=False)
+    console.print(tally.table())
 
 
 def _options(losses: str, missing: Missing, zero_division: ZeroDivision) -> ScoreOptions:
-    faults = Faults()
-    query = [("losses", losses), ("missing", missing), ("zero_division", zero_division)]
-    options = options_from_query(query, faults)
-    faults.check()
-    return options
+    try:
+        specs = tuple(map(LossSpec, losses.split(",")))
+        return ScoreOptions(specs, missing=missing, zero_division=zero_division)
+    except ValueError as error:
+        raise InvalidError(f"--losses: {error}") from error
 
 
 def _one_file(files: list[Path]) -> Path:
@@ -138,7 +130,7 @@ def _one_file(files: list[Path]) -> Path:
     return files[0]
 
 
-def _say_models(layout: Layout) -> None:
+def _report_models(layout: FileColumns) -> None:
     with suppress(OSError):  # the scores matter more than standard error
         sys.stderr.write(f"scored as models: {', '.join(layout.models)}\n")
         if layout.left_out:
@@ -166,100 +158,63 @@ def _progress() -> Progress:
 
 
 def _score(
-    block: Block, model: str, options: ScoreOptions, device: torch.device, target: str
-) -> Scores:
-    def there(ragged: Ragged) -> Ragged:
-        return Ragged(ragged.values.to(device), ragged.offsets)
-
+    block: Block, layout: FileColumns, options: ScoreOptions, device: torch.device
+) -> pa.Table:
     try:
-        return score_series(
-            there(block.predictions[model]),
-            there(block.target),
-            options.losses,
-            missing=options.missing,
-            zero_division=options.zero_division,
-        ).to("cpu")
-    except MissingValueError as error:
-        series, side, position = error.missing.first[0]
-        column = model if side == "prediction" else target
-        name = spell_series(block.keys, series)
+        return score_models(block.groups, layout, block.values, options, device)
+    except MissingElementError as error:
         row = ""
         if block.first_row is not None:
-            row = f" in row {block.first_row + block.target.offsets[series] + position}"
+            offset = block.groups.offsets[error.series] + error.position
+            row = f" in row {block.first_row + offset}"
         fault = (
-            f"series {name}: element {position} of {column}{row} is missing or "
-            f"not finite (the first of {error.missing.affected} such series read so far); pass "
-            "--missing skip to leave such elements out"
+            f"series {spell_series(block.groups.keys, error.series)}: element {error.position} of "
+            f"{error.column}{row} is missing or not finite (the first of {error.affected} such "
+            "series read so far); pass --missing skip to leave such elements out"
         )
         raise TableError(("", fault)) from error
 
 
-def _defined(scores: Scores, name: str, options: ScoreOptions) -> npt.NDArray[np.bool_]:
-    """Tell which series had an element left; NaN that MAE propagated is a loss like any other."""
-    values = scores.values[name].numpy()
-    if options.missing == "propagate" and not LOSSES[name].has_quotient:
-        return np.ones(len(values), np.bool_)
-    defined: npt.NDArray[np.bool_] = ~np.isnan(values)
-    return defined
-
-
-def _schema(source: pa.Schema, layout: Layout, options: ScoreOptions) -> pa.Schema:
-    keys = pa.schema([source.field(key) for key in layout.keys])
-    return answer_schema(keys, options, pa.float64())
-
-
-def _rows(
-    block: Block, layout: Layout, options: ScoreOptions, scores: list[Scores], schema: pa.Schema
-) -> pa.Table:
-    """Lay one block out as one row per series and model, the models of a series together."""
-    offsets = block.target.offsets
-    table = answer_table(block.keys, offsets, layout.models, Scores.cat(scores), options)
-    return table.cast(schema)
-
-
 class _Tally:
-    """Sums over all series, per model."""
+    """Sums over all series, for each model."""
 
-    def __init__(self, layout: Layout, options: ScoreOptions) -> None:
+    def __init__(self, models: tuple[str, ...], options: ScoreOptions) -> None:
         self.series = 0
-        self._layout = layout
-        self._options = options
-        self._names = [spec.name for spec in options.losses]
-        shape = (len(layout.models), len(self._names))
-        self._sums = np.zeros(shape)
-        self._counts = np.zeros(shape, np.int64)
-        self._masked = np.zeros(shape, np.int64)
-        self._scored = np.zeros(len(layout.models), np.int64)
+        self._models = models
+        self._losses = [spec.name for spec in options.losses]
+        self._masked = [f"{name}_masked" for name in self._losses if LOSSES[name].has_quotient]
+        count = len(models)
+        self._sums = {name: np.zeros(count) for name in self._losses}
+        self._counts = {name: np.zeros(count, np.int64) for name in [*self._losses, *self._masked]}
+        self._scored = np.zeros(count, np.int64)
 
-    def add(self, scores: list[Scores]) -> None:
-        """Add the scores of one block, one entry a model."""
-        for m, one in enumerate(scores):
-            defined = [_defined(one, name, self._options) for name in self._names]
-            for k, name in enumerate(self._names):
-                self._sums[m, k] += one.values[name].numpy()[defined[k]].sum()
-                self._counts[m, k] += defined[k].sum()
-                self._masked[m, k] += int(one.masked[name].sum()) if name in one.masked else 0
-            self._scored[m] += np.logical_or.reduce(defined).sum()
-        self.series += len(scores[0].values[self._names[0]])
+    def add(self, answer: pa.Table) -> None:
+        """Add rows of the answer, those of a series together."""
+        shape = len(answer) // len(self._models), len(self._models)
+        scored = np.zeros(shape, np.bool_)
+        for name in self._losses:
+            has_loss = answer[name].is_valid().to_numpy().reshape(shape)
+            values = answer[name].to_numpy().reshape(shape)
+            self._sums[name] += np.where(has_loss, values, 0).sum(axis=0)
+            self._counts[name] += has_loss.sum(axis=0)
+            scored |= has_loss
+        for name in self._masked:
+            self._counts[name] += answer[name].to_numpy().reshape(shape).sum(axis=0)
+        self._scored += scored.sum(axis=0)
+        self.series += shape[0]
 
     def table(self) -> Table:
         """Return one line a model: each loss as the mean over the series that have one."""
-        quotients = [k for k, name in enumerate(self._names) if LOSSES[name].has_quotient]
-        masked = [f"{self._names[k]} masked" for k in quotients]
         table = Table(title="Mean loss over the series that have one")
         table.add_column("model", overflow="fold")
-        for heading in ("series", "scored", *self._names, *masked):
+        masked = [name.replace("_masked", " masked") for name in self._masked]
+        for heading in ("series", "scored", *self._losses, *masked):
             table.add_column(heading, justify="right")
-        for m, model in enumerate(self._layout.models):
+        for m, model in enumerate(self._models):
             means = [
-                f"{total / count:.6g}" if count else "-"
-                for total, count in zip(self._sums[m], self._counts[m], strict=True)
+                f"{self._sums[name][m] / count:.6g}" if (count := self._counts[name][m]) else "-"
+                for name in self._losses
             ]
-            table.add_row(
-                model,
-                str(self.series),
-                str(self._scored[m]),
-                *means,
-                *(str(self._masked[m, k]) for k in quotients),
-            )
+            counts = [str(self._counts[name][m]) for name in self._masked]
+            table.add_row(model, str(self.series), str(self._scored[m]), *means, *counts)
         return table

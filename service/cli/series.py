@@ -1,8 +1,11 @@
-"""Rows of a file to series: the long form, one row an element, and the nested, one row a series."""
+"""Rows of a file to blocks of whole series.
+
+In the long form a row is an element, in the nested form a series.
+"""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from loss_scoring.core import Ragged
 from loss_scoring.core.table import (
     HINT,
     Groups,
@@ -19,41 +21,40 @@ from loss_scoring.core.table import (
     find_repeats,
     group_rows,
     is_text,
+    narrowest,
     spell_cell,
     spell_series,
     tensor_of_column,
 )
-from loss_scoring.service.cli.columns import Layout
+from loss_scoring.service.cli.columns import FileColumns
 from loss_scoring.service.cli.files import BATCH_ROWS, Source
 from loss_scoring.service.codecs.arrow.lists import Side, flatten
 from loss_scoring.service.errors import MAX_LISTED_ERRORS
 
-_FIRST_LOOK = 1 << 12
+_FIRST_CHECK = 1 << 12
 """Series after which those of different blocks are first compared."""
+_ALLOW = "Name it by --cutoff-col, or pass --duplicates allow"
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Whole series with the predictions of every model.
+class Block(NamedTuple):
+    """Whole series.
 
     Attributes:
-        keys: One row a series.
-        target: The actual values.
-        predictions: For each model, over the same offsets.
-        rows: How many rows of the file it took.
-        first_row: The row of the file that its first element is from, where each row is an element
-            and they are in their places; else None.
+        groups: The series, in the order of the file.
+        values: Returns the elements of a column, series by series.
+        rows: How many rows of the file they are.
+        first_row: Which row of the file the first element is from, if each row is an element and
+            in its place.
     """
 
-    keys: pa.Table
-    target: Ragged
-    predictions: dict[str, Ragged]
+    groups: Groups
+    values: Callable[[str], torch.Tensor]
     rows: int
     first_row: int | None
 
 
-def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block]:
-    """Yield all series of a file, in its order, as blocks of whole series.
+def read_series(source: Source, layout: FileColumns, *, sort: bool) -> Iterator[Block]:
+    """Yield all series of a file, in its order.
 
     Args:
         source: The file.
@@ -63,22 +64,36 @@ def read_series(source: Source, layout: Layout, *, sort: bool) -> Iterator[Block
 
     Raises:
         TableError: If the rows of a series are not together, a key is null, a list is null, empty
-            or of another length than that of the target, or a series comes twice.
+            or of another length than that of the target, or a series appears twice.
     """
-    batches = _with_keys(source.read(layout.columns), layout)
+    tables = _with_keys(source.read(layout.columns), layout)
     if layout.nested:
-        yield from _nested_blocks(batches, layout)
+        yield from _nested_blocks(tables, layout)
         return
     if sort:
         fields = [source.schema.field(name) for name in layout.columns]
-        whole = pa.Table.from_batches(batches, pa.schema(fields))
-        keys = [(key, "ascending") for key in layout.keys]
-        batches = iter(whole.sort_by(keys).to_batches(max_chunksize=BATCH_ROWS))
-    yield from _long_blocks(batches, layout, in_place=not sort)
+        whole = pa.concat_tables([pa.schema(fields).empty_table(), *tables])
+        whole = whole.sort_by([(key, "ascending") for key in layout.keys])
+        starts = range(0, len(whole), BATCH_ROWS)
+        tables = (whole.slice(start, BATCH_ROWS) for start in starts)
+    seen = _SeenKeys(partial(_refuse_apart, layout))
+    kind = element_type(source.schema, layout)
+    rows = 0
+    for table, groups in _whole_series(tables, layout):
+        seen.add(groups.keys)
+        first_row = None if sort else rows
+        _check_times(table, groups, layout, first_row)
+        yield Block(groups, partial(_elements, table, kind), len(table), first_row)
+        rows += len(table)
+    seen.check()
 
 
-def _with_keys(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.RecordBatch]:
-    """Pass batches on whose rows all have a key."""
+def _elements(table: pa.Table, kind: pa.DataType, name: str) -> torch.Tensor:
+    return tensor_of_column(table.column(name), kind)
+
+
+def _with_keys(batches: Iterator[pa.RecordBatch], layout: FileColumns) -> Iterator[pa.Table]:
+    """Refuse rows without a key."""
     rows = 0
     for batch in batches:
         for key in layout.keys:
@@ -90,33 +105,88 @@ def _with_keys(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa
                 detail = f"holds nulls, the first in row {rows + row}, which belongs to no series"
                 raise TableError((key, detail))
         rows += len(batch)
-        yield batch
+        if len(batch):
+            yield pa.Table.from_batches([batch])
 
 
-def _nested_blocks(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[Block]:
-    seen = _Seen(_refuse_repeated)
-    for batch in batches:
-        block = _nested_block(pa.Table.from_batches([batch]), layout)
+def _whole_series(
+    tables: Iterator[pa.Table], layout: FileColumns
+) -> Iterator[tuple[pa.Table, Groups]]:
+    """Cut tables between series; the last series of each may go on in the next."""
+    rest: list[pa.Table] = []  # rows of one series
+    for table in tables:
+        begun = [rest[0].slice(0, 1)] if rest else []  # stands for them all
+        groups = _together(pa.concat_tables([*begun, table]), layout)
+        if len(groups) > 1:
+            offsets = groups.offsets[:-1] - len(begun) + sum(map(len, rest))
+            offsets[0] = 0
+            cut = groups.offsets[-2] - len(begun)
+            whole = pa.concat_tables([*rest, table.slice(0, cut)])
+            yield whole, Groups(groups.keys.slice(0, len(groups) - 1), offsets, None)
+            rest = []
+            table = table.slice(cut)  # noqa: PLW2901 - the last series
+        rest.append(table)
+    if rest:
+        whole = pa.concat_tables(rest)
+        yield whole, _together(whole, layout)
+
+
+def _together(table: pa.Table, layout: FileColumns) -> Groups:
+    """Return the series of some rows; refuse rows that are not together."""
+    groups = group_rows(table.select(layout.keys))
+    if groups.order is not None:
+        first, last = groups.order[groups.offsets[:-1]], groups.order[groups.offsets[1:] - 1]
+        _refuse_apart(layout, groups, last - first + 1 != np.diff(groups.offsets))
+    return groups
+
+
+def _check_times(
+    table: pa.Table, groups: Groups, layout: FileColumns, first_row: int | None
+) -> None:
+    """Refuse a series that has one time twice."""
+    if layout.time is None:
+        return
+    times = table.column(layout.time)
+    if is_text(times.type):  # an empty cell of a CSV file is no time
+        times = pc.if_else(pc.equal(times, ""), pa.scalar(None, times.type), times)
+    repeats = find_repeats(times, groups)
+    if not repeats.rows.size:
+        return
+    row, earlier = int(repeats.rows[0]), int(repeats.earlier[0])
+    where = "twice in"
+    if first_row is not None:
+        where = f"in rows {earlier + first_row} and {row + first_row} of"
+    series = spell_series(groups.keys, int(repeats.series[0]))
+    fault = (
+        f"is {spell_cell(times, row)} {where} series {series} (the first of "
+        f"{len(repeats.rows)} such rows read so far); {HINT} {_ALLOW}"
+    )
+    raise TableError((layout.time, fault))
+
+
+def _nested_blocks(tables: Iterator[pa.Table], layout: FileColumns) -> Iterator[Block]:
+    seen = _SeenKeys(_refuse_repeated)
+    for table in tables:
+        keys = table.select(layout.keys)
+        sides = {name: _side(table, name, keys) for name in layout.numbers}
+        target = sides[layout.target]
+        for model in layout.models:
+            differ = np.diff(sides[model].offsets) != np.diff(target.offsets)
+            if sides[model].channels != target.channels:
+                differ[:] = True
+            if (rows := np.flatnonzero(differ)).size:
+                fault = f"differs from {layout.target} in length in series {_names(keys, rows)}"
+                raise TableError((model, fault))
         if layout.duplicates == "error":
-            seen.add(block.keys)
-        yield block
+            seen.add(keys)
+        kind = narrowest(side.flat.type for side in sides.values())
+        groups = Groups(keys, target.offsets, None)
+        yield Block(groups, partial(_flat, sides, kind), len(table), None)
     seen.check()
 
 
-def _nested_block(table: pa.Table, layout: Layout) -> Block:
-    keys = table.select(layout.keys)
-    target = _side(table, layout.target, keys)
-    predictions = {}
-    for model in layout.models:
-        side = _side(table, model, keys)
-        differ = np.diff(side.offsets) != np.diff(target.offsets)
-        if side.channels != target.channels:
-            differ[:] = True
-        if (rows := np.flatnonzero(differ)).size:
-            fault = f"differs from {layout.target} in length in series {_names(keys, rows)}"
-            raise TableError((model, fault))
-        predictions[model] = side.values
-    return _block(keys, target.values, predictions, target.offsets, table.num_rows)
+def _flat(sides: dict[str, Side], kind: pa.DataType, name: str) -> torch.Tensor:
+    return sides[name].tensor(kind)
 
 
 def _side(table: pa.Table, name: str, keys: pa.Table) -> Side:
@@ -135,89 +205,29 @@ def _names(keys: pa.Table, rows: npt.NDArray[np.int64]) -> str:
     return "; ".join(named) + more
 
 
-def _long_blocks(
-    batches: Iterator[pa.RecordBatch], layout: Layout, *, in_place: bool
-) -> Iterator[Block]:
-    seen = _Seen(partial(_refuse_apart, layout))
-    rows = 0
-    for table in _whole_series(batches, layout):
-        groups = _together(table, layout)
-        seen.add(groups.keys)
-        first_row = rows if in_place else None
-        _check_times(table, groups, layout, first_row)
-        rows += table.num_rows
-        type_ = element_type(table.schema, layout)
-        target, *predictions = [tensor_of_column(table.column(n), type_) for n in layout.numbers]
-        by_model = dict(zip(layout.models, predictions, strict=True))
-        yield _block(groups.keys, target, by_model, groups.offsets, table.num_rows, first_row)
-    seen.check()
+class _SeenKeys:
+    """The keys of all blocks so far; compared whenever there are twice as many as before."""
+
+    def __init__(self, refuse: Callable[[Groups, npt.NDArray[np.bool_]], None]) -> None:
+        self._refuse = refuse
+        self._keys: list[pa.Table] = []
+        self._count, self._due = 0, _FIRST_CHECK
+
+    def add(self, keys: pa.Table) -> None:
+        self._keys.append(keys)
+        self._count += len(keys)
+        if self._count >= self._due:
+            self.check()
+            self._due = 2 * self._count
+
+    def check(self) -> None:
+        if self._keys:
+            groups = group_rows(pa.concat_tables(self._keys))
+            if len(groups) < self._count:
+                self._refuse(groups, np.diff(groups.offsets) > 1)
 
 
-def _whole_series(batches: Iterator[pa.RecordBatch], layout: Layout) -> Iterator[pa.Table]:
-    rest: list[pa.Table] = []  # the last series of a batch may go on in the next
-    for batch in batches:
-        table = pa.Table.from_batches([batch])
-        if table.num_rows == 0:
-            continue
-        groups = _together(table, layout)
-        starts = groups.offsets[:-1]
-        goes_on = bool(rest) and _is_one_series(rest[-1].slice(len(rest[-1]) - 1), table, layout)
-        if goes_on and len(groups) == 1:
-            rest.append(table)
-            continue
-        if rest or len(groups) > 1:
-            yield pa.concat_tables([*rest, table.slice(0, starts[-1])]).combine_chunks()
-        rest = [table.slice(starts[-1])]
-    if rest:
-        yield pa.concat_tables(rest).combine_chunks()
-
-
-def _check_times(table: pa.Table, groups: Groups, layout: Layout, first_row: int | None) -> None:
-    """Refuse a series that has one time twice.
-
-    Args:
-        table: Whole series.
-        groups: They themselves.
-        layout: The columns.
-        first_row: Which row of the file the table begins with, None if that is not known.
-    """
-    if layout.time is None:
-        return
-    times = table.column(layout.time)
-    if is_text(times.type):  # an empty cell of a CSV file is no time
-        times = pc.if_else(pc.equal(times, ""), pa.scalar(None, times.type), times)
-    repeats = find_repeats(times, groups)
-    if not repeats.rows.size:
-        return
-    row, earlier = int(repeats.rows[0]), int(repeats.earlier[0])
-    where = "twice in"
-    if first_row is not None:
-        where = f"in rows {earlier + first_row} and {row + first_row} of"
-    series = spell_series(groups.keys, int(repeats.series[0]))
-    fault = (
-        f"is {spell_cell(times, row)} {where} series {series} (the first of "
-        f"{len(repeats.rows)} such rows read so far); {HINT} Name it by --cutoff-col, or pass "
-        "--duplicates allow"
-    )
-    raise TableError((layout.time, fault))
-
-
-def _is_one_series(last: pa.Table, table: pa.Table, layout: Layout) -> bool:
-    """Tell whether the first row of a table goes on with the series of another row."""
-    both = pa.concat_tables([last.select(layout.keys), table.slice(0, 1).select(layout.keys)])
-    return len(group_rows(both)) == 1
-
-
-def _together(table: pa.Table, layout: Layout) -> Groups:
-    """Return the series of some rows; refuse rows that are not together."""
-    groups = group_rows(table.select(layout.keys))
-    if groups.order is not None:
-        first, last = groups.order[groups.offsets[:-1]], groups.order[groups.offsets[1:] - 1]
-        _refuse_apart(layout, groups, last - first + 1 != np.diff(groups.offsets))
-    return groups
-
-
-def _refuse_apart(layout: Layout, groups: Groups, apart: npt.NDArray[np.bool_]) -> None:
+def _refuse_apart(layout: FileColumns, groups: Groups, apart: npt.NDArray[np.bool_]) -> None:
     names = _names(groups.keys, np.flatnonzero(apart))
     fault = (
         f"the rows of series {names} are not together; sort the file by "
@@ -233,51 +243,6 @@ def _refuse_repeated(groups: Groups, repeated: npt.NDArray[np.bool_]) -> None:
     fault = (
         f"rows {rows[place]} and {rows[place + 1]} are both series "
         f"{spell_series(groups.keys, int(series[0]))} (the first of {len(series)} such series read "
-        f"so far); {HINT} Name it by --cutoff-col, or pass --duplicates allow"
+        f"so far); {HINT} {_ALLOW}"
     )
     raise TableError(("", fault))
-
-
-class _Seen:
-    """The keys of all blocks so far; looked at whenever there are twice as many as before."""
-
-    def __init__(self, refuse: Callable[[Groups, npt.NDArray[np.bool_]], None]) -> None:
-        self._refuse = refuse
-        self._keys: list[pa.Table] = []
-        self._count, self._due = 0, _FIRST_LOOK
-
-    def add(self, keys: pa.Table) -> None:
-        self._keys.append(keys)
-        self._count += keys.num_rows
-        if self._count >= self._due:
-            self.check()
-            self._due = 2 * self._count
-
-    def check(self) -> None:
-        """Refuse a series that was added twice."""
-        if not self._keys:
-            return
-        groups = group_rows(pa.concat_tables(self._keys))
-        sizes = np.diff(groups.offsets)
-        if (sizes > 1).any():
-            self._refuse(groups, sizes > 1)
-
-
-def _block(  # noqa: PLR0913, PLR0917 - one private call
-    keys: pa.Table,
-    target: torch.Tensor,
-    predictions: dict[str, torch.Tensor],
-    offsets: npt.NDArray[np.int64],
-    rows: int,
-    first_row: int | None = None,
-) -> Block:
-    shared = torch.from_numpy(offsets)
-    sides = [target, *predictions.values()]
-    dtype = torch.float32 if all(s.dtype == torch.float32 for s in sides) else torch.float64
-    return Block(
-        keys,
-        Ragged(target.to(dtype), shared),
-        {model: Ragged(values.to(dtype), shared) for model, values in predictions.items()},
-        rows,
-        first_row,
-    )

@@ -10,15 +10,9 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from loss_scoring.service.api.start import Start
-from loss_scoring.service.app import choose_device, create_app
 from loss_scoring.service.early_stop import STOPS
 from loss_scoring.service.environment import check_names
-from loss_scoring.service.server.run import run_server
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.telemetry.logs import configure
-from loss_scoring.service.telemetry.metrics import Metrics
-from loss_scoring.service.telemetry.traces import tracing_from_environment
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +57,14 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
 ) -> None:
     """Serve POST /score until SIGTERM or SIGINT; a flag wins over its environment variable."""
     given = {name: value for name, value in locals().items() if value is not None}
+    from loss_scoring.core.machine import choose_device
+    from loss_scoring.service.api.start import Start
+    from loss_scoring.service.app import create_app
+    from loss_scoring.service.server.run import run_server
+    from loss_scoring.service.telemetry.logs import configure
+    from loss_scoring.service.telemetry.metrics import Metrics
+    from loss_scoring.service.telemetry.traces import tracing_from_environment
+
     start = Start(background=True)
     try:
         check_names(os.environ, _FIELDS)

@@ -18,7 +18,7 @@ from loss_scoring.core import (
     takes_arrays,
     warm_up,
 )
-from loss_scoring.core.cores import available_cores
+from loss_scoring.core.machine import available_cores
 from loss_scoring.service.engine.staging import Staging
 from loss_scoring.service.engine.streams import CudaStreams
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from loss_scoring.core.cores import available_cores
+from loss_scoring.core.machine import available_cores
 from loss_scoring.service.limits.budget import Reservation
 
 _T = TypeVar("_T")

@@ -13,8 +13,9 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from loss_scoring.core.machine import choose_device
 from loss_scoring.service.api.start import Start
-from loss_scoring.service.app import assemble, build_engine, choose_device
+from loss_scoring.service.app import assemble, build_engine
 from loss_scoring.service.codecs.pools import POOLS
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.processes.channel import Channel

@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 import uvloop
 
-from loss_scoring.service.app import choose_device, watch_device
+from loss_scoring.core.machine import choose_device
+from loss_scoring.service.app import watch_device
 from loss_scoring.service.engine.compilation import announce_compilation
 from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.processes.channel import Channel

@@ -10,6 +10,7 @@ import torch
 import loss_scoring.core.kernels
 from loss_scoring.service.cli import compile as compiling
 from loss_scoring.service.cli import main
+from loss_scoring.service.codecs import json
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def ahead(monkeypatch):
     monkeypatch.setitem(sys.modules, "loss_scoring.core.kernels.ahead", Ahead)
     monkeypatch.setattr(loss_scoring.core.kernels, "ahead", Ahead, raising=False)
     monkeypatch.setattr(compiling, "warm_up", done.append)
-    monkeypatch.setattr(compiling.json, "warm_up", lambda: done.append("json"))
+    monkeypatch.setattr(json, "warm_up", lambda: done.append("json"))
     return Ahead, done
 
 

@@ -1,6 +1,7 @@
 """The command line over files, against numpy and against the service's own core."""
 
 import subprocess
+import sys
 
 import forecasts
 import numpy as np
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from loss_scoring.core.table import score_table
 from loss_scoring.service.cli import app
-from loss_scoring.service.cli.columns import Roles, find_layout
+from loss_scoring.service.cli.columns import Roles, find_columns
 from loss_scoring.service.cli.files import open_source
 from loss_scoring.service.cli.series import read_series
 
@@ -119,11 +120,11 @@ def test_nested_form_equals_long_form(tmp_path, ending):
 def test_series_do_not_depend_on_the_batches_of_the_file(batch_rows):
     def read(rows):
         source = open_source(EXAMPLE, rows)
-        layout = find_layout(source, Roles(cutoff="cutoff", models="Theta"))
+        layout = find_columns(source, Roles(cutoff="cutoff", models="Theta"))
         blocks = list(read_series(source, layout, sort=False))
-        keys = pa.concat_tables([block.keys for block in blocks]).to_pylist()
-        lengths = [n for block in blocks for n in block.target.lengths.tolist()]
-        values = [x for block in blocks for x in block.predictions["Theta"].values.tolist()]
+        keys = pa.concat_tables([block.groups.keys for block in blocks]).to_pylist()
+        lengths = [n for block in blocks for n in np.diff(block.groups.offsets).tolist()]
+        values = [x for block in blocks for x in block.values("Theta").tolist()]
         assert sum(block.rows for block in blocks) == source.rows
         return keys, lengths, values
 
@@ -183,7 +184,7 @@ def test_keys_of_floats_go_on_in_the_next_batch(tmp_path, monkeypatch, flags):
 @pytest.mark.parametrize("apart", [1, 3, 40])
 def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypatch, apart):
     monkeypatch.setattr(open_source, "__defaults__", (2, no_text))
-    monkeypatch.setattr("loss_scoring.service.cli.series._FIRST_LOOK", 4)
+    monkeypatch.setattr("loss_scoring.service.cli.series._FIRST_CHECK", 4)
     path, output = tmp_path / "f.parquet", tmp_path / "scores.parquet"
     ids = ["again", *(f"id-{n}" for n in range(apart)), "again"]
     numbers = [1.0] * len(ids)
@@ -337,6 +338,19 @@ def test_a_failed_run_leaves_no_output(tmp_path):
     path.write_text("unique_id,y,m\na,1,2\nb,,2\n")
     assert cli("score", path, "-o", output)[0] == 2
     assert [one.name for one in tmp_path.iterdir()] == ["f.csv"]
+
+
+def test_scoring_a_file_imports_no_web_server():
+    code = (
+        "import sys; from loss_scoring.service.cli import main\n"
+        "sys.argv = ['loss-scoring', 'score', sys.argv[1], '--missing', 'skip']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "print({'fastapi', 'starlette', 'uvicorn'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, EXAMPLE], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_losses_in_a_real_process():

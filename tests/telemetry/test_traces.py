@@ -234,7 +234,7 @@ def test_the_environment_decides(environment, traced, monkeypatch):
 
 def test_without_being_asked_the_sdk_is_not_imported():
     script = (
-        "import sys; from loss_scoring.service.cli import serve\n"
+        "import sys; import loss_scoring.service.app\n"
         "from loss_scoring.service.telemetry.traces import tracing_from_environment\n"
         "assert tracing_from_environment() is None\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from loss_scoring.core.cores import available_cores
 from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
+from loss_scoring.core.machine import available_cores
 
 MANY = frozenset(range(64))
 
@@ -93,7 +93,7 @@ def test_nobody_counts_processors_by_himself():
     root = Path(__file__).parents[2]
     files = [path for part in ("core", "service") for path in (root / part).rglob("*.py")]
     counting = [f.name for f in files if {"cpu_count(", "sched_getaffinity("} & set_of(f)]
-    assert counting == ["cores.py"]
+    assert counting == ["machine.py"]
 
 
 def set_of(file: Path) -> set[str]:

@@ -1,0 +1,71 @@
+"""What of this machine a process may use: its processors, and the device that a name stands for.
+
+A container with a limit of cpu still sees all processors of its node. Threads on each of them use
+the time of a period up in its first moments, and then all of them stand still until the next one.
+Python's own counts know of no such limit (cpython issue 80235), so it is read here.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names.
+
+    Raises:
+        ValueError: If it names a CUDA device that torch does not see.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def available_cores(
+    membership: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Return the processors in the affinity mask, or fewer if a control group has time for fewer.
+
+    A part of a processor counts as one, as it would be left idle else.
+
+    Args:
+        membership: Says which control groups this process is in.
+        groups: Where these are mounted, those of version 2, or folders of version 1.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:  # not on Linux
+        allowed = os.cpu_count() or 1
+    quotas = (_quota(files) for files in _quota_files(membership, groups))
+    return min([allowed, *filter(None, quotas)])
+
+
+def _quota_files(membership: Path, groups: Path) -> Iterator[list[Path]]:
+    """Yield the files of each group and those above it; a container may see its own as the root."""
+    try:
+        lines = membership.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounts = {groups / controllers, groups / "cpu"} if controllers else {groups}
+        names = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
+        parts = [part for part in PurePosixPath(path).parts if part not in {"/", ".."}]
+        for depth in range(len(parts) + 1):
+            yield from ([mount.joinpath(*parts[:depth], n) for n in names] for mount in mounts)
+
+
+def _quota(files: list[Path]) -> int | None:
+    """Return quota / period, rounded up; None if there is no quota."""
+    try:
+        quota, period = map(int, " ".join(file.read_text() for file in files).split())
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+    return -(-quota // period) if quota > 0 and period > 0 else None
