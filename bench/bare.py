@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from loss_scoring.core import Scores, kernel_for, warm_up
 from loss_scoring.core.options import ScoreOptions
 from loss_scoring.service.codecs import json
+from loss_scoring.service.codecs.codec import encode
 
 JSON, ARROW = b"application/json", b"application/vnd.apache.arrow.stream"
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -28,7 +29,7 @@ def score_json(body: bytes) -> list[memoryview]:
     """Score with the service's own reader, kernel and writer."""
     request = json.decode(body, max_elements=len(body))
     p, y = request.prediction, request.target
-    return json.encode(request, kernel(p.array, y.array, p.offsets, request.options))
+    return encode(request, kernel(p.array, y.array, p.offsets, request.options), "json")
 
 
 def score_arrow(body: bytes, options: ScoreOptions) -> bytes:

@@ -24,9 +24,9 @@ PARTS = {
 }
 INTRODUCTION = """# Measured
 
-Printed by `make bench`; `python bench/run.py NAME` prints one section anew. Ratios are taken within
-one run, interleaved, and are what to read; absolute times depend on the machine and on what else it
-did.
+Printed by `make bench`; `python bench/run.py NAME` prints one section again. Ratios are taken
+within one run, interleaved, and are what to read; absolute times depend on the machine and on what
+else it did.
 """
 PACKAGES = ("torch", "numba", "numpy", "pyarrow", "orjson", "fastapi", "starlette", "uvicorn")
 

@@ -18,7 +18,7 @@ include_patterns = [
 exclude_patterns = [".*", "docs/_build"]
 html_theme = "furo"
 html_title = project
-html_extra_path = ["root"]  # sends whoever asks for / to the first page
+html_extra_path = ["root"]  # redirects / to the first page
 html_copy_source = html_show_sphinx = html_use_index = False
 highlight_language = "text"
 myst_heading_anchors = 3  # links name headings as code hosts do: page.md#a-heading

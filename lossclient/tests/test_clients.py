@@ -34,7 +34,7 @@ from lossclient import (
     async_client,
     wire,
 )
-from lossclient.configuration import Configuration
+from lossclient.base_client import BaseClient
 
 URL = "http://service.test/api"
 RNG = np.random.default_rng(0)
@@ -82,12 +82,10 @@ FAST = Retries(first_s=0.001)
 
 def test_both_clients_take_the_same_arguments():
     for method in ("__init__", "score", "score_series"):
-        one, other = (
-            inspect.signature(getattr(kind, method)).parameters for kind in (Client, AsyncClient)
+        of_threads, of_tasks = (
+            inspect.signature(getattr(kind, method)) for kind in (Client, AsyncClient)
         )
-        names = [name for name in one if name != "transport"]
-        assert [name for name in other if name != "transport"] == names
-        assert [one[name] for name in names] == [other[name] for name in names]
+        assert of_threads == of_tasks
 
 
 def test_scores_come_in_the_order_of_series_whichever_answer_is_first(make):
@@ -148,7 +146,7 @@ def test_what_is_sent(make):
 
 
 def test_a_key_is_not_shown(make):
-    assert "secret" not in repr(make(answer, api_key="secret")._client._configuration)
+    assert "secret" not in repr(make(answer, api_key="secret")._client)
 
 
 def test_what_takes_long_leaves_the_event_loop_alone(monkeypatch):
@@ -588,7 +586,7 @@ def test_a_client_without_secrets_works_out_of_a_pickle():
         with reloaded(client) as other:
             assert other.score_series([[1.0]], [[2.0]]).losses["mae"].tolist() == [1.0]
             for name, value in settings.items():
-                assert getattr(other._configuration, name) == value
+                assert getattr(other, name) == value
         found = asyncio.run(reloaded(AsyncClient(url)).score_series([[1.0]], [[2.0]]))
     assert found.losses["mae"].tolist() == [1.0]
 
@@ -675,13 +673,13 @@ def test_a_client_that_is_closed_between_two_attempts_says_so(make):
 
 def test_a_client_that_another_thread_closes_just_before_it_sends_says_so(monkeypatch):
     client = Client(URL, transport=httpx.MockTransport(answer))
-    request_of = Configuration.request
+    request_of = BaseClient._request
 
     def request_and_close(*arguments):
         client.close()
         return request_of(*arguments)
 
-    monkeypatch.setattr(Configuration, "request", request_and_close)
+    monkeypatch.setattr(BaseClient, "_request", request_and_close)
     with pytest.raises(InvalidInput, match="client is closed"):
         client.score_series([[1.0]], [[2.0]])
 

@@ -27,7 +27,7 @@ from lossclient import (
     UnexpectedAnswer,
     wire,
 )
-from lossclient.exchange import Pause, Post, Room, Rules, Surroundings, exchange
+from lossclient.exchange import Pause, Post, Rules, SizeLimit, Surroundings, exchange
 from lossclient.forecasts import Forecasts, Key
 from lossclient.options import ScoreOptions
 from lossclient.plan import plan
@@ -69,7 +69,7 @@ def play(outcomes, part=ALL, *, forecasts=FORECASTS, took_s=0.0, clock=None, **r
     An outcome is a response, an exception, or a function from the request to a response.
     """
     clock = clock or Clock()
-    rules = {"options": ScoreOptions(), "retries": Retries(), "room": Room(), **rules}
+    rules = {"options": ScoreOptions(), "retries": Retries(), "size_limit": SizeLimit(), **rules}
     steps = exchange(forecasts, part, Rules(surroundings=clock.surroundings(), **rules))
     outcomes = iter(outcomes)
     posts, pauses = [], []
@@ -270,7 +270,7 @@ def test_the_answer_to_another_request_is_known_without_its_id():
 
 
 def test_calls_number_their_series_apart():
-    assert len({Rules(ScoreOptions(), Retries(), Room()).first for _ in range(50)}) > 48
+    assert len({Rules(ScoreOptions(), Retries(), SizeLimit()).first for _ in range(50)}) > 48
     assert all(0 <= wire.first_number() < 2**30 for _ in range(50))
 
 
@@ -410,15 +410,15 @@ def refuse_over(elements):
 
 
 def test_what_is_too_large_is_halved_and_remembered():
-    room = Room()
-    tables, posts, pauses, error = play([refuse_over(5)] * 9, room=room)
+    size_limit = SizeLimit()
+    tables, posts, pauses, error = play([refuse_over(5)] * 9, size_limit=size_limit)
     assert error is None
     assert [length for table in tables for length in table["length"].to_pylist()] == [2, 1, 3, 4]
     assert pauses == []
     assert len(posts) == 5  # 10 elements, refused; 6, refused; 3, 3 and 4
-    assert room.most == 6 * (4 + 16) // 2
+    assert size_limit.bytes == 6 * (4 + 16) // 2
 
-    _, posts, _, error = play([refuse_over(5)] * 9, Part(0, 4, (1,)), room=room)
+    _, posts, _, error = play([refuse_over(5)] * 9, Part(0, 4, (1,)), size_limit=size_limit)
     assert error is None
     assert len(posts) == 3  # none of them refused
 
@@ -434,12 +434,17 @@ def test_no_two_requests_have_one_id(lengths, types, most):
     values = np.arange(1.0, offsets[-1] + 1)
     predictions = tuple(values.astype(type_) for type_ in types)
     forecasts = Forecasts(offsets, values.astype("f4"), (None,) * len(types), predictions, Key)
-    options, room = ScoreOptions(["mae"]), Room()
+    options, size_limit = ScoreOptions(["mae"]), SizeLimit()
     busy_at_first = itertools.cycle([problem(503), refuse_over(most)])
     posts = []
     for part in plan(forecasts, options, 2000):
         _, sent, _, error = play(
-            busy_at_first, part, forecasts=forecasts, options=options, room=room, call_id="call"
+            busy_at_first,
+            part,
+            forecasts=forecasts,
+            options=options,
+            size_limit=size_limit,
+            call_id="call",
         )
         assert error is None
         posts += sent
@@ -457,26 +462,26 @@ def test_an_id_is_one_that_the_service_takes():
 
 def test_calls_with_and_without_gradients_learn_of_one_another():
     """What is too large by its body is so with gradients and without."""
-    room = Room()
+    size_limit = SizeLimit()
     for gradients, wanted in ((False, 5), (True, 3), (False, 3)):
         options = ScoreOptions(gradients=gradients)
-        _, posts, _, error = play([refuse_over(5)] * 9, options=options, room=room)
+        _, posts, _, error = play([refuse_over(5)] * 9, options=options, size_limit=size_limit)
         assert error is None
         assert len(posts) == wanted
-        assert room.most == 6 * (4 + 16) // 2
+        assert size_limit.bytes == 6 * (4 + 16) // 2
 
 
 def test_one_series_that_is_too_long_teaches_nothing_about_the_others():
-    room = Room()
-    _, posts, _, error = play([refuse_over(3)] * 9, Part(2, 4, (1,)), room=room)
+    size_limit = SizeLimit()
+    _, posts, _, error = play([refuse_over(3)] * 9, Part(2, 4, (1,)), size_limit=size_limit)
     assert isinstance(error, TooLarge)
     assert len(posts) == 3
-    assert room.most == math.inf
+    assert size_limit.bytes == math.inf
 
 
 def test_a_series_that_is_too_large_with_all_models_goes_with_fewer():
-    room = Room()
-    tables, posts, _, error = play([refuse_over(6)] * 9, BOTH, room=room)
+    size_limit = SizeLimit()
+    tables, posts, _, error = play([refuse_over(6)] * 9, BOTH, size_limit=size_limit)
     assert error is None
     whole = pa.concat_tables(tables)
     assert whole["length"].to_pylist() == [2, 2, 1, 1, 3, 3, 4, 4]
@@ -485,7 +490,7 @@ def test_a_series_that_is_too_large_with_all_models_goes_with_fewer():
     assert (
         len(posts) == 6
     )  # 20 elements and 12, refused; 6 and 6; 4 and 4, as 8 is known to be too much
-    tables, posts, _, error = play([refuse_over(6)] * 9, BOTH, room=room)
+    tables, posts, _, error = play([refuse_over(6)] * 9, BOTH, size_limit=size_limit)
     assert pa.concat_tables(tables).equals(at_once)
     assert len(posts) == 4  # none of them refused
 

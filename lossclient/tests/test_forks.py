@@ -1,40 +1,70 @@
+"""What a client is in a child that was forked; see also the forks in test_clients."""
+
 import os
+import subprocess
+import sys
 
 import pytest
+from fake_service import listening
 
-from lossclient import InvalidInput
-from lossclient.forks import PerProcess
+CHILD = """
+import os, sys
+import httpx
+from lossclient import Client, InvalidInput
+client = Client(sys.argv[1])
+def mae():
+    return client.score_series([[1.0]], [[3.0]]).losses["mae"][0]
+def in_a_child(action):
+    child = os.fork()
+    if not child:
+        try:
+            action()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+made = []
+class Counted(httpx.Client):
+    def __init__(self, **options):
+        made.append(os.getpid())
+        super().__init__(**options)
+httpx.Client = Counted
+"""
+CASES = {
+    "each process has its own connections": """
+assert mae() == 2 and mae() == 2 and made == [os.getpid()]
+def child():
+    parent, = made
+    assert mae() == 2 and mae() == 2 and made == [parent, os.getpid()]
+in_a_child(child)
+assert mae() == 2 and made == [os.getpid()]
+""",
+    "closing in a child leaves the parent's open": """
+mae()
+in_a_child(lambda: client.close())
+assert mae() == 2 and made == [os.getpid()]
+""",
+    "what is closed stays closed in a child": """
+mae()
+client.close()
+def child():
+    try:
+        mae()
+    except InvalidInput as error:
+        assert "closed" in str(error)
+    else:
+        raise AssertionError
+    client.close()
+in_a_child(child)
+""",
+}
 
 
-def test_each_process_has_its_own(monkeypatch):
-    one = PerProcess(object)
-    parents = one.get()
-    assert one.get() is parents
-    child = os.getpid() + 1
-    monkeypatch.setattr("os.getpid", lambda: child)
-    childs = one.get()
-    assert childs is not parents
-    assert one.get() is childs
-
-
-def test_what_is_closed_stays_closed_in_a_child(monkeypatch):
-    one = PerProcess(object)
-    parents = one.get()
-    assert one.close() is parents
-    with pytest.raises(InvalidInput, match="closed"):
-        one.get()
-    child = os.getpid() + 1
-    monkeypatch.setattr("os.getpid", lambda: child)
-    with pytest.raises(InvalidInput, match="closed"):
-        one.get()
-    assert one.close() is None
-
-
-def test_a_child_has_nothing_to_close_of_its_parents(monkeypatch):
-    made = []
-    one = PerProcess(lambda: made.append(None))
-    one.get()
-    child = os.getpid() + 1
-    monkeypatch.setattr("os.getpid", lambda: child)
-    assert one.close() is None
-    assert len(made) == 1
+@pytest.mark.parametrize("case", CASES)
+def test_a_fork(case):
+    with listening() as url:
+        subprocess.run(
+            [sys.executable, "-c", CHILD + CASES[case], url],
+            env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=True,
+        )  # fmt: skip

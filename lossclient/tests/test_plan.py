@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lossclient.configuration import REQUEST_BYTES
+from lossclient.base_client import REQUEST_BYTES
 from lossclient.forecasts import Forecasts, Key
 from lossclient.options import ScoreOptions
 from lossclient.plan import cut, halve, join, plan, weight_of

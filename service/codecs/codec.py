@@ -6,16 +6,17 @@ where it needs it.
 """
 
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from itertools import groupby
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-from loss_scoring.core import ScoreOptions, Scores
-from loss_scoring.service.codecs import arrow, json
-from loss_scoring.service.codecs.arrow import long
+from loss_scoring.core import ScoreOptions, Scores, may_be_missing
+from loss_scoring.service.codecs import json
+from loss_scoring.service.codecs.arrow import long, plain, read
+from loss_scoring.service.codecs.arrow.write import LARGE
 from loss_scoring.service.codecs.compression import decompress
 from loss_scoring.service.codecs.options import LongColumns, columns_from_query, options_from_query
-from loss_scoring.service.codecs.request import ScoreRequest
-from loss_scoring.service.codecs.sizes import added_bytes, encoded_bytes
+from loss_scoring.service.codecs.request import Limits, Memory, ScoreRequest
 from loss_scoring.service.errors import Faults
 
 INLINE_BYTES = 1 << 16
@@ -33,19 +34,6 @@ class Formats(NamedTuple):
     coding: str
 
 
-class Memory(Protocol):
-    """What one request may use; each method raises a ``ServiceError`` where there is no more."""
-
-    def receive(self, size: int) -> None:
-        """Reserve what a body of this size, or a part of one, is likely to need."""
-
-    def reserve(self, added: int) -> None:
-        """Hold at least the bytes of the body and ``added`` bytes."""
-
-    def settle(self, added: int) -> None:
-        """Hold exactly the bytes of the body and ``added`` bytes."""
-
-
 class Codec:
     """Reads bodies within limits.
 
@@ -59,15 +47,13 @@ class Codec:
     def __init__(
         self, max_body_bytes: int, max_json_bytes: int, max_elements: int, batch_elements: int
     ) -> None:
-        self._max_body_bytes = max_body_bytes
-        self._max_json_bytes = max_json_bytes
-        self._max_elements = max_elements
+        self._limits = Limits(max_body_bytes, max_elements)
+        self._max_json_bytes = min(max_json_bytes, max_body_bytes)
         self._batch_elements = batch_elements
 
     def body_limit(self, formats: Formats) -> int:
         """Return the most bytes of a body."""
-        limit = self._max_body_bytes
-        return min(self._max_json_bytes, limit) if formats.request == "json" else limit
+        return self._max_json_bytes if formats.request == "json" else self._limits.bytes
 
     def decode_common(
         self, body: memoryview, formats: Formats, query: bytes, memory: Memory
@@ -88,12 +74,12 @@ class Codec:
         if formats.request == "json":
             if query or len(body) > INLINE_BYTES:
                 return None
-            request = json.decode_common(body, self._max_elements)
+            request = json.decode_common(body, self._limits.elements)
         else:
             options, columns = read_query(query)
             if columns is not None or len(body) > _ARROW_IS_CHEAPER * INLINE_BYTES:
                 return None
-            request = arrow.decode_plain(body, options, self._max_elements)
+            request = plain.decode_plain(body, options, self._limits.elements)
         return None if request is None else self._settled(request, formats, memory)
 
     def decode(
@@ -126,32 +112,17 @@ class Codec:
         for name, _ in _parameters(query):
             faults.add(f"?{name}", "the options of a JSON request belong in its body")
         faults.check()
-        return json.decode(body, max_elements=self._max_elements)
+        return json.decode(body, max_elements=self._limits.elements)
 
     def _decode_arrow(self, body: memoryview, query: bytes, memory: Memory) -> ScoreRequest:
         options, columns = read_query(query)
-        limits = {"max_bytes": self._max_body_bytes, "max_elements": self._max_elements}
         if columns is None:
-            return arrow.decode(
-                body, options, **limits, receive=memory.receive, reserve=memory.reserve
-            )
-        table = long.decode(body, options, columns, **limits, reserve=memory.receive)
-        memory.reserve(table.key_bytes)
-        memory.reserve(needed := table.needed_bytes())
-        memory.reserve(needed + table.time_bytes())
-        return table.request()
+            return read.decode(body, options, self._limits, memory)
+        return long.decode(body, options, columns, self._limits, memory)
 
     def _settled(self, request: ScoreRequest, formats: Formats, memory: Memory) -> ScoreRequest:
-        request.answer_bytes = encoded_bytes(request, formats.answer)
-        memory.settle(
-            added_bytes(
-                request,
-                request.answer_bytes,
-                is_json=formats.request == "json",
-                answers_json=formats.answer == "json",
-                is_cut=request.elements > self._batch_elements,
-            )
-        )
+        is_cut = request.elements > self._batch_elements
+        memory.settle(request.estimate(formats.answer, is_cut=is_cut))
         return request
 
 
@@ -167,11 +138,24 @@ def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryvi
     Raises:
         InvalidError: If elements are missing that must not be: the scores tell whether to look.
     """
-    if arrow.may_be_missing(request, scores):
-        arrow.check_missing(request)
+    if request.options.missing == "error" and may_be_missing(scores):
+        request.check_missing()
     if format_ == "json":
-        return json.encode(request, scores)
-    return arrow.encode(request, scores)
+        return joined(json.write(request.document(scores), request.elements))
+    return joined(request.stream(scores))
+
+
+def joined(parts: list[memoryview]) -> list[memoryview]:
+    """Return parts with small neighbours joined, as each may become a packet."""
+    if len(parts) == 1:
+        return parts
+    out: list[memoryview] = []
+    for is_large, group in groupby(parts, lambda part: part.nbytes >= LARGE):
+        if is_large:
+            out += group
+        else:
+            out.append(memoryview(b"".join(group)))
+    return out
 
 
 def read_query(query: bytes) -> tuple[ScoreOptions, LongColumns | None]:

@@ -2,7 +2,7 @@
 
 Accepted is what was in the queue when the signal came (the device is held, the metrics tell). A
 half-sent body is open meanwhile; without a limit it would hold the process for ever, and who sends
-it is told to come back. Under plain load a connection may be closed without an answer, never amid
+it gets a 503 with Retry-After. Under plain load a connection may be closed without an answer, never amid
 one. The second signal means now.
 
 A device that hangs holds nothing up but its own requests. A signal at any moment of the start ends
@@ -152,7 +152,7 @@ def accepted(running: Instance, requests: int) -> list[Finding]:
     return [
         at_most(f"accepted requests lost on SIGTERM, of {requests}", seen["lost"], 0),
         at_most("exit code, with a half-sent body open", abs(code), 0),
-        at_least("its sender is told to come back, by a 503", seen["told"], 1),
+        at_least("its sender gets a 503 with Retry-After", seen["told"], 1),
         at_most("stack traces in the log", running.log_text().count("Traceback"), 0),
         at_most(f"time to exit, shutdown_s={SHUTDOWN_S}", seconds, SHUTDOWN_S + 2, "s"),
     ]

@@ -34,7 +34,7 @@ def findings(running: Instance, requests: int = 32) -> list[Finding]:
     return [
         at_least(f"right answers beside one deadly of {requests}", seen["right"], requests - 1),
         at_least("deadly requests answered 500", seen["500"], 1),
-        at_least("of them told that they were alone", "alone" in convicted, 1),
+        at_least("of them named as the only suspect", "alone" in convicted, 1),
         at_least("requests in the batch that died first", max(map(len, deadly)), 2),
         at_most("workers that it cost", len(deadly), 2),
         at_least("right answers afterwards", tally(others, afterwards)["right"], requests - 1),

@@ -15,7 +15,9 @@ from loss_scoring.core.table import LeftOutWarning, TableError, score_table
 from loss_scoring.service.cli import app
 from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.options import columns_from_query
+from loss_scoring.service.codecs.request import Limits
 from loss_scoring.service.errors import Faults, InvalidError, UnreadableError
+from loss_scoring.service.limits.budget import MemoryBudget
 
 
 def by_table(table, _path, **columns):
@@ -39,9 +41,10 @@ def by_wire(table, _path, **columns):
     faults.check()
     body = memoryview(sink.getvalue())
     options = ScoreOptions(missing="skip")
-    request = long.decode(body, options, named, max_bytes=1 << 20, max_elements=99).request()
-    left_out = request.long.layout.left_out
-    return list(request.long.layout.models), json.dumps(dict(left_out)) if left_out else ""
+    memory = MemoryBudget(1 << 24).reservation("")
+    request = long.decode(body, options, named, Limits(1 << 20, 99), memory)
+    left_out = request.layout.left_out
+    return list(request.layout.models), json.dumps(dict(left_out)) if left_out else ""
 
 
 def by_command(table, path, **columns):

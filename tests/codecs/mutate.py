@@ -7,12 +7,12 @@ import resource
 import sys
 
 import pyarrow as pa
-from streams import answers, pair, read, write
+from streams import Account, answers, pair, read, write
 
 from loss_scoring.core import ScoreOptions
 from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.options import LongColumns
-from loss_scoring.service.codecs.request import ScoreRequest
+from loss_scoring.service.codecs.request import Limits, ScoreRequest
 from loss_scoring.service.errors import ServiceError
 
 SKIP = ScoreOptions(gradients=True, missing="skip")
@@ -25,9 +25,7 @@ def read_either(body: bytes, number: int) -> ScoreRequest:
     """Read a stream in the form of the original of this number."""
     if number < len(originals()) - len(in_long_form()):
         return read(body, SKIP)
-    stream = memoryview(body)
-    table = long.decode(stream, SKIP, COLUMNS, max_bytes=1 << 24, max_elements=1 << 20)
-    return table.request()
+    return long.decode(memoryview(body), SKIP, COLUMNS, Limits(1 << 24, 1 << 20), Account())
 
 
 @functools.cache

@@ -6,10 +6,30 @@ import numpy as np
 import pyarrow as pa
 
 from loss_scoring.core import ScoreOptions, score
-from loss_scoring.service.codecs import arrow, json
-from loss_scoring.service.codecs.request import ScoreRequest
+from loss_scoring.service.codecs.arrow import read as lists
+from loss_scoring.service.codecs.codec import encode
+from loss_scoring.service.codecs.request import Limits, ScoreRequest
 
 GRADIENTS = ScoreOptions(gradients=True)
+
+
+class Account:
+    """Memory without an end, which notes what is reserved and what Arrow has used by then."""
+
+    def __init__(self) -> None:
+        self.before = pa.total_allocated_bytes()
+        self.reserved: list[int] = []
+        self.used: list[int] = []
+
+    def receive(self, size: int) -> None:
+        pass
+
+    def reserve(self, size: int) -> None:
+        self.used.append(pa.total_allocated_bytes() - self.before)
+        self.reserved.append(size)
+
+    def settle(self, size: int) -> None:
+        pass
 
 
 def write(table: pa.Table | list[pa.RecordBatch], **options: Any) -> bytes:
@@ -41,7 +61,7 @@ def read(
     max_bytes: int = 1 << 24,
     max_elements: int = 1 << 20,
 ) -> ScoreRequest:
-    return arrow.decode(memoryview(body), options, max_bytes=max_bytes, max_elements=max_elements)
+    return lists.decode(memoryview(body), options, Limits(max_bytes, max_elements), Account())
 
 
 def answers(request: ScoreRequest) -> tuple[pa.Table, bytes]:
@@ -55,6 +75,6 @@ def answers(request: ScoreRequest) -> tuple[pa.Table, bytes]:
         missing=chosen.missing,
         zero_division=chosen.zero_division,
     )
-    table = pa.ipc.open_stream(b"".join(arrow.encode(request, scores))).read_all()
+    table = pa.ipc.open_stream(b"".join(encode(request, scores, "arrow"))).read_all()
     table.validate(full=True)
-    return table, b"".join(json.encode(request, scores))
+    return table, b"".join(encode(request, scores, "json"))

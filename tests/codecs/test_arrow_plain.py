@@ -6,10 +6,10 @@ import struct
 import numpy as np
 import pyarrow as pa
 import pytest
-from streams import pair, write
+from streams import pair, read, write
 
 from loss_scoring.core import ScoreOptions
-from loss_scoring.service.codecs import arrow
+from loss_scoring.service.codecs.arrow import read as lists
 from loss_scoring.service.codecs.arrow.plain import decode_plain
 from loss_scoring.service.codecs.arrow.size import Table
 from loss_scoring.service.errors import ServiceError
@@ -26,8 +26,8 @@ def plain(body):
 
 def general(body, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(arrow, "decode_plain", lambda *_: None)
-        return arrow.decode(memoryview(body), OPTIONS, max_bytes=1 << 24, max_elements=1 << 20)
+        patch.setattr(lists, "decode_plain", lambda *_: None)
+        return read(body, OPTIONS)
 
 
 def assert_same(mine, theirs):

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from loss_scoring.core import LossSpec, score
+from loss_scoring.service.codecs.arrow.write import LARGE
+from loss_scoring.service.codecs.codec import encode as encode_parts
 from loss_scoring.service.codecs.json import decode
-from loss_scoring.service.codecs.json import encode as encode_parts
-from loss_scoring.service.codecs.parts import LARGE
 from loss_scoring.service.errors import InvalidError, TooLargeError, UnreadableError
 
 
@@ -21,7 +21,7 @@ def read(document, **options):
 
 
 def encode(request, scores):
-    return b"".join(encode_parts(request, scores))
+    return b"".join(encode_parts(request, scores, "json"))
 
 
 def series(prediction, target=None, **more):
@@ -221,7 +221,7 @@ def test_long_answers_are_written_in_parts_and_whole(shape):
     ]
     request = read({"series": many, "gradients": True})
     scores = score(request.prediction, request.target, ["mape"], gradients=True)
-    parts = encode_parts(request, scores)
+    parts = encode_parts(request, scores, "json")
     assert len(parts) > 1
     assert all(max(map(len, pair)) >= LARGE for pair in itertools.pairwise(parts))
     expected = {

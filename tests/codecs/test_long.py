@@ -13,14 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import GRADIENTS, answers, read, write
+from streams import GRADIENTS, Account, answers, read, write
 
 from loss_scoring.core import LOSSES, ScoreOptions
 from loss_scoring.core.table import score_table
-from loss_scoring.service.codecs import arrow
 from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.options import columns_from_query, options_from_query
-from loss_scoring.service.codecs.sizes import added_bytes, encoded_bytes
+from loss_scoring.service.codecs.request import Limits
 from loss_scoring.service.errors import Faults, InvalidError, TooLargeError, UnreadableError
 
 SKIP = ScoreOptions(gradients=True, missing="skip")
@@ -32,11 +31,9 @@ def read_long(body, query=QUERY, options=SKIP, *, max_bytes=1 << 24, max_element
     columns = columns_from_query(list(query.items()), faults)
     options_from_query(list(query.items()), faults)
     faults.check()
-    body = memoryview(body)
-    table = long.decode(body, options, columns, max_bytes=max_bytes, max_elements=max_elements)
-    request = table.request()
-    assert len(table.runs.starts) <= table.table.num_rows
-    return request
+    return long.decode(
+        memoryview(body), options, columns, Limits(max_bytes, max_elements), Account()
+    )
 
 
 def bits(values):
@@ -211,7 +208,7 @@ def test_missing_elements_are_pointed_at_in_rows_as_they_were_sent():
     })  # fmt: skip
     request = read_long(write(made), {"group_columns": "unique_id"}, GRADIENTS)
     with pytest.raises(InvalidError) as error:
-        arrow.check_missing(request)
+        request.check_missing()
     assert pointers(error) == ["/y/2", "/A/1", "/A/3", "/B/3"]
     assert "missing=skip" in error.value.errors[0].detail
 
@@ -291,15 +288,20 @@ def test_what_grouping_takes_is_bounded_beforehand():
         made = pa.table({"unique_id": ids, "y": np.ones(rows), "A": np.ones(rows)})
         faults = Faults()
         columns = columns_from_query([("group_columns", "unique_id")], faults)
-        body = memoryview(write(made))
-        table = long.decode(body, SKIP, columns, max_bytes=1 << 24, max_elements=1 << 20)
-        needed.append(table.needed_bytes())
-        before = pa.total_allocated_bytes()
-        request = table.request()
-        assert pa.total_allocated_bytes() - before < needed[-1]
+        request, account = read_within(write(made), columns)
+        needed.append(account.reserved[-2])
         assert request.elements == rows
     assert needed[0] < 3e6
     assert needed[1] > 7e6
+
+
+def read_within(body, columns, max_bytes=1 << 24):
+    """Read a request that never uses more than it has reserved."""
+    body, account = memoryview(body), Account()
+    request = long.decode(body, SKIP, columns, Limits(max_bytes, 1 << 20), account)
+    account.reserve(0)
+    assert all(used <= held for used, held in zip(account.used[1:], account.reserved, strict=False))
+    return request, account
 
 
 def views(count, size):
@@ -320,23 +322,18 @@ def test_what_finding_repeated_rows_takes_is_bounded_beforehand(kind):
     if kind == "text":
         made = made.set_column(1, "ds", made["ds"].cast(pa.string()))
     columns = columns_from_query([("group_columns", "unique_id")], Faults())
-    body = memoryview(write(made))
-    table = long.decode(body, SKIP, columns, max_bytes=1 << 24, max_elements=1 << 20)
-    assert table.needed_bytes()
-    before = pa.total_allocated_bytes()
-    assert table.time_bytes() > 0
     if kind == "apart":
         with pytest.raises(InvalidError, match="faults were found"):
-            table.request()
+            read_within(write(made), columns)
         return
-    table.request()
-    assert pa.total_allocated_bytes() - before < table.needed_bytes() + table.time_bytes()
+    _, account = read_within(write(made), columns)
+    keys, numbers, times = account.reserved[:-1]
+    assert keys < numbers < times
     sorted_table = pa.table(
         {**dict(zip(made.column_names, made.columns, strict=True)), "ds": np.arange(rows)}
     )
-    body = memoryview(write(sorted_table))
-    table = long.decode(body, SKIP, columns, max_bytes=1 << 24, max_elements=1 << 20)
-    assert table.time_bytes() == 0
+    _, account = read_within(write(sorted_table), columns)
+    assert len(account.reserved[:-1]) == 2, "no times are compared"
 
 
 KEYS = [f"key{n}" for n in range(8)]
@@ -345,7 +342,7 @@ KEYS = [f"key{n}" for n in range(8)]
 def with_eight_keys(key):
     numbers = {"y": np.ones(len(key)), "A": np.ones(len(key))}
     columns = columns_from_query([("group_columns", ",".join(KEYS))], Faults())
-    return memoryview(write(pa.table({**dict.fromkeys(KEYS, key), **numbers}))), columns
+    return write(pa.table({**dict.fromkeys(KEYS, key), **numbers})), columns
 
 
 @pytest.mark.parametrize("kind", ["views", "codes", "texts", "floats"])
@@ -359,19 +356,14 @@ def test_what_finding_runs_takes_is_bounded_beforehand(kind):
         "floats": lambda: pa.array(np.where(np.arange(rows) % 2, np.nan, 1.0)),
     }[kind]()
     body, columns = with_eight_keys(key)
-    table = long.decode(body, SKIP, columns, max_bytes=1 << 26, max_elements=1 << 20)
-    before = pa.total_allocated_bytes()
-    assert table.runs
-    assert pa.total_allocated_bytes() - before < table.key_bytes
-    table.request()
-    assert pa.total_allocated_bytes() - before < table.needed_bytes()
+    read_within(body, columns, max_bytes=1 << 26)
 
 
 def test_views_of_all_group_columns_together_are_bounded():
     rows, size = 2000, 100
     body, columns = with_eight_keys(views(rows, size))
     with pytest.raises(TooLargeError, match="the columns of text hold 1600000 bytes"):
-        long.decode(body, SKIP, columns, max_bytes=7 * rows * size, max_elements=rows)
+        read_within(body, columns, max_bytes=7 * rows * size)
 
 
 @pytest.mark.parametrize("coded", [False, True])
@@ -462,8 +454,6 @@ def test_what_is_laid_out_anew_is_accounted_for(made, answers_json, copies):
     request = read_long(write(made), {**QUERY, "group_columns": "unique_id"})
     side = 8 * request.elements
     assert request.copied == bool(copies)
-    kinds = {"is_json": False, "answers_json": answers_json, "is_cut": False}
-    want = 2 * side * bool(copies) + len(LOSSES) * side * copies
-    assert added_bytes(request, 0, **kinds) == want
-    keys = request.long.key_bytes
-    assert encoded_bytes(request, "arrow") >= keys > 8 * len(request)
+    needed = request.estimate("json" if answers_json else "arrow", is_cut=False)
+    assert needed - request.answer_bytes == 2 * side * bool(copies) + len(LOSSES) * side * copies
+    assert request.answer_bytes >= request.key_bytes > 8 * len(request)

@@ -112,7 +112,7 @@ def findings(running: Instance, count: int) -> list[Finding]:
                 (bombs() * 4, 2),
             ],
             what=f"{count - long:,} damaged Arrow streams, bombs included",
-            unsound="answers that are no problem and no sound table",
+            unsound="answers that are neither a problem nor a valid table",
             most_mebi=2 * ROOM / MEBI,
         ),
         *barrage.findings(
@@ -121,7 +121,7 @@ def findings(running: Instance, count: int) -> list[Finding]:
             long_originals() * 10,
             [(mutants(long_originals(), long, 13), 8)],
             what=f"{long:,} damaged Arrow streams in the long form",
-            unsound="answers that are no problem and no sound table",
+            unsound="answers that are neither a problem nor a valid table",
             most_mebi=2 * ROOM / MEBI,
         ),
     ]

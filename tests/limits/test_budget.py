@@ -6,7 +6,6 @@ import threading
 import pytest
 
 from loss_scoring.service.codecs import json
-from loss_scoring.service.codecs.sizes import added_bytes
 from loss_scoring.service.errors import OverloadedError, OverShareError, TooLargeError
 from loss_scoring.service.limits.budget import MemoryBudget, QueueQuota
 
@@ -201,8 +200,10 @@ def test_the_time_to_wait_is_learned_from_what_was_released():
 )
 def test_what_a_request_is_taken_to_need(is_json, answers_json, is_cut, copies_of_gradients):
     body = b'{"gradients": true, "losses": ["mae", "mape"], "series": [{"prediction": [1, 2, 3], "target": [4, 5, 6]}]}'
-    request, encoded = json.decode(memoryview(body), max_elements=3), 1000
-    kinds = {"is_json": is_json, "answers_json": answers_json, "is_cut": is_cut}
+    request = json.decode(memoryview(body), max_elements=3)
+    request.copied = is_json
     numbers = 2 * 3 * 8 if is_json else 0
     gradients = 2 * 3 * 8 * copies_of_gradients
-    assert added_bytes(request, encoded, **kinds) == encoded + numbers + gradients
+    needed = request.estimate("json" if answers_json else "arrow", is_cut=is_cut)
+    assert needed == request.answer_bytes + numbers + gradients
+    assert request.answer_bytes > 0

@@ -105,7 +105,7 @@ def test_408_of_a_head_that_stalls(raw, start):
 
 def test_408_of_a_head_that_trickles(raw):
     head = POST + b"X: " + b"x" * 1000
-    assert trickle(raw, head) < len(head), "each byte does not begin the time anew"
+    assert trickle(raw, head) < len(head), "a byte does not restart the time limit"
     problem(read_all(raw), 408)
 
 

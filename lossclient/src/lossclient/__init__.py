@@ -1,6 +1,7 @@
 """Client of the loss-scoring service: takes the frame of forecasts you have, gives losses back."""
 
 from lossclient.async_client import AsyncClient
+from lossclient.base_client import __version__
 from lossclient.client import Client
 from lossclient.columns import LeftOutWarning
 from lossclient.exceptions import (
@@ -20,7 +21,6 @@ from lossclient.exceptions import (
 )
 from lossclient.retries import Retries
 from lossclient.scores import Scores
-from lossclient.version import __version__
 
 __all__ = [
     "AsyncClient",

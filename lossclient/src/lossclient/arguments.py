@@ -1,9 +1,13 @@
-"""Whether arguments are what they should be: tables of rules, one error for whatever breaks one."""
+"""What arguments must be, and one error for all that are not.
+
+Of types, those are checked that would otherwise pass for something else: text for a list of names,
+``"false"`` for a true value, a key with a line's end in it.
+"""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,45 +19,27 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token of HTTP."""
 _PASSWORD = re.compile("//[^/]*@")
 """And the user's name before it, in a URL."""
+FLAG = "True or False"
+NAMES = "a list of names of columns"
 
 
-class Rule(NamedTuple):
-    """What an argument must be.
+def require(holds: bool, name: str, wanted: str, *value: object) -> None:  # noqa: FBT001
+    """Raise unless an argument is what it must be.
 
-    Attributes:
-        wanted: In words, after "must be".
-        holds: Whether a value is so; takes any.
-        shown: Whether the error may show the value; not if it is a secret.
-    """
-
-    wanted: str
-    holds: Callable[[Any], bool]
-    shown: bool = True
-
-
-def or_none(rule: Rule) -> Rule:
-    """Return a rule by which it may be None, too."""
-    return Rule(
-        f"{rule.wanted}, or None", lambda value: value is None or rule.holds(value), rule.shown
-    )
-
-
-def check(arguments: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
-    """Hold arguments against the rules for their names.
-
-    Raises:
-        InvalidInput: If one is broken.
+    Args:
+        holds: Whether it is.
+        name: Of the argument.
+        wanted: What it must be.
+        value: What it is, for the error; left out where it is a secret.
 
     Example:
-        >>> check({"losses": "mae"}, {"losses": Rule("a list of names", is_names)})
+        >>> require(False, "losses", "a list of names", "mae")
         Traceback (most recent call last):
         lossclient.exceptions.InvalidInput: losses must be a list of names, not 'mae'
     """
-    for name, rule in rules.items():
-        value = arguments[name]
-        if not rule.holds(value):
-            found = f", not {without_password(repr(value)):.80}" if rule.shown else ""
-            raise InvalidInput(f"{name} must be {rule.wanted}{found}")
+    if not holds:
+        found = "".join(f", not {without_password(repr(shown)):.80}" for shown in value)
+        raise InvalidInput(f"{name} must be {wanted}{found}")
 
 
 def without_password(text: str) -> str:
@@ -62,12 +48,10 @@ def without_password(text: str) -> str:
 
 
 def is_flag(value: Any) -> bool:
-    """Whether it is a truth value; a string like "false" would pass for a true one."""
     return isinstance(value, bool | np.bool_)
 
 
-def is_count(value: Any, least: int) -> bool:
-    """Whether it is a whole number, and not less."""
+def is_count(value: Any, least: int = 1) -> bool:
     return isinstance(value, Integral) and not is_flag(value) and int(value) >= least
 
 
@@ -79,24 +63,17 @@ def is_seconds(value: Any, *, zero: bool = False) -> bool:
     return bool(0 < seconds <= _LONGEST_S or (zero and seconds == 0))
 
 
-def is_text(value: Any) -> bool:
-    """Whether it is a string."""
-    return isinstance(value, str)
-
-
-def is_names(value: Any) -> bool:
+def are_names(value: Any) -> bool:
     """Whether it is names, of which none is used up by reading it."""
-    return isinstance(value, Collection) and not isinstance(value, str) and all(map(is_text, value))
+    is_collection = isinstance(value, Collection) and not isinstance(value, str)
+    return is_collection and all(isinstance(name, str) for name in value)
 
 
 def is_list_of_names(value: Any) -> bool:
     """Whether it is such names that can be written with commas between them, and at least one."""
-    return (
-        isinstance(value, Sequence)
-        and len(value) > 0
-        and is_names(value)
-        and all(name and "," not in name for name in value)
-    )
+    if not isinstance(value, Sequence) or not are_names(value):
+        return False
+    return len(value) > 0 and all(name and "," not in name for name in value)
 
 
 def is_visible(value: Any) -> bool:
@@ -105,7 +82,6 @@ def is_visible(value: Any) -> bool:
 
 
 def are_headers(value: Any) -> bool:
-    """Whether it is what HTTP takes for headers."""
     return isinstance(value, Mapping) and all(
         isinstance(name, str)
         and _HEADER.fullmatch(name)

@@ -1,9 +1,9 @@
 """The client in tasks."""
 
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, TypeVarTuple, cast
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -12,10 +12,8 @@ import httpx
 import pyarrow as pa
 from anyio.lowlevel import RunVar
 
-from lossclient import wire
+from lossclient.base_client import BaseClient
 from lossclient.columns import Columns
-from lossclient.configuration import REQUEST_BYTES, TIMEOUT_S, Configuration, Configured
-from lossclient.exceptions import InvalidInput
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.frames import Duplicates, FrameT, read_frame, write_frame
@@ -23,10 +21,12 @@ from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
 from lossclient.problems import Reply
 from lossclient.progress import progress_bar
-from lossclient.retries import Retries
 from lossclient.scores import Scores, scores_of
 from lossclient.series import read_series
 from lossclient.wire import Part
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 class _Connections(NamedTuple):
@@ -39,7 +39,7 @@ class _Connections(NamedTuple):
 _OF_LOOP: RunVar["WeakKeyDictionary[AsyncClient, _Connections]"] = RunVar("lossclient")
 
 
-class AsyncClient(Configured):
+class AsyncClient(BaseClient):
     """`Client`, to be awaited; it takes the same arguments and decides the same.
 
     Whatever takes long, from reading a frame to writing one, is done in threads, so that other
@@ -55,41 +55,8 @@ class AsyncClient(Configured):
         array([1.75])
     """
 
-    def __init__(  # noqa: PLR0913 - one argument a choice
-        self,
-        base_url: str,
-        *,
-        api_key: str | None = None,
-        timeout: float | httpx.Timeout = TIMEOUT_S,
-        deadline_s: float | None = None,
-        retries: int | Retries = 5,
-        concurrency: int = 4,
-        request_bytes: int = REQUEST_BYTES,
-        compression: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        self._configuration = Configuration(
-            base_url=base_url,
-            api_key=api_key,
-            timeout=timeout,
-            deadline_s=deadline_s,
-            retries=retries,
-            concurrency=concurrency,
-            request_bytes=request_bytes,
-            compression=compression,
-            headers=headers,
-            transport=transport,
-        )
-        self._connect()
-        self._make()
-
-    def _connect(self) -> None:
-        wire.prepare()
-        self._closed = False
-
-    def _make(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(**self._configuration.for_httpx(httpx.AsyncHTTPTransport))
+    _stacklevel: ClassVar[int] = 3
+    """From a warning to the caller's line."""
 
     async def score(  # noqa: PLR0913, PLR0917 - the order of utilsforecast's
         self,
@@ -109,14 +76,64 @@ class AsyncClient(Configured):
         duplicates: Duplicates = "error",
         progress: bool | None = None,
     ) -> FrameT:
-        """Score a frame as `Client.score` does."""
-        options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
-        rules = self._configuration.rules(options)
+        """Score every model for every series of a frame, as ``cross_validation`` returns it.
+
+        A series is the rows with one id and one cutoff, in the order of time, wherever they are.
+
+        Args:
+            df: A pandas, polars or pyarrow frame; any other with ``__arrow_c_stream__`` is
+                answered by a pyarrow table. With pandas, id, cutoff and time may be in the index.
+            models: Columns of predictions; by default all others of numbers in any type, but for
+                indexes, forecast steps, prediction intervals and quantiles, by their names.
+            id_col: Names a series; not null. Of floats, -0.0 and 0.0 are the same id, under the
+                one that comes first, and all NaN are one; but with pandas NaN is null.
+            time_col: Orders its rows; None takes them as they come.
+            target_col: The actual values.
+            cutoff_col: Names a series together with the id; no error where the default is absent.
+            losses: Names of losses.
+            gradients: Whether to return d loss / d prediction of every element.
+            missing: What a null, NaN or infinite element does: ``error``, ``skip`` (leave the
+                mean) or ``propagate`` (darts' semantics).
+            zero_division: What an element without a finite quotient does: ``zero`` (as darts) or
+                ``skip``.
+            block_denom_grad: Of smape; only gradients depend on it.
+            exclude: Columns that are no models, where ``models`` names none.
+            duplicates: What several rows of one id, cutoff and time do: ``error``, or ``allow``.
+            progress: Whether to show a bar; None does on a terminal.
+
+        Returns:
+            The same kind of frame, a row for each series and model: id, cutoff (if the frame has
+            one), ``model``, ``length``, a column a loss (null where no element is left),
+            ``<loss>_masked`` (elements without a finite quotient) and ``<loss>_gradient`` (a list
+            in the order of time). Series come as their ids appear first.
+
+        Raises:
+            LossClientError: See `lossclient.exceptions`.
+
+        Warns:
+            LeftOutWarning: If columns were taken for no models; it names them, and what is scored.
+
+        Example:
+            >>> import pandas as pd
+            >>> from lossclient import Client
+            >>> df = pd.DataFrame({
+            ...     "unique_id": ["a", "a"], "ds": [1, 2], "cutoff": [0, 0],
+            ...     "y": [100.0, 120.0], "Naive": [102.0, 118.5], "Theta": [100.0, 121.0],
+            ... })
+            >>> with Client("http://127.0.0.1:8000") as client:
+            ...     client.score(df, losses=["mae"])
+              unique_id  cutoff  model  length   mae
+            0         a       0  Naive       2  1.75
+            1         a       0  Theta       2  0.50
+        """
+        rules = self._rules(
+            ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
+        )
         columns = Columns(id_col, time_col, target_col, cutoff_col, models, exclude)
-        reading = await anyio.to_thread.run_sync(read_frame, df, columns, losses, duplicates)
-        reading.models.warn(stacklevel=3)
+        reading = await self._run(read_frame, df, columns, losses, duplicates)
+        reading.models.warn(self._stacklevel)
         answer = await self._answer(reading.forecasts, rules, show=progress)
-        return cast("FrameT", await anyio.to_thread.run_sync(write_frame, reading, answer))
+        return cast("FrameT", await self._run(write_frame, reading, answer))
 
     async def score_series(  # noqa: PLR0913 - one argument a choice
         self,
@@ -131,12 +148,36 @@ class AsyncClient(Configured):
         block_denom_grad: bool = True,
         progress: bool | None = None,
     ) -> Scores:
-        """Score series as `Client.score_series` does."""
-        options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
-        rules = self._configuration.rules(options)
-        forecasts, names = await anyio.to_thread.run_sync(read_series, prediction, target, ids)
+        """Score series that are lists of lists, lists of arrays, or the rows of an array.
+
+        Args:
+            prediction: Numbers of any type for each series; one with several channels (T x C)
+                counts T times C elements.
+            target: Of the same shapes. None is a missing element, as are NaN and NA, and what numpy
+                masks.
+            ids: For errors, and given back; positions by default.
+            losses: As in `score`, like all that follow.
+            gradients: See there.
+            missing: See there.
+            zero_division: See there.
+            block_denom_grad: See there.
+            progress: See there.
+
+        Returns:
+            Arrays in the order of series. Numbers are computed in float32 if that holds both sides
+            by their types, as it does half and integers of 8 and 16 bits, in double otherwise.
+            Gradients are float32 for predictions of float32 or half, and where all is.
+
+        Raises:
+            LossClientError: See `lossclient.exceptions`; a series without elements is
+                `InvalidInput`.
+        """
+        rules = self._rules(
+            ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
+        )
+        forecasts, names = await self._run(read_series, prediction, target, ids)
         answer = await self._answer(forecasts, rules, show=progress)
-        return await anyio.to_thread.run_sync(scores_of, answer, names)
+        return await self._run(scores_of, answer, names)
 
     async def aclose(self) -> None:
         """Close all connections of this process; the client cannot be used any more."""
@@ -156,6 +197,10 @@ class AsyncClient(Configured):
     ) -> None:
         await self.aclose()
 
+    async def _run(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        """Call a function that takes long."""
+        return await anyio.to_thread.run_sync(function, *arguments)
+
     async def _answer(self, forecasts: Forecasts, rules: Rules, *, show: bool | None) -> pa.Table:
         """Return a row for each series and model, the models of a series together."""
         answers: dict[Part, Answers] = {}
@@ -172,23 +217,22 @@ class AsyncClient(Configured):
                     failures.append(error)
                     tasks.cancel_scope.cancel()
 
-            waiting = deque(plan(forecasts, rules.options, self._configuration.request_bytes))
+            waiting = deque(plan(forecasts, rules.options, self.request_bytes))
             with anyio.move_on_after(rules.left_s()) as time:
                 async with anyio.create_task_group() as tasks:
-                    for _ in range(min(self._configuration.concurrency, len(waiting))):
+                    for _ in range(min(self.concurrency, len(waiting))):
                         tasks.start_soon(work)
         if failures:
             raise failures[0]
         if time.cancelled_caught:
-            server = f"{rules.server}{rules.via}"
-            raise rules.late(f"the deadline has passed before {server} answered")
-        return await anyio.to_thread.run_sync(join, forecasts, answers)
+            raise rules.unanswered()
+        return await self._run(join, forecasts, answers)
 
     async def _drive(self, steps: Generator[Step, Outcome, Answers]) -> Answers:
         """Do what the steps say, until they return; they encode and decode on the way."""
         outcome: Outcome = None
         while True:
-            step = await anyio.to_thread.run_sync(_next, steps, outcome)
+            step = await self._run(_next, steps, outcome)
             if isinstance(step, list):
                 return step
             if isinstance(step, Pause):
@@ -199,9 +243,8 @@ class AsyncClient(Configured):
 
     async def _post(self, post: Post) -> Reply | httpx.RequestError:
         http = await self._http()
-        request = self._configuration.request(http, post)
         try:
-            response = await http.send(request, stream=True)
+            response = await http.send(self._request(http, post), stream=True)
             try:
                 # An answer that is not read closes its connection, which is one answer behind.
                 body = await response.aread() if post.is_answered_by(response.headers) else b""
@@ -213,11 +256,10 @@ class AsyncClient(Configured):
 
     async def _http(self) -> httpx.AsyncClient:
         """Return the connections of this event loop; no other task runs meanwhile."""
-        if self._closed:
-            raise InvalidInput("the client is closed; make another one")
+        self._check_open()
         of_loop = _of_this_loop()
         if self not in of_loop:
-            http = self._make()
+            http = httpx.AsyncClient(**self._httpx_options(httpx.AsyncHTTPTransport))
             of_loop[self] = _Connections(http, _until_end(http))
             await anext(of_loop[self].until_end)
         return of_loop[self].http

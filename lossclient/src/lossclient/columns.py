@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lossclient.arguments import Rule, check, is_names, is_text, or_none
+from lossclient.arguments import NAMES, are_names, require
 from lossclient.cells import Cells, content, is_nested, numbers_in, texts_in
 from lossclient.exceptions import InvalidInput
 
@@ -71,17 +71,6 @@ _SHOWN = 20
 _COMPARED = 100
 """Names that are compared with one that is absent."""
 
-MODELS = Rule("a list of names of columns", is_names)
-_COLUMN = Rule("the name of a column", is_text)
-_RULES = {
-    "id_col": _COLUMN,
-    "time_col": or_none(_COLUMN),
-    "target_col": _COLUMN,
-    "cutoff_col": or_none(_COLUMN),
-    "models": or_none(MODELS),
-    "exclude": MODELS,
-}
-
 
 class LeftOutWarning(UserWarning):
     """Columns were taken for no models, and nobody had named or excluded any."""
@@ -112,7 +101,16 @@ class Columns:
     exclude: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        check({name: getattr(self, name.removesuffix("_col")) for name in _RULES}, _RULES)
+        for name in ("id", "target"):
+            value = getattr(self, name)
+            require(isinstance(value, str), f"{name}_col", "the name of a column", value)
+        for name in ("time", "cutoff"):
+            value = getattr(self, name)
+            is_name = value is None or isinstance(value, str)
+            require(is_name, f"{name}_col", "the name of a column, or None", value)
+        models = self.models
+        require(models is None or are_names(models), "models", f"{NAMES}, or None", models)
+        require(are_names(self.exclude), "exclude", NAMES, self.exclude)
         if self.models is not None and self.exclude:
             raise InvalidInput("exclude is for models that nobody names; leave it out of models")
 

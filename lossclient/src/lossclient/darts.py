@@ -10,17 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from darts import TimeSeries
 
-from lossclient.arguments import Rule, check
+from lossclient.arguments import require
 from lossclient.client import Client
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats
 from lossclient.options import ALL_LOSSES
 
 Reduction = Callable[..., npt.NDArray[Any]]
-
-_SERIES = Rule(
-    "a TimeSeries or a list of them", lambda value: isinstance(value, TimeSeries | Sequence)
-)
 
 
 def score(  # noqa: PLR0913 - one argument a choice
@@ -67,7 +63,9 @@ def score(  # noqa: PLR0913 - one argument a choice
         ...     score(client, actual, predicted[1:])["mae"], score(client, [actual], [predicted])
         (1.0, {'mae': [1.0], 'mape': [0.5], 'smape': [0.2222222222222222]})
     """
-    check({"actual": actual, "predicted": predicted}, {"actual": _SERIES, "predicted": _SERIES})
+    for name, value in (("actual", actual), ("predicted", predicted)):
+        is_series = isinstance(value, TimeSeries | Sequence)
+        require(is_series, name, "a TimeSeries or a list of them", value)
     single = isinstance(actual, TimeSeries)
     if isinstance(predicted, TimeSeries) != single:
         raise InvalidInput("actual and predicted must both be one series, or both several")

@@ -69,19 +69,19 @@ Answers = list[pa.Table]
 
 
 @dataclass
-class Room:
+class SizeLimit:
     """How much the service takes at once, as far as it was seen to refuse.
 
     Attributes:
-        most: Bytes of a body before compression; the same for calls with and without gradients,
+        bytes: Of a body before compression; the same for calls with and without gradients,
             though a service may have refused the answer's size, of which a 413 says nothing.
     """
 
-    most: float = math.inf
+    bytes: float = math.inf
 
     def refused(self, body: int) -> None:
         """Learn that a body of so many bytes was too much."""
-        self.most = min(self.most, body // 2)
+        self.bytes = min(self.bytes, body // 2)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Rules:
     Attributes:
         options: What to compute.
         retries: How often to try.
-        room: Shared by all calls of a client.
+        size_limit: Shared by all calls of a client.
         deadline: On the clock of the surroundings; None without one.
         compression: A content coding for bodies; None leaves them as they are.
         surroundings: Clock and chance.
@@ -119,7 +119,7 @@ class Rules:
 
     options: ScoreOptions
     retries: Retries
-    room: Room
+    size_limit: SizeLimit
     deadline: float | None = None
     compression: str | None = None
     surroundings: Surroundings = field(default_factory=Surroundings)
@@ -142,6 +142,10 @@ class Rules:
             raise self.late("the deadline has passed")
         return left
 
+    def unanswered(self) -> DeadlineExceeded:
+        """Return the error of a call whose deadline has passed amid a request."""
+        return self.late(f"the deadline has passed before {self.server}{self.via} answered")
+
     def late(self, reason: str) -> DeadlineExceeded:
         """Return an error that says what the last attempt died of, and has it as its cause."""
         last = self.failures[-1] if self.failures else None
@@ -161,8 +165,8 @@ def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, 
         LossClientError: What the last attempt died of.
     """
     body = weight_of(forecasts, part)
-    if part.rows > 1 and body > rules.room.most:
-        smaller = list(cut(forecasts, part, int(rules.room.most)))
+    if part.rows > 1 and body > rules.size_limit.bytes:
+        smaller = list(cut(forecasts, part, int(rules.size_limit.bytes)))
         return (yield from _exchange_each(forecasts, smaller, rules))
     outcome = yield from _attempts(forecasts, part, rules)
     if isinstance(outcome, pa.Table):
@@ -170,7 +174,7 @@ def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, 
     if outcome.is_too_large and part.rows > 1:
         answers = yield from _exchange_each(forecasts, halve(forecasts, part), rules)
         # Not before: one series that is too long by itself says nothing about the others.
-        rules.room.refused(body)
+        rules.size_limit.refused(body)
         return answers
     raise outcome.error
 

@@ -12,7 +12,7 @@ import narwhals as nw
 import numpy as np
 import pyarrow as pa
 
-from lossclient.arguments import Rule, check
+from lossclient.arguments import require
 from lossclient.cells import Cells, Frame, by_value, cells_of, content, floats_of, is_mixed
 from lossclient.columns import Columns, ModelColumns, find_models, numbers_of, resolve
 from lossclient.exceptions import InvalidInput
@@ -22,7 +22,6 @@ from lossclient.grouping import Groups, group, plain
 _WITHOUT_ROWS = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_run_end_encoded)
 _WITHOUT_KEY = "so the row belongs to no series"
 _WITHOUT_TIME = "so the row has no time to be ordered by; fill it, or pass time_col=None"
-_RULES = {"duplicates": Rule("'error' or 'allow'", lambda value: value in ("error", "allow"))}
 
 FrameT = TypeVar("FrameT")
 """Whatever kind of frame the caller has."""
@@ -101,7 +100,7 @@ def read_frame(
             comes twice. (With pandas a key that is NaN is null, too; elsewhere all NaN are one key,
             and -0.0 is 0.0.)
     """
-    check({"duplicates": duplicates}, _RULES)
+    require(duplicates in ("error", "allow"), "duplicates", "'error' or 'allow'", duplicates)
     frame = open_frame(df, columns)
     names = frame.columns
     columns = resolve(names, columns)

@@ -4,20 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lossclient.arguments import Rule, check, is_flag, is_list_of_names, is_text
+from lossclient.arguments import FLAG, is_flag, is_list_of_names, require
 
 Missing = Literal["error", "skip", "propagate"]
 ZeroDivision = Literal["zero", "skip"]
 
 ALL_LOSSES = ("mae", "mape", "smape")
-
-_RULES = {
-    "losses": Rule("a list of names", is_list_of_names),
-    "gradients": Rule("True or False", is_flag),
-    "missing": Rule("error, skip or propagate", is_text),
-    "zero_division": Rule("zero or skip", is_text),
-    "block_denom_grad": Rule("True or False", is_flag),
-}
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,13 @@ class ScoreOptions:
     block_denom_grad: bool = True
 
     def __post_init__(self) -> None:
-        check(vars(self), _RULES)
+        require(is_list_of_names(self.losses), "losses", "a list of names", self.losses)
+        missing, division = self.missing, self.zero_division
+        require(isinstance(missing, str), "missing", "error, skip or propagate", missing)
+        require(isinstance(division, str), "zero_division", "zero or skip", division)
+        for name in ("gradients", "block_denom_grad"):
+            value = getattr(self, name)
+            require(is_flag(value), name, FLAG, value)
 
     def query(self) -> Mapping[str, str]:
         """Return the options as query parameters.

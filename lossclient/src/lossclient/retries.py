@@ -5,16 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from lossclient.arguments import Rule, check, is_count, is_seconds
+from lossclient.arguments import is_count, is_seconds, require
 
 RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
-_WAIT = Rule("seconds from 0 to 1e9", lambda value: is_seconds(value, zero=True))
-_RULES = {
-    "attempts": Rule("a whole number of at least 0", lambda value: is_count(value, 0)),
-    "first_s": _WAIT,
-    "most_s": _WAIT,
-    "patience_s": _WAIT,
-}
 
 
 @dataclass(frozen=True)
@@ -37,7 +30,11 @@ class Retries:
     patience_s: float = 60.0
 
     def __post_init__(self) -> None:
-        check(vars(self), _RULES)
+        count = self.attempts
+        require(is_count(count, 0), "attempts", "a whole number of at least 0", count)
+        for name in ("first_s", "most_s", "patience_s"):
+            seconds = getattr(self, name)
+            require(is_seconds(seconds, zero=True), name, "seconds from 0 to 1e9", seconds)
 
     def wait_s(self, failed: int, retry_after_s: float | None, chance: float) -> float | None:
         """Return how long to wait before the next attempt; None if there shall be none.

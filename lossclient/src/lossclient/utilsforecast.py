@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import narwhals as nw
 
-from lossclient.arguments import check
+from lossclient.arguments import NAMES, are_names, require
 from lossclient.client import Client
-from lossclient.columns import MODELS, Columns
+from lossclient.columns import Columns
 from lossclient.frames import FrameT, open_frame
 from lossclient.options import ZeroDivision
 
@@ -102,7 +102,7 @@ class Losses:
         target_col: str,
         cutoff_col: str,
     ) -> Any:
-        check({"models": models}, {"models": MODELS})
+        require(are_names(models), "models", NAMES, models)
         columns = Columns(id_col, None, target_col, cutoff_col)
         frame = open_frame(df, columns)  # once: a stream can be read but once
         has_cutoff = cutoff_col in frame.columns

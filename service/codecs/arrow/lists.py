@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from loss_scoring.core.table import as_type, holds_numbers, narrowest, one_array, tensor_of
-from loss_scoring.service.codecs.request import ScoreRequest, check_elements
+from loss_scoring.service.codecs.request import check_elements
 from loss_scoring.service.errors import Faults
 
 _FLOATS = (pa.float32(), pa.float64())
@@ -131,16 +131,6 @@ def gradient_type(prediction: pa.DataType, computed: pa.DataType) -> pa.DataType
         return pa.list_(field, prediction.list_size)
     is_large = pa.types.is_large_list(prediction) or pa.types.is_large_list_view(prediction)
     return pa.large_list(field) if is_large else pa.list_(field)
-
-
-def answer_type(request: ScoreRequest) -> pa.DataType:
-    """Return the type of a gradient column in the answer."""
-    if request.gradient_type is not None:
-        return request.gradient_type
-    element = _FLOATS[request.prediction.dtype == torch.float64]
-    widths = set() if request.channels is None else set(request.channels.tolist())
-    channels = widths.pop() if len(widths) == 1 else 0  # flat if the widths of series differ
-    return pa.large_list(pa.list_(element, channels) if channels else element)
 
 
 def is_series(type_: pa.DataType) -> bool:

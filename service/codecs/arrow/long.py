@@ -1,13 +1,10 @@
 """Requests in the long form: a row is an element, and all models are scored against one target.
 
-Reading one takes three steps, as its memory is not known beforehand: ``decode`` checks the stream,
-with hardly more than the body itself; ``LongTable.runs`` finds the runs of equal keys, which takes
-``key_bytes``; then ``LongTable.request`` groups them and lays the numbers out, with which it is
-``needed_bytes``. What the command line and ``score_table`` do alike is in ``core.table``.
+What the command line and ``score_table`` do alike is in ``core.table``.
 """
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +32,6 @@ from loss_scoring.core.table import (
     text_faults,
 )
 from loss_scoring.service.codecs.arrow.stream import (
-    Reserve,
     read_table,
     text_bytes,
     text_lengths,
@@ -43,7 +39,7 @@ from loss_scoring.service.codecs.arrow.stream import (
 )
 from loss_scoring.service.codecs.options import LongColumns, escape
 from loss_scoring.service.codecs.pools import NUMBERS
-from loss_scoring.service.codecs.request import LongForm, ScoreRequest, check_elements
+from loss_scoring.service.codecs.request import Limits, LongRequest, Memory, check_elements
 from loss_scoring.service.errors import Faults, TooLargeError
 
 _TIME_BYTES = 128
@@ -52,188 +48,79 @@ _RUN_BYTES, _ROW_BYTES, _KEY_BYTES = 128, 24, 24
 """What grouping takes for each run and row, and for each row of a column of texts or floats."""
 
 
-@dataclass(frozen=True, eq=False)
-class LongTable:
-    """A table that was read and checked, but for its missing elements.
+def decode(
+    body: memoryview, options: ScoreOptions, columns: LongColumns, limits: Limits, memory: Memory
+) -> LongRequest:
+    """Read a request from a stream with a row an element; other columns are not read.
 
-    Attributes:
-        table: The columns that are read.
-        layout: Which of them is what.
-        texts: Columns that are no models, unless their cells say otherwise.
-        options: What to compute.
-        text_bytes: What the texts of the table take, those that views share counted for each.
-        max_bytes: The most that the keys may take in the answer.
-    """
-
-    table: pa.Table
-    layout: Layout
-    texts: tuple[str, ...]
-    options: ScoreOptions
-    text_bytes: int
-    max_bytes: int
-
-    @property
-    def elements(self) -> int:
-        """The number of (prediction, target) pairs, those of each model counted."""
-        return int(self.table.num_rows) * len(self.layout.models)
-
-    @property
-    def key_bytes(self) -> int:
-        """The most that ``runs`` takes, and grouping of it: texts may be copied twice."""
-        types = [self.table.schema.field(name).type for name in self.layout.keys]
-        kinds = (pa.types.is_dictionary, is_text, pa.types.is_floating)
-        copied = sum(any(is_kind(type_) for is_kind in kinds) for type_ in types)
-        return 2 * self.text_bytes + _KEY_BYTES * int(self.table.num_rows) * int(copied)
-
-    @cached_property
-    def runs(self) -> Runs:
-        """Neighbours with equal keys.
-
-        Raises:
-            InvalidError: If a key is null, or a column of numbers holds text.
-        """
-        faults = Faults()
-        for name, detail in text_faults(
-            self.table, self.layout.numbers, self.texts, exclude="exclude_columns"
-        ):
-            faults.add(_pointer(name), detail)
-        for name, detail in faults_of(self.table.schema, self.layout):
-            faults.add(_pointer(name), detail)
-        faults.check()
-        try:
-            return find_runs(self.table.select(self.layout.keys))
-        except NullKeyError as error:
-            pointer = _pointer(error.column)
-            faults.add_each(error.rows, lambda row: (f"{pointer}/{row}", "is null"))
-            faults.check()
-            raise
-
-    def needed_bytes(self) -> int:
-        """Return the most that ``request`` takes, and ``runs``, beside the stream."""
-        rows = int(self.table.num_rows)
-        sides = 2 * self.elements * int(self._element.bit_width) // 8
-        runs = _RUN_BYTES * len(self.runs.starts)
-        return self.key_bytes + sides + runs + _ROW_BYTES * rows
-
-    @property
-    def _element(self) -> pa.DataType:
-        return element_type(self.table.schema, self.layout)
-
-    @cached_property
-    def groups(self) -> Groups:
-        """The series."""
-        return self.runs.group()
-
-    @cached_property
-    def _may_repeat(self) -> bool:
-        """Whether a series may have one time twice, by a look that takes next to nothing."""
-        time = self.layout.time
-        return time is not None and not increases(self.table.column(time), self.groups)
-
-    def time_bytes(self) -> int:
-        """Return the most that ``request`` takes beside ``needed_bytes`` to find repeated rows."""
-        return _TIME_BYTES * int(self.table.num_rows) * self._may_repeat
-
-    def _check_repeats(self, name: str) -> None:
-        times, groups = self.table.column(name), self.groups
-        repeats = find_repeats(times, groups)
-        advice = f"{HINT} Name it in group_columns, or pass duplicates=allow"
-
-        def fault(i: int) -> tuple[str, str]:
-            detail = f"{repeats.describe(i, times, groups)}; {advice}"
-            return f"{_pointer(name)}/{repeats.rows[i]}", detail
-
-        faults = Faults()
-        faults.add_each(range(len(repeats.rows)), fault)
-        faults.check()
-
-    def request(self) -> ScoreRequest:
-        """Group the rows and lay the numbers out, in place if there is one model.
-
-        Raises:
-            InvalidError: If a series has one time twice.
-            TooLargeError: If the keys are so long that repeating them for each model takes too
-                much.
-        """
-        if self.layout.time is not None and self._may_repeat:
-            self._check_repeats(self.layout.time)
-        groups, models = self.groups, self.layout.models
-        key_bytes = len(models) * _key_bytes(groups.keys) + _left_out_bytes(self.layout)
-        if key_bytes > self.max_bytes:
-            raise TooLargeError(
-                f"the group columns take {key_bytes} bytes in the answer, once for each series and "
-                f"model; this server allows {self.max_bytes}"
-            )
-        columns = [self.table.column(name) for name in self.layout.numbers]
-        if len(models) == 1 and groups.order is None:
-            target, prediction = (
-                tensor_of_column(column, self._element).numpy() for column in columns
-            )
-            copied = any(c.type != self._element or c.null_count for c in columns)
-        else:
-            target, prediction = self._laid_out(columns, groups)
-            copied = True
-        offsets = _all_offsets(groups.offsets, len(models))
-        return ScoreRequest(
-            prediction=Ragged.trusted(prediction, offsets),
-            target=Ragged.trusted(target, offsets),
-            options=self.options,
-            ids=range(len(offsets) - 1),
-            copied=copied,
-            long=LongForm(self.layout, groups, key_bytes),
-        )
-
-    def _laid_out(
-        self, columns: list[pa.ChunkedArray], groups: Groups
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the target once for each model, and the models one after another.
-
-        A batch is one buffer a side, so a target that models share would be copied there.
-        """
-        rows, models = self.table.num_rows, len(columns) - 1
-        dtype = self._element.to_pandas_dtype()
-        target, prediction = (NUMBERS.empty(rows * models, dtype) for _ in range(2))
-        places = [target[:rows], *(prediction[m * rows :][:rows] for m in range(models))]
-        for place, column in zip(places, columns, strict=True):
-            values = tensor_of_column(column, self._element).numpy()
-            if groups.order is None:
-                place[:] = values
-            else:
-                np.take(values, groups.order, out=place, mode="clip")  # "raise" would buffer it
-        for m in range(1, models):
-            target[m * rows :][:rows] = target[:rows]
-        return target, prediction
-
-
-def decode(  # noqa: PLR0913 - limits are no part of the request
-    body: memoryview,
-    options: ScoreOptions,
-    columns: LongColumns,
-    *,
-    max_bytes: int,
-    max_elements: int,
-    reserve: Reserve = lambda _size: None,
-) -> LongTable:
-    """Read a request from a stream with a row an element; other columns are not looked at.
+    Its memory is not known beforehand, and asked for as it becomes known: to decompress the stream;
+    to find the runs of equal keys; to group those and lay the numbers out; to find repeated rows.
 
     Args:
         body: The stream.
         options: What to compute.
         columns: Which of its columns are what.
-        max_bytes: The most bytes once decompressed.
-        max_elements: The most elements, each model counted.
-        reserve: Called with what is decompressed before it is.
+        limits: Of its size, the elements of each model counted.
+        memory: Asked for what is used beside the body before it is.
 
     Raises:
         UnreadableError: If the body is not a valid Arrow IPC stream.
-        InvalidError: If columns or types break the contract.
-        TooLargeError: If it has more than ``max_elements`` elements, or more than ``max_bytes``
-            once decompressed.
+        InvalidError: If columns, types or keys break the contract, or a series has one time twice.
+        TooLargeError: If it is over a limit, or its keys in the answer are.
     """
+    table, layout, texts = _read(body, columns, limits, memory)
+    rows, models = int(table.num_rows), len(layout.models)
+    element = element_type(table.schema, layout)
+    key_bytes = _grouped_bytes(table, layout, text := sum(map(text_bytes, table.columns)))
+    if text > limits.bytes:
+        raise TooLargeError(
+            f"the columns of text hold {text} bytes; this server allows {limits.bytes}"
+        )
+    memory.reserve(key_bytes)
+    runs = _find_runs(table, layout, texts)
+    sides = 2 * rows * models * int(element.bit_width) // 8
+    needed = key_bytes + sides + _RUN_BYTES * len(runs.starts) + _ROW_BYTES * rows
+    memory.reserve(needed)
+    groups = runs.group()
+    if layout.time is not None and not increases(table.column(layout.time), groups):
+        memory.reserve(needed + _TIME_BYTES * rows)
+        _check_repeats(table.column(layout.time), groups, _pointer(layout.time))
+    answer_bytes = models * sum(map(_column_bytes, groups.keys.columns)) + _left_out_bytes(layout)
+    if answer_bytes > limits.bytes:
+        raise TooLargeError(
+            f"the group columns take {answer_bytes} bytes in the answer, once for each series and "
+            f"model; this server allows {limits.bytes}"
+        )
+    numbers = [table.column(name) for name in layout.numbers]
+    copied = models > 1 or groups.order is not None
+    if copied:
+        target, prediction = _laid_out(numbers, element, groups.order)
+    else:
+        target, prediction = (tensor_of_column(column, element).numpy() for column in numbers)
+        copied = any(column.type != element or column.null_count for column in numbers)
+    offsets = groups.offsets
+    if models > 1:
+        later = offsets[1:] + rows * np.arange(models)[:, None]
+        offsets = np.concatenate([[0], later.ravel()])
+    return LongRequest(
+        prediction=Ragged.trusted(prediction, offsets),
+        target=Ragged.trusted(target, offsets),
+        options=options,
+        layout=layout,
+        groups=groups,
+        key_bytes=answer_bytes,
+        copied=copied,
+    )
+
+
+def _read(
+    body: memoryview, columns: LongColumns, limits: Limits, memory: Memory
+) -> tuple[pa.Table, Layout, tuple[str, ...]]:
+    """Return the columns to read, which is what, and those of text that may be models."""
     layout = Layout((), "", ())
     texts: tuple[str, ...] = ()
 
-    def choose(schema: pa.Schema) -> list[str]:
+    def choose(schema: pa.Schema) -> Sequence[str]:
         nonlocal layout, texts
         faults = Faults()
         layout, texts = _layout(schema, columns, faults)
@@ -246,14 +133,9 @@ def decode(  # noqa: PLR0913 - limits are no part of the request
         time = () if layout.time is None else (layout.time,)
         return list(dict.fromkeys([*layout.keys, *layout.numbers, *time, *texts]))
 
-    table = read_table(body, max_bytes, choose, columns.groups, reserve)
-    check_elements(table.num_rows * len(layout.models), max_elements)
-    text = sum(map(text_bytes, table.columns))
-    if text > max_bytes:
-        raise TooLargeError(
-            f"the columns of text hold {text} bytes; this server allows {max_bytes}"
-        )
-    return LongTable(table, layout, texts, options, text, max_bytes)
+    table = read_table(body, limits.bytes, choose, memory, columns.groups)
+    check_elements(table.num_rows * len(layout.models), limits.elements)
+    return table, layout, texts
 
 
 def _layout(
@@ -279,21 +161,65 @@ def _layout(
     return layout, texts
 
 
+def _grouped_bytes(table: pa.Table, layout: Layout, texts: int) -> int:
+    """Return the most that finding and grouping runs takes: texts may be copied twice."""
+    types = [table.schema.field(name).type for name in layout.keys]
+    kinds = (pa.types.is_dictionary, is_text, pa.types.is_floating)
+    copied = sum(any(is_kind(type_) for is_kind in kinds) for type_ in types)
+    return 2 * texts + _KEY_BYTES * int(table.num_rows) * int(copied)
+
+
+def _find_runs(table: pa.Table, layout: Layout, texts: tuple[str, ...]) -> Runs:
+    """Return neighbours with equal keys; no key may be null, and no number text."""
+    faults = Faults()
+    for name, detail in text_faults(table, layout.numbers, texts, exclude="exclude_columns"):
+        faults.add(_pointer(name), detail)
+    for name, detail in faults_of(table.schema, layout):
+        faults.add(_pointer(name), detail)
+    faults.check()
+    try:
+        return find_runs(table.select(layout.keys))
+    except NullKeyError as error:
+        pointer = _pointer(error.column)
+        faults.add_each(error.rows, lambda row: (f"{pointer}/{row}", "is null"))
+        faults.check()
+        raise
+
+
+def _check_repeats(times: pa.ChunkedArray, groups: Groups, pointer: str) -> None:
+    repeats = find_repeats(times, groups)
+    advice = f"{HINT} Name it in group_columns, or pass duplicates=allow"
+
+    def fault(i: int) -> tuple[str, str]:
+        return f"{pointer}/{repeats.rows[i]}", f"{repeats.describe(i, times, groups)}; {advice}"
+
+    faults = Faults()
+    faults.add_each(range(len(repeats.rows)), fault)
+    faults.check()
+
+
+def _laid_out(
+    columns: list[pa.ChunkedArray], element: pa.DataType, order: NDArray[np.int64] | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the target once for each model, and the models one after another.
+
+    A batch is one buffer a side, so a target that models share would be copied there.
+    """
+    rows, models = len(columns[0]), len(columns) - 1
+    dtype = element.to_pandas_dtype()
+    target, prediction = (NUMBERS.empty(rows * models, dtype).reshape(models, rows) for _ in "yp")
+    for place, column in zip((target[0], *prediction), columns, strict=True):
+        values = tensor_of_column(column, element).numpy()
+        if order is None:
+            place[:] = values
+        else:
+            np.take(values, order, out=place, mode="clip")  # "raise" would buffer it
+    target[1:] = target[0]
+    return target.reshape(-1), prediction.reshape(-1)
+
+
 def _pointer(name: str) -> str:
     return f"/{escape(name)}" if name else "?prediction_columns"
-
-
-def _all_offsets(offsets: NDArray[np.int64], models: int) -> NDArray[np.int64]:
-    """Return the offsets of the series of all models."""
-    if models == 1:
-        return offsets
-    more = offsets[1:] + offsets[-1] * np.arange(models)[:, None]
-    return np.concatenate([[0], more.ravel()])
-
-
-def _key_bytes(keys: pa.Table) -> int:
-    """Return about how many bytes the keys of all series take."""
-    return sum(_column_bytes(column) for column in keys.columns)
 
 
 def _left_out_bytes(layout: Layout) -> int:
@@ -301,6 +227,7 @@ def _left_out_bytes(layout: Layout) -> int:
 
 
 def _column_bytes(column: pa.ChunkedArray) -> int:
+    """Return about how many bytes a column of keys takes."""
     total = 0
     for chunk in column.chunks:
         texts = texts_of(chunk)

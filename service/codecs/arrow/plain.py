@@ -2,17 +2,14 @@
 
 A stream is plain if it is one record batch, not compressed, of series of floats without nulls and,
 if there are ids, short texts or integers. Its schema, which repeats from request to request, is
-looked at once. So is the metadata of its batch: once pyarrow has read it, another that differs in
-its numbers only (rows, nulls, and where buffers start and end) is as valid, and only the numbers
+looked at once. So are the metadata of its batch: once pyarrow has read them, others that differ in
+their numbers only (rows, nulls, and where buffers start and end) are as valid, and only the numbers
 are checked. Whatever else a stream may be, or may be damaged by, is left to
-``service.codecs.arrow``, which also finds the words for what is wrong.
+``service.codecs.arrow.read``, which also finds the words for what is wrong.
 """
 
-import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,28 +23,20 @@ from loss_scoring.service.codecs.arrow.size import (
     DAMAGED,
     END,
     PREFIX,
-    PlacesOfNumbers,
+    BatchLayout,
+    BatchNumbers,
     decompressed_size,
     is_native,
-    places_of_numbers,
 )
-from loss_scoring.service.codecs.request import MAX_ID_BYTES, ScoreRequest
+from loss_scoring.service.codecs.request import MAX_ID_BYTES, ListRequest
 from loss_scoring.service.errors import UnreadableError
 
 _MAX_METADATA_BYTES = 1 << 14
-_INT64 = struct.Struct("<q")
 _ALIGNMENT = 8
 
 
-class _Layout(NamedTuple):
-    """The metadata of a batch that pyarrow has read, its numbers zeroed, and where these are."""
-
-    blank: bytes
-    places: PlacesOfNumbers
-
-
 class _Column(NamedTuple):
-    """Where a column starts among the nodes and buffers of a batch."""
+    """Where the numbers of a column are among those of all nodes and of all buffers."""
 
     node: int
     buffer: int
@@ -64,25 +53,15 @@ class _Plan:
     dtype: np.dtype[Any]
     offset_dtype: np.dtype[Any]
     gradient: pa.DataType
-    nodes: struct.Struct
-    buffers: struct.Struct
-    layout: _Layout | None = None
-
-
-class _Batch(NamedTuple):
-    """The numbers of a batch, and its bytes. Buffers are within these."""
-
-    rows: int
-    lengths: tuple[int, ...]
-    buffers: list[slice]
-    data: NDArray[np.uint8]
+    counts: tuple[int, int]
+    layout: BatchLayout | None = None
 
 
 class _Uncommon(Exception):  # noqa: N818 - it is no error
     pass
 
 
-def decode_plain(body: memoryview, options: ScoreOptions, max_elements: int) -> ScoreRequest | None:
+def decode_plain(body: memoryview, options: ScoreOptions, max_elements: int) -> ListRequest | None:
     """Read a request from a plain stream, in place; None if it is not plain, or to be refused.
 
     Args:
@@ -96,29 +75,35 @@ def decode_plain(body: memoryview, options: ScoreOptions, max_elements: int) -> 
         return None
 
 
-def _decode(body: memoryview, options: ScoreOptions, max_elements: int) -> ScoreRequest:
+def _decode(body: memoryview, options: ScoreOptions, max_elements: int) -> ListRequest:
+    if body.readonly:  # as only small ones are, and the kernel would copy their numbers
+        body = memoryview(bytearray(body))
     start = _end_of_metadata(body, 0)
     plan = _plan(bytes(body[:start]))
-    batch = _batch(body, start, plan, plan.layout) if plan.layout else None
-    if batch is None:
-        plan.layout = layout = _read_layout(body, start, plan)
-        batch = _batch(body, start, plan, layout)
-    if batch is None:
+    layout = plan.layout or _read_layout(body, start, plan)
+    numbers = layout.unpack(body, start)
+    if numbers is None:
+        layout = _read_layout(body, start, plan)
+        numbers = layout.unpack(body, start)
+    plan.layout = layout
+    if numbers is None:
         raise _Uncommon
-    raw, values = _series(batch, plan.prediction, plan)
-    same, target = _series(batch, plan.target, plan)
+    data = _body_of(body, start + layout.struct.size, numbers)
+    raw, prediction = _series(data, numbers, plan.prediction, plan)
+    same, target = _series(data, numbers, plan.target, plan)
     last = int(raw[-1])
     if raw[0] or not (raw[1:] > raw[:-1]).all() or raw.tobytes() != same.tobytes():
         raise _Uncommon
-    if last > min(len(values), len(target), max_elements):
+    if last > min(len(prediction), len(target), max_elements):
         raise _Uncommon
-    ragged = Ragged.trusted(values[:last], raw.astype(np.int64))
-    return ScoreRequest(
-        prediction=ragged,
-        target=ragged.like(target[:last]),
-        options=options,
-        ids=range(batch.rows) if plan.id is None else _ids(batch, plan.id, plan),
+    offsets = raw.astype(np.int64)
+    return ListRequest(
+        Ragged.trusted(prediction[:last], offsets),
+        Ragged.trusted(target[:last], offsets),
+        options,
+        ids=range(numbers.rows) if plan.id is None else _ids(data, numbers, plan.id, plan),
         gradient_type=plan.gradient,
+        copied=False,
     )
 
 
@@ -146,7 +131,7 @@ def _plan(message: bytes) -> _Plan:
     columns: dict[str, _Column] = {}
     nodes = buffers = 0
     for field in schema:
-        columns[field.name] = _Column(nodes, buffers)
+        columns[field.name] = _Column(2 * nodes, 2 * buffers)
         if field.type == type_:
             nodes, buffers = nodes + 2, buffers + 4
         elif pa.types.is_string(field.type) or pa.types.is_integer(field.type):
@@ -161,92 +146,63 @@ def _plan(message: bytes) -> _Plan:
         np.dtype(type_.value_type.to_pandas_dtype()),
         np.dtype(np.int64 if is_large else np.int32),
         gradient_type(type_, type_.value_type),
-        struct.Struct(f"<{2 * nodes}q"),
-        struct.Struct(f"<{2 * buffers}q"),
+        (2 * nodes, 2 * buffers),
     )
 
 
-def _read_layout(body: memoryview, start: int, plan: _Plan) -> _Layout:
+def _read_layout(body: memoryview, start: int, plan: _Plan) -> BatchLayout:
     """Have pyarrow read the batch at ``start``, and keep what its metadata are like."""
     stop = _end_of_metadata(body, start)
     message = pa.ipc.read_message(pa.py_buffer(body[start:]))
     if message.type != "record batch" or decompressed_size(message):
         raise _Uncommon
     pa.ipc.read_record_batch(message, plan.schema)
-    metadata = bytearray(body[start:stop])
-    places = places_of_numbers(bytes(metadata))
-    _zero(metadata, plan, places)
-    blank = bytes(metadata)
-    if places_of_numbers(blank) != places:  # numbers that are places as well
+    layout = BatchLayout.of(bytes(body[start:stop]))
+    if layout.counts != plan.counts:
         raise _Uncommon
-    return _Layout(blank, places)
+    return layout
 
 
-def _zero(metadata: bytearray, plan: _Plan, places: PlacesOfNumbers) -> None:
-    sizes = (_INT64.size, _INT64.size, plan.nodes.size, plan.buffers.size)
-    for place, size in zip(places, sizes, strict=True):
-        metadata[place : place + size] = bytes(size)
-
-
-def _batch(body: memoryview, start: int, plan: _Plan, layout: _Layout) -> _Batch | None:
-    """Read the numbers of the last message and check them; None if it has another layout."""
-    stop = start + len(layout.blank)
-    metadata = bytearray(body[start:stop])
-    if len(metadata) < len(layout.blank):
-        return None
-    places = layout.places
-    (rows,) = _INT64.unpack_from(metadata, places.rows)
-    (size,) = _INT64.unpack_from(metadata, places.size)
-    nodes = plan.nodes.unpack_from(metadata, places.nodes)
-    numbers = plan.buffers.unpack_from(metadata, places.buffers)
-    _zero(metadata, plan, places)
-    if metadata != layout.blank:
-        return None
-    end = stop + size
-    if rows <= 0 or not stop <= end <= len(body) or body[end:] not in (END, b""):
+def _body_of(body: memoryview, start: int, batch: BatchNumbers) -> memoryview:
+    """Check the numbers of the last batch of a stream, and return the body of the batch."""
+    end = start + batch.size
+    if batch.rows <= 0 or not start <= end <= len(body) or body[end:] not in (END, b""):
         raise _Uncommon
-    if any(nodes[1::2]):  # nulls
+    if any(batch.nodes[1::2]):  # nulls
         raise _Uncommon
-    buffers = []
-    for at, length in zip(numbers[::2], numbers[1::2], strict=True):
-        if length < 0 or at % _ALIGNMENT or not 0 <= at <= size - length:
+    for at, length in zip(batch.buffers[::2], batch.buffers[1::2], strict=True):
+        if length < 0 or at % _ALIGNMENT or not 0 <= at <= batch.size - length:
             raise _Uncommon
-        buffers.append(slice(at, at + length))
-    return _Batch(rows, nodes[::2], buffers, _writable(body[stop:end]))
-
-
-def _writable(data: memoryview) -> NDArray[np.uint8]:
-    """Show bytes as an array that could be written, as the kernel copies any other."""
-    shown = np.frombuffer(data, np.uint8)
-    if shown.flags.writeable:
-        return shown
-    interface = shown.__array_interface__
-    interface["data"] = interface["data"][0], False
-    return np.asarray(SimpleNamespace(__array_interface__=interface, owner=data))
+    return body[start:end]
 
 
 def _series(
-    batch: _Batch, column: _Column, plan: _Plan
+    data: memoryview, batch: BatchNumbers, column: _Column, plan: _Plan
 ) -> tuple[NDArray[np.integer[Any]], NDArray[np.floating[Any]]]:
     """Return the offsets of a column of lists, unchecked, and all its elements."""
-    rows, elements = batch.lengths[column.node : column.node + 2]
-    _, offsets, _, values = batch.buffers[column.buffer : column.buffer + 4]
-    raw = batch.data[offsets].view(plan.offset_dtype)
-    if rows != batch.rows or len(raw) <= rows:
+    first = column.buffer
+    rows, _, elements = batch.nodes[column.node : column.node + 3]
+    offsets, offset_bytes, _, _, values, value_bytes = batch.buffers[first + 2 : first + 8]
+    if rows != batch.rows or offset_bytes < (rows + 1) * plan.offset_dtype.itemsize:
         raise _Uncommon
-    flat = batch.data[values].view(plan.dtype)
-    if not (0 <= elements <= len(flat) and flat.flags.aligned):
+    if not 0 <= elements * plan.dtype.itemsize <= value_bytes:
         raise _Uncommon
-    return raw[: rows + 1], flat[:elements]
+    raw = np.frombuffer(data, plan.offset_dtype, rows + 1, offsets)
+    flat = np.frombuffer(data, plan.dtype, elements, values)
+    if not flat.flags.aligned:
+        raise _Uncommon
+    return raw, flat
 
 
-def _ids(batch: _Batch, column: _Column, plan: _Plan) -> Sequence[int | str] | pa.Array:
+def _ids(data: memoryview, batch: BatchNumbers, column: _Column, plan: _Plan) -> pa.Array:
     type_ = plan.schema.field("id").type
     is_text = pa.types.is_string(type_)
-    slices = batch.buffers[column.buffer + 1 : column.buffer + 2 + is_text]
-    if batch.lengths[column.node] != batch.rows:
+    if batch.nodes[column.node] != batch.rows:
         raise _Uncommon
-    buffers = [None, *(pa.py_buffer(batch.data[where]) for where in slices)]
+    buffers: list[Any] = [None]
+    for i in range(column.buffer + 2, column.buffer + (6 if is_text else 4), 2):
+        start = batch.buffers[i]
+        buffers.append(pa.py_buffer(data[start : start + batch.buffers[i + 1]]))
     ids = pa.Array.from_buffers(type_, batch.rows, buffers)
     ids.validate(full=True)  # forged offsets would read past the buffer
     if is_text:

@@ -9,7 +9,9 @@ offset raises, it never strays.
 
 import struct
 import sys
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -30,7 +32,8 @@ _ENDIANNESS = {"little": 0, "big": 1}[sys.byteorder]  # a value of the enum Endi
 _RECORD_BATCH_LENGTH, _RECORD_BATCH_NODES = 0, 1
 _RECORD_BATCH_BUFFERS, _RECORD_BATCH_COMPRESSION = 2, 3
 _DICTIONARY_BATCH_DATA, _DICTIONARY_BATCH_IS_DELTA = 1, 2
-_COUNT_BYTES = 4  # what a vector begins with
+_COUNT = struct.Struct("<I")  # what a vector begins with
+_NUMBER_BYTES = 8
 _BUFFER_BYTES = 16  # struct Buffer { offset: int64, length: int64 }
 
 _DICTIONARY_CHECKS = 16
@@ -114,30 +117,102 @@ def decompressed_size(message: pa.ipc.Message) -> int:
     return sum(_buffer_sizes(batch, message.body))
 
 
-class PlacesOfNumbers(NamedTuple):
-    """Where the message of a record batch has its rows and bytes, its first node and buffer."""
+class BatchNumbers(NamedTuple):
+    """The numbers in the metadata of a record batch.
+
+    Attributes:
+        rows: Of the batch.
+        size: Bytes of its body.
+        nodes: Rows and nulls of each column, and of each level of lists.
+        buffers: Where each starts in the body, and its bytes.
+    """
 
     rows: int
     size: int
-    nodes: int
-    buffers: int
+    nodes: tuple[int, ...]
+    buffers: tuple[int, ...]
 
 
-def places_of_numbers(message: bytes) -> PlacesOfNumbers:
-    """Find the numbers in the message of a record batch that is not compressed.
+class BatchLayout(NamedTuple):
+    """What the metadata of a record batch are like, but for their numbers.
 
-    Raises:
-        Exception: One of ``DAMAGED``, also if the batch is compressed or has no rows.
+    Attributes:
+        struct: The metadata as runs of numbers, and the bytes around these.
+        blank: What the struct holds where all numbers are 0.
+        constants: Returns the bytes among what the struct holds.
+        numbers: Where those of ``BatchNumbers`` are in it.
     """
-    root = Table.root(message, PREFIX.size)
+
+    struct: struct.Struct
+    blank: tuple[bytes | int, ...]
+    constants: Callable[[Sequence[Any]], tuple[Any, ...]]
+    numbers: Sequence[slice]
+
+    @classmethod
+    def of(cls, metadata: bytes) -> "BatchLayout":
+        """Find the numbers in the metadata of a batch that is not compressed.
+
+        Raises:
+            Exception: One of ``DAMAGED``, also if the batch is compressed or has no rows.
+        """
+        runs = _runs_of_numbers(metadata)
+        numbers = [slice(0)] * len(runs)
+        format_, stop, count = "<", 0, 0
+        for i, (start, length) in sorted(enumerate(runs), key=lambda run: run[1]):
+            format_ += f"{start - stop}s{length}q"
+            numbers[i] = slice(count + 1, count + 1 + length)
+            count += 1 + length
+            stop = start + _NUMBER_BYTES * length
+        layout = struct.Struct(f"{format_}{len(metadata) - stop}s")
+        blank = [x if isinstance(x, bytes) else 0 for x in layout.unpack(metadata)]
+        if _runs_of_numbers(layout.pack(*blank)) != runs:
+            raise ValueError("numbers that are places as well")
+        constants = itemgetter(*(i for i, x in enumerate(blank) if isinstance(x, bytes)))
+        return cls(layout, tuple(blank), constants, numbers)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many numbers there are of nodes and of buffers."""
+        nodes, buffers = self.numbers[2:]
+        return nodes.stop - nodes.start, buffers.stop - buffers.start
+
+    def unpack(self, body: memoryview, start: int) -> BatchNumbers | None:
+        """Return the numbers of metadata; None if these are of another layout."""
+        if len(body) - start < self.struct.size:
+            return None
+        items = self.struct.unpack_from(body, start)
+        if self.constants(items) != self.constants(self.blank):
+            return None
+        rows, size, nodes, buffers = self.numbers
+        return BatchNumbers(items[rows.start], items[size.start], items[nodes], items[buffers])
+
+    def pack(self, rows: int, size: int, nodes: Iterable[int], buffers: Iterable[int]) -> bytes:
+        """Return the metadata of a batch of this layout."""
+        items = list(self.blank)
+        for place, numbers in zip(self.numbers, ((rows,), (size,), nodes, buffers), strict=True):
+            items[place] = numbers
+        return self.struct.pack(*items)
+
+
+def metadata_of(message: pa.Buffer) -> bytes:
+    """Return the metadata that a message begins with."""
+    _, size = PREFIX.unpack_from(message)
+    return memoryview(message)[: PREFIX.size + size].tobytes()
+
+
+def _runs_of_numbers(metadata: bytes) -> list[tuple[int, int]]:
+    """Return where rows, bytes, nodes and buffers are, and how many numbers each is."""
+    root = Table.root(metadata, PREFIX.size)
     batch = root.table(_MESSAGE_HEADER)
-    fields = (_RECORD_BATCH_LENGTH, _RECORD_BATCH_NODES, _RECORD_BATCH_BUFFERS)
-    rows, nodes, buffers = map(batch.find, fields)
-    size = root.find(_MESSAGE_BODY_LENGTH)
-    if batch.find(_RECORD_BATCH_COMPRESSION) or not (rows and nodes and buffers and size):
+    rows, size = batch.find(_RECORD_BATCH_LENGTH), root.find(_MESSAGE_BODY_LENGTH)
+    vectors = [batch.find(x) for x in (_RECORD_BATCH_NODES, _RECORD_BATCH_BUFFERS)]
+    if batch.find(_RECORD_BATCH_COMPRESSION) or not (rows and size and all(vectors)):
         raise ValueError("a batch that is compressed or empty")
-    after_count = (batch.follow(vector) + _COUNT_BYTES for vector in (nodes, buffers))
-    return PlacesOfNumbers(rows, size, *after_count)
+    runs = [(rows, 1), (size, 1)]
+    for vector in map(batch.follow, vectors):
+        (count,) = _COUNT.unpack_from(metadata, vector)
+        runs.append((vector + _COUNT.size, 2 * count))
+    return runs
 
 
 def _buffer_sizes(batch: "Table", body: pa.Buffer) -> list[int]:
@@ -145,11 +220,11 @@ def _buffer_sizes(batch: "Table", body: pa.Buffer) -> list[int]:
     if not field:
         return []
     vector = batch.follow(field)
-    (count,) = struct.unpack_from("<I", batch.data, vector)
+    (count,) = _COUNT.unpack_from(batch.data, vector)
     sizes = []
     for i in range(count):
         offset, length = struct.unpack_from(
-            "<qq", batch.data, vector + _COUNT_BYTES + i * _BUFFER_BYTES
+            "<qq", batch.data, vector + _COUNT.size + i * _BUFFER_BYTES
         )
         if length == 0:
             continue

@@ -1,4 +1,4 @@
-"""Arrow IPC streams of strangers to tables that can be trusted, and tables to streams.
+"""Arrow IPC streams of strangers to tables that can be trusted.
 
 Whatever columns a request may have, its stream is read here: how large it becomes is checked before
 it is unpacked, how long texts are before they are read, and every offset before it is followed.
@@ -15,21 +15,16 @@ from numpy.typing import NDArray
 from loss_scoring.core.table import is_text
 from loss_scoring.service.codecs.arrow.size import check_size
 from loss_scoring.service.codecs.options import escape
-from loss_scoring.service.codecs.parts import joined
-from loss_scoring.service.codecs.request import MAX_ID_BYTES
+from loss_scoring.service.codecs.request import MAX_ID_BYTES, Memory
 from loss_scoring.service.errors import Faults, TooLargeError, UnreadableError
-
-MEDIA_TYPE = "application/vnd.apache.arrow.stream"
-Reserve = Callable[[int], None]
-"""Reserves memory in bytes before it is taken; raises a ``ServiceError`` if there is none."""
 
 
 def read_table(
     body: memoryview,
     max_bytes: int,
     choose: Callable[[pa.Schema], Sequence[str]],
+    memory: Memory,
     keys: Collection[str] = ("id",),
-    reserve: Reserve = lambda _size: None,
 ) -> pa.Table:
     """Read the columns that are wanted of a stream, in place.
 
@@ -37,15 +32,15 @@ def read_table(
         body: The stream.
         max_bytes: The most bytes once decompressed.
         choose: Returns their names, in order; raises if the schema is not as it should be.
+        memory: Asked for what is decompressed before it is.
         keys: Those whose texts may not be long.
-        reserve: Called with what is decompressed before it is.
 
     Raises:
         UnreadableError: If the body is not a valid Arrow IPC stream.
         InvalidError: If a text is too long.
         TooLargeError: If it takes more than ``max_bytes`` once decompressed.
     """
-    reserve(check_size(pa.py_buffer(body), max_bytes))
+    memory.receive(check_size(pa.py_buffer(body), max_bytes))
     try:
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             wanted = choose(reader.schema)
@@ -58,29 +53,6 @@ def read_table(
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableError(f"the body is not a valid Arrow IPC stream: {error}") from error
     return table
-
-
-def write_table(table: pa.Table | pa.RecordBatch) -> list[memoryview]:
-    """Write a stream; its parts are views of the columns wherever they are large."""
-    gathered = _Gather()
-    with pa.ipc.new_stream(pa.PythonFile(gathered, "w"), table.schema) as writer:
-        writer.write(table)
-    return joined(gathered.parts)
-
-
-class _Gather:
-    """A file that keeps what is written to it, in parts that are not copied."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.parts: list[memoryview] = []
-
-    def write(self, part: bytes | pa.Buffer) -> None:
-        self.parts.append(memoryview(part).cast("B"))
-
-    def flush(self) -> None:
-        pass
 
 
 def _check_text(name: str, column: pa.ChunkedArray, max_length: int, max_bytes: int) -> None:

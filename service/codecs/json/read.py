@@ -15,10 +15,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
 from loss_scoring.service.codecs.json.loop import LONGEST_SKELETON, count_commas, read_series
-from loss_scoring.service.codecs.json.strict import SIDES, decode_strictly, parse, position
+from loss_scoring.service.codecs.json.strict import decode_strictly, parse
 from loss_scoring.service.codecs.options import options_from_json
 from loss_scoring.service.codecs.pools import NUMBERS
-from loss_scoring.service.codecs.request import ALLOW_MISSING, ScoreRequest, check_elements
+from loss_scoring.service.codecs.request import ListRequest, check_elements
 from loss_scoring.service.errors import Faults, ServiceError
 
 _SHORTEST_SERIES = len('{"prediction":[1],"target":[1]}')
@@ -28,7 +28,7 @@ _IDS_AT_ONCE = 1 << 16
 """Bytes of ids that are read without letting other threads run."""
 
 
-def decode(body: bytes | memoryview, *, max_elements: int) -> ScoreRequest:
+def decode(body: bytes | memoryview, *, max_elements: int) -> ListRequest:
     """Read a request.
 
     Raises:
@@ -47,7 +47,7 @@ def warm_up() -> None:
         decode(body + size * b" ", max_elements=1)
 
 
-def decode_common(body: bytes | memoryview, max_elements: int) -> ScoreRequest | None:
+def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | None:
     """Read a request; None if it is not a common one.
 
     Raises:
@@ -81,8 +81,15 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ScoreRequest |
     offsets, widths = offsets[: series + 1], widths[:series]
     elements = int(offsets[series])
     prediction, target = values[:elements], values[most : most + elements]
+    request = ListRequest(
+        prediction=Ragged.trusted(prediction, offsets),
+        target=Ragged.trusted(target, offsets),
+        options=options,
+        ids=ids,
+        channels=widths if has_rows else None,
+    )
     if nulls and options.missing == "error":
-        _refuse_nulls((prediction, target), offsets, widths, ids)
+        request.check_missing()
     check_elements(elements, max_elements)
     if dtype == "float32":
         narrow = empty(2 * elements, np.float32)
@@ -90,14 +97,9 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ScoreRequest |
             narrow[:elements], narrow[elements:] = prediction, target
         if np.isinf(narrow).any():
             return None
-        prediction, target = narrow[:elements], narrow[elements:]
-    return ScoreRequest(
-        prediction=Ragged.trusted(prediction, offsets),
-        target=Ragged.trusted(target, offsets),
-        options=options,
-        ids=ids,
-        channels=widths if has_rows else None,
-    )
+        request.prediction = Ragged.trusted(narrow[:elements], offsets)
+        request.target = Ragged.trusted(narrow[elements:], offsets)
+    return request
 
 
 @lru_cache(maxsize=512)
@@ -127,30 +129,3 @@ def _read_ids(text: bytes) -> Sequence[int | str] | None:
             return None
         start = stop + 2
     return ids
-
-
-def _refuse_nulls(
-    sides: tuple[NDArray[Any], NDArray[Any]],
-    offsets: NDArray[np.int64],
-    widths: NDArray[np.int64],
-    ids: Sequence[int | str],
-) -> None:
-    """Raise what is wrong with the first null of each side of each series."""
-    places = []
-    for k, side in enumerate(sides):
-        nulls = np.flatnonzero(np.isnan(side))
-        series = np.searchsorted(offsets, nulls, side="right") - 1
-        series, first = np.unique(series, return_index=True)
-        positions = nulls[first] - offsets[series]
-        places.append(np.stack([series, np.full(len(series), k), positions], axis=1))
-    every = np.concatenate(places)
-    every = every[np.lexsort((every[:, 1], every[:, 0]))]
-    faults = Faults()
-
-    def fault(i: int) -> tuple[str, str]:
-        series, side, place = every[i].tolist()
-        pointer = f"/series/{series}/{SIDES[side]}/{position(int(widths[series]), place)}"
-        return pointer, f"of series {ids[series]} is null; {ALLOW_MISSING}"
-
-    faults.add_each(range(len(every)), fault)
-    faults.check()

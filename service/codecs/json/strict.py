@@ -20,10 +20,11 @@ from loss_scoring.core.table import suggestion
 from loss_scoring.service.codecs.mistaken import frame_meant, what_it_is
 from loss_scoring.service.codecs.options import escape, kind_of, options_from_json
 from loss_scoring.service.codecs.request import (
-    ALLOW_MISSING,
     MAX_ID_BYTES,
-    ScoreRequest,
+    NULL,
+    ListRequest,
     check_elements,
+    position,
 )
 from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError, UnreadableError
 
@@ -31,7 +32,7 @@ SIDES = ("prediction", "target")
 _NUMBERS = {int, float, type(None)}
 
 
-def decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreRequest:
+def decode_strictly(body: bytes | memoryview, max_elements: int) -> ListRequest:
     """Read any request, or say all that is wrong with it.
 
     Raises:
@@ -66,7 +67,7 @@ def decode_strictly(body: bytes | memoryview, max_elements: int) -> ScoreRequest
         faults.check()
         sides[side] = Ragged.from_lengths(values, lengths)
     channels = np.array(reader.channels, np.int64) if any(reader.channels) else None
-    return ScoreRequest(
+    return ListRequest(
         prediction=sides["prediction"],
         target=sides["prediction"].like(sides["target"].array),
         options=options,
@@ -82,11 +83,6 @@ def _add_unknown(
         if name not in known:
             meant = suggestion(name, known) if faults.count < MAX_LISTED_ERRORS else ""
             faults.add(f"{pointer}/{escape(name)}", f"unknown field{meant}")
-
-
-def position(channels: int, element: int) -> str:
-    """Spell the position of a flat element in its series, as a pointer's last steps."""
-    return "/".join(map(str, divmod(element, channels))) if channels else str(element)
 
 
 class _SeriesReader:
@@ -178,7 +174,7 @@ class _SeriesReader:
             )
         elif not self.allows_null and type(None) in kinds:
             hole = position(channels, values.index(None))
-            self.faults.add(f"{pointer}/{hole}", f"{self._of} is null; {ALLOW_MISSING}")
+            self.faults.add(f"{pointer}/{hole}", f"{self._of} {NULL}")
         return values, channels
 
 

@@ -1,4 +1,4 @@
-"""Arrow answers from templates.
+"""Answers in Arrow, written without a call into Arrow where they are lists.
 
 The metadata of two answers of one kind, with the same columns, differ in a few numbers only: rows,
 nulls, and where buffers start and end. So pyarrow writes those of one answer of each kind, and for
@@ -6,26 +6,25 @@ every other the numbers are packed into their places. The buffers behind them ar
 themselves.
 """
 
-import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from loss_scoring.core import Scores
-from loss_scoring.service.codecs.arrow.lists import answer_type
-from loss_scoring.service.codecs.arrow.size import END, PREFIX, PlacesOfNumbers, places_of_numbers
-from loss_scoring.service.codecs.arrow.stream import write_table
-from loss_scoring.service.codecs.parts import joined
-from loss_scoring.service.codecs.request import ScoreRequest
+from loss_scoring.core import ScoreOptions, Scores
+from loss_scoring.service.codecs.arrow.size import END, BatchLayout, metadata_of
 
+LARGE = 1 << 16
+"""Bytes from which copying a part costs more than sending another."""
 _ABSENT = memoryview(b"")
 _PADDING = [memoryview(bytes(size)) for size in range(8)]
-_END = memoryview(END)
 _INT64 = pa.int64()
+_Part = Any
+"""A memoryview or an array: mypy knows none of their buffers."""
 
 
 class _Lists(NamedTuple):
@@ -37,59 +36,84 @@ class _Lists(NamedTuple):
 
 
 class _Template(NamedTuple):
-    """The two messages of an answer, and where the metadata of the second has its numbers."""
+    """The message of the schema, and what the metadata of the batch are like."""
 
-    schema: memoryview
-    metadata: bytes
-    places: PlacesOfNumbers
+    schema: bytes
+    layout: BatchLayout
     gradient: _Lists | None
 
 
-def encode(request: ScoreRequest, scores: Scores) -> list[memoryview]:
-    """Write an answer: id, length, then losses, masked counts and gradients as columns.
+def write_table(table: pa.Table | pa.RecordBatch) -> list[memoryview]:
+    """Write a stream; its parts are views of the columns wherever they are large."""
+    gathered = _Gather()
+    with pa.ipc.new_stream(pa.PythonFile(gathered, "w"), table.schema) as writer:
+        writer.write(table)
+    return gathered.parts
 
-    A loss without an element left is null. A NaN that MAE propagated stays NaN. The parts of the
-    answer are views of the scores wherever they are large.
+
+class _Gather:
+    """A file that keeps what is written to it, in parts that are not copied."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.parts: list[memoryview] = []
+
+    def write(self, part: bytes | pa.Buffer) -> None:
+        self.parts.append(memoryview(part).cast("B"))
+
+    def flush(self) -> None:
+        pass
+
+
+def write_lists(
+    scores: Scores,
+    options: ScoreOptions,
+    ids: Sequence[int | str] | pa.Array,
+    offsets: NDArray[np.int64],
+    gradient_type: pa.DataType | None,
+) -> list[memoryview]:
+    """Write id and length, then losses, masked counts and gradients as columns.
+
+    Args:
+        scores: On the CPU.
+        options: What was computed.
+        ids: One a series.
+        offsets: Where series start and end.
+        gradient_type: The type of a gradient column; None if there is none.
     """
     losses, masked, gradients = scores.arrays()
-    rows = len(request)
-    id_type, buffers = _ids(request.ids)
-    gradient_type = answer_type(request) if gradients else None
+    rows = len(offsets) - 1
+    id_type, buffers = _ids(ids)
     template = _template(id_type, tuple(losses), tuple(masked), gradient_type)
 
-    nodes = [rows, 0, rows, 0]
-    buffers += (_ABSENT, request.prediction.lengths.data)
-    for name, values in losses.items():
-        propagated = request.options.missing == "propagate" and name not in masked
-        nulls, bitmap = (0, _ABSENT) if propagated else _nulls(values)
-        nodes += (rows, nulls)
-        buffers += (bitmap, values.data)
+    nodes = [rows, 0] * (2 + len(losses) + len(masked))
+    buffers += (_ABSENT, offsets[1:] - offsets[:-1])
+    may_be_null = options.missing != "error" or options.zero_division == "skip"
+    for i, (name, values) in enumerate(losses.items(), start=2):
+        bitmap: _Part = _ABSENT
+        if may_be_null and (options.missing != "propagate" or name in masked):
+            nodes[2 * i + 1], bitmap = _nulls(values)
+        buffers += (bitmap, values)
     for counts in masked.values():
-        nodes += (rows, 0)
-        buffers += (_ABSENT, counts.data)
+        buffers += (_ABSENT, counts)
     if template.gradient is not None:
-        _add_gradients(request, gradients.values(), template.gradient, nodes, buffers)
+        _add_gradients(offsets, gradients.values(), template.gradient, nodes, buffers)
 
-    places: list[int] = []
-    parts: list[memoryview] = []
-    at = 0
-    for buffer in buffers:
-        size = buffer.nbytes
-        places += (at, size)
-        if size:
-            parts.append(buffer)
-            at += size
-            if padding := -size % 8:
-                parts.append(_PADDING[padding])
-                at += padding
-    metadata = bytearray(template.metadata)
-    numbers = template.places
-    struct.pack_into("<q", metadata, numbers.rows, rows)
-    struct.pack_into("<q", metadata, numbers.size, at)
-    struct.pack_into(f"<{len(nodes)}q", metadata, numbers.nodes, *nodes)
-    struct.pack_into(f"<{len(places)}q", metadata, numbers.buffers, *places)
-    dictionary = _dictionary(request.ids) if pa.types.is_dictionary(id_type) else ()
-    return joined([template.schema, *dictionary, memoryview(metadata), *parts, _END])
+    sizes = [buffer.nbytes for buffer in buffers]
+    padded = [(size + 7) & -8 for size in sizes]
+    starts = [0, *accumulate(padded)]
+    places = chain.from_iterable(zip(starts, sizes, strict=False))
+    head: list[_Part] = [template.schema]
+    if isinstance(ids, pa.Array) and pa.types.is_dictionary(id_type):
+        head += _dictionary(ids)
+    head.append(template.layout.pack(rows, starts[-1], nodes, places))
+    if padded != sizes:
+        gaps = (_PADDING[whole - size] for whole, size in zip(padded, sizes, strict=True))
+        buffers = list(chain.from_iterable(zip(buffers, gaps, strict=True)))
+    if starts[-1] < LARGE:
+        return [memoryview(b"".join((*head, *buffers, END)))]
+    return [memoryview(part).cast("B") for part in (*head, *buffers, END) if len(part)]
 
 
 @lru_cache(maxsize=256)
@@ -117,19 +141,19 @@ def _template(
                 else pa.ListArray.from_arrays([0, 1], column)
             )
         columns += [column] * len(losses)
-    names = [name for name, _ in fields]
-    message = memoryview(pa.RecordBatch.from_arrays(columns, names).serialize())
-    _, size = PREFIX.unpack_from(message)
-    metadata = message[: PREFIX.size + size].tobytes()
-    schema = memoryview(pa.schema(fields).serialize())
-    return _Template(schema, metadata, places_of_numbers(metadata), lists)
+    batch = pa.RecordBatch.from_arrays(columns, [name for name, _ in fields])
+    return _Template(
+        pa.schema(fields).serialize().to_pybytes(),
+        BatchLayout.of(metadata_of(batch.serialize())),
+        lists,
+    )
 
 
-def _nulls(values: NDArray[np.float64]) -> tuple[int, memoryview]:
+def _nulls(values: NDArray[np.float64]) -> tuple[int, _Part]:
     """Return how many losses are null, which are NaN, and the bitmap that tells which are not."""
     missing = values != values  # noqa: PLR0124 - a third of the time of np.isnan
     nulls = int(np.count_nonzero(missing))
-    return nulls, np.packbits(~missing, bitorder="little").data if nulls else _ABSENT
+    return nulls, np.packbits(~missing, bitorder="little") if nulls else _ABSENT
 
 
 def _lists(gradient: pa.DataType) -> _Lists:
@@ -142,30 +166,30 @@ def _lists(gradient: pa.DataType) -> _Lists:
 
 
 def _add_gradients(
-    request: ScoreRequest,
+    offsets: NDArray[np.integer[Any]],
     gradients: Iterable[NDArray[Any]],
     lists: _Lists,
     nodes: list[int],
-    buffers: list[memoryview],
+    buffers: list[_Part],
 ) -> None:
     """Add the nodes and buffers of gradients, laid out as the prediction was."""
-    offsets = request.prediction.offsets
+    rows = len(offsets) - 1
     if len(lists.lengths) > 1:
         offsets = offsets // lists.lengths[-1]
     offsets = offsets.astype(lists.offset_dtype, copy=False)
     last = int(offsets[-1])
     for flat in gradients:
-        count = len(request)
+        count = rows
         for length in lists.lengths:
             nodes += (count, 0)
             buffers.append(_ABSENT)
             if length:
                 count *= length
             else:
-                buffers.append(offsets.data)
+                buffers.append(offsets)
                 count = last
         nodes += (count, 0)
-        buffers += (_ABSENT, _as_dtype(flat, lists.dtype).data)
+        buffers += (_ABSENT, _as_dtype(flat, lists.dtype))
 
 
 def _as_dtype(flat: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -176,9 +200,9 @@ def _as_dtype(flat: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return flat.clip(-limit, limit).astype(dtype)
 
 
-def _ids(ids: Sequence[int | str] | pa.Array) -> tuple[pa.DataType, list[memoryview]]:
+def _ids(ids: Sequence[int | str] | pa.Array) -> tuple[pa.DataType, list[_Part]]:
     if isinstance(ids, range):
-        return _INT64, [_ABSENT, np.arange(ids.start, ids.stop).data]
+        return _INT64, [_ABSENT, np.arange(ids.start, ids.stop)]
     if not isinstance(ids, pa.Array):
         is_integer = all(isinstance(name, int) for name in ids)
         ids = pa.array(ids, _INT64) if is_integer else pa.array(map(str, ids), pa.string())
@@ -193,7 +217,7 @@ def _ids(ids: Sequence[int | str] | pa.Array) -> tuple[pa.DataType, list[memoryv
     return ids.type, [_ABSENT, *(memoryview(x or b"") for x in (first, *rest))]
 
 
-def _dictionary(ids: pa.Array) -> list[memoryview]:
+def _dictionary(ids: pa.Array) -> list[bytes]:
     stream = b"".join(write_table(pa.record_batch([ids[:0]], ["id"])))
     messages = pa.ipc.MessageReader.open_stream(stream)
-    return [memoryview(x.serialize()) for x in messages if x.type == "dictionary"]
+    return [x.serialize().to_pybytes() for x in messages if x.type == "dictionary"]

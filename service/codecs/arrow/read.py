@@ -1,0 +1,143 @@
+"""Requests in lists, from Arrow: the columns id (optional), prediction and target.
+
+The buffers of the body become the buffers of the request without a copy wherever the layout allows
+it: one record batch, float values without nulls, both sides of one type.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from loss_scoring.core import Ragged, ScoreOptions
+from loss_scoring.core.table import is_text, narrowest, one_array, suggestion
+from loss_scoring.service.codecs.arrow.lists import (
+    Side,
+    check_nulls,
+    flatten,
+    gradient_type,
+    is_series,
+)
+from loss_scoring.service.codecs.arrow.plain import decode_plain
+from loss_scoring.service.codecs.arrow.stream import read_table
+from loss_scoring.service.codecs.mistaken import long_form_meant
+from loss_scoring.service.codecs.options import escape
+from loss_scoring.service.codecs.request import Limits, ListRequest, Memory
+from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
+
+_SIDES = ("prediction", "target")
+
+
+def decode(body: memoryview, options: ScoreOptions, limits: Limits, memory: Memory) -> ListRequest:
+    """Read a request from a stream.
+
+    Args:
+        body: The stream.
+        options: What to compute.
+        limits: Of its size.
+        memory: Asked for what is decompressed before it is and, before each copy of numbers that
+            cannot be read in place, for what all copies take by then.
+
+    Raises:
+        UnreadableError: If the body is not a valid Arrow IPC stream.
+        InvalidError: If columns, types, shapes or values break the contract.
+        TooLargeError: If it is over a limit.
+    """
+    request = decode_plain(body, options, limits.elements)
+    if request is not None:
+        return request
+    table = read_table(body, limits.bytes, _columns, memory)
+    ids = _ids(table)
+    copied = 0
+
+    def reserve_copy(size: int) -> None:
+        nonlocal copied
+        copied += size
+        memory.reserve(copied)
+
+    read = partial(flatten, max_elements=limits.elements, ids=ids, reserve=reserve_copy)
+    prediction = read("prediction", table.column("prediction"))
+    target = read("target", table.column("target"), like=prediction)
+    _check_shapes(prediction, target, ids)
+
+    element = narrowest([prediction.flat.type, target.flat.type])
+    reserve_copy(sum(side.copied_bytes(element) for side in (prediction, target)))
+    # read_table has checked the offsets.
+    return ListRequest(
+        prediction=(ragged := Ragged.trusted(prediction.tensor(element), prediction.offsets)),
+        target=ragged.like(target.tensor(element)),
+        options=options,
+        ids=ids,
+        channels=np.full(table.num_rows, prediction.channels) if prediction.channels else None,
+        gradient_type=gradient_type(table.schema.field("prediction").type, element),
+        copied=copied > 0,
+    )
+
+
+def _columns(schema: pa.Schema) -> list[str]:
+    faults = Faults()
+    for name in dict.fromkeys(schema.names):
+        if name not in ("id", *_SIDES):
+            meant = suggestion(name, ("id", *_SIDES)) if faults.count < MAX_LISTED_ERRORS else ""
+            faults.add(f"/{escape(name)}", f"unknown column{meant}")
+        elif schema.names.count(name) > 1:
+            faults.add(f"/{name}", "appears more than once")
+    for side in _SIDES:
+        if side not in schema.names:
+            faults.add(f"/{side}", "the column is absent")
+        elif schema.names.count(side) == 1 and not is_series(schema.field(side).type):
+            faults.add(
+                f"/{side}",
+                f"must be lists of numbers (or of a fixed_size_list of numbers, one a channel), "
+                f"not {schema.field(side).type}",
+            )
+    if schema.names.count("id") == 1 and not _is_id(schema.field("id").type):
+        type_ = schema.field("id").type
+        faults.add("/id", f"must be strings or integers, not {type_}; cast it to strings")
+    if faults.count and not any(is_series(field.type) for field in schema):
+        hint = long_form_meant(schema)
+        if hint is not None:
+            raise InvalidError(hint, tuple(faults.first), faults.count)
+    faults.check()
+    return list(schema.names)
+
+
+def _is_id(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return is_text(type_) or pa.types.is_integer(type_)
+
+
+def _check_shapes(prediction: Side, target: Side, ids: Sequence[int | str] | pa.Array) -> None:
+    if prediction.channels != target.channels:
+        raise InvalidError(f"prediction has {_width(prediction)}, target {_width(target)}")
+    if prediction.offsets is target.offsets or np.array_equal(prediction.offsets, target.offsets):
+        return
+    faults = Faults()
+    lengths = np.diff(prediction.offsets), np.diff(target.offsets)
+    faults.add_each(
+        np.flatnonzero(lengths[0] != lengths[1]),
+        lambda row: (
+            f"/prediction/{row}",
+            f"of series {ids[row]} has {lengths[0][row]} elements, its target {lengths[1][row]}",
+        ),
+    )
+    faults.check()
+
+
+def _width(side: Side) -> str:
+    return f"rows of {side.channels} channels" if side.channels else "plain elements"
+
+
+def _ids(table: pa.Table) -> Sequence[int | str] | pa.Array:
+    if "id" not in table.schema.names:
+        return range(table.num_rows)
+    ids = one_array(table.column("id"))
+    faults = Faults()
+    check_nulls("id", ids, faults)
+    names = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
+    if pa.types.is_dictionary(ids.type) and names.null_count:
+        faults.add("/id", "its dictionary holds a null")
+    faults.check()
+    return ids
