@@ -1,4 +1,4 @@
-"""Ordinary bodies: read as the strict reader reads them, within memory and without its help."""
+"""Common bodies: read as the strict reader reads them, within memory and without its help."""
 
 import json as stdlib
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from loss_scoring.service.codecs import json
 from loss_scoring.service.codecs.json import decode_common
 from loss_scoring.service.codecs.json.loop import count_commas, read_series
+from loss_scoring.service.codecs.json.read import find_series
 from loss_scoring.service.codecs.json.strict import decode_strictly
 from loss_scoring.service.errors import InvalidError, ServiceError
 
@@ -40,7 +41,7 @@ number = st.one_of(
     st.integers(-(10**25), 10**25),
     st.sampled_from([0, 0.0, -0.0, 1e308, 3.5e38]),
 )
-odd_value = st.one_of(
+uncommon_value = st.one_of(
     st.none(),
     st.booleans(),
     st.text(max_size=3),
@@ -50,7 +51,7 @@ odd_value = st.one_of(
 )
 
 
-some_id = st.one_of(
+id_value = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
     st.integers(-(10**19), 10**19),
     st.text(max_size=5),
@@ -74,11 +75,13 @@ def documents(draw):
             for side in ("prediction", "target")
         }
         if draw(st.integers(0, 9)) < named:
-            one["id"] = draw(some_id)
+            one["id"] = draw(id_value)
         if draw(st.integers(0, 9)) == 0:
-            one[draw(st.sampled_from(["prediction", "target", "id", "other"]))] = draw(odd_value)
+            one[draw(st.sampled_from(["prediction", "target", "id", "other"]))] = draw(
+                uncommon_value
+            )
         if draw(st.integers(0, 9)) == 0 and isinstance(one["target"], list) and one["target"]:
-            one["target"][-1] = draw(odd_value)
+            one["target"][-1] = draw(uncommon_value)
         order = draw(st.permutations(list(one)))
         series.append({name: one[name] for name in order})
     document = {"series": series}
@@ -137,6 +140,13 @@ def bodies(draw):
 @example(b'{"series": [{"id": "\\ud800", "prediction": [1], "target": [1]}]}')
 @example(b'{"series": [{"prediction": [null, null], "target": [1]}]}')
 @example(b'{"x": {"series": [{"prediction": [1], "target": [1]}]}}')
+@example(b'{"series": {"series": [{"prediction": [1], "target": [1]}]}}')
+@example(b'{"losses": [{"name": "mae", "series": [{"prediction": [1], "target": [1]}]}]}')
+@example(
+    b'{"losses": [{"name": "mae", "series": [{"prediction": [1], "target": [1]}]}], "series": []}'
+)
+@example(b'{"missing": "\\"series\\": [", "series": [{"prediction": [1], "target": [1]}]}')
+@example(b'{"series" :\n[{"prediction": [1], "target": [1]}], "series": []}')
 @example(b'[{"x": 1}, "series": [{"prediction": [1], "target": [1]}]]')
 @example(b'{"series": [{"prediction": [1], "target": [1]}], "s\\u0065ries": []}')
 @example(b'{"series": [[0]]}')
@@ -150,7 +160,7 @@ def test_both_readers_agree(body):
     assert outcome(decode_common, body) in (None, strict)
 
 
-ORDINARY = {
+COMMON = {
     "plain": '{"series": [{"prediction": [1, 2.5], "target": [3, 4e0]}, {"prediction": [1], "target": [2]}]}',
     "with ids": '{"series": [{"id": "a:b", "prediction": [1.25], "target": [3]}, {"id": 7, "target": [1], "prediction": [2]}]}',
     "escaped ids": r'{"series": [{"id": "caf\u00e9", "prediction": [1], "target": [3]}, {"prediction": [1], "target": [3], "id": "\"\\"}]}',
@@ -166,8 +176,8 @@ ORDINARY = {
 }
 
 
-@pytest.mark.parametrize("text", ORDINARY.values(), ids=ORDINARY)
-def test_ordinary_bodies_need_no_strict_reader(text):
+@pytest.mark.parametrize("text", COMMON.values(), ids=COMMON)
+def test_common_bodies_need_no_strict_reader(text):
     read = outcome(decode_common, text.encode())
     assert read == outcome(decode_strictly, text.encode())
 
@@ -190,7 +200,7 @@ def test_nulls_are_found_without_the_strict_reader():
 def test_no_request_compiles_after_the_warm_up():
     """Each kind of array that a loop meets is a compilation, which takes seconds."""
     json.warm_up()
-    for text in ORDINARY.values():
+    for text in COMMON.values():
         body = text.encode()
         for buffer in (body, memoryview(body), memoryview(bytearray(body))):
             assert decode_common(buffer, 10**4) is not None
@@ -206,15 +216,18 @@ UNITS = [
 
 def run_within(body, around):
     """Run the loop on arrays that lie between others, as small as a body of its size allows."""
+    start = find_series(body)
+    if start is None:
+        return None
     margin = 64
     text = np.frombuffer(around * margin + body + around * margin, np.uint8)[margin:-margin]
-    sizes = [2 * (body.count(b",") // 2), len(body) // 31 + 1, len(body) // 31, len(body)]
-    kinds = np.float64, np.int64, np.int64, np.uint8
-    wide = [np.full(n + 2 * margin, 77, kind) for n, kind in zip(sizes, kinds, strict=True)]
-    found = read_series(text, *(one[margin:-margin] for one in wide))
-    for one in wide:
-        assert (one[:margin] == 77).all()
-        assert (one[-margin:] == 77).all()
+    sizes = [2 * (body.count(b",") // 2), 2 * (len(body) // 31 + 1), len(body)]
+    kinds = np.float64, np.int64, np.uint8
+    arrays = [np.full(n + 2 * margin, 77, kind) for n, kind in zip(sizes, kinds, strict=True)]
+    found = read_series(text, start.end(), *(array[margin:-margin] for array in arrays))
+    for array in arrays:
+        assert (array[:margin] == 77).all()
+        assert (array[-margin:] == 77).all()
     return found
 
 

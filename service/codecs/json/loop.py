@@ -20,8 +20,6 @@ from numba import uint64
 from loss_scoring.service.codecs.json.numbers import byte, compiled, inlined, read_number
 from loss_scoring.service.codecs.request import MAX_ID_BYTES
 
-LONGEST_SKELETON = 4096
-"""Bytes that may surround the series."""
 _QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
 _OBJECT, _OBJECT_END, _LIST, _LIST_END = b"{}[]"
 _SPACE, _NEWLINE, _RETURN, _TAB = b" \n\r\t"
@@ -31,7 +29,7 @@ _NULL = uint64(0x7FF8000000000000)
 _LARGEST_TENTH = (2**63 - 1) // 10 - 1
 _PREDICTION, _TARGET, _ID = 1, 2, 4
 _SIDES = _PREDICTION | _TARGET
-_KEYS = np.frombuffer(b'"prediction""target""id""series"', np.uint8)
+_KEYS = np.frombuffer(b'"prediction""target""id"', np.uint8)
 
 
 @compiled
@@ -69,29 +67,6 @@ def _end_of_string(body, j, n):
     while j < n and body[j] != _QUOTE:
         j += 2 if body[j] == _BACKSLASH else 1
     return j + 1
-
-
-@inlined
-def _find_series(body, n):
-    """Return where the list of series starts; -1 if it is not found near the start."""
-    i = depth = 0
-    while i < min(n, LONGEST_SKELETON):
-        c = byte(body, i)
-        start = i
-        i += 1
-        if c == _QUOTE:
-            i = _end_of_string(body, start, n)
-            if depth == 1 and i - start == 8 and i < n and _is_key(body, start, 24, 32):
-                colon = _skip(body, i)
-                if byte(body, colon) == _COLON:
-                    bracket = _skip(body, colon + 1)
-                    if byte(body, bracket) == _LIST:
-                        return bracket
-        elif c == _OBJECT or c == _LIST:
-            depth += 1
-        elif c == _OBJECT_END or c == _LIST_END:
-            depth -= 1
-    return -1
 
 
 @inlined
@@ -202,39 +177,37 @@ def _read_side(body, j, n, bits, at, end):
 
 
 @compiled
-def read_series(body, values, offsets, widths, ids):
+def read_series(body, start, values, layout, ids):
     """Read all series.
 
     Args:
         body: A request.
+        start: The place after the bracket that opens its list of series.
         values: Receives all predictions, and from its middle on all targets.
-        offsets: Receives where series start and end.
-        widths: Receives the width of the rows of each series, 0 for plain ones.
+        layout: Receives the offsets of the series, and from its middle on the widths of their rows,
+            0 for plain ones.
         ids: As long as the body; receives the ids as they are written, a line break and a comma
             after each.
 
     Returns:
-        Where in the body the list of series starts and stops, the number of series, the bytes of
-        ids, how many numbers are null, and whether there are rows. The number of series is 0 to
-        give up.
+        Where in the body the list of series stops, the number of series, the bytes of ids, how many
+        numbers are null, and whether there are rows. The number of series is 0 to give up.
     """
-    failed = 0, 0, 0, 0, 0, False
+    failed = 0, 0, 0, 0, False
     n = len(body)
     while n > 0 and (body[n - 1] == _SPACE or _TAB <= body[n - 1] <= _RETURN):
         n -= 1
     if n == 0 or body[n - 1] != _OBJECT_END:
         return failed
-    start = _find_series(body, n)
-    if start < 0:
-        return failed
     bits = values.view(np.uint64)
     middle = len(bits) // 2
-    series = first = written = nulls = named = 0
+    limit = len(layout) // 2
+    series = first = written = nulls = has_ids = 0
     has_rows = False
-    offsets[0] = 0
-    j = _skip(body, start + 1)
+    layout[0] = 0
+    j = _skip(body, start)
     while True:
-        if series == len(widths) or byte(body, j) != _OBJECT:
+        if series + 1 == limit or byte(body, j) != _OBJECT:
             return failed
         seen = length = width = 0
         c = _COMMA
@@ -267,18 +240,18 @@ def read_series(body, values, offsets, widths, ids):
         j += 1
         if c != _OBJECT_END or j >= n or seen & _SIDES != _SIDES:
             return failed
-        if series > 0 and seen & _ID != named:
+        if series > 0 and seen & _ID != has_ids:
             return failed
-        named = seen & _ID
+        has_ids = seen & _ID
         has_rows |= width > 0
         first += length
-        widths[series] = width
+        layout[limit + series] = width
         series += 1
-        offsets[series] = first
+        layout[series] = first
         j = _skip(body, j)
         c = byte(body, j)
         if c == _LIST_END:
-            return start, j, series, written, nulls, has_rows
+            return j, series, written, nulls, has_rows
         if c != _COMMA:
             return failed
         j = _skip(body, j + 1)

@@ -6,7 +6,7 @@ infinite, is left to the C library's ``strtod``, which takes two to three times 
 of a request (docs/decisions/0023-numbers-of-json.md).
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-# ruff: noqa: ANN001, ANN002, ANN201, ANN202, ARG001 - numba decides what a function takes
+# ruff: noqa: ANN001, ANN201, ANN202, ARG001 - numba decides what a function takes
 # ruff: noqa: SIM109, PLR1714 - numba compares slowly with members of a set or tuple
 # ruff: noqa: C901 - a number has many forms
 
@@ -45,86 +45,78 @@ def _leading_bits(exponent: int) -> int:
 _POWERS = np.array([_leading_bits(e) for e in range(_LOWEST, _HIGHEST + 1)], np.uint64)
 _TENS = np.array([10**count for count in range(9)], np.uint64)
 
-_WORD = ir.IntType(64)
+_BIT, _WORD, _PRODUCT = ir.IntType(1), ir.IntType(64), ir.IntType(128)
 
 
-def _pointer(context, builder, signature, arguments):
-    """Return where a byte of an array lies; the index is not checked, and counts from the start."""
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.gep(array.data, [arguments[1]])
+def _reading(result, generate):
+    """Return a function of an array and an index, which is not checked, made by ``generate``."""
+
+    @intrinsic
+    def read(_context, array, index):
+        def load(context, builder, signature, arguments):
+            start = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            return generate(context, builder, builder.gep(start, [arguments[1]]))
+
+        return result(array, types.int64), load
+
+    return read
 
 
-@intrinsic
-def byte(context, array, index):
-    """Return a byte."""
-
-    def generate(*where):
-        return where[1].zext(where[1].load(_pointer(*where)), _WORD)
-
-    return types.int64(array, types.int64), generate
-
-
-@intrinsic
-def _eight_bytes(context, array, index):
-    """Return eight bytes as they lie in memory, the first one lowest."""
-
-    def generate(*where):
-        pointer = where[1].bitcast(_pointer(*where), _WORD.as_pointer())
-        return where[1].load(pointer, align=1)
-
-    return types.uint64(array, types.int64), generate
+def _strtod_at(context, builder, start):
+    text, number = start.type, ir.DoubleType()
+    kind = ir.FunctionType(number, [text, text.as_pointer()])
+    strtod = builder.module.globals.get("strtod") or ir.Function(builder.module, kind, "strtod")
+    with builder.goto_entry_block():
+        end = builder.alloca(text)
+    bits = builder.bitcast(builder.call(strtod, [start, end]), _WORD)
+    stop, start = (builder.ptrtoint(pointer, _WORD) for pointer in (builder.load(end), start))
+    return context.make_tuple(builder, _READ, [bits, builder.sub(stop, start)])
 
 
-@intrinsic
-def _strtod(context, array, index):
-    """Return the bits of the number that the C library reads, and how many bytes it took.
+_READ = types.Tuple([types.uint64, types.int64])
+_strtod = _reading(_READ, _strtod_at)
+"""Returns the bits of a number and how many bytes it has.
 
-    It takes the decimal point from the locale, so in some it stops at a point.
-    """
-
-    def generate(*where):
-        builder, start = where[1], _pointer(*where)
-        text = start.type
-        kind = ir.FunctionType(ir.DoubleType(), [text, text.as_pointer()])
-        function = builder.module.globals.get("strtod")
-        function = function or ir.Function(builder.module, kind, "strtod")
-        with builder.goto_entry_block():
-            end = builder.alloca(text)
-        bits = builder.bitcast(builder.call(function, [start, end]), _WORD)
-        ends = (builder.ptrtoint(pointer, _WORD) for pointer in (builder.load(end), start))
-        return where[0].make_tuple(builder, where[2].return_type, [bits, builder.sub(*ends)])
-
-    return types.Tuple([types.uint64, types.int64])(array, types.int64), generate
+The decimal point is that of the locale, so in some locales it stops there.
+"""
+byte = _reading(
+    types.int64,
+    lambda _, builder, pointer: builder.zext(builder.load(pointer), _WORD),
+)
+_eight_bytes = _reading(
+    types.uint64,
+    lambda _, builder, pointer: builder.load(builder.bitcast(pointer, _WORD.as_pointer()), align=1),
+)
+"""Returns eight bytes as they lie in memory, the first one lowest."""
 
 
 @intrinsic
-def _leading_zeros(context, word):
+def _leading_zeros(_context, word):
     """Count the zero bits above the highest one of a word."""
 
-    def generate(context, builder, signature, arguments):
-        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+    def generate(_context, builder, _signature, words):
+        return builder.ctlz(words[0], _BIT(0))
 
     return types.int64(types.uint64), generate
 
 
 @intrinsic
-def _trailing_zeros(context, word):
+def _trailing_zeros(_context, word):
     """Count the zero bits below the lowest one of a word; 64 if there is none."""
 
-    def generate(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+    def generate(_context, builder, _signature, words):
+        return builder.cttz(words[0], _BIT(0))
 
     return types.int64(types.uint64), generate
 
 
 @intrinsic
-def _upper_product(context, a, b):
+def _upper_product(_context, a, b):
     """Return the upper 64 bits of a product of two words."""
 
-    def generate(context, builder, signature, arguments):
-        a, b = (builder.zext(word, ir.IntType(128)) for word in arguments)
-        product = builder.lshr(builder.mul(a, b), ir.Constant(ir.IntType(128), 64))
-        return builder.trunc(product, _WORD)
+    def generate(_context, builder, _signature, words):
+        product = builder.mul(*(builder.zext(word, _PRODUCT) for word in words))
+        return builder.trunc(builder.lshr(product, _PRODUCT(64)), _WORD)
 
     return types.uint64(types.uint64, types.uint64), generate
 

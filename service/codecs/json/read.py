@@ -5,6 +5,7 @@ by an ordinary parser, once for all requests of a client. A body that is uncommo
 to ``service.codecs.json.strict``, which also finds the words for what is wrong.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,13 +15,16 @@ import orjson
 from numpy.typing import DTypeLike, NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
-from loss_scoring.service.codecs.json.loop import LONGEST_SKELETON, count_commas, read_series
+from loss_scoring.service.codecs.json.loop import count_commas, read_series
 from loss_scoring.service.codecs.json.strict import decode_strictly, parse
 from loss_scoring.service.codecs.options import options_from_json
 from loss_scoring.service.codecs.pools import NUMBERS
 from loss_scoring.service.codecs.request import ListRequest, check_elements
 from loss_scoring.service.errors import Faults, ServiceError
 
+find_series = re.compile(rb'"series"[ \t\r\n]*:[ \t\r\n]*\[').search
+_LONGEST_SKELETON = 4096
+"""Bytes that may surround the series."""
 _SHORTEST_SERIES = len('{"prediction":[1],"target":[1]}')
 _SMALL = 1 << 16
 """Bytes of a body for which an upper bound of what is in it will do."""
@@ -54,6 +58,10 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | 
         TooLargeError: If it has more than ``max_elements`` elements.
         InvalidError: If all that is wrong with it is that it has nulls and does not allow them.
     """
+    found = find_series(body, 0, _LONGEST_SKELETON)
+    if found is None:
+        return None
+    start = found.end()
     # All are read-only and so of one type, for which the loop is compiled.
     text = np.frombuffer(memoryview(body).toreadonly(), np.uint8)
     size = len(text)
@@ -63,22 +71,20 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | 
     else:
         empty, most = NUMBERS.empty, (count_commas(text) + 1) // 2
     values = empty(2 * most, np.float64)
-    offsets = empty(size // _SHORTEST_SERIES + 1, np.int64)
-    widths = empty(size // _SHORTEST_SERIES, np.int64)
+    limit = size // _SHORTEST_SERIES + 1
+    layout = empty(2 * limit, np.int64)
     id_text = empty(size, np.uint8)
-    start, stop, series, id_bytes, nulls, has_rows = read_series(
-        text, values, offsets, widths, id_text
-    )
-    if series == 0 or start + size - stop > LONGEST_SKELETON:
+    stop, series, id_bytes, nulls, has_rows = read_series(text, start, values, layout, id_text)
+    if series == 0 or start + size - stop > _LONGEST_SKELETON:
         return None
-    plan = _plan(bytes(body[: start + 1]) + bytes(body[stop:]))
+    plan = _plan(bytes(body[:start]) + bytes(body[stop:]))
     if plan is None:
         return None
     options, dtype = plan
     ids = _read_ids(id_text[:id_bytes].tobytes()) if id_bytes else range(series)
     if ids is None:
         return None
-    offsets, widths = offsets[: series + 1], widths[:series]
+    offsets, widths = layout[: series + 1], layout[limit : limit + series]
     elements = int(offsets[series])
     prediction, target = values[:elements], values[most : most + elements]
     request = ListRequest(
@@ -109,7 +115,7 @@ def _plan(skeleton: bytes) -> tuple[ScoreOptions, str] | None:
         document = parse(skeleton)
     except ServiceError:
         return None
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or document.get("series") != []:
         return None
     faults = Faults()
     plan = options_from_json(document, faults)
