@@ -1,6 +1,7 @@
 """The strict reader of JSON requests: slow, and the one that words what is wrong.
 
-It sees what ``service.codecs.json.read`` gives up on.
+It reads what ``service.codecs.json.read`` gives up on, with the parser of the standard library,
+which can refuse a duplicate key and says where a body stops being JSON.
 """
 
 import itertools
@@ -8,12 +9,10 @@ import json
 import math
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
-import orjson
+from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged
 from loss_scoring.core.table import suggestion
@@ -28,8 +27,11 @@ from loss_scoring.service.codecs.request import (
 )
 from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError, UnreadableError
 
-SIDES = ("prediction", "target")
+_SIDES = ("prediction", "target")
+_FIELDS = ("id", *_SIDES)
 _NUMBERS = {int, float, type(None)}
+_TOO_LARGE = 2**1024 - 2**970
+"""The least integer that ``float`` refuses."""
 
 
 def decode_strictly(body: bytes | memoryview, max_elements: int) -> ListRequest:
@@ -41,10 +43,10 @@ def decode_strictly(body: bytes | memoryview, max_elements: int) -> ListRequest:
         TooLargeError: If it has more than ``max_elements`` elements.
     """
     document = parse(bytes(body))
-    faults = Faults()
     if not isinstance(document, dict):
         meant = frame_meant(document)
         raise InvalidError(meant or f"the body must be an object, not {kind_of(document)}")
+    faults = Faults()
     options, dtype = options_from_json(document, faults)
     series = document.get("series")
     if not isinstance(series, list):
@@ -52,171 +54,138 @@ def decode_strictly(body: bytes | memoryview, max_elements: int) -> ListRequest:
         faults.add("/series", f"must be a list of series, not {kind}")
         if (meant := frame_meant(document)) is not None:
             raise InvalidError(meant, tuple(faults.first), faults.count)
-        faults.check()
+        series = []
     # Taken from the document, as a fault in another option puts the defaults into options.
     reader = _SeriesReader(faults, allows_null=document.get("missing", "error") != "error")
-    for i, one in enumerate(series or ()):
-        reader.add(i, one)
+    for i, fields in enumerate(series):
+        reader.add(i, fields)
     faults.check()
-    check_elements(len(reader.flat["prediction"]), max_elements)
-
-    lengths = reader.lengths
-    sides = {}
-    for side in SIDES:
-        values = _numbers(reader, side, dtype, faults)
-        faults.check()
-        sides[side] = Ragged.from_lengths(values, lengths)
-    channels = np.array(reader.channels, np.int64) if any(reader.channels) else None
+    check_elements(len(reader.sides[0]), max_elements)
+    values = [reader.numbers(side, dtype) for side in range(2)]
+    faults.check()
+    prediction = Ragged.from_lengths(values[0], reader.lengths)
     return ListRequest(
-        prediction=sides["prediction"],
-        target=sides["prediction"].like(sides["target"].array),
+        prediction=prediction,
+        target=prediction.like(values[1]),
         options=options,
         ids=reader.ids,
-        channels=channels,
+        channels=np.array(reader.channels, np.int64) if any(reader.channels) else None,
     )
 
 
-def _add_unknown(
-    fields: Mapping[str, Any], known: tuple[str, ...], pointer: str, faults: Faults
-) -> None:
-    for name in fields:
-        if name not in known:
-            meant = suggestion(name, known) if faults.count < MAX_LISTED_ERRORS else ""
-            faults.add(f"{pointer}/{escape(name)}", f"unknown field{meant}")
-
-
 class _SeriesReader:
-    """Checks series one by one and gathers their numbers into one flat list a side."""
+    """Checks series one by one and gathers their numbers in one flat list a side."""
 
     def __init__(self, faults: Faults, *, allows_null: bool) -> None:
-        self.faults = faults
-        self.allows_null = allows_null
-        self.flat: dict[str, list[Any]] = {side: [] for side in SIDES}
+        self.sides: tuple[list[Any], list[Any]] = ([], [])
         self.lengths: list[int] = []
         self.channels: list[int] = []
         self.ids: list[int | str] = []
+        self._faults = faults
+        self._allows_null = allows_null
         self._of = ""
 
-    def add(self, index: int, series: object) -> None:
-        pointer = f"/series/{index}"
-        if not isinstance(series, dict):
-            self.faults.add(pointer, f"must be an object, not {kind_of(series)}")
+    def add(self, index: int, fields: object) -> None:
+        faults, pointer = self._faults, f"/series/{index}"
+        if not isinstance(fields, dict):
+            faults.add(pointer, f"must be an object, not {kind_of(fields)}")
             return
-        before = self.faults.count
-        _add_unknown(series, ("id", *SIDES), pointer, self.faults)
+        before = faults.count
+        for name in fields:
+            if name not in _FIELDS:
+                meant = suggestion(name, _FIELDS) if faults.count < MAX_LISTED_ERRORS else ""
+                faults.add(f"{pointer}/{escape(name)}", f"unknown field{meant}")
         self._of = f"of series {index}"
-        self._add_id(series.get("id", index), f"{pointer}/id")
-        sides = [self._side(series, side, pointer) for side in SIDES]
-        if self.faults.count > before:
+        self._add_id(fields.get("id", index), f"{pointer}/id")
+        (prediction, width), (target, target_width) = (
+            self._side(fields, side, f"{pointer}/{side}") for side in _SIDES
+        )
+        if faults.count > before:
             return
-        (prediction, width), (target, target_width) = sides
         if (len(prediction), width) != (len(target), target_width):
-            self.faults.add(
-                pointer,
-                f"prediction ({_shape(prediction, width)}) and target "
-                f"({_shape(target, target_width)}) {self._of} differ in shape",
-            )
+            shapes = _shape(prediction, width), _shape(target, target_width)
+            detail = "prediction ({}) and target ({}) {} differ in shape"
+            faults.add(pointer, detail.format(*shapes, self._of))
             return
-        self.flat["prediction"] += prediction
-        self.flat["target"] += target
+        self.sides[0].extend(prediction)
+        self.sides[1].extend(target)
         self.lengths.append(len(prediction))
         self.channels.append(width)
 
-    def _add_id(self, name: object, pointer: str) -> None:
+    def _add_id(self, name: Any, pointer: str) -> None:
+        fault = ""
         if isinstance(name, str):
             try:
                 size = len(name.encode())
             except UnicodeEncodeError:
-                self.faults.add(pointer, "holds half of a surrogate pair")
-                return
-            if size > MAX_ID_BYTES:
-                self.faults.add(pointer, f"is {size} bytes long; {MAX_ID_BYTES} are allowed")
+                fault = "holds half of a surrogate pair"
             else:
-                self._of = f"of series {name}"
+                if size > MAX_ID_BYTES:
+                    fault = f"is {size} bytes long; {MAX_ID_BYTES} are allowed"
         elif isinstance(name, bool) or not isinstance(name, int):
-            self.faults.add(pointer, f"must be a string or an integer, not {kind_of(name)}")
-            return
+            fault = f"must be a string or an integer, not {kind_of(name)}"
         elif not -(2**63) <= name < 2**63:
-            self.faults.add(pointer, "must fit in 64 bits")
+            fault = "must fit in 64 bits"
+        if fault:
+            self._faults.add(pointer, fault)
         else:
+            self.ids.append(name)
             self._of = f"of series {name}"
-        self.ids.append(name)
 
-    def _side(self, series: dict[str, Any], side: str, pointer: str) -> tuple[list[Any], int]:
+    def _side(self, fields: dict[str, Any], side: str, pointer: str) -> tuple[list[Any], int]:
         """Return the numbers of one side and its channels, 0 for a plain list."""
-        pointer = f"{pointer}/{side}"
-        values = series.get(side)
+        of, faults, values = self._of, self._faults, fields.get(side)
         if not isinstance(values, list):
-            kind = kind_of(values) if side in series else "absent"
-            self.faults.add(pointer, f"{self._of} must be a list of numbers, not {kind}")
+            kind = kind_of(values) if side in fields else "absent"
+            faults.add(pointer, f"{of} must be a list of numbers, not {kind}")
             return [], 0
         if not values:
-            self.faults.add(pointer, f"{self._of} is empty: a series has at least one element")
+            faults.add(pointer, f"{of} is empty: a series has at least one element")
             return [], 0
         channels = 0
-        if list in (kinds := set(map(type, values))) and kinds == {list}:
+        kinds = set(map(type, values))
+        if kinds == {list}:
             channels = len(values[0])
-            widths = list(map(len, values))
-            if channels == 0 or widths != [channels] * len(values):
-                odd = next(i for i, width in enumerate(widths) if width == 0 or width != channels)
-                self.faults.add(
-                    f"{pointer}/{odd}",
-                    f"rows {self._of} must be equally long and not empty",
-                )
-                return [], 0
+            for i, row in enumerate(values):
+                if not row or len(row) != channels:
+                    faults.add(f"{pointer}/{i}", f"rows {of} must be equally long and not empty")
+                    return [], 0
             values = list(itertools.chain.from_iterable(values))
             kinds = set(map(type, values))
         if not kinds <= _NUMBERS:
-            odd = next(i for i, value in enumerate(values) if type(value) not in _NUMBERS)
-            self.faults.add(
-                f"{pointer}/{position(channels, odd)}",
-                f"{self._of} must be a number or null, not {kind_of(values[odd])}",
-            )
-        elif not self.allows_null and type(None) in kinds:
-            hole = position(channels, values.index(None))
-            self.faults.add(f"{pointer}/{hole}", f"{self._of} {NULL}")
+            i = next(i for i, value in enumerate(values) if type(value) not in _NUMBERS)
+            detail = f"{of} must be a number or null, not {kind_of(values[i])}"
+            faults.add(f"{pointer}/{position(channels, i)}", detail)
+        elif not self._allows_null and type(None) in kinds:
+            faults.add(f"{pointer}/{position(channels, values.index(None))}", f"{of} {NULL}")
         return values, channels
+
+    def numbers(self, side: int, dtype: str) -> NDArray[Any]:
+        """Return the numbers of one side, NaN for null; note those that do not fit."""
+        flat = self.sides[side]
+        try:
+            wide = np.array(flat, np.float64)
+        except OverflowError:
+            finite = (math.inf if type(x) is int and abs(x) >= _TOO_LARGE else x for x in flat)
+            wide = np.array(list(finite), np.float64)
+        with np.errstate(over="ignore"):
+            values = wide.astype(dtype, copy=False)
+        # null became NaN, so an infinity can only be a number that was too large.
+        infinite = np.flatnonzero(np.isinf(values))
+        offsets = np.cumsum(self.lengths)
+
+        def fault(element: int) -> tuple[str, str]:
+            series = int(np.searchsorted(offsets, element, side="right"))
+            place = int(element - offsets[series]) + self.lengths[series]
+            pointer = f"/series/{series}/{_SIDES[side]}/{position(self.channels[series], place)}"
+            return pointer, f"of series {self.ids[series]} is too large for {dtype}"
+
+        self._faults.add_each(infinite, fault)
+        return values
 
 
 def _shape(values: list[Any], width: int) -> str:
     return f"{len(values) // width} x {width}" if width else f"{len(values)} elements"
-
-
-def _numbers(
-    reader: _SeriesReader, side: str, dtype: str, faults: Faults
-) -> npt.NDArray[np.floating[Any]]:
-    """Make an array of numbers and None (which becomes NaN); refuse what does not fit."""
-    flat = reader.flat[side]
-    try:
-        wide = np.array(flat, np.float64)
-    except OverflowError:  # an integer beyond the range of float64
-        wide = np.array([_to_float(x) for x in flat], np.float64)
-    with np.errstate(over="ignore"):
-        values = wide.astype(dtype, copy=False)
-    # null became NaN, so an infinity can only be a number that was too large.
-    overflowed = np.flatnonzero(np.isinf(values))
-    offsets = np.concatenate([[0], np.cumsum(reader.lengths)])
-
-    def fault(i: int) -> tuple[str, str]:
-        element = overflowed[i]
-        series = int(np.searchsorted(offsets, element, side="right")) - 1
-        place = position(reader.channels[series], int(element - offsets[series]))
-        return (
-            f"/series/{series}/{side}/{place}",
-            f"of series {reader.ids[series]} is too large for {dtype}",
-        )
-
-    faults.add_each(range(len(overflowed)), fault)
-    return values
-
-
-def _to_float(number: float | None) -> float:
-    if number is None:
-        return math.nan
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf
 
 
 def parse(body: bytes) -> object:
@@ -226,33 +195,6 @@ def parse(body: bytes) -> object:
         UnreadableError: If it is not JSON in UTF-8.
         InvalidError: If a key appears twice in one object.
     """
-    if b"\\" not in body:  # an escaped colon would upset the account
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return _parse_slowly(body)
-        if _count_keys(document) == body.count(b":"):
-            return document
-    return _parse_slowly(body)
-
-
-def _count_keys(document: object) -> int:
-    """Count the keys of a request, and the colons in its ids: all the colons its body may have."""
-    if not isinstance(document, dict):
-        return 0
-    count = len(document)
-    for name in ("losses", "series"):
-        listed = document.get(name)
-        for one in listed if isinstance(listed, list) else ():
-            if isinstance(one, dict):
-                count += len(one)
-                id_ = one.get("id")
-                if isinstance(id_, str):
-                    count += id_.count(":")
-    return count
-
-
-def _parse_slowly(body: bytes) -> object:
     try:
         return json.loads(
             str(body, "utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
@@ -275,12 +217,11 @@ def _meant(body: bytes) -> str:
     return "" if body.lstrip()[:1] in {b"{", b"["} else what_it_is(body)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        twice = next(name for name, count in counts.items() if count > 1)
-        raise InvalidError(f"the key {twice!r} appears more than once in one object")
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise InvalidError(f"the key {name!r} appears more than once in one object")
     return fields
 
 
