@@ -16,16 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loss_scoring.core.machine import choose_device
 from loss_scoring.service import __version__
-from loss_scoring.service.api.auth import PROBES, KeyMiddleware
-from loss_scoring.service.api.context import ContextMiddleware, context_of
-from loss_scoring.service.api.cors import Cors
-from loss_scoring.service.api.keys import Keys
+from loss_scoring.service.api.auth import PROBES, Keys
+from loss_scoring.service.api.context import CONTEXT, Context, ContextMiddleware
 from loss_scoring.service.api.openapi import add_keys, add_score
 from loss_scoring.service.api.problems import problem_of
-from loss_scoring.service.api.routes import build_router
+from loss_scoring.service.api.routes import HeadMiddleware, answer_unmatched, build_router
 from loss_scoring.service.api.score import ScoreEndpoint
 from loss_scoring.service.api.start import Start
-from loss_scoring.service.api.unmatched import HeadMiddleware, answer_unmatched
 from loss_scoring.service.codecs.pools import POOLS
 from loss_scoring.service.engine import BatchPolicy, Engine, Limits, Scorer
 from loss_scoring.service.engine.worker import DeviceWorker, device_memory
@@ -127,8 +124,7 @@ def assemble(
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, answer_unmatched)
     keys = Keys.of(settings)
-    open_paths = frozenset() if settings.auth_probes else PROBES
-    _describe(app, settings, None if keys is None else open_paths)
+    _describe(app, settings, keys)
 
     async def serve_others(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope, receive, send)
@@ -139,9 +135,7 @@ def assemble(
         is_score = scope.get("method") == "POST" and scope["path"] == "/score"
         return (score if is_score else serve_others)(scope, receive, send)
 
-    chain: ASGIApp = dispatch if keys is None else KeyMiddleware(dispatch, keys, open_paths)
-    cors, access_log = Cors.of(settings), settings.access_log
-    return ContextMiddleware(chain, metrics, tracing, access_log=access_log, cors=cors)
+    return ContextMiddleware(dispatch, metrics, settings, keys, tracing)
 
 
 _RAISED = "loss_scoring.raised"
@@ -164,22 +158,22 @@ class _Raised:
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)  # noqa: S101 - it is registered for this class
-    context = context_of(request.scope)
+    context: Context = request.scope[CONTEXT]
     if request.url.path not in PROBES:  # whose 503 refuses nobody
         context.reason = error.reason
     return problem_of(error, context.request_id)
 
 
-def _describe(app: FastAPI, settings: Settings, open_paths: frozenset[str] | None) -> None:
-    """Add what FastAPI cannot know: the score endpoint, and unless None which paths are open."""
+def _describe(app: FastAPI, settings: Settings, keys: Keys | None) -> None:
+    """Add what FastAPI cannot know: the score endpoint, and which paths need a key."""
     derive = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = derive()  # FastAPI keeps it
             add_score(document, settings.default_timeout_ms)
-            if open_paths is not None:
-                add_keys(document, open_paths)
+            if keys is not None:
+                add_keys(document, keys.open_paths)
         return derive()
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from opentelemetry.trace import Span
@@ -14,9 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loss_scoring.service.api.auth import Keys
 from loss_scoring.service.api.cors import Cors
 from loss_scoring.service.api.problems import problem, problem_of
-from loss_scoring.service.errors import OverloadedError
+from loss_scoring.service.errors import OverloadedError, UnauthorizedError, UnknownKeyError
+from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.current import REQUEST
 from loss_scoring.service.telemetry.metrics import Metrics
 from loss_scoring.service.telemetry.requests import Answered, Scored
@@ -25,28 +27,29 @@ from loss_scoring.service.telemetry.traces import Outcome, Tracing
 log = logging.getLogger(__name__)
 _access = logging.getLogger("service.access")
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 NO_ANSWER = 499
 """The status of a request whose client had gone, for metrics and logs."""
-_KEY = "loss_scoring.context"
+CONTEXT = "loss_scoring.context"
+"""Where a scope has its ``Context``."""
 
 
 @dataclass(slots=True)
 class Context:
-    """One request as the server sees it.
+    """What the server knows of one request.
 
     Attributes:
-        request_id: The client's ``X-Request-Id`` when it is sane, else made here.
+        request_id: The client's ``X-Request-Id`` if it is valid, else a new one.
         headers: Those of the request, in lower case; the values of a repeated one joined by
             commas (RFC 9110, 5.3).
-        client: Whom its share of the server is counted for: the holder of its key or, where none
-            is needed, the address it comes from.
+        client: By whom shares of the server are counted: the holder of its key or, where none is
+            needed, the address it comes from.
         stages: Seconds by stage, in the order they happened.
         format: ``json`` or ``arrow`` once known, for the metrics.
         status: Of the answer, once its head was sent.
-        route: The route's path, for the metrics; a client's path would be unbounded.
-        reason: Why it was refused, for the metrics.
-        scored: What it was scored for, for the metrics.
+        route: The route's path; a client's path would be unbounded.
+        reason: Why it was refused.
+        scored: What was scored.
         span: Its span, if it is traced.
     """
 
@@ -62,17 +65,6 @@ class Context:
     scored: Scored | None = None
     span: Span | None = None
 
-    def server_timing(self) -> str:
-        """Return the ``Server-Timing`` header: milliseconds by stage, and in total."""
-        stages = {**self.stages, "total": time.perf_counter() - self.started}
-        return ", ".join([f"{name};dur={1e3 * s:.3f}" for name, s in stages.items()])
-
-
-def context_of(scope: Scope) -> Context:
-    """Return the context that the middleware laid into a scope."""
-    context: Context = scope[_KEY]
-    return context
-
 
 class ContextMiddleware:
     """Gives every request a context and every answer its headers; the last guard for errors."""
@@ -81,33 +73,35 @@ class ContextMiddleware:
         self,
         app: ASGIApp,
         metrics: Metrics,
+        settings: Settings,
+        keys: Keys | None = None,
         tracing: Tracing | None = None,
-        *,
-        access_log: bool = False,
-        cors: Cors | None = None,
     ) -> None:
         self._app = app
-        self._cors = cors
-        self._tracing = tracing
-        self._access_log = access_log
         self._metrics = metrics
+        self._access_log = settings.access_log
+        self._cors = Cors.of(settings)
+        self._keys = keys
+        self._tracing = tracing
         self._ids = itertools.count()
-        self._prefix = secrets.token_hex(10)  # random once: a system call a request is dear
+        self._prefix = secrets.token_hex(10)  # random once: a system call costs too much
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = self._begin(scope)
+        context = scope[CONTEXT] = self._begin(scope)
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self._headers(context, message)]
-            await send(message)
+                context.status = message["status"]
+                message["headers"] = [*message["headers"], *self._headers(context)]
+            return send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            refusal = self._keys and self._refusal(self._keys, context, scope)
+            await (refusal or self._app)(scope, receive, send_with_headers)
         except ClientDisconnect:
             log.info("client gone: %s", scope["path"])
         except asyncio.CancelledError:  # the server stops and has waited long enough
@@ -125,34 +119,50 @@ class ContextMiddleware:
             self._end(context, scope)
 
     def _begin(self, scope: Scope) -> Context:
-        headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            headers[name] = headers[name] + b", " + value if name in headers else value
-        given = headers.get(b"x-request-id")
-        if given is not None and _SANE_ID.fullmatch(given):
-            request_id = given.decode("ascii")
-        else:
+        headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]):
+            headers = _joined(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"").decode("latin-1")
+        if not _VALID_ID.fullmatch(request_id):
             request_id = f"{self._prefix}{next(self._ids):012x}"
+        REQUEST.set({"request_id": request_id})
         peer = scope.get("client")
         context = Context(request_id, headers, peer[0] if peer else "")
-        scope[_KEY] = context
-        REQUEST.set({"request_id": request_id})
         if self._tracing is not None:
-            asked = scope["method"], scope["path"]
-            context.span = self._tracing.begin(*asked, headers, context.client)
+            request = scope["method"], scope["path"]
+            context.span = self._tracing.begin(*request, headers, context.client)
         return context
 
-    def _headers(self, context: Context, message: Message) -> list[tuple[bytes, bytes]]:
-        """Return what each answer carries, and note its status."""
-        context.status = message["status"]
+    def _refusal(self, keys: Keys, context: Context, scope: Scope) -> Response | None:
+        """Return the refusal of a request without a valid key, before its body is read.
+
+        OPTIONS needs no key: browsers send none when they ask whether a page may call.
+        """
+        is_open = scope["path"] in keys.open_paths or scope["method"] == "OPTIONS"
+        if is_open:
+            return None
+        authorization = context.headers.get(b"authorization", b"")
+        holder = keys.holder(authorization)
+        if holder is not None:
+            context.client = holder  # behind a proxy all come from one address
+            return None
+        kind = UnknownKeyError if authorization else UnauthorizedError
+        error = kind("send Authorization: Bearer and a key of this server")
+        context.reason = error.reason
+        return problem_of(error, context.request_id)
+
+    def _headers(self, context: Context) -> list[tuple[bytes, bytes]]:
+        """Return what each answer carries."""
+        stages = "".join([f"{name};dur={1e3 * s:.3f}, " for name, s in context.stages.items()])
+        total = f"total;dur={1e3 * (time.perf_counter() - context.started):.3f}"
         headers = [
             (b"x-request-id", context.request_id.encode()),
-            (b"server-timing", context.server_timing().encode()),
+            (b"server-timing", (stages + total).encode()),
         ]
         if self._cors is not None:
             headers += self._cors.headers(context.headers)
         if context.status >= 400 and b"expect" in context.headers:
-            # Whether the body that waits for a go-ahead still comes, nobody knows.
+            # The body that waits for a go-ahead may still come, or not.
             headers.append((b"connection", b"close"))
         return headers
 
@@ -164,34 +174,42 @@ class ContextMiddleware:
             Answered(route, context.format, status, seconds, stages, reason, context.scored)
         )
         if self._tracing is not None and context.span is not None:
-            told = {
+            attributes = {
                 "loss_scoring.request_id": context.request_id,
                 "loss_scoring.format": context.format,
             }
             if reason is not None:
-                told["error.type"] = reason
-            self._tracing.end(context.span, Outcome(route, status, stages, told))
+                attributes["error.type"] = reason
+            self._tracing.end(context.span, Outcome(route, status, stages, attributes))
         if self._access_log:
-            _tell(scope, context, status, seconds)
+            _log_access(scope, context, seconds)
 
 
-def _tell(scope: Scope, context: Context, status: int, seconds: float) -> None:
-    """Leave a line about a request: neither its query nor its headers, which may be secret."""
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        joined[name] = joined[name] + b", " + value if name in joined else value
+    return joined
+
+
+def _log_access(scope: Scope, context: Context, seconds: float) -> None:
+    """Log a request, without its query and its headers, which may be secret."""
     fields = {
         "method": scope["method"],
         "path": scope["path"],
-        "status": status,
+        "status": context.status,
         "seconds": round(seconds, 6),
         "format": context.format,
         "client": context.client,
     }
     if context.reason is not None:
         fields["reason"] = context.reason
-    _access.info("%s %s %d", fields["method"], fields["path"], status, extra={"fields": fields})
+    line = "%s %s %d", fields["method"], fields["path"], context.status
+    _access.info(*line, extra={"fields": fields})
 
 
 def _cut_off(context: Context) -> Response:
-    """Answer a request for which there is no time left."""
+    """Return the answer to a request for which no time is left."""
     error = OverloadedError("the server stopped before the answer was there", 5, reason="not-ready")
     context.reason = error.reason
     answer = problem_of(error, context.request_id)

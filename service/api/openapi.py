@@ -1,5 +1,6 @@
 """What FastAPI cannot know of the API: ``POST /score``, which is plain ASGI, and the keys."""
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -129,7 +130,7 @@ def add_score(document: dict[str, Any], default_timeout_ms: int) -> None:
     }
 
 
-def add_keys(document: dict[str, Any], open_paths: frozenset[str]) -> None:
+def add_keys(document: dict[str, Any], open_paths: Collection[str]) -> None:
     """Say that every path but the open ones needs a bearer key."""
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"key": []}]

@@ -1,15 +1,32 @@
-"""The small routes: the table of losses, probes and metrics."""
+"""The small routes, and requests that no route takes: HEAD, OPTIONS, 404, 405."""
 
 import asyncio
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loss_scoring.core import LOSSES
+from loss_scoring.service.api.context import CONTEXT
+from loss_scoring.service.api.problems import problem
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.engine import Scorer
 from loss_scoring.service.errors import OverloadedError
 from loss_scoring.service.telemetry.metrics import Metrics
+
+_METHODS = ("GET", "HEAD", "POST")
+_ELSEWHERE = {
+    **dict.fromkeys(("", "doc", "help", "redoc", "swagger", "ui"), "/docs"),
+    **dict.fromkeys(("health", "healthz", "ping", "status"), "/readyz"),
+    **dict.fromkeys(("evaluate", "infer", "invocations", "loss", "predict"), "/score"),
+}
+"""The paths of other services, by their last part."""
 
 
 def build_router(engine: Scorer, metrics: Metrics, start: Start) -> APIRouter:
@@ -51,3 +68,68 @@ def build_router(engine: Scorer, metrics: Metrics, start: Start) -> APIRouter:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+class HeadMiddleware:
+    """Routes HEAD as GET (RFC 9110, 9.3.2); the server leaves out the body of the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; its route becomes known in ``scope``."""
+        if scope.get("method") != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, send)
+        finally:
+            scope["route"] = as_get.get("route")
+
+
+async def answer_unmatched(request: Request, error: Exception) -> Response:
+    """Answer OPTIONS with ``Allow``; else suggest the path or the method that was meant."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for this class
+    method, path = request.method, request.url.path
+    of_server = request.scope["path"] == "*"  # OPTIONS of no path in particular
+    allowed = list(_METHODS) if of_server else _allowed(request.app.routes, path)
+    if method == "OPTIONS" and allowed:
+        return Response(status_code=204, headers={"Allow": ", ".join((*allowed, method))})
+    headers = dict(error.headers or {})
+    detail = f"{method} {path}: {error.detail}"
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(allowed)
+        detail = f"{method} is not served at {path}; send {' or '.join(allowed)}"
+    elif error.status_code == 404:
+        known = [*request.app.openapi()["paths"], "/docs", "/openapi.json"]
+        meant = _meant(path, known)
+        hint = f"known are {', '.join(known)}"
+        if meant is not None:
+            hint = f"did you mean {_allowed(request.app.routes, meant)[0]} {meant}?"
+        detail = f"there is no {path}; {hint}"
+    request_id = request.scope[CONTEXT].request_id
+    return problem(error.status_code, request_id, detail=detail, headers=headers)
+
+
+def _allowed(routes: Iterable[BaseRoute], path: str) -> list[str]:
+    """Return the methods that some route takes at a path."""
+    scope: dict[str, Any] = {"type": "http", "path": path, "root_path": ""}
+    found = {
+        method
+        for method in _METHODS
+        for route in routes
+        if route.matches({**scope, "method": method})[0] == Match.FULL
+    }
+    if "GET" in found:
+        found.add("HEAD")
+    return [method for method in _METHODS if method in found]
+
+
+def _meant(path: str, known: list[str]) -> str | None:
+    """Return the known path that a path looks like."""
+    last = path.strip("/ ").lower().rpartition("/")[2]
+    if last in _ELSEWHERE:
+        return _ELSEWHERE[last]
+    close = get_close_matches(f"/{last[:100]}", known, 1)
+    return close[0] if close else None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from loss_scoring.service.api.context import Context, context_of
+from loss_scoring.service.api.context import CONTEXT, Context
 from loss_scoring.service.api.negotiation import FORMATS, negotiate
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.api.start import Start
@@ -50,7 +50,7 @@ class ScoreEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        context = context_of(scope)
+        context: Context = scope[CONTEXT]
         context.route = "/score"
         with self.memory.reservation(context.client) as reservation:
             self._open += 1
@@ -73,17 +73,24 @@ class ScoreEndpoint:
         A common request passes without waiting for anything: its body is there, and it is read,
         scored and written inline. What may take longer is waited for until the deadline.
         """
-        deadline = Deadline(_timeout_ms(context, self._settings) / 1e3)
+        headers = context.headers
+        timeout = headers.get(b"x-request-timeout-ms")
+        timeout_ms = self._settings.default_timeout_ms if timeout is None else _timeout_ms(timeout)
+        deadline = Deadline(min(timeout_ms, self._settings.max_timeout_ms) / 1e3)
         if not self._start.done:
             await self._start.wait(deadline.at)
-        formats = negotiate(context.headers)
+        formats = negotiate(
+            headers.get(b"content-type", b""),
+            headers.get(b"content-encoding", b""),
+            headers.get(b"accept", b""),
+        )
         query: bytes = scope["query_string"]
         context.format = reservation.kind = formats.request
         if b"group_columns" in query and formats.request == "arrow":
             reservation.kind = "long"
         limit, codec = self._codec.body_limit(formats), self._codec
         body = await receive_body(
-            scope, context.headers, receive, limit, self._pace, deadline, reservation.receive
+            scope, headers, receive, limit, self._pace, deadline, reservation.receive
         )
         started = time.perf_counter()
         sent = body, formats, query, reservation
@@ -140,40 +147,27 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-def _parts(chunks: Sequence[memoryview]) -> Sequence[memoryview]:
-    """Cut what is too large for one write.
-
-    An empty part ends it: a part is sent when the one before it has left, so that the request, and
-    what it holds, does not end before its answer does.
-    """
-    if len(chunks) == 1 and len(chunks[0]) <= INLINE_BYTES:
-        return chunks
-    cut = [
-        chunk[start : start + _SENT_AT_ONCE]
-        for chunk in chunks
-        for start in range(0, len(chunk), _SENT_AT_ONCE)
-    ]
-    return [*cut, memoryview(b"")]
-
-
-def _timeout_ms(context: Context, settings: Settings) -> int:
-    given = context.headers.get(b"x-request-timeout-ms")
-    if given is None:
-        return settings.default_timeout_ms
+def _timeout_ms(given: bytes) -> int:
     if not given.isdigit() or not 0 < len(given.lstrip(b"0")) <= 9:
         fault = FieldError("X-Request-Timeout-Ms", "must be a whole number of milliseconds, over 0")
         raise InvalidError(f"the header {fault.pointer} {fault.detail}", (fault,))
-    return min(int(given), settings.max_timeout_ms)
+    return int(given)
 
 
-async def _send(send: Send, format_: str, chunks: Sequence[memoryview]) -> None:
+async def _send(send: Send, format_: str, parts: Sequence[memoryview]) -> None:
     headers = [
         (b"content-type", _TYPES[format_]),
-        (b"content-length", b"%d" % sum(map(len, chunks))),
+        (b"content-length", b"%d" % sum(map(len, parts))),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    parts = _parts(chunks)
-    for i, part in enumerate(parts, start=1):
-        await send({"type": "http.response.body", "body": part, "more_body": i < len(parts)})
-        if i < len(parts):  # a client that keeps up never makes `send` wait, nor anyone else's turn
-            await asyncio.sleep(0)
+    if len(parts) == 1 and len(parts[0]) <= INLINE_BYTES:
+        await send({"type": "http.response.body", "body": parts[0]})
+        return
+    for part in parts:
+        for start in range(0, len(part), _SENT_AT_ONCE):
+            body = part[start : start + _SENT_AT_ONCE]
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await asyncio.sleep(0)  # `send` does not wait for a client that keeps up
+    # Sent when the part before it has left, so that the request, and the memory it reserved, does
+    # not end before its answer does.
+    await send({"type": "http.response.body", "body": b""})

@@ -2,7 +2,7 @@
 
 import sys
 
-from loss_scoring.service.api.keys import Keys
+from loss_scoring.service.api.auth import Keys
 from loss_scoring.service.processes.supervisor import Supervisor
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.logs import configure

@@ -25,7 +25,7 @@ def serve(app, headers=()):
     async def receive():
         return {"type": "http.disconnect"}
 
-    asyncio.run(ContextMiddleware(app, metrics)(scope, receive, send))
+    asyncio.run(ContextMiddleware(app, metrics, Settings())(scope, receive, send))
     return sent, metrics.render().decode()
 
 
@@ -61,7 +61,7 @@ async def cancelled(app):
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/x", "headers": [(b"x-request-id", b"abc")]}
-    task = asyncio.create_task(ContextMiddleware(app, metrics)(scope, None, send))
+    task = asyncio.create_task(ContextMiddleware(app, metrics, Settings())(scope, None, send))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
@@ -110,7 +110,7 @@ def test_ids_that_are_made_differ():
     async def endpoint(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    middleware, ids = ContextMiddleware(endpoint, Metrics()), set()
+    middleware, ids = ContextMiddleware(endpoint, Metrics(), Settings()), set()
 
     async def send(message):
         headers = dict(message["headers"])
@@ -168,6 +168,6 @@ def test_what_is_not_http_passes_through():
     async def app(scope, receive, send):
         seen.append(scope["type"])
 
-    middleware = ContextMiddleware(app, Metrics())
+    middleware = ContextMiddleware(app, Metrics(), Settings())
     asyncio.run(middleware({"type": "lifespan"}, None, None))
     assert seen == ["lifespan"]

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from loss_scoring.service.api.keys import Keys
+from loss_scoring.service.api.auth import Keys
 from loss_scoring.service.settings import Settings
 
 OLD, NEW, OTHER = "old-key.0123456789", "new+key/0123456789==", "other~key_0123456789"
@@ -41,7 +41,7 @@ def rewrite(file, text: str) -> None:
 
 
 def test_several_from_both_sources(file, clock):
-    keys = Keys(f"{NEW}, {OTHER}", file, clock)
+    keys = Keys(f"{NEW}, {OTHER}", file, clock=clock)
     assert all(allows(keys, key) for key in (OLD, NEW, OTHER))
     assert not allows(keys, "unknown-0123456789")
 
@@ -52,16 +52,16 @@ def test_several_from_both_sources(file, clock):
      f"Bearer {OLD} {OLD}", f"Bearer {OLD}, Bearer {OLD}", f"Bearer {OLD.upper()}", "Bearer \xff"],
 )  # fmt: skip
 def test_other_headers_are_refused(file, clock, header):
-    assert Keys(None, file, clock).holder(header.encode("latin-1")) is None
+    assert Keys(None, file, clock=clock).holder(header.encode("latin-1")) is None
 
 
 def test_the_scheme_is_read_without_case(file, clock):
-    keys = Keys(None, file, clock)
+    keys = Keys(None, file, clock=clock)
     assert keys.holder(f"bearer  {OLD} ".encode())
 
 
 def test_rotation_is_seen_within_a_second(file, clock):
-    keys = Keys(None, file, clock)
+    keys = Keys(None, file, clock=clock)
     rewrite(file, f"{OLD}\n{NEW}")
     assert not allows(keys, NEW)
     clock.now = 1.0
@@ -74,7 +74,7 @@ def test_rotation_is_seen_within_a_second(file, clock):
 
 
 def test_a_file_that_cannot_be_read_leaves_the_keys_and_is_logged_once(file, clock, caplog):
-    keys = Keys(None, file, clock)
+    keys = Keys(None, file, clock=clock)
     file.unlink()
     for clock.now in (1.0, 2.0, 3.0):
         assert allows(keys, OLD)
@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_read_leaves_the_keys_and_is_logged_once(file, clo
 def test_an_empty_file_lets_nobody_in_and_says_so(tmp_path, clock, caplog, text):
     file = tmp_path / "keys"
     file.write_text(text)
-    keys = Keys(None, file, clock)
+    keys = Keys(None, file, clock=clock)
     assert "nobody gets in" in caplog.text
     assert keys.holder(b"") is None
     assert keys.holder(b"Bearer ") is None
@@ -110,22 +110,22 @@ def test_what_is_no_key_is_refused_at_start_without_being_shown(tmp_path, clock,
     file = tmp_path / "keys"
     file.write_text(f"{OLD}\n{bad}\n")
     with pytest.raises(ValueError, match=r"line 2: a key has at least 16") as raised:
-        Keys(None, file, clock)
+        Keys(None, file, clock=clock)
     assert bad not in str(raised.value)
     with pytest.raises(ValueError, match="key 2: a key has at least 16") as raised:
-        Keys(f"{OLD},{bad}", None, clock)
+        Keys(f"{OLD},{bad}", None, clock=clock)
     assert bad not in str(raised.value)
 
 
 @pytest.mark.parametrize("given", ["", " , "])
 def test_an_empty_variable_does_not_open_the_service(clock, given):
     with pytest.raises(ValueError, match="holds no key"):
-        Keys(given, None, clock)
+        Keys(given, None, clock=clock)
 
 
 def test_a_missing_file_is_refused_at_start(tmp_path, clock):
     with pytest.raises(ValueError, match="cannot be read"):
-        Keys(None, tmp_path / "missing", clock)
+        Keys(None, tmp_path / "missing", clock=clock)
 
 
 def test_settings_do_not_show_keys(monkeypatch):

@@ -1,6 +1,6 @@
 """Keys are rotated as the kubelet does it, and service links are what they are said to be."""
 
-from loss_scoring.service.api.keys import Keys
+from loss_scoring.service.api.auth import Keys
 from loss_scoring.service.settings import Settings
 
 OLD, NEW = "0123456789abcdef-old", "0123456789abcdef-new"
@@ -22,7 +22,7 @@ def test_a_secret_is_read_again_when_it_changes(tmp_path):
     now = 0.0
     write(tmp_path, "..2026_01_01", f"{OLD}\n")
     (tmp_path / "keys").symlink_to("..data/keys")
-    keys = Keys(None, tmp_path / "keys", lambda: now)
+    keys = Keys(None, tmp_path / "keys", clock=lambda: now)
     assert (allows(keys, OLD), allows(keys, NEW)) == (True, False)
     write(tmp_path, "..2026_01_02", f"{NEW}\n")
     now = 2.0
