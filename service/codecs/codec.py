@@ -76,8 +76,10 @@ class Codec:
                 return None
             request = json.decode_common(body, self._limits.elements)
         else:
-            options, columns = read_query(query)
-            if columns is not None or len(body) > _ARROW_IS_CHEAPER * INLINE_BYTES:
+            if len(body) > _ARROW_IS_CHEAPER * INLINE_BYTES or len(query) > _LONGEST_CACHED_QUERY:
+                return None
+            options, columns = _cached_query(query)
+            if columns is not None:
                 return None
             request = plain.decode_plain(body, options, self._limits.elements)
         return None if request is None else self._settled(request, formats, memory)
@@ -121,8 +123,7 @@ class Codec:
         return long.decode(body, options, columns, self._limits, memory)
 
     def _settled(self, request: ScoreRequest, formats: Formats, memory: Memory) -> ScoreRequest:
-        is_cut = request.elements > self._batch_elements
-        memory.settle(request.estimate(formats.answer, is_cut=is_cut))
+        memory.settle(request.estimate(formats.answer, self._batch_elements))
         return request
 
 
@@ -164,12 +165,6 @@ def read_query(query: bytes) -> tuple[ScoreOptions, LongColumns | None]:
     Raises:
         InvalidError: If a parameter is unknown, repeated or wrong.
     """
-    if len(query) <= _LONGEST_CACHED_QUERY:
-        return _cached_query(query)
-    return _read_query(query)
-
-
-def _read_query(query: bytes) -> tuple[ScoreOptions, LongColumns | None]:
     faults, parameters = Faults(), _parameters(query)
     options = options_from_query(parameters, faults)
     columns = columns_from_query(parameters, faults)
@@ -177,7 +172,7 @@ def _read_query(query: bytes) -> tuple[ScoreOptions, LongColumns | None]:
     return options, columns
 
 
-_cached_query = lru_cache(maxsize=512)(_read_query)
+_cached_query = lru_cache(maxsize=512)(read_query)
 
 
 def _parameters(query: bytes) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import orjson
@@ -64,12 +64,19 @@ class ScoreRequest(ABC):
         prediction: float32 or float64.
         target: The same dtype and offsets.
         options: What to compute.
+        copied: Whether numbers were laid out beside the body, and are not read in place.
+        names_bytes: About what the names of series take in the answer, as often as they are in it.
         answer_bytes: About the size of the answer, once its format is known.
     """
+
+    reorders: ClassVar[bool]
+    """Whether gradients are in another order in an answer in Arrow if numbers were laid out."""
 
     prediction: Ragged
     target: Ragged
     options: ScoreOptions
+    copied: bool = True
+    names_bytes: int = 0
     answer_bytes: int = field(init=False, default=0)
 
     @property
@@ -102,36 +109,29 @@ class ScoreRequest(ABC):
         self.find_missing(faults)
         faults.check()
 
-    def estimate(self, format_: str, *, is_cut: bool) -> int:
+    def estimate(self, format_: str, batch_elements: int) -> int:
         """Set ``answer_bytes``, and return about what the request takes beside its body.
 
         Gradients are written in place. Text is kept beside the numbers, and gradients of a request
-        that was cut into batches are kept in parts and joined.
+        that is cut into batches are kept in parts and joined.
 
         Args:
             format_: Of the answer.
-            is_cut: Whether the request is more than one batch.
+            batch_elements: The most elements of a batch.
         """
         values, options = self.prediction.array, self.options
         gradients = len(options.losses) if options.gradients else 0
         is_json = format_ == "json"
         element = _JSON_BYTES if is_json else values.itemsize
-        self.answer_bytes = (
-            self._names_bytes() + _ROW_BYTES * len(self) + element * values.size * gradients
-        )
-        sides, copies = self._copies(is_json=is_json)
-        return self.answer_bytes + values.nbytes * (sides + gradients * (copies + is_cut))
-
-    @abstractmethod
-    def _names_bytes(self) -> int:
-        """Return about what the names of series take in the answer, as often as they are in it."""
-
-    @abstractmethod
-    def _copies(self, *, is_json: bool) -> tuple[int, int]:
-        """Return how often numbers are held beside the body, and gradients beside the scores."""
+        rows = len(self.prediction.offsets) - 1
+        answer = self.names_bytes + _ROW_BYTES * rows + element * values.size * gradients
+        is_laid_out = is_json or (self.copied and self.reorders)
+        copies = is_laid_out + (values.size > batch_elements)
+        self.answer_bytes = answer
+        return answer + values.nbytes * (2 * self.copied + gradients * copies)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class ListRequest(ScoreRequest):
     """A request of lists.
 
@@ -139,13 +139,13 @@ class ListRequest(ScoreRequest):
         ids: One a series, in order.
         channels: The width C of each T x C series, 0 for a plain one; None if all are plain.
         gradient_type: The Arrow type of a gradient column; None for a request in JSON.
-        copied: Whether numbers were laid out beside the body, and are not read in place.
     """
+
+    reorders = False
 
     ids: Sequence[int | str] | pa.Array
     channels: NDArray[np.int64] | None = None
     gradient_type: pa.DataType | None = None
-    copied: bool = True
 
     def id_list(self) -> list[int | str]:
         """Return the ids as Python objects."""
@@ -206,14 +206,8 @@ class ListRequest(ScoreRequest):
             return f"/series/{series}/{side}/{position(channels, element)}", f"{of} {NULL}"
         return f"/{side}/{series}/{position(channels, element)}", f"{of} {MISSING}"
 
-    def _names_bytes(self) -> int:
-        return 0
 
-    def _copies(self, *, is_json: bool) -> tuple[int, int]:
-        return 2 * self.copied, is_json
-
-
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class LongRequest(ScoreRequest):
     """A request in the long form.
 
@@ -223,14 +217,12 @@ class LongRequest(ScoreRequest):
     Attributes:
         layout: Which column was what.
         groups: The series, each of which every model predicted.
-        key_bytes: About how many bytes the keys take in the answer.
-        copied: Whether numbers were laid out beside the body, and are not read in place.
     """
+
+    reorders = True
 
     layout: Layout
     groups: Groups
-    key_bytes: int
-    copied: bool
 
     def document(self, scores: Scores) -> dict[str, Any]:
         groups, models = self.groups, self.layout.models
@@ -281,13 +273,6 @@ class LongRequest(ScoreRequest):
         row = element if groups.order is None else int(groups.order[element])
         series = int(np.searchsorted(groups.offsets, element, side="right")) - 1
         return f"{pointer}/{row}", f"of the series {spell_series(groups.keys, series)} {MISSING}"
-
-    def _names_bytes(self) -> int:
-        return self.key_bytes
-
-    def _copies(self, *, is_json: bool) -> tuple[int, int]:
-        # Gradients are laid out again for Arrow, unless their order is right already.
-        return 2 * self.copied, is_json or self.copied
 
 
 def missing_elements(values: NDArray[Any]) -> NDArray[np.int64]:

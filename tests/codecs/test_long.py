@@ -454,6 +454,6 @@ def test_what_is_laid_out_anew_is_accounted_for(made, answers_json, copies):
     request = read_long(write(made), {**QUERY, "group_columns": "unique_id"})
     side = 8 * request.elements
     assert request.copied == bool(copies)
-    needed = request.estimate("json" if answers_json else "arrow", is_cut=False)
+    needed = request.estimate("json" if answers_json else "arrow", batch_elements=100)
     assert needed - request.answer_bytes == 2 * side * bool(copies) + len(LOSSES) * side * copies
-    assert request.answer_bytes >= request.key_bytes > 8 * len(request)
+    assert request.answer_bytes >= request.names_bytes > 8 * len(request)

@@ -204,6 +204,8 @@ def test_what_a_request_is_taken_to_need(is_json, answers_json, is_cut, copies_o
     request.copied = is_json
     numbers = 2 * 3 * 8 if is_json else 0
     gradients = 2 * 3 * 8 * copies_of_gradients
-    needed = request.estimate("json" if answers_json else "arrow", is_cut=is_cut)
+    needed = request.estimate(
+        "json" if answers_json else "arrow", batch_elements=2 if is_cut else 3
+    )
     assert needed == request.answer_bytes + numbers + gradients
     assert request.answer_bytes > 0

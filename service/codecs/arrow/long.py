@@ -108,7 +108,7 @@ def decode(
         options=options,
         layout=layout,
         groups=groups,
-        key_bytes=answer_bytes,
+        names_bytes=answer_bytes,
         copied=copied,
     )
 

@@ -176,11 +176,11 @@ class BatchLayout(NamedTuple):
         nodes, buffers = self.numbers[2:]
         return nodes.stop - nodes.start, buffers.stop - buffers.start
 
-    def unpack(self, body: memoryview, start: int) -> BatchNumbers | None:
+    def unpack(self, metadata: bytes) -> BatchNumbers | None:
         """Return the numbers of metadata; None if these are of another layout."""
-        if len(body) - start < self.struct.size:
+        if len(metadata) != self.struct.size:
             return None
-        items = self.struct.unpack_from(body, start)
+        items = self.struct.unpack(metadata)
         if self.constants(items) != self.constants(self.blank):
             return None
         rows, size, nodes, buffers = self.numbers

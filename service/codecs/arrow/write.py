@@ -2,11 +2,12 @@
 
 The metadata of two answers of one kind, with the same columns, differ in a few numbers only: rows,
 nulls, and where buffers start and end. So pyarrow writes those of one answer of each kind, and for
-every other the numbers are packed into their places. The buffers behind them are the scores
-themselves.
+every other the numbers are packed into their places; those of answers of one shape are the same.
+The buffers behind them are the scores themselves.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, chain
 from typing import Any, NamedTuple
@@ -35,12 +36,21 @@ class _Lists(NamedTuple):
     dtype: np.dtype[Any]
 
 
-class _Template(NamedTuple):
-    """The message of the schema, and what the metadata of the batch are like."""
+@dataclass(frozen=True, eq=False)  # so that it is hashed as an object
+class _Template:
+    """What all answers with the same columns have in common.
+
+    Attributes:
+        schema: The message of the schema.
+        layout: What the metadata of the batch are like.
+        masked: How many columns of masked counts there are.
+        lists: How gradients are nested; None if there are none.
+    """
 
     schema: bytes
     layout: BatchLayout
-    gradient: _Lists | None
+    masked: int
+    lists: _Lists | None
 
 
 def write_table(table: pa.Table | pa.RecordBatch) -> list[memoryview]:
@@ -83,37 +93,59 @@ def write_lists(
         gradient_type: The type of a gradient column; None if there is none.
     """
     losses, masked, gradients = scores.arrays()
-    rows = len(offsets) - 1
     id_type, buffers = _ids(ids)
     template = _template(id_type, tuple(losses), tuple(masked), gradient_type)
-
-    nodes = [rows, 0] * (2 + len(losses) + len(masked))
     buffers += (_ABSENT, offsets[1:] - offsets[:-1])
     may_be_null = options.missing != "error" or options.zero_division == "skip"
-    for i, (name, values) in enumerate(losses.items(), start=2):
-        bitmap: _Part = _ABSENT
+    nulls = []
+    for name, values in losses.items():
+        count, bitmap = 0, _ABSENT
         if may_be_null and (options.missing != "propagate" or name in masked):
-            nodes[2 * i + 1], bitmap = _nulls(values)
+            count, bitmap = _nulls(values)
+        nulls.append(count)
         buffers += (bitmap, values)
     for counts in masked.values():
         buffers += (_ABSENT, counts)
-    if template.gradient is not None:
-        _add_gradients(offsets, gradients.values(), template.gradient, nodes, buffers)
-
+    if template.lists is not None:
+        buffers += _gradients(offsets, gradients.values(), template.lists)
     sizes = [buffer.nbytes for buffer in buffers]
-    padded = [(size + 7) & -8 for size in sizes]
-    starts = [0, *accumulate(padded)]
-    places = chain.from_iterable(zip(starts, sizes, strict=False))
-    head: list[_Part] = [template.schema]
+    shape = len(offsets) - 1, int(offsets[-1]), *nulls
+    gaps = [-size % 8 for size in sizes]
+    if any(gaps):
+        padding = map(_PADDING.__getitem__, gaps)
+        buffers = list(chain.from_iterable(zip(buffers, padding, strict=True)))
+    parts = [template.schema, _metadata(template, shape, tuple(sizes)), *buffers, END]
     if isinstance(ids, pa.Array) and pa.types.is_dictionary(id_type):
-        head += _dictionary(ids)
-    head.append(template.layout.pack(rows, starts[-1], nodes, places))
-    if padded != sizes:
-        gaps = (_PADDING[whole - size] for whole, size in zip(padded, sizes, strict=True))
-        buffers = list(chain.from_iterable(zip(buffers, gaps, strict=True)))
-    if starts[-1] < LARGE:
-        return [memoryview(b"".join((*head, *buffers, END)))]
-    return [memoryview(part).cast("B") for part in (*head, *buffers, END) if len(part)]
+        parts[1:1] = _dictionary(ids)
+    if sum(sizes) < LARGE:
+        return [memoryview(b"".join(parts))]
+    return [memoryview(part).cast("B") for part in parts if len(part)]
+
+
+@lru_cache(maxsize=1024)
+def _metadata(template: _Template, shape: tuple[int, ...], sizes: tuple[int, ...]) -> bytes:
+    """Return the metadata of a batch.
+
+    Args:
+        template: Of answers like it.
+        shape: Series, elements, and how many of each loss are null.
+        sizes: The bytes of each buffer.
+    """
+    rows, elements, *nulls = shape
+    nodes = [rows, 0, rows, 0]
+    for count in (*nulls, *(0 for _ in range(template.masked))):
+        nodes += (rows, count)
+    if template.lists is not None:
+        lengths = template.lists.lengths
+        for _ in nulls:
+            count = rows
+            for length in lengths:
+                nodes += (count, 0)
+                count = count * length if length else elements // max(lengths[-1], 1)
+            nodes += (count, 0)
+    starts = [0, *accumulate(size + 7 & -8 for size in sizes)]
+    places = chain.from_iterable(zip(starts, sizes, strict=False))
+    return template.layout.pack(rows, starts[-1], nodes, places)
 
 
 @lru_cache(maxsize=256)
@@ -145,6 +177,7 @@ def _template(
     return _Template(
         pa.schema(fields).serialize().to_pybytes(),
         BatchLayout.of(metadata_of(batch.serialize())),
+        len(masked),
         lists,
     )
 
@@ -165,31 +198,19 @@ def _lists(gradient: pa.DataType) -> _Lists:
     return _Lists(tuple(lengths), offset_dtype, np.dtype(gradient.to_pandas_dtype()))
 
 
-def _add_gradients(
-    offsets: NDArray[np.integer[Any]],
-    gradients: Iterable[NDArray[Any]],
-    lists: _Lists,
-    nodes: list[int],
-    buffers: list[_Part],
-) -> None:
-    """Add the nodes and buffers of gradients, laid out as the prediction was."""
-    rows = len(offsets) - 1
+def _gradients(
+    offsets: NDArray[np.integer[Any]], gradients: Iterable[NDArray[Any]], lists: _Lists
+) -> list[_Part]:
+    """Return the buffers of gradients, laid out as the prediction was."""
     if len(lists.lengths) > 1:
         offsets = offsets // lists.lengths[-1]
     offsets = offsets.astype(lists.offset_dtype, copy=False)
-    last = int(offsets[-1])
+    buffers: list[_Part] = []
     for flat in gradients:
-        count = rows
         for length in lists.lengths:
-            nodes += (count, 0)
-            buffers.append(_ABSENT)
-            if length:
-                count *= length
-            else:
-                buffers.append(offsets)
-                count = last
-        nodes += (count, 0)
+            buffers += (_ABSENT,) if length else (_ABSENT, offsets)
         buffers += (_ABSENT, _as_dtype(flat, lists.dtype))
+    return buffers
 
 
 def _as_dtype(flat: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
