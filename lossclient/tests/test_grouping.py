@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossclient.grouping import group, plain
+from lossclient.cells import keys_in
+from lossclient.grouping import group
 
 rows = st.lists(
     st.tuples(st.sampled_from("abcd"), st.integers(0, 2), st.integers(-3, 3)), max_size=40
@@ -72,7 +73,7 @@ def test_what_is_sorted_is_not_moved(table):
 def test_any_type_orders_time(kind, values):
     whole = pa.array(values, kind)
     time = pa.chunked_array([whole.slice(0, 1), whole.slice(1)])
-    assert group([pa.array(["x", "x", "x"])], plain(time)).order.tolist() == [1, 2, 0]
+    assert group([pa.array(["x", "x", "x"])], keys_in(time)).order.tolist() == [1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,6 @@ def test_any_type_orders_time(kind, values):
     ],
 )
 def test_any_type_names_series(ids):
-    groups = group([plain(ids)], None)
+    groups = group([keys_in(ids)], None)
     assert groups.order.tolist() == [0, 2, 1]
     assert groups.offsets.tolist() == [0, 2, 3]

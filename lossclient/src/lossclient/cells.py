@@ -1,4 +1,4 @@
-"""A column of any frame as Arrow's, and numbers in any type as floats.
+"""A column of any frame as Arrow's: as numbers, as text, or as keys that are compared by value.
 
 Arrow takes most columns as they are. The rest are arrays of Python objects (pandas' ``object``,
 polars' ``Object``) and the types of numpy and pandas that Arrow lacks: sparse, big-endian, long
@@ -6,7 +6,7 @@ double, categories of several types.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from numbers import Real
 from typing import Any, TypeAlias
@@ -28,6 +28,14 @@ _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.t
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _SMALL = {pa.float32(), pa.float16(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16()}
 """What a float32 holds exactly."""
+_COMPARED_AS = (
+    (pa.types.is_string, pa.large_string()),  # one array holds at most 2 GiB of strings
+    (pa.types.is_string_view, pa.large_string()),
+    (pa.types.is_binary, pa.large_binary()),
+    (pa.types.is_binary_view, pa.large_binary()),
+    (pa.types.is_float16, pa.float32()),
+    (pa.types.is_null, pa.int8()),  # of no rows, or each is found to be null
+)
 _FLOATS = (float, np.floating, Decimal)
 """Objects of which one may be NaN."""
 _MISSING = {"NoneType", "NAType", "NaTType"}
@@ -40,20 +48,33 @@ def cells_of(frame: Frame, name: str) -> Cells:
     column = frame[name]
     if frame.implementation.is_pandas_like():
         return _of_pandas(column.to_pandas())
-    if column.dtype == nw.Object:  # of polars, which would export the addresses of objects
-        return _objects(column.to_list())
+    if column.dtype != nw.Object:  # of polars, which would export the addresses of objects
+        try:
+            is_arrow = frame.implementation.is_pyarrow()
+            return _chunked(column.to_native() if is_arrow else column.to_arrow())
+        except _UNREADABLE:  # integers of 128 bits
+            pass
+    return _objects(column.to_list())
+
+
+def _of_pandas(series: Any) -> Cells:
+    if series.dtype == object:
+        return np.asarray(series, object)
     try:
-        is_arrow = frame.implementation.is_pyarrow()
-        return _chunked(column.to_native() if is_arrow else column.to_arrow())
-    except _UNREADABLE:  # integers of 128 bits
-        return _objects(column.to_list())
+        return _chunked(pa.Array.from_pandas(series))
+    except _UNREADABLE:
+        values = np.asarray(series)
+    if values.dtype.kind in "fiu":  # sparse, big-endian, long double
+        native = values.astype(values.dtype.newbyteorder("=") if values.itemsize <= 8 else float)
+        return _chunked(pa.array(native, from_pandas=True))
+    return values.astype(object)
 
 
 def content(cells: Cells) -> str:
     """Return what a column holds, for an error."""
     if isinstance(cells, pa.ChunkedArray):
-        return str(decoded(cells.type))
-    names = sorted(kind.__name__ for kind in _types_of(cells))
+        return str(_decoded(cells.type))
+    names = sorted(type_.__name__ for type_ in _types_of(cells))
     return f"objects ({', '.join(names[:5])})"
 
 
@@ -69,61 +90,49 @@ def is_nested(cells: Cells) -> bool:
     return not _types_of(cells).isdisjoint({list, tuple, np.ndarray})
 
 
-def decoded(type_: pa.DataType) -> pa.DataType:
-    """Return what is held by a type that codes it by a dictionary or in runs, others as they are.
-
-    Example:
-        >>> decoded(pa.dictionary(pa.int8(), pa.float32()))
-        DataType(float)
-    """
-    while pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
-        type_ = type_.value_type
-    return type_
-
-
-def decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column without dictionaries and runs.
-
-    Example:
-        >>> decode(pa.chunked_array([pa.array(["a", "a"]).dictionary_encode()])).type
-        DataType(string)
-    """
-    while column.type != decoded(column.type):
-        type_, chunks = column.type.value_type, column.chunks
-        if pa.types.is_run_end_encoded(column.type):
-            column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in chunks], type_)
-        elif isinstance(type_, pa.BaseExtensionType):  # Arrow has no cast to those
-            taken = [chunk.dictionary.take(chunk.indices) for chunk in chunks]
-            column = pa.chunked_array(taken, type_)
-        else:
-            column = column.cast(type_)
-    return column
-
-
-def storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return what an extension type, like pandas' of periods, is stored as; others as they are."""
-    is_extension = isinstance(column.type, pa.BaseExtensionType)
-    return column.cast(column.type.storage_type) if is_extension else column
-
-
 def numbers_in(cells: Cells) -> pa.ChunkedArray | None:
-    """Return a column as plain numbers, None if it holds anything else; text is no number."""
-    column = _of_objects(cells) if isinstance(cells, np.ndarray) else cells
-    if column is None or not any(is_kind(decoded(column.type)) for is_kind in _NUMBERS):
-        return None
-    return decode(column)
+    """Return a column of numbers without dictionaries and runs, None if it holds anything else.
+
+    Text is no number.
+    """
+    return _decode_any(cells, _NUMBERS)
 
 
 def texts_in(cells: Cells) -> pa.ChunkedArray | None:
-    """Return a column as plain text, None if it holds anything else; text may be among numbers."""
-    column = _of_objects(cells) if isinstance(cells, np.ndarray) else cells
-    if column is None or not any(is_kind(decoded(column.type)) for is_kind in _TEXTS):
+    """Return a column of text, which may be among numbers; None if it holds anything else."""
+    texts = _decode_any(cells, _TEXTS)
+    return None if texts is None else texts.cast(pa.large_string())
+
+
+def keys_in(cells: Cells) -> pa.Array | None:
+    """Return a column whose cells Arrow compares as Python does, None if it cannot.
+
+    Objects of one type or of several may become equal in Arrow (a date and the times of that day,
+    times that differ in nanoseconds), so that they are counted on both sides. All nulls are
+    counted: a dictionary and runs count none of their own where their values hold one.
+    """
+    is_arrow = isinstance(cells, pa.ChunkedArray)
+    try:
+        column = _decode(cells if is_arrow else _chunked(pa.array(cells, from_pandas=True)))
+        if isinstance(column.type, pa.BaseExtensionType):  # pandas' periods, for one
+            column = column.cast(column.type.storage_type)
+        for is_type, type_ in _COMPARED_AS:
+            if is_type(column.type):
+                column = column.cast(type_)
+        keys = column.combine_chunks()
+        if pa.types.is_nested(keys.type):
+            return None
+        if not is_arrow and not pa.types.is_large_string(keys.type):
+            distinct = len({value for value in cells if not _is_missing(value)})
+            if distinct != len(keys.drop_null().unique()):
+                return None
+    except _UNREADABLE:
         return None
-    return decode(column).cast(pa.large_string())
+    return keys
 
 
 def floats_of(numbers: pa.ChunkedArray, *, narrow: bool = True) -> Floats:
-    """Return numbers as floats, a null as NaN; in place where that may be.
+    """Return numbers as floats, a null as NaN; without a copy where that may be.
 
     Args:
         numbers: As `numbers_in` returns them.
@@ -141,41 +150,50 @@ def floats_of(numbers: pa.ChunkedArray, *, narrow: bool = True) -> Floats:
     return numbers.to_numpy()  # type: ignore[no-any-return]
 
 
-def by_value(cells: Cells) -> pa.ChunkedArray | None:
-    """Return a column whose cells Arrow compares as Python does, None if it cannot.
-
-    Objects of one type or of several may become equal in Arrow (a date and the times of that day,
-    times that differ in nanoseconds), so that they are counted on both sides.
-    """
-    if isinstance(cells, pa.ChunkedArray):
-        return cells
-    try:
-        column = _chunked(pa.array(cells, from_pandas=True))
-        if column.type not in {pa.string(), pa.large_string()}:
-            distinct = len({value for value in cells if not _is_missing(value)})
-            if distinct != len(storage(column).drop_null().unique()):
-                return None
-    except _UNREADABLE:
-        return None
-    return column
-
-
 def array_of(objects: Iterable[Any]) -> pa.ChunkedArray | None:
     """Return Python's numbers as Arrow's, None if there is anything else; None and NA are null."""
     return numbers_in(_objects(list(objects)))
 
 
-def _of_pandas(series: Any) -> Cells:
-    if series.dtype == object:
-        return np.asarray(series, object)
-    try:
-        return _chunked(pa.Array.from_pandas(series))
-    except _UNREADABLE:
-        values = np.asarray(series)
-    if values.dtype.kind in "fiu":  # sparse, big-endian, long double
-        plain = values.astype(values.dtype.newbyteorder("=") if values.itemsize <= 8 else float)
-        return _chunked(pa.array(plain, from_pandas=True))
-    return values.astype(object)
+def _decoded(type_: pa.DataType) -> pa.DataType:
+    """Return what is held by a type that codes it by a dictionary or in runs, others as they are.
+
+    Example:
+        >>> _decoded(pa.dictionary(pa.int8(), pa.float32()))
+        DataType(float)
+    """
+    while pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        type_ = type_.value_type
+    return type_
+
+
+def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column without dictionaries and runs.
+
+    Example:
+        >>> _decode(pa.chunked_array([pa.array(["a", "a"]).dictionary_encode()])).type
+        DataType(string)
+    """
+    while column.type != _decoded(column.type):
+        type_, chunks = column.type.value_type, column.chunks
+        if pa.types.is_run_end_encoded(column.type):
+            column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in chunks], type_)
+        elif isinstance(type_, pa.BaseExtensionType):  # Arrow has no cast to those
+            taken = [chunk.dictionary.take(chunk.indices) for chunk in chunks]
+            column = pa.chunked_array(taken, type_)
+        else:
+            column = column.cast(type_)
+    return column
+
+
+def _decode_any(
+    cells: Cells, types: Sequence[Callable[[pa.DataType], bool]]
+) -> pa.ChunkedArray | None:
+    """Return a column without dictionaries and runs, None if it has none of some types."""
+    column = _of_objects(cells) if isinstance(cells, np.ndarray) else cells
+    if column is None or not any(is_type(_decoded(column.type)) for is_type in types):
+        return None
+    return _decode(column)
 
 
 def _chunked(array: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
@@ -188,16 +206,16 @@ def _objects(values: list[Any]) -> Objects:
 
 def _of_objects(objects: Objects) -> pa.ChunkedArray | None:
     """Return objects that are numbers as numbers, and those among which is text as text."""
-    kinds = _types_of(objects)
-    if kinds & {bool, np.bool_} and len(kinds) > 1:
+    types = _types_of(objects)
+    if types & {bool, np.bool_} and len(types) > 1:
         return None  # Arrow takes True for 1
     try:
         return _chunked(pa.array(objects, from_pandas=True))
     except _UNREADABLE:
-        if all(issubclass(kind, Real | Decimal) for kind in kinds):
+        if all(issubclass(type_, Real | Decimal) for type_ in types):
             floats = [math.nan if _is_missing(value) else _float(value) for value in objects]
             return _chunked(pa.array(floats, pa.float64()))
-    if all(issubclass(kind, str | Real | Decimal) for kind in kinds):
+    if all(issubclass(type_, str | Real | Decimal) for type_ in types):
         texts = [None if _is_missing(value) else str(value) for value in objects]
         return _chunked(pa.array(texts, pa.large_string()))
     return None
@@ -212,11 +230,11 @@ def _float(number: Any) -> float:
 
 def _types_of(objects: Objects) -> set[type]:
     """Return the types of the cells that have a value."""
-    kinds = {kind for kind in set(map(type, objects)) if kind.__name__ not in _MISSING}
-    floats = {kind for kind in kinds if issubclass(kind, _FLOATS)}
-    if floats == kinds:
-        return kinds
-    return kinds - floats | {type(one) for one in objects if not _is_missing(one)} & floats
+    types = {type_ for type_ in set(map(type, objects)) if type_.__name__ not in _MISSING}
+    floats = {type_ for type_ in types if issubclass(type_, _FLOATS)}
+    if floats == types:
+        return types
+    return types - floats | {type(cell) for cell in objects if not _is_missing(cell)} & floats
 
 
 def _is_missing(value: Any) -> bool:

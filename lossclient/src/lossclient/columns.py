@@ -100,6 +100,11 @@ class Columns:
     models: Sequence[str] | None = None
     exclude: Sequence[str] = ()
 
+    @property
+    def keys(self) -> list[str]:
+        """The columns that together name a series."""
+        return [self.id] if self.cutoff is None else [self.id, self.cutoff]
+
     def __post_init__(self) -> None:
         for name in ("id", "target"):
             value = getattr(self, name)

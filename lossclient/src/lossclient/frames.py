@@ -13,22 +13,18 @@ import numpy as np
 import pyarrow as pa
 
 from lossclient.arguments import require
-from lossclient.cells import Cells, Frame, by_value, cells_of, content, floats_of, is_mixed
+from lossclient.cells import Cells, Frame, cells_of, content, floats_of, is_mixed, keys_in
 from lossclient.columns import Columns, ModelColumns, find_models, numbers_of, resolve
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key, of_python
-from lossclient.grouping import Groups, group, plain
+from lossclient.grouping import group
 
-_WITHOUT_ROWS = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_run_end_encoded)
-_WITHOUT_KEY = "so the row belongs to no series"
-_WITHOUT_TIME = "so the row has no time to be ordered by; fill it, or pass time_col=None"
-
+_WITHOUT_TAKE = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_run_end_encoded)
+"""Types of which Arrow takes no rows."""
 FrameT = TypeVar("FrameT")
 """Whatever kind of frame the caller has."""
 Duplicates = Literal["error", "allow"]
 """What several rows of a series with one time do."""
-_Compared = Mapping[str, pa.Array]
-"""Keys and times as Arrow compares them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +88,7 @@ def read_frame(
         df: A pandas, polars or pyarrow frame, or anything else with ``__arrow_c_stream__``, which
             is taken for a pyarrow table.
         columns: Names of its columns. With pandas, id, cutoff and time may be in the index.
-        losses: Those that will be asked for, whose columns stand beside the keys in the answer.
+        losses: Those that will be asked for, whose columns are beside the keys in the answer.
         duplicates: Whether a series may have several rows of one time.
 
     Raises:
@@ -102,52 +98,36 @@ def read_frame(
     """
     require(duplicates in ("error", "allow"), "duplicates", "'error' or 'allow'", duplicates)
     frame = open_frame(df, columns)
-    names = frame.columns
-    columns = resolve(names, columns)
-    keys = [columns.id] if columns.cutoff is None else [columns.id, columns.cutoff]
+    columns = resolve(frame.columns, columns)
     taken = {"model", "length"}.union(*((x, f"{x}_masked", f"{x}_gradient") for x in losses))
-    for name in keys:
+    for name in columns.keys:
         if name in taken:
             raise InvalidInput(f"the answer has a column {name!r} too; rename that of the frame")
     cells = cache(lambda name: cells_of(frame, name))
-    times = [] if columns.time is None else [columns.time]
-    compared = {name: _comparable(name, cells(name), _WITHOUT_KEY) for name in keys}
-    compared |= {name: _comparable(name, cells(name), _WITHOUT_TIME) for name in times}
-    try:
-        when = None if columns.time is None else compared[columns.time]
-        groups = group([compared[name] for name in keys], when)
-        named = _with_rows(frame.select(*keys), cells, compared)[groups.first]
-    except pa.ArrowException as error:
-        types = ", ".join(f"{name} ({content(cells(name))})" for name in (*keys, *times))
-        raise InvalidInput(f"the series cannot be found by {types}: {error}") from error
-
-    def key_of(series: int) -> Key:
-        row = int(groups.first[series])
-        return Key(*(_value(frame, name, compared, row) for name in keys))
-
-    if duplicates == "error" and len(groups.repeats):
-        raise InvalidInput(_duplicates(frame, columns, groups, compared, key_of))
+    rows = _Rows(frame, columns, cells)
+    if duplicates == "error":
+        rows.check_times()
     # Only now: a column that tells rows of one time apart is no model, whatever it holds.
-    found = find_models(names, columns, cells)
+    found = find_models(frame.columns, columns, cells)
     numbers = {name: numbers_of(name, cells(name)) for name in (columns.target, *found.models)}
+    order = rows.groups.order
 
     def values_of(name: str, *, narrow: bool = True) -> Floats:
         values = floats_of(numbers[name], narrow=narrow)
-        return values if groups.order is None else values[groups.order]
+        return values if order is None else values[order]
 
     target = values_of(columns.target)
+    narrow = target.dtype == np.float32
     forecasts = Forecasts(
-        offsets=groups.offsets,
+        offsets=rows.groups.offsets,
         target=target,
         models=found.models,
-        predictions=tuple(
-            values_of(name, narrow=target.dtype == np.float32) for name in found.models
-        ),
-        key_of=key_of,
-        rows=groups.order,
+        predictions=tuple(values_of(name, narrow=narrow) for name in found.models),
+        key_of=rows.key_of,
+        rows=order,
         in_rows=True,
     )
-    return Reading(forecasts, named, found)
+    return Reading(forecasts, rows.names, found)
 
 
 def write_frame(reading: Reading, answer: pa.Table) -> Any:
@@ -171,29 +151,73 @@ def write_frame(reading: Reading, answer: pa.Table) -> Any:
     return both.to_native()
 
 
-def _of_arrow(df: Any, error: Exception) -> Frame:
-    """Return a frame of whatever else has an Arrow stream of several columns."""
-    if hasattr(df, "__arrow_c_stream__") or hasattr(df, "__arrow_c_array__"):
+class _Rows:
+    """Which rows of a frame are a series, and what the caller calls it.
+
+    Attributes:
+        groups: The series.
+        names: Their keys, as in `Reading`.
+
+    Raises:
+        InvalidInput: If ids, cutoffs or times are null, or cannot be compared.
+    """
+
+    def __init__(self, frame: Frame, columns: Columns, cells: Callable[[str], Cells]) -> None:
+        self._frame, self._columns = frame, columns
+        self._compared = {
+            name: _comparable(name, cells(name), "so the row belongs to no series")
+            for name in columns.keys
+        }
+        if columns.time is not None:
+            without = "so the row has no time to be ordered by; fill it, or pass time_col=None"
+            self._compared[columns.time] = _comparable(columns.time, cells(columns.time), without)
         try:
-            return nw.from_native(pa.table(df), eager_only=True)
-        except (pa.ArrowException, TypeError, ValueError) as of_arrow:  # a column alone
-            error = of_arrow
-    raise InvalidInput(
-        f"a frame is wanted (pandas, polars, pyarrow, or any with __arrow_c_stream__), "
-        f"not {type(df).__name__}{_way_out(df)}"
-    ) from error
+            time = None if columns.time is None else self._compared[columns.time]
+            self.groups = group([self._compared[name] for name in columns.keys], time)
+            keys = _takeable(frame.select(*columns.keys), cells, self._compared)
+            self.names = keys[self.groups.first]
+        except pa.ArrowException as error:
+            types = ", ".join(f"{name} ({content(cells(name))})" for name in self._compared)
+            raise InvalidInput(f"the series cannot be found by {types}: {error}") from error
 
+    def key_of(self, series: int) -> Key:
+        row = int(self.groups.first[series])
+        return Key(*(self._value(name, row) for name in self._columns.keys))
 
-def _way_out(df: Any) -> str:
-    """Return how to make a frame of something."""
-    for method in ("toPandas", "compute", "collect"):  # Spark, dask, polars
-        if callable(getattr(df, method, None)):
-            return f"; call its {method}() first"
-    if isinstance(df, str | Path):
-        return "; read the file first, as by pandas.read_parquet"
-    if isinstance(df, Mapping | list | tuple | np.ndarray):
-        return "; make a frame of it, or call score_series"
-    return ""
+    def check_times(self) -> None:
+        """Refuse rows of one series that have one time."""
+        repeats, order = self.groups.repeats, self.groups.order
+        if not len(repeats):
+            return
+        places = repeats[0] + np.array([-1, 0])
+        first, second = places if order is None else order[places]
+        key = self.key_of(int(np.searchsorted(self.groups.offsets, places[1], side="right")) - 1)
+        cutoff = "" if self._columns.cutoff is None else f" at cutoff {key.cutoff}"
+        time = self._value(str(self._columns.time), int(second))
+        count = f", the first of {len(repeats)} such pairs" if len(repeats) > 1 else ""
+        hint = "drop one (was the frame concatenated with itself?)"
+        if self._columns.cutoff is None:
+            hint += ", name the column that tells them apart as cutoff_col"
+        raise InvalidInput(
+            f"series {key.id!r}{cutoff} has {self._columns.time} {time} twice, in rows {first} and "
+            f"{second}{count}; {hint}, or allow them by duplicates='allow'"
+        )
+
+    def _value(self, name: str, row: int) -> object:
+        """Return what the caller wrote in a row.
+
+        A time that Python cannot hold, for its year or its nanoseconds, is numpy's.
+        """
+        frame, scalar = self._frame, self._compared[name][row]
+        native = frame.to_native()
+        with suppress(OverflowError, ValueError, NotImplementedError):
+            if isinstance(native, pa.Table):
+                return native.column(name)[row].as_py()
+            if frame.implementation.is_pandas_like() or frame.schema[name] == nw.Object:
+                return of_python(frame[name][row])
+            return scalar.as_py()  # polars itself cuts nanoseconds, and may abort
+        kind = np.timedelta64 if pa.types.is_duration(scalar.type) else np.datetime64
+        return kind(scalar.value, "D" if pa.types.is_date32(scalar.type) else scalar.type.unit)
 
 
 def _comparable(name: str, cells: Cells, without: str) -> pa.Array:
@@ -203,16 +227,9 @@ def _comparable(name: str, cells: Cells, without: str) -> pa.Array:
         name: Of the column.
         cells: Its content.
         without: What a null means, for an error.
-
-    Raises:
-        InvalidInput: If they cannot be compared by value, or one is null.
     """
-    try:
-        column = by_value(cells)
-        values = None if column is None else plain(column)
-    except pa.ArrowException:
-        values = None
-    if values is None or pa.types.is_nested(values.type):
+    values = keys_in(cells)
+    if values is None:
         if is_mixed(cells):
             way_out = " of several types; convert them to one"
         else:
@@ -224,54 +241,36 @@ def _comparable(name: str, cells: Cells, without: str) -> pa.Array:
     return values
 
 
-def _with_rows(keys: Frame, cells: Callable[[str], Cells], compared: _Compared) -> Frame:
-    """Return keys of which rows can be taken: Arrow takes none of views and runs."""
-    for name in keys.columns:
-        column = cells(name)
-        if isinstance(column, pa.ChunkedArray) and any(is_(column.type) for is_ in _WITHOUT_ROWS):
-            native = keys.to_native()
+def _takeable(
+    keys: Frame, cells: Callable[[str], Cells], compared: Mapping[str, pa.Array]
+) -> Frame:
+    """Return keys of which rows can be taken, as Arrow takes none of views and runs."""
+    native = keys.to_native()
+    for place, name in enumerate(keys.columns):
+        type_ = getattr(cells(name), "type", None)  # objects have none
+        if type_ is not None and any(is_type(type_) for is_type in _WITHOUT_TAKE):
             if not isinstance(native, pa.Table):
                 raise pa.ArrowNotImplementedError("no rows can be taken of its type")
-            plain_one = native.set_column(keys.columns.index(name), name, compared[name])
-            keys = nw.from_native(plain_one, eager_only=True)
-    return keys
+            native = native.set_column(place, name, compared[name])
+    return nw.from_native(native, eager_only=True)
 
 
-def _value(frame: Frame, name: str, compared: _Compared, row: int) -> object:
-    """Return what the caller wrote in a row.
-
-    A time that Python cannot hold, for its year or its nanoseconds, is numpy's.
-    """
-    native = frame.to_native()
-    with suppress(OverflowError, ValueError, NotImplementedError):
-        if isinstance(native, pa.Table):
-            return native.column(name)[row].as_py()
-        if frame.implementation.is_pandas_like() or frame.schema[name] == nw.Object:
-            return of_python(frame[name][row])
-        return compared[name][row].as_py()  # polars itself cuts nanoseconds, and may abort
-    scalar = compared[name][row]
-    kind = np.timedelta64 if pa.types.is_duration(scalar.type) else np.datetime64
-    return kind(scalar.value, "D" if pa.types.is_date32(scalar.type) else scalar.type.unit)
-
-
-def _duplicates(
-    frame: Frame,
-    columns: Columns,
-    groups: Groups,
-    compared: _Compared,
-    key_of: Callable[[int], Key],
-) -> str:
-    """Say which rows have one time in one series."""
-    places = groups.repeats[0] + np.array([-1, 0])
-    first, again = places if groups.order is None else groups.order[places]
-    key = key_of(int(np.searchsorted(groups.offsets, places[1], side="right")) - 1)
-    cutoff = "" if columns.cutoff is None else f" at cutoff {key.cutoff}"
-    time = _value(frame, str(columns.time), compared, int(again))
-    count = f", the first of {len(groups.repeats)} such pairs" if len(groups.repeats) > 1 else ""
-    hint = "drop one (was the frame concatenated with itself?)"
-    if columns.cutoff is None:
-        hint += ", name the column that tells them apart as cutoff_col"
-    return (
-        f"series {key.id!r}{cutoff} has {columns.time} {time} twice, in rows {first} and {again}"
-        f"{count}; {hint}, or allow them by duplicates='allow'"
-    )
+def _of_arrow(df: Any, error: Exception) -> Frame:
+    """Return a frame of whatever else has an Arrow stream of several columns."""
+    if hasattr(df, "__arrow_c_stream__") or hasattr(df, "__arrow_c_array__"):
+        try:
+            return nw.from_native(pa.table(df), eager_only=True)
+        except (pa.ArrowException, TypeError, ValueError) as of_arrow:  # a column alone
+            error = of_arrow
+    way_out = ""
+    for method in ("collect", "compute", "toPandas"):  # polars, dask, Spark
+        if callable(getattr(df, method, None)):
+            way_out = f"; call its {method}() first"
+    if isinstance(df, str | Path):
+        way_out = "; read the file first, as by pandas.read_parquet"
+    elif isinstance(df, Mapping | list | tuple | np.ndarray):
+        way_out = "; make a frame of it, or call score_series"
+    raise InvalidInput(
+        f"a frame is wanted (pandas, polars, pyarrow, or any with __arrow_c_stream__), "
+        f"not {type(df).__name__}{way_out}"
+    ) from error

@@ -8,9 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lossclient.cells import decode, storage
-
-Whole = npt.NDArray[np.int64]
+Int64s = npt.NDArray[np.int64]
 
 
 class Groups(NamedTuple):
@@ -23,10 +21,10 @@ class Groups(NamedTuple):
         repeats: Places in the new order whose time is that of the row before in the series.
     """
 
-    offsets: Whole
-    order: Whole | None
-    first: Whole
-    repeats: Whole
+    offsets: Int64s
+    order: Int64s | None
+    first: Int64s
+    repeats: Int64s
 
 
 def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
@@ -36,8 +34,8 @@ def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
     recognised, and not sorted.
 
     Args:
-        keys: Columns without nulls that together name a series, as `plain` makes them. Of floats,
-            -0.0 is 0.0, and all NaN are one key.
+        keys: Columns without nulls that together name a series. Of floats, -0.0 is 0.0, and all
+            NaN are one key.
         time: Another such column; None takes rows in their order.
 
     Example:
@@ -65,36 +63,13 @@ def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
     return Groups(offsets, order, order[offsets[:-1]], repeats)
 
 
-_TAKEN_AS = (
-    (pa.types.is_string, pa.large_string()),  # one array holds at most 2 GiB of strings
-    (pa.types.is_string_view, pa.large_string()),
-    (pa.types.is_binary, pa.large_binary()),
-    (pa.types.is_binary_view, pa.large_binary()),
-    (pa.types.is_float16, pa.float32()),
-    (pa.types.is_null, pa.int8()),  # of no rows, or each is found to be null
-)
+def _is_ordered(when: Int64s, changes: Int64s) -> bool:
+    is_later = when[1:] >= when[:-1]
+    is_later[changes - 1] = True
+    return bool(is_later.all())
 
 
-def plain(column: pa.ChunkedArray) -> pa.Array:
-    """Return one array of a type that Arrow's functions take, with every null in sight.
-
-    A dictionary and runs count none of their own where their values hold one.
-    """
-    column = storage(decode(column))
-    for is_kind, type_ in _TAKEN_AS:
-        if is_kind(column.type):
-            column = column.cast(type_)
-    return column.combine_chunks()
-
-
-def _is_ordered(when: Whole, changes: Whole) -> bool:
-    goes_on = when[1:] >= when[:-1]
-    goes_on[changes - 1] = True
-    return bool(goes_on.all())
-
-
-def _repeats(when: Whole | None, offsets: Whole) -> Whole:
-    """Return the rows with the time of the row before, in the order of series and time."""
+def _repeats(when: Int64s | None, offsets: Int64s) -> Int64s:
     if when is None or len(when) == 0:
         return np.empty(0, np.int64)
     is_same = np.append(False, when[1:] == when[:-1])
@@ -102,7 +77,7 @@ def _repeats(when: Whole | None, offsets: Whole) -> Whole:
     return np.flatnonzero(is_same)
 
 
-def _combine(codes: Sequence[Whole]) -> Whole:
+def _combine(codes: Sequence[Int64s]) -> Int64s:
     """Return one number for each combination; below the square of the rows, so within 64 bits."""
     combined = codes[0]
     for code in codes[1:]:
@@ -110,7 +85,7 @@ def _combine(codes: Sequence[Whole]) -> Whole:
     return combined
 
 
-def _codes(values: pa.Array) -> Whole:
+def _codes(values: pa.Array) -> Int64s:
     """Return equal numbers for equal values; 0.0 and -0.0 are one, and so is every NaN."""
     if pa.types.is_floating(values.type):  # Arrow goes by their bits
         numbers = values.to_numpy(zero_copy_only=False) + 0.0  # of -0.0 too, this is 0.0
@@ -120,7 +95,7 @@ def _codes(values: pa.Array) -> Whole:
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
 
 
-def _ranks(values: pa.Array) -> Whole:
+def _ranks(values: pa.Array) -> Int64s:
     """Return numbers in the order of the values."""
     if pa.types.is_timestamp(values.type) or pa.types.is_date64(values.type):
         values = values.view(pa.int64())
