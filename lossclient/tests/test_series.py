@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lossclient import InvalidInput
-from lossclient.scores import scores_of
-from lossclient.series import read_series
+from lossclient.series import read_series, scores_of
 
 
 @pytest.mark.parametrize(

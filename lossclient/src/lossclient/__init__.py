@@ -20,7 +20,7 @@ from lossclient.exceptions import (
     ValueFault,
 )
 from lossclient.retries import Retries
-from lossclient.scores import Scores
+from lossclient.series import Scores
 
 __all__ = [
     "AsyncClient",

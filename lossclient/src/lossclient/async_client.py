@@ -21,8 +21,7 @@ from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
 from lossclient.problems import Reply
 from lossclient.progress import progress_bar
-from lossclient.scores import Scores, scores_of
-from lossclient.series import read_series
+from lossclient.series import Scores, read_series, scores_of
 from lossclient.wire import Part
 
 T = TypeVar("T")

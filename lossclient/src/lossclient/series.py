@@ -1,9 +1,10 @@
-"""Nested lists and numpy arrays to series."""
+"""Nested lists and numpy arrays to series, and their scores in numpy."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -12,13 +13,14 @@ import narwhals as nw
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lossclient.cells import array_of, content, floats_of
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key, of_python
 
 _NUMBERS = {float, int, np.float64, type(None)}
-"""Of a list, those that numpy reads as float64 whatever stands beside them."""
+"""Of a list, those that numpy reads as float64 whatever is beside them."""
 _SMALL = frozenset(map(np.dtype, ("f2", "f4", "i1", "u1", "i2", "u2")))
 """What a float32 holds exactly."""
 _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
@@ -38,6 +40,45 @@ class _Side(NamedTuple):
     shapes: list[tuple[int, ...]]
     elements: Floats
     small: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The losses of many series, in the order in which they were given.
+
+    Attributes:
+        ids: Of the series: those given, or their positions.
+        lengths: How many elements each has, int64.
+        losses: For each loss one float64 a series; NaN where no element is left, or where
+            ``missing="propagate"`` made it so.
+        masked: For each loss with a quotient, how many elements of each series have none that is
+            finite.
+        gradients: For each loss, if they were asked for: its derivative by each predicted element,
+            all series one after the other, in the float type of the predictions; of integers, in
+            the type that the loss is computed in.
+    """
+
+    ids: npt.NDArray[Any]
+    lengths: npt.NDArray[np.int64]
+    losses: Mapping[str, npt.NDArray[np.float64]]
+    masked: Mapping[str, npt.NDArray[np.int64]]
+    gradients: Mapping[str, Floats]
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Where each series starts and ends in a gradient."""
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+    def split(self, loss: str) -> list[Floats]:
+        """Return the gradient of a loss as one view a series.
+
+        Example:
+            >>> flat = {"mae": np.array([0.5, -0.5, 1.0])}
+            >>> scores = Scores(np.arange(2), np.array([2, 1]), {}, {}, flat)
+            >>> scores.split("mae")
+            [array([ 0.5, -0.5]), array([1.])]
+        """
+        return np.split(self.gradients[loss], self.offsets[1:-1]) if len(self.lengths) else []
 
 
 def read_series(
@@ -96,13 +137,27 @@ def read_series(
     return forecasts, names
 
 
+def scores_of(answer: pa.Table, ids: npt.NDArray[Any]) -> Scores:
+    """Return the answer of the service as arrays."""
+    losses, masked, gradients = {}, {}, {}
+    for name in answer.column_names[1:]:
+        column = answer.column(name)
+        if name.endswith("_masked"):
+            masked[name.removesuffix("_masked")] = column.to_numpy()
+        elif name.endswith("_gradient"):
+            gradients[name.removesuffix("_gradient")] = pc.list_flatten(column).to_numpy()
+        else:
+            losses[name] = column.to_numpy()
+    return Scores(ids, answer.column("length").to_numpy(), losses, masked, gradients)
+
+
 def _item(names: npt.NDArray[Any], series: int) -> object:
     return of_python(names[series])
 
 
 def _ids(ids: Any) -> npt.NDArray[Any]:
     try:
-        mixed = isinstance(ids, list | tuple) and len({isinstance(one, str) for one in ids}) > 1
+        mixed = isinstance(ids, list | tuple) and len({isinstance(id_, str) for id_ in ids}) > 1
         names: npt.NDArray[Any] = np.asarray(ids, object if mixed else None)  # 1 is not "1"
     except ValueError as error:  # lists of unequal lengths
         raise InvalidInput(f"ids must be one a series: {error}") from error
@@ -126,13 +181,13 @@ def _read(side_name: str, side: Any, name: _Name) -> _Side:
         floats = _floats(side_name, side)
         return _Side([side.shape[1:]] * len(side), floats.ravel(), _is_small([side.dtype]))
     series = _list_of(side_name, side)
-    kinds = set(map(type, series))
-    if kinds <= {list, tuple} and set(map(type, chain.from_iterable(series))) <= _NUMBERS:
+    containers = set(map(type, series))
+    if containers <= {list, tuple} and set(map(type, chain.from_iterable(series))) <= _NUMBERS:
         with suppress(OverflowError):  # 10**400: see below whose it is
             flat = np.array(list(chain.from_iterable(series)), np.float64)  # None becomes NaN
             return _Side(list(zip(map(len, series), strict=True)), flat)
-    if kinds != {np.ndarray} or not _are_numbers(series):
-        series = [_array(f"{side_name} of {name(i)}", one) for i, one in enumerate(series)]
+    if containers != {np.ndarray} or not _are_numbers(series):
+        series = [_array(f"{side_name} of {name(i)}", raw) for i, raw in enumerate(series)]
     types = {type_.newbyteorder("=") for type_ in set(map(_DTYPE, series))}
     type_ = np.float32 if types and types <= _SMALL else np.float64
     flat = np.concatenate([*series, np.empty(0, type_)], axis=None, dtype=type_)
@@ -140,7 +195,6 @@ def _read(side_name: str, side: Any, name: _Name) -> _Side:
 
 
 def _list_of(side_name: str, side: Any) -> list[Any]:
-    """Return series one by one."""
     if isinstance(nw.from_native(side, pass_through=True), nw.DataFrame | nw.LazyFrame):
         raise InvalidInput(
             f"{side_name} must be a list of series, not a frame ({type(side).__name__}); "
@@ -148,27 +202,27 @@ def _list_of(side_name: str, side: Any) -> list[Any]:
         )
     if isinstance(side, str | bytes | Mapping | AbstractSet) or not hasattr(side, "__iter__"):
         raise InvalidInput(f"{side_name} must be a list of series, not {type(side).__name__}")
-    return [_unwrapped(one) for one in side]
+    return [_unwrapped(series) for series in side]
 
 
-def _unwrapped(one: Any) -> Any:
+def _unwrapped(series: Any) -> Any:
     """Return what a scalar of Arrow holds; other series as they are."""
-    if not isinstance(one, pa.Scalar):
-        return one
-    values = getattr(one, "values", None)
-    return one.as_py() if values is None or pa.types.is_nested(values.type) else values
+    if not isinstance(series, pa.Scalar):
+        return series
+    values = getattr(series, "values", None)
+    return series.as_py() if values is None or pa.types.is_nested(values.type) else values
 
 
 def _are_numbers(series: Sequence[npt.NDArray[Any]]) -> bool:
-    """Tell whether arrays hold numbers of which `numpy.concatenate` makes what `_array` does."""
+    """Whether arrays hold numbers of which `numpy.concatenate` makes what `_array` does."""
     kinds = {type_.kind for type_ in set(map(_DTYPE, series))}
     return kinds <= set("fiu") and () not in map(_SHAPE, series)
 
 
 def _is_small(types: Collection[np.dtype[Any]]) -> bool:
-    """Tell whether float32 holds numbers of these types, of which some are integers."""
-    plain = {type_.newbyteorder("=") for type_ in types}
-    return plain <= _SMALL and any(type_.kind != "f" for type_ in plain)
+    """Whether float32 holds numbers of these types, of which some are integers."""
+    native = {type_.newbyteorder("=") for type_ in types}
+    return native <= _SMALL and any(type_.kind != "f" for type_ in native)
 
 
 def _floats(name: str, series: Any) -> Floats:
@@ -198,7 +252,7 @@ def _array(name: str, series: Any) -> npt.NDArray[Any]:
         holds = content(array.ravel()) if array.dtype == object else str(array.dtype)
         if array.dtype.kind in "US" and array.size:  # as numpy reads numbers beside text, too
             cells = np.asarray(series, object).ravel()
-            holds = f"text ({next(one for one in cells if isinstance(one, str | bytes))!r:.80})"
+            holds = f"text ({next(cell for cell in cells if isinstance(cell, str | bytes))!r:.80})"
         raise InvalidInput(f"{name} must hold numbers, not {holds}")
     parts = series if isinstance(series, list | tuple) else [series]
     if any(isinstance(part, np.ma.MaskedArray) for part in parts):
