@@ -31,9 +31,9 @@ except PackageNotFoundError:  # shipped as bare source, as Ray's `py_modules` do
     __version__ = "0+unknown"
 
 TIMEOUT_S = 75.0
-"""The service gives up after 60 s unless told otherwise; its 504 says more than silence."""
+"""The service gives up after 60 s by default; its 504 says more than a timeout here."""
 CONNECT_S = 10.0
-"""A machine that is there answers sooner, whatever the request takes."""
+"""A machine that is up accepts sooner, however long the request takes."""
 REQUEST_BYTES = 8 << 20
 KEY_VARIABLE = "LOSSCLIENT_API_KEY"
 """Of the environment, where a client that comes out of a pickle finds the key it had."""

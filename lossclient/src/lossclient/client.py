@@ -87,7 +87,7 @@ class Client(BaseClient):
     """Scores forecasts at a service; may be used from several threads at once.
 
     A child of a fork may use it too: it opens connections of its own, except through a `transport`.
-    A copy is the client itself. A pickle holds where the service is and how to ask it, but no key,
+    A copy is the client itself. A pickle holds the URL of the service and the settings, but no key,
     no headers, no transport: where it is loaded, a key is taken from ``LOSSCLIENT_API_KEY``, and a
     client that lacks anything else, or the key, raises `InvalidInput` when it is used.
 
@@ -106,7 +106,7 @@ class Client(BaseClient):
         request_bytes: The most bytes of a request together with the gradients asked for; larger
             calls are split between series, and a series that is larger between its models.
         compression: ``zstd`` or ``gzip`` for the bodies of requests; pays on slow networks.
-        headers: Further ones for every request.
+        headers: Further headers of every request.
         transport: httpx's, for tests and unusual networks.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which column of a frame is what, and which are models where nobody names them.
+"""The role of each column of a frame, and which are models where none are named.
 
 A column of numbers in any type is a model, unless it has another role or a name that forecasting
 libraries give to something else: an index, a forecast step, a bound of an interval, a quantile.
@@ -21,7 +21,7 @@ from lossclient.cells import Cells, content, is_nested, numbers_in, texts_in
 from lossclient.exceptions import InvalidInput
 
 _ROLES = ("unique_id", "ds", "cutoff", "y")
-"""Nixtla's id, time, cutoff and target; no predictions, even where others stand for them."""
+"""Nixtla's id, time, cutoff and target; no predictions, even where others are used instead."""
 _DECIMAL = r"\d+(\.\d+)?"
 _LEVEL = r"0?\.0*[1-9]\d*"
 """A number strictly between 0 and 1."""
@@ -73,25 +73,12 @@ _COMPARED = 100
 
 
 class LeftOutWarning(UserWarning):
-    """Columns were taken for no models, and nobody had named or excluded any."""
+    """Columns were taken for no models, where none were named or excluded."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column is what.
-
-    Attributes:
-        id: Names a series.
-        time: Orders its rows; None takes them as they come.
-        target: The actual values.
-        cutoff: Names a series together with the id; ignored where it is the default and absent.
-        models: The columns of predictions; None takes all others of numbers whose names are not
-            those of an index, a forecast step, an interval or a quantile.
-        exclude: Columns that are no models, where none are named.
-
-    Raises:
-        InvalidInput: If one is no name, or no list of them.
-    """
+    """Which column is what, as `AsyncClient.score` has it."""
 
     id: str = "unique_id"
     time: str | None = "ds"
@@ -134,17 +121,14 @@ class ModelColumns:
     left_out: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """Say what is scored and what is not."""
         return f"scored as models: {_first_of(self.models)}; left out: {self.reasons()}"
 
     def warn(self, stacklevel: int) -> None:
-        """Issue a warning if anything was left out."""
         if self.left_out:
             way_out = "name columns by models= or leave them out by exclude= to silence this"
             warnings.warn(f"{self}; {way_out}", LeftOutWarning, stacklevel=stacklevel)
 
     def reasons(self) -> str:
-        """Say what was left out and why."""
         return _first_of([f"{name!r} ({reason})" for name, reason in self.left_out])
 
 
@@ -152,7 +136,7 @@ def resolve(names: Sequence[str], columns: Columns) -> Columns:
     """Return the columns as they are in a frame.
 
     Raises:
-        InvalidInput: If one is not there, or two are the same.
+        InvalidInput: If one is absent, or two are the same.
     """
     cutoff = columns.cutoff
     if cutoff not in names and cutoff == Columns.cutoff:
@@ -182,7 +166,7 @@ def find_models(
     """Return the columns of predictions.
 
     Args:
-        names: All columns.
+        names: Of all columns.
         columns: As `resolve` returns them.
         cells: Returns the content of a column.
 

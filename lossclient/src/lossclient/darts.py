@@ -38,7 +38,7 @@ def score(  # noqa: PLR0913 - one argument a choice
     there, an element that is infinite, or whose quotient overflows, leaves the mean.
 
     Args:
-        client: Who asks. It stays open.
+        client: Sends the requests. It stays open.
         actual: A series, or one for each prediction.
         predicted: With the same components as its actual one.
         losses: Names of losses.

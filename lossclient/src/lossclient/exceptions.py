@@ -3,7 +3,7 @@
 LossClientError
 ├── InvalidInput          frame or argument cannot be sent, client is closed (also a ValueError)
 ├── TransportError        no answer came: connecting, sending or reading failed, retries included
-├── DeadlineExceeded      the time is over, here or at the service: 504 (also a TimeoutError)
+├── DeadlineExceeded      the deadline has passed, here or at the service: 504 (also a TimeoutError)
 └── ServiceError          the service answered, but not with scores
     ├── BadRequest        4xx that nothing below names
     ├── Unauthorized      401, 403: no key, or one that the service does not know
@@ -37,7 +37,7 @@ class TransportError(LossClientError):
 
 
 class DeadlineExceeded(LossClientError, TimeoutError):
-    """The time is over. The cause, if any, is what the last attempt died of."""
+    """The deadline has passed. The cause, if any, is the error of the last attempt."""
 
 
 class ServiceError(LossClientError):
@@ -54,7 +54,7 @@ class ServiceError(LossClientError):
         self,
         detail: str,
         *,
-        status: int = 0,  # so that pickle can make one before it sets the attributes
+        status: int = 0,  # pickle creates an error before it sets the attributes
         request_id: str | None = None,
         retryable: bool = False,
         retry_after_s: float | None = None,
@@ -145,11 +145,11 @@ class InvalidValues(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The service has no room, and had none in all retries."""
+    """The service is overloaded, and was in all retries."""
 
 
 class Unavailable(ServiceError):
-    """The service, or what stands before it, failed."""
+    """The service, or a proxy before it, failed."""
 
 
 class UnexpectedAnswer(ServiceError):

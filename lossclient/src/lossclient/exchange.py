@@ -1,9 +1,8 @@
 """One part of a call from plan to scores: every decision, and no input or output.
 
-`exchange` is a generator, as httpx's own authentication flows are. It yields what to do: a `Post`,
-to be answered with the `Reply` or httpx's error, or a `Pause`. The two clients do as they are told,
-one in threads and one in tasks, so they cannot differ in what they decide; and tests need neither
-sockets nor sleep.
+`exchange` is a generator, as httpx's own authentication flows are. It yields a `Post`, to be
+answered with the `Reply` or httpx's error, or a `Pause`. Both clients drive it, one in threads and
+one in tasks, so they cannot differ in what they decide; and tests need neither sockets nor sleep.
 """
 
 import logging
@@ -35,14 +34,7 @@ log = logging.getLogger("lossclient")
 
 @dataclass(frozen=True)
 class Post:
-    """Send this to ``/score``.
-
-    Attributes:
-        query: Parameters.
-        headers: Beside those of the client.
-        body: Bytes.
-        within_s: How long the answer may take; None without a deadline.
-    """
+    """Send this to ``/score``; without a deadline, ``within_s`` is None."""
 
     query: Mapping[str, str]
     headers: Mapping[str, str]
@@ -50,14 +42,12 @@ class Post:
     within_s: float | None
 
     def is_answered_by(self, headers: Mapping[str, str]) -> bool:
-        """Whether an answer may be to this; if not, whoever reads on reads another one's scores."""
+        """Whether an answer may be to this request; else its body is another request's scores."""
         return _other_request(headers, self.headers["X-Request-Id"]) is None
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Do nothing for so long."""
-
     seconds: float
 
 
@@ -70,7 +60,7 @@ Answers = list[pa.Table]
 
 @dataclass
 class SizeLimit:
-    """How much the service takes at once, as far as it was seen to refuse.
+    """The largest request that the service may take, learned from those that it refused.
 
     Attributes:
         bytes: Of a body before compression; the same for calls with and without gradients,
@@ -80,19 +70,12 @@ class SizeLimit:
     bytes: float = math.inf
 
     def refused(self, body: int) -> None:
-        """Learn that a body of so many bytes was too much."""
         self.bytes = min(self.bytes, body // 2)
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is not pure, in one place.
-
-    Attributes:
-        now: Seconds of a clock that never goes back.
-        today: The time of day.
-        chance: A random number in [0, 1).
-    """
+    """Clocks and chance: a monotonic clock, the time of day, random numbers in [0, 1)."""
 
     now: Callable[[], float] = time.monotonic
     today: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -104,17 +87,14 @@ class Rules:
     """What all parts of a call share.
 
     Attributes:
-        options: What to compute.
-        retries: How often to try.
         size_limit: Shared by all calls of a client.
         deadline: On the clock of the surroundings; None without one.
         compression: A content coding for bodies; None leaves them as they are.
-        surroundings: Clock and chance.
         server: Where the service is, for messages.
         via: Of which proxy, for messages.
         call_id: The beginning of the ids of its requests.
         first: The number of its first series on the wire.
-        failures: What the last attempt died of, of whichever part; empty while none has.
+        failures: The error of the last attempt, of whichever part; empty while none has failed.
     """
 
     options: ScoreOptions
@@ -147,7 +127,7 @@ class Rules:
         return self.late(f"the deadline has passed before {self.server}{self.via} answered")
 
     def late(self, reason: str) -> DeadlineExceeded:
-        """Return an error that says what the last attempt died of, and has it as its cause."""
+        """Return an error that names that of the last attempt, and has it as its cause."""
         last = self.failures[-1] if self.failures else None
         error = DeadlineExceeded(reason if last is None else f"{reason}; the last attempt: {last}")
         error.request_id = None if last is None else last.request_id
@@ -158,11 +138,8 @@ class Rules:
 def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, Outcome, Answers]:
     """Score one part, in as many requests as it takes.
 
-    Returns:
-        Answers, in the order of series, the models of a series together.
-
     Raises:
-        LossClientError: What the last attempt died of.
+        LossClientError: That of the last attempt.
     """
     body = weight_of(forecasts, part)
     if part.rows > 1 and body > rules.size_limit.bytes:
@@ -173,7 +150,7 @@ def exchange(forecasts: Forecasts, part: Part, rules: Rules) -> Generator[Step, 
         return [outcome]
     if outcome.is_too_large and part.rows > 1:
         answers = yield from _exchange_each(forecasts, halve(forecasts, part), rules)
-        # Not before: one series that is too long by itself says nothing about the others.
+        # Only now: one series that is too long by itself says nothing about the others.
         rules.size_limit.refused(body)
         return answers
     raise outcome.error
@@ -191,12 +168,9 @@ def _exchange_each(
 def _attempts(
     forecasts: Forecasts, part: Part, rules: Rules
 ) -> Generator[Step, Outcome, pa.Table | Failure]:
-    """Try until it works, or cannot be hoped to."""
+    """Try until there is an answer with scores, or another attempt cannot help."""
     body = wire.encode(forecasts, part, rules.first)
-    headers = {
-        "Content-Type": wire.MEDIA_TYPE,
-        "Accept": wire.MEDIA_TYPE,
-    }
+    headers = {"Content-Type": wire.MEDIA_TYPE, "Accept": wire.MEDIA_TYPE}
     if rules.compression is not None:
         body = wire.compress(body, rules.compression)
         headers["Content-Encoding"] = rules.compression
@@ -229,7 +203,7 @@ def _attempts(
 
 
 def _request_id(rules: Rules, part: Part, attempt: int) -> str:
-    """Return what no other request is called: parts of a call share no series and model.
+    """Return an id that no other request has: parts of a call share no series and model.
 
     It ends in the numbers of the series, of the models from the first to the last, and the attempt.
     """
@@ -243,7 +217,13 @@ def _read(
     if outcome is None:
         raise TypeError("a Post is answered with a Reply or an error")
     if isinstance(outcome, Reply) and (other := _other_request(outcome.headers, request_id)):
-        return _of_another(outcome, other, request_id, rules)
+        error = UnexpectedAnswer(
+            f"the answer to another request, {other}: something between this client and "
+            f"{rules.server}{rules.via} mixes answers up",
+            status=outcome.status,
+            request_id=request_id,
+        )
+        return Failure(error, retryable=True)  # another attempt goes over another connection
     if isinstance(outcome, Reply) and outcome.status == 200:
         if outcome.headers.get("content-type") != wire.MEDIA_TYPE:
             return unreadable(outcome, request_id, f"no Arrow stream: {excerpt(outcome)}")
@@ -266,23 +246,12 @@ def _read(
 
 
 def _other_request(headers: Mapping[str, str], request_id: str) -> str | None:
-    """Return the id of the request of ours that is answered instead, None if it may be this one.
+    """Return the id of another request that is answered, None if it may be this one.
 
     Only ids of clients count. Gateways strip the header, or put ids of their own in it (Envoy and
     Istio do); then the numbers of the series decide, which every answer with scores repeats.
     """
-    given = [each.strip() for each in headers.get("x-request-id", "").split(",")]
-    if request_id in given:
+    ids = [id_.strip() for id_ in headers.get("x-request-id", "").split(",")]
+    if request_id in ids:
         return None
-    return next((each for each in given if each.startswith(_CALL)), None)
-
-
-def _of_another(reply: Reply, other: str, request_id: str, rules: Rules) -> Failure:
-    """Say whose answer it is. Another attempt may help: it goes over another connection."""
-    error = UnexpectedAnswer(
-        f"the answer to another request, {other}: something between here and "
-        f"{rules.server}{rules.via} mixes answers up",
-        status=reply.status,
-        request_id=request_id,
-    )
-    return Failure(error, retryable=True)
+    return next((id_ for id_ in ids if id_.startswith(_CALL)), None)

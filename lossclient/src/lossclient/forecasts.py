@@ -1,4 +1,4 @@
-"""The shape in which series lie between what a caller has and what goes over the wire."""
+"""Series between the caller's form and that of the wire."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,15 +53,14 @@ class Forecasts:
     shapes: Sequence[tuple[int, ...]] | None = None
 
     def __len__(self) -> int:
-        """Return the number of series."""
         return len(self.offsets) - 1
 
     def row_of(self, series: int, position: int) -> int | None:
         """Return the row of the caller's frame that holds an element, None without a frame."""
         if not self.in_rows:
             return None
-        place = int(self.offsets[series]) + position
-        return place if self.rows is None else int(self.rows[place])
+        element = int(self.offsets[series]) + position
+        return element if self.rows is None else int(self.rows[element])
 
     def index_of(self, series: int, position: int) -> tuple[int, ...] | None:
         """Return the place of an element in a series that is nested, None in a plain one."""

@@ -1,8 +1,8 @@
-"""Which way requests take to the service: through the environment's proxy, with its certificates.
+"""The environment's proxy and certificates.
 
-httpx reads the same variables, but for any address that it may ever be asked for: it dies of a
-proxy that it cannot use though ``NO_PROXY`` exempts the service, of entries in ``NO_PROXY`` that
-other tools know (``10.0.0.0/8``, ``[::1]``), and of certificates that plain http does not need.
+httpx reads the same variables, but for any address that may ever be requested: it fails for a proxy
+that it cannot use though ``NO_PROXY`` exempts the service, for entries in ``NO_PROXY`` that other
+tools know (``10.0.0.0/8``, ``[::1]``), and for certificates that plain http does not need.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ from lossclient.exceptions import InvalidInput
 
 
 def proxy_for(url: httpx.URL) -> str | None:
-    """Return the proxy that the environment names for a URL, None if it is to be asked directly."""
+    """Return the proxy that the environment names for a URL, None without one."""
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or is_exempt(url, proxies.get("no", "")):
@@ -30,8 +30,8 @@ def proxy_for(url: httpx.URL) -> str | None:
 def is_exempt(url: httpx.URL, no_proxy: str) -> bool:
     """Whether ``NO_PROXY`` names the host of a URL.
 
-    Its entries, with commas or spaces between them, are names of hosts (which stand for those below
-    them, too), addresses or networks of addresses, each with a port or without, or ``*``.
+    Its entries, with commas or spaces between them, are names of hosts (which include those below
+    them), addresses or networks of addresses, each with a port or without, or ``*``.
 
     Example:
         >>> is_exempt(httpx.URL("http://10.1.2.3:8000"), "localhost,10.0.0.0/8")
@@ -69,7 +69,7 @@ def transport_options(url: httpx.URL, proxy: str | None) -> dict[str, Any]:
     try:
         if url.scheme == "https":
             options["verify"] = httpx.create_ssl_context()
-        # To be told of what is wrong now, and not in the first request.
+        # An error here is one of the constructor, and not of the first request.
         httpx.HTTPTransport(**options).close()
     except OSError as error:
         place = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or "certifi"
@@ -78,7 +78,7 @@ def transport_options(url: httpx.URL, proxy: str | None) -> dict[str, Any]:
             f"(change SSL_CERT_FILE or SSL_CERT_DIR): {error}"
         ) from error
     except (ImportError, ValueError, httpx.InvalidURL) as error:
-        # What httpx says of a URL that is none may hold a part of its password.
+        # httpx's message about an invalid URL may hold a part of its password.
         reason = "not a URL" if isinstance(error, httpx.InvalidURL) else error
         raise InvalidInput(
             f"the environment's proxy {without_password(str(proxy))} cannot be used: {reason}; "

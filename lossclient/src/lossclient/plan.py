@@ -1,6 +1,7 @@
-"""Cuts series into requests of bounded weight, between series.
+"""Which series and models go in which request.
 
-One that is too large by itself is cut between models.
+Requests are of bounded weight, and cut between series; a series that is too large by itself is cut
+between models.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +17,8 @@ from lossclient.wire import Part, computed_in, row_bytes
 def plan(forecasts: Forecasts, options: ScoreOptions, limit: int) -> list[Part]:
     """Return the requests, at least one; models that are computed in different types go apart.
 
-    Args:
-        forecasts: The series.
-        options: What is asked for.
-        limit: The most bytes of a request together with its gradients; a series that is larger,
-            even of one model, goes by itself.
+    A request weighs at most ``limit`` bytes together with its gradients, but for a single series of
+    one model.
     """
     types = [computed_in(forecasts, model) for model in range(len(forecasts.predictions))]
     wholes = [
@@ -44,12 +42,12 @@ def cut(forecasts: Forecasts, part: Part, limit: int, gradients: int = 0) -> Ite
     while True:
         stop = int(np.searchsorted(ends, ends[start] + limit, side="right")) - 1
         stop = min(max(stop, start + 1), last)
-        piece = part._replace(start=part.start + start, stop=part.start + stop)
-        if piece.series == 1 < piece.rows and ends[stop] - ends[start] > limit:
-            for half in halve(forecasts, piece):
+        smaller = part._replace(start=part.start + start, stop=part.start + stop)
+        if smaller.series == 1 < smaller.rows and ends[stop] - ends[start] > limit:
+            for half in halve(forecasts, smaller):
                 yield from cut(forecasts, half, limit, gradients)
         else:
-            yield piece
+            yield smaller
         if stop == last:
             return
         start = stop
@@ -72,10 +70,7 @@ def halve(forecasts: Forecasts, part: Part) -> tuple[Part, Part]:
 def join(forecasts: Forecasts, answers: Mapping[Part, Sequence[pa.Table]]) -> pa.Table:
     """Return a row for each series and model, the models of a series together.
 
-    Args:
-        forecasts: The series.
-        answers: Those of each part, in the same order. Gradients that are float for one model and
-            double for another become double.
+    Gradients that are float for one model and double for another become double.
     """
     parts = sorted(answers)
     whole = pa.concat_tables(

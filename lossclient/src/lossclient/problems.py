@@ -1,4 +1,4 @@
-"""What did not work, as an exception in the caller's terms, and whether to try it again."""
+"""A failed attempt as an exception in the caller's terms, and whether to try again."""
 
 import html
 import json
@@ -52,13 +52,7 @@ _CLASSES: Mapping[int, type[ServiceError]] = {
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer of whatever kind.
-
-    Attributes:
-        status: Of the answer.
-        headers: A mapping that ignores case.
-        body: All of it.
-    """
+    """An answer of whatever kind; its headers ignore case."""
 
     status: int
     headers: Mapping[str, str]
@@ -67,13 +61,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failure:
-    """An attempt that brought no scores.
-
-    Attributes:
-        error: What to raise if it was the last one.
-        retryable: Whether another may help.
-        retry_after_s: When, if the service says so.
-    """
+    """An attempt without scores: the error to raise if it is the last, and whether to try again."""
 
     error: LossClientError
     retryable: bool
@@ -81,7 +69,7 @@ class Failure:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether less at once may work."""
+        """Whether a smaller request may succeed."""
         return isinstance(self.error, TooLarge)
 
 
@@ -95,16 +83,16 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
     via: str = "",
     now: datetime,
 ) -> Failure:
-    """Say what an attempt died of.
+    """Return the failure that is anything but an answer with scores.
 
     Args:
-        outcome: Anything but an answer with scores.
-        forecasts: The series.
+        outcome: What came.
+        forecasts: The series of the call.
         part: Those that were sent.
-        request_id: That was sent along.
+        request_id: That was sent.
         server: Where the service is, for the message.
         via: Of which proxy, likewise.
-        now: The time of day, aware.
+        now: The time of day, with a zone.
     """
     if isinstance(outcome, httpx.RequestError):
         return _of_transport(outcome, request_id, f"{server}{via}")
@@ -116,9 +104,9 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
     elif outcome.status in {404, 405}:
         detail = f"{detail} (no POST {server}/score; base_url is where the service is, less /score)"
     request_id = outcome.headers.get("x-request-id", request_id)
-    says = problem.get("retryable") is True
+    is_declared = problem.get("retryable") is True
     after = retry_after_s(outcome.headers, now)
-    retryable = says or outcome.status in RETRYABLE_STATUSES
+    retryable = is_declared or outcome.status in RETRYABLE_STATUSES
     if outcome.status == 504:
         late = DeadlineExceeded(f"504: {detail} (request {request_id})")
         late.request_id = request_id
@@ -131,7 +119,7 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
         _headline(faults, count, str(detail)) if class_ is InvalidValues else str(detail),
         status=outcome.status,
         request_id=request_id,
-        retryable=says,
+        retryable=is_declared,
         retry_after_s=after,
     )
     if isinstance(error, InvalidValues):
@@ -143,7 +131,6 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
 
 
 def unreadable(reply: Reply, request_id: str, reason: Exception | str) -> Failure:
-    """Say that an answer with status 200 is not the scores that were asked for."""
     error = UnexpectedAnswer(
         f"not the scores that were asked for: {reason}",
         status=reply.status,
@@ -154,15 +141,15 @@ def unreadable(reply: Reply, request_id: str, reason: Exception | str) -> Failur
 
 def _of_transport(error: httpx.RequestError, request_id: str, server: str) -> Failure:
     wrapped = TransportError(
-        f"no answer from {server} to request {request_id}: {type(error).__name__}: {_words(error)}"
+        f"no answer from {server} to request {request_id}: {type(error).__name__}: {_message(error)}"
     )
     wrapped.request_id = request_id
     wrapped.__cause__ = error
     return Failure(wrapped, not isinstance(error, _HOPELESS))
 
 
-def _words(error: httpx.RequestError) -> str:
-    """Return what an error says, with the system's words for it, which anyio hides."""
+def _message(error: httpx.RequestError) -> str:
+    """Return the message of an error, with the system's, which anyio hides."""
     root: BaseException = error
     while below := _below(root):
         root = below
@@ -173,14 +160,13 @@ def _words(error: httpx.RequestError) -> str:
 
 
 def _below(error: BaseException) -> BaseException | None:
-    """Return what an error came of, also where httpcore says ``from None``."""
+    """Return the cause of an error, also where httpcore raises ``from None``."""
     if isinstance(error, BaseExceptionGroup):
         return error.exceptions[0]
     return error.__cause__ or error.__context__
 
 
 def _redirected(location: str, server: str) -> str:
-    """Say where an answer points to, and what to do about it."""
     try:
         target = httpx.URL(f"{server}/score").join(location)
         url = str(target.copy_with(query=None, fragment=None)).rstrip("/")

@@ -18,7 +18,7 @@ class Retries:
         attempts: After the first one.
         first_s: The most to wait after the first failure; it doubles with each.
         most_s: The most it doubles to.
-        patience_s: A service that asks for a longer wait is taken to be down.
+        patience_s: A service that asks for a longer wait is considered down.
 
     Raises:
         InvalidInput: If one is negative, no number, or too large for a clock.
@@ -53,19 +53,19 @@ class Retries:
             >>> Retries().wait_s(failed=1, retry_after_s=2.0, chance=0.5)
             2.125
         """
-        asked = retry_after_s or 0.0
-        if failed > self.attempts or asked > self.patience_s:
+        least = retry_after_s or 0.0
+        if failed > self.attempts or least > self.patience_s:
             return None
         doubled: float = self.first_s * 2 ** min(failed - 1, 64)  # a float ends at 2**1023
-        return asked + chance * min(self.most_s, doubled)
+        return least + chance * min(self.most_s, doubled)
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that a Retry-After header asks for; None if there is no sound one.
+    """Return the seconds that a Retry-After header asks for; None without a valid one.
 
     Args:
         headers: With names in lower case, or a mapping that ignores case.
-        now: Aware; a date is compared with the answer's own Date if it has one, so that the two
+        now: With a zone; a date is compared with the answer's own Date if it has one, so that the two
             clocks need not agree.
 
     Example:

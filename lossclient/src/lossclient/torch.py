@@ -26,8 +26,8 @@ _REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
 class RemoteLoss(nn.Module):
     """A loss computed by the service, its gradient included; in place of one of ``core.losses``.
 
-    A forward pass is one request, and asks for gradients only where autograd will want them. The
-    backward pass asks nothing. Semantics are darts': no factor 100, an element without a finite
+    A forward pass is one request, with gradients only where autograd needs them. The backward pass
+    sends nothing. Semantics are darts': no factor 100, an element without a finite
     quotient counts as 0, NaN and infinite elements propagate.
 
     The elements of a batch, whatever its shape, go as one series, whose mean and gradient are then
@@ -48,7 +48,7 @@ class RemoteLoss(nn.Module):
     ``torch.func.vmap``. A copy shares the client; a pickle holds what one of the `Client` holds.
 
     Args:
-        client: Who asks; `Client`'s retries and deadlines hold. It stays open.
+        client: Sends the requests, with its retries and deadline. It stays open.
         loss: Its name, like ``mae``, ``mape`` or ``smape``; the service knows which ones it has.
         block_denom_grad: Hold smape's denominator constant in the backward pass, as darts does.
         reduction: ``mean`` (default), ``sum`` or ``none``.
@@ -101,7 +101,7 @@ class RemoteLoss(nn.Module):
         """
         if torch.compiler.is_compiling():
             disable: Any = torch.compiler.disable
-            return disable(self._score, reason="RemoteLoss asks a service")(inpt, tgt)  # type: ignore[no-any-return]
+            return disable(self._score, reason="RemoteLoss sends a request")(inpt, tgt)  # type: ignore[no-any-return]
         return self._score(inpt, tgt)
 
     def _score(self, inpt: Tensor, tgt: Tensor) -> Tensor:
@@ -123,15 +123,10 @@ class RemoteLoss(nn.Module):
         gradient = torch.is_grad_enabled() and inpt.requires_grad
         return _Remote.apply(inpt, tgt, self, dtype, gradient)[0]  # type: ignore[no-any-return, no-untyped-call]
 
-    def ask(
+    def request(
         self, inpt: Tensor, tgt: Tensor, dtype: torch.dtype, *, gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Ask the service.
-
-        Returns:
-            The loss in a type, and its gradient by each element of ``inpt`` if asked for: that of
-            halves in float32.
-        """
+        """Return the loss, and on request its gradient by each element, in float32 for halves."""
         shape = (1, -1) if self.reduction == "mean" else (-1, 1)
         scores = self.client.score_series(
             _sent(inpt, dtype).numpy(force=True).reshape(shape),
@@ -161,14 +156,14 @@ class RemoteLoss(nn.Module):
 
 
 def _sent(side: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a side as the service takes it; integers become what torch computes with."""
+    """Return a side in a type that the service takes; integers become what torch computes with."""
     if side.dtype in _HALF or not side.dtype.is_floating_point:
         return side.to(torch.promote_types(dtype, torch.float32))
     return side
 
 
 class _Remote(torch.autograd.Function):
-    """Asks for loss and gradient together, and keeps the gradient until it is wanted."""
+    """Requests loss and gradient together, and keeps the gradient for the backward pass."""
 
     @staticmethod
     def forward(
@@ -178,7 +173,7 @@ class _Remote(torch.autograd.Function):
         dtype: torch.dtype,
         gradient: bool,  # noqa: FBT001 - torch passes it by position
     ) -> tuple[Tensor, Tensor | None]:
-        return module.ask(inpt, tgt, dtype, gradient=gradient)
+        return module.request(inpt, tgt, dtype, gradient=gradient)
 
     @staticmethod
     def setup_context(
@@ -211,7 +206,7 @@ class _Remote(torch.autograd.Function):
 class _Constant(torch.autograd.Function):
     """The gradient, tied to the prediction that it depends on.
 
-    Without the tie a second derivative would be 0 and wrong, and nobody would know.
+    Without the tie a second derivative would silently be 0.
     """
 
     @staticmethod
@@ -220,7 +215,7 @@ class _Constant(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Keep nothing."""
+        """Save nothing."""
 
     @staticmethod
     def backward(_ctx: Any, *_grads: Tensor) -> tuple[Tensor, None]:

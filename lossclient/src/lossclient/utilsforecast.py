@@ -29,7 +29,7 @@ class Losses:
     0, where this gives what it gives for pandas.
 
     Attributes:
-        client: Who asks. It stays open.
+        client: Sends the requests. It stays open.
 
     Example:
         >>> import pandas as pd

@@ -1,11 +1,11 @@
-"""The one file that knows how series look on the wire.
+"""Series on the wire: the bytes of a request and of its answer.
 
 A request is in the service's long form: a row an element, with the number of its series, the target
-once, and a column for each model that goes along. It serves frames and lists of series alike; two
-things it cannot say, so they are kept from it. A series without elements would have no row, and is
-refused before (`lossclient.series`). All numbers are computed in double unless all of them are
-float, so against a float target double models go in requests of their own (`lossclient.plan`); and
-gradients that come in double for a float model are rounded here.
+once, and a column for each model. Frames and lists of series are sent alike. Two things have no
+place in it. A series without elements would have no row, and is refused before
+(`lossclient.series`). All numbers are computed in double unless all of them are float, so against a
+float target double models go in requests of their own (`lossclient.plan`); and gradients that come
+in double for a float model are rounded here.
 """
 
 import secrets
@@ -22,7 +22,7 @@ from lossclient.forecasts import Forecasts
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 TARGET = "y"
-"""The service takes it for the target, and other floats for predictions, unless told otherwise."""
+"""By default the service takes it for the target, and other floats for predictions."""
 SERIES = "series"
 QUERY: Mapping[str, str] = MappingProxyType({"group_columns": SERIES})
 _NUMBER = np.dtype(np.int32)
@@ -41,20 +41,18 @@ class Part(NamedTuple):
 
     @property
     def series(self) -> int:
-        """How many there are."""
         return self.stop - self.start
 
     @property
     def rows(self) -> int:
-        """How many the answer has: one for each series and model."""
+        """Of the answer: one for each series and model."""
         return self.series * len(self.models)
 
 
 def prepare() -> None:
-    """Have pyarrow import pandas now, as it does at the first array that it is given.
+    """Make pyarrow import pandas now, as it does with the first array.
 
-    It holds a lock meanwhile, for a second or so. A child that is forked then would wait for it for
-    ever, in every call.
+    It holds a lock for that second. A child that is forked meanwhile would wait for it forever.
     """
     pa.array(np.empty(0))
 
@@ -62,15 +60,15 @@ def prepare() -> None:
 def first_number() -> int:
     """Return the number of a call's first series, from which the others are counted.
 
-    No two calls share it but by a chance of one in a billion, and no two requests of a call have
-    the same series and model. So an answer that belongs to another request is always recognized,
-    whatever a proxy has done to its headers. A billion series more still fit the type.
+    Two calls share it by a chance of one in a billion, and no two requests of a call have the same
+    series and model. So an answer to another request is recognized whatever a proxy has done to its
+    headers. A billion series more still fit the type.
     """
     return secrets.randbelow(1 << 30)
 
 
 def row_bytes(forecasts: Forecasts, part: Part, gradients: int) -> int:
-    """Return what an element of a series weighs: its row, and the gradients that come back."""
+    """Return the bytes of an element: its row, and the gradients that come back."""
     predictions = sum(forecasts.predictions[model].itemsize for model in part.models)
     slopes = gradients * len(part.models) * computed_in(forecasts, part.models[0]).itemsize
     return _NUMBER.itemsize + forecasts.target.itemsize + predictions + slopes
@@ -86,9 +84,9 @@ def encode(forecasts: Forecasts, part: Part, first: int = 0) -> memoryview:
     offsets = forecasts.offsets[part.start : part.stop + 1]
     rows = slice(offsets[0], offsets[-1])
     columns: dict[str, npt.NDArray[Any]] = {
-        SERIES: np.repeat(_numbers(part, first), np.diff(offsets))
+        SERIES: np.repeat(_numbers(part, first), np.diff(offsets)),
+        TARGET: forecasts.target[rows],
     }
-    columns[TARGET] = forecasts.target[rows]
     columns |= {str(model): forecasts.predictions[model][rows] for model in part.models}
     batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
@@ -103,7 +101,7 @@ def compress(body: memoryview, coding: str) -> memoryview:
     return memoryview(pa.compress(pa.py_buffer(body), codec=coding, asbytes=True))
 
 
-def decode(  # noqa: PLR0913 - what was asked
+def decode(  # noqa: PLR0913 - the answer is compared with the request
     body: bytes,
     forecasts: Forecasts,
     part: Part,
@@ -116,14 +114,6 @@ def decode(  # noqa: PLR0913 - what was asked
 
     Its rows are the series in their order, the models of a series together.
 
-    Args:
-        body: Of the answer.
-        forecasts: The series.
-        part: Those that were sent.
-        losses: That were asked for.
-        gradients: Whether they were asked for, too.
-        first: The number of the first series of the call.
-
     Raises:
         ValueError: If it is not the answer for this part, these losses and gradients.
     """
@@ -132,12 +122,12 @@ def decode(  # noqa: PLR0913 - what was asked
             table = reader.read_all().replace_schema_metadata()
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"not a sound Arrow stream: {error}") from error
-    asked = _asked(forecasts, part, first)
+        raise ValueError(f"not a valid Arrow stream: {error}") from error
+    expected = _expected(forecasts, part, first)
     element = pa.from_numpy_dtype(computed_in(forecasts, part.models[0]))
     masked = [f"{loss}_masked" for loss in losses if f"{loss}_masked" in table.column_names]
     slopes = [f"{loss}_gradient" for loss in losses] if gradients else []
-    types = {field.name: field.type for field in asked.schema}
+    types = {field.name: field.type for field in expected.schema}
     types |= dict.fromkeys(losses, pa.float64()) | dict.fromkeys(masked, pa.int64())
     types |= dict.fromkeys(slopes, pa.large_list(element))
     if sorted(table.column_names) != sorted(types):
@@ -145,9 +135,9 @@ def decode(  # noqa: PLR0913 - what was asked
     table = table.select(list(types))
     if table.schema.types != list(types.values()):
         raise ValueError(f"columns of types {table.schema.types}, not {list(types.values())}")
-    if len(table) != len(asked):
-        raise ValueError(f"{len(table)} rows for {len(asked)}")
-    if not table.select(asked.column_names).equals(asked):
+    if len(table) != len(expected):
+        raise ValueError(f"{len(table)} rows for {len(expected)}")
+    if not table.select(expected.column_names).equals(expected):
         raise ValueError("its series, models or lengths are not those of the request")
     for name in (*masked, *slopes):
         if table.column(name).null_count:
@@ -162,8 +152,8 @@ def _numbers(part: Part, first: int) -> npt.NDArray[np.int32]:
     return np.arange(first + part.start, first + part.stop, dtype=_NUMBER)
 
 
-def _asked(forecasts: Forecasts, part: Part, first: int) -> pa.Table:
-    """Return what an answer says of the request: the number of each series, models, lengths."""
+def _expected(forecasts: Forecasts, part: Part, first: int) -> pa.Table:
+    """Return the columns of an answer that the request determines."""
     count = len(part.models)
     lengths = np.diff(forecasts.offsets[part.start : part.stop + 1])
     names = pa.array([str(model) for model in part.models])
