@@ -140,9 +140,8 @@ def unreadable(reply: Reply, request_id: str, reason: Exception | str) -> Failur
 
 
 def _of_transport(error: httpx.RequestError, request_id: str, server: str) -> Failure:
-    wrapped = TransportError(
-        f"no answer from {server} to request {request_id}: {type(error).__name__}: {_message(error)}"
-    )
+    reason = f"{type(error).__name__}: {_message(error)}"
+    wrapped = TransportError(f"no answer from {server} to request {request_id}: {reason}")
     wrapped.request_id = request_id
     wrapped.__cause__ = error
     return Failure(wrapped, not isinstance(error, _HOPELESS))

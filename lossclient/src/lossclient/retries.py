@@ -65,8 +65,8 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
 
     Args:
         headers: With names in lower case, or a mapping that ignores case.
-        now: With a zone; a date is compared with the answer's own Date if it has one, so that the two
-            clocks need not agree.
+        now: With a zone; a date is compared with the answer's own Date if it has one, so that
+            the two clocks need not agree.
 
     Example:
         >>> retry_after_s({"retry-after": "3"}, datetime.now(UTC))
