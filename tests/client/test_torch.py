@@ -327,7 +327,7 @@ def test_compiled_code_breaks_its_graph(remote):
     assert torch.equal(*gradients)
     assert torch.equal(torch.compile(loss, backend="aot_eager")(x, x + 1), torch.tensor(1.0))
     torch.compiler.reset()
-    with pytest.raises(RuntimeError, match="RemoteLoss asks a service"):
+    with pytest.raises(RuntimeError, match="RemoteLoss sends a request"):
         torch.compile(step, backend="aot_eager", fullgraph=True)(x, y)
 
 
