@@ -28,7 +28,7 @@ def series(prediction, target=None, **more):
     return {"prediction": prediction, "target": target or prediction, **more}
 
 
-def one(prediction, target=None, **more):
+def single(prediction, target=None, **more):
     return {"series": [series(prediction, target)], **more}
 
 
@@ -42,7 +42,7 @@ def one(prediction, target=None, **more):
         (b'{"series": NaN}', "NaN is not JSON"),
         (b'{"series": -Infinity}', "-Infinity is not JSON"),
         (b"\xef\xbb\xbf{}", "not JSON"),
-        (json.dumps(one([1])).encode("utf-16"), "not UTF-8"),
+        (json.dumps(single([1])).encode("utf-16"), "not UTF-8"),
         (b'{"series": "\xff"}', "byte 12"),
         (b"[" * 10**5 + b"]" * 10**5, "nested too deeply"),
         (b'{"series": ' + b"1" * 10**4 + b"}", "cannot be read"),
@@ -65,7 +65,7 @@ def test_unreadable(body, says):
         b'{"series": [], "dtype": {"a": 1, "a": 2}}',
     ],
 )
-def test_a_key_stands_once(body):
+def test_a_key_appears_once(body):
     with pytest.raises(InvalidError, match="more than once in one object"):
         read(body)
 
@@ -80,18 +80,18 @@ def test_a_key_stands_once(body):
         ({"series": [3, None]}, ["/series/0", "/series/1"]),
         ({"series": [{}]}, ["/series/0/prediction", "/series/0/target"]),
         ({"series": [series([1], weight=1)]}, ["/series/0/weight"]),
-        (one(["1"]), ["/series/0/prediction/0", "/series/0/target/0"]),
-        (one([1, False], [1, 2]), ["/series/0/prediction/1"]),
-        (one([1], [None]), ["/series/0/target/0"]),
-        (one([1, {}], [1, 2]), ["/series/0/prediction/1"]),
-        (one([1, [2]], [1, 2]), ["/series/0/prediction/1"]),
-        (one([[1], [2, 3]], [[1], [2]]), ["/series/0/prediction/1"]),
-        (one([[], []], [[1], [2]]), ["/series/0/prediction/0"]),
-        (one([[1, 2], [3, "4"]], [[1, 2], [3, 4]]), ["/series/0/prediction/1/1"]),
-        (one([[1, 2]], [[1], [2]]), ["/series/0"]),
-        (one([[1, 2]], [1, 2]), ["/series/0"]),
-        (one([[[1]]], [1]), ["/series/0/prediction/0/0"]),
-        (one([1, 2], [1]), ["/series/0"]),
+        (single(["1"]), ["/series/0/prediction/0", "/series/0/target/0"]),
+        (single([1, False], [1, 2]), ["/series/0/prediction/1"]),
+        (single([1], [None]), ["/series/0/target/0"]),
+        (single([1, {}], [1, 2]), ["/series/0/prediction/1"]),
+        (single([1, [2]], [1, 2]), ["/series/0/prediction/1"]),
+        (single([[1], [2, 3]], [[1], [2]]), ["/series/0/prediction/1"]),
+        (single([[], []], [[1], [2]]), ["/series/0/prediction/0"]),
+        (single([[1, 2], [3, "4"]], [[1, 2], [3, 4]]), ["/series/0/prediction/1/1"]),
+        (single([[1, 2]], [[1], [2]]), ["/series/0"]),
+        (single([[1, 2]], [1, 2]), ["/series/0"]),
+        (single([[[1]]], [1]), ["/series/0/prediction/0/0"]),
+        (single([1, 2], [1]), ["/series/0"]),
         ({"series": [{"prediction": [], "target": []}]}, ["/series/0/prediction", "/series/0/target"]),
         ({"series": [series([1], id=True)]}, ["/series/0/id"]),
         ({"series": [series([1], id=1.5)]}, ["/series/0/id"]),
@@ -101,18 +101,18 @@ def test_a_key_stands_once(body):
         (b'{"series": [{"id": 9223372036854775808, "prediction": [1], "target": [1]}]}', ["/series/0/id"]),
         (b'{"series": [{"prediction": [1, 1e400], "target": [1, 1]}]}', ["/series/0/prediction/1"]),
         (b'{"series": [{"prediction": [1], "target": [1' + b"0" * 400 + b"]}]}", ["/series/0/target/0"]),
-        (one([1e300], [1], dtype="float32"), ["/series/0/prediction/0"]),
-        (one([[1, 1], [1, 1e39]], [[1, 1], [1, 1]], dtype="float32"), ["/series/0/prediction/1/1"]),
-        (one([1], dtype="float16"), ["/dtype"]),
-        (one([1], gradients=1), ["/gradients"]),
-        (one([1], missing="drop", zero_division=0), ["/missing", "/zero_division"]),
-        (one([1], losses="mae"), ["/losses"]),
-        (one([1], losses=[]), ["/losses"]),
-        (one([1], losses=["mae", "mse", 3]), ["/losses/1", "/losses/2"]),
-        (one([1], losses=["smape", {"name": "smape"}]), ["/losses"]),
-        (one([1], losses=[{"block_denom_grad": True}]), ["/losses/0/name"]),
-        (one([1], losses=[{"name": "mae", "block_denom_grad": True}]), ["/losses/0/block_denom_grad"]),
-        (one([1], losses=[{"name": "smape", "block_denom_grad": 0}]), ["/losses/0/block_denom_grad"]),
+        (single([1e300], [1], dtype="float32"), ["/series/0/prediction/0"]),
+        (single([[1, 1], [1, 1e39]], [[1, 1], [1, 1]], dtype="float32"), ["/series/0/prediction/1/1"]),
+        (single([1], dtype="float16"), ["/dtype"]),
+        (single([1], gradients=1), ["/gradients"]),
+        (single([1], missing="drop", zero_division=0), ["/missing", "/zero_division"]),
+        (single([1], losses="mae"), ["/losses"]),
+        (single([1], losses=[]), ["/losses"]),
+        (single([1], losses=["mae", "mse", 3]), ["/losses/1", "/losses/2"]),
+        (single([1], losses=["smape", {"name": "smape"}]), ["/losses"]),
+        (single([1], losses=[{"block_denom_grad": True}]), ["/losses/0/name"]),
+        (single([1], losses=[{"name": "mae", "block_denom_grad": True}]), ["/losses/0/block_denom_grad"]),
+        (single([1], losses=[{"name": "smape", "block_denom_grad": 0}]), ["/losses/0/block_denom_grad"]),
     ],
 )  # fmt: skip
 def test_invalid(document, pointers):
@@ -151,7 +151,7 @@ def test_a_long_fault_takes_no_longer_than_a_long_request(body):
 
 
 def test_elements_are_limited():
-    read(one([1] * 10), max_elements=10)
+    read(single([1] * 10), max_elements=10)
     with pytest.raises(TooLargeError, match="11 elements"):
         read({"series": [series([1] * 6), series([1] * 5)]}, max_elements=10)
 
@@ -235,14 +235,14 @@ def test_long_answers_are_written_in_parts_and_whole(shape):
 
 
 def test_losses_without_a_number_are_null():
-    request = read(one([1, None], missing="propagate"))
+    request = read(single([1, None], missing="propagate"))
     scores = score(request.prediction, request.target, missing="propagate")
     assert scores.values["mae"].isnan().all()
     assert orjson.loads(encode(request, scores))["losses"]["mae"] == [None]
 
 
 def test_float32_is_written_in_its_own_digits():
-    request = read(one([0.1], [0.3], dtype="float32", gradients=True, losses=["mape"]))
+    request = read(single([0.1], [0.3], dtype="float32", gradients=True, losses=["mape"]))
     scores = score(request.prediction, request.target, ["mape"], gradients=True)
     text = encode(request, scores).decode()
     (value,) = orjson.loads(text)["gradients"]["mape"][0]

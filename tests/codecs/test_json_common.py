@@ -70,20 +70,20 @@ def documents(draw):
         length = draw(st.integers(1, 4))
         width = draw(st.integers(1, 3))
         row = st.lists(number, min_size=width, max_size=width) if nested else number
-        one = {
+        fields = {
             side: draw(st.lists(row, min_size=length, max_size=length))
             for side in ("prediction", "target")
         }
         if draw(st.integers(0, 9)) < named:
-            one["id"] = draw(id_value)
+            fields["id"] = draw(id_value)
         if draw(st.integers(0, 9)) == 0:
-            one[draw(st.sampled_from(["prediction", "target", "id", "other"]))] = draw(
+            fields[draw(st.sampled_from(["prediction", "target", "id", "other"]))] = draw(
                 uncommon_value
             )
-        if draw(st.integers(0, 9)) == 0 and isinstance(one["target"], list) and one["target"]:
-            one["target"][-1] = draw(uncommon_value)
-        order = draw(st.permutations(list(one)))
-        series.append({name: one[name] for name in order})
+        if draw(st.integers(0, 9)) == 0 and isinstance(fields["target"], list) and fields["target"]:
+            fields["target"][-1] = draw(uncommon_value)
+        order = draw(st.permutations(list(fields)))
+        series.append({name: fields[name] for name in order})
     document = {"series": series}
     if draw(st.booleans()):
         document["missing"] = draw(st.sampled_from(["error", "skip", "propagate", "x"]))
@@ -224,7 +224,7 @@ def run_within(body, around):
     sizes = [2 * (body.count(b",") // 2), 2 * (len(body) // 31 + 1), len(body)]
     kinds = np.float64, np.int64, np.uint8
     arrays = [np.full(n + 2 * margin, 77, kind) for n, kind in zip(sizes, kinds, strict=True)]
-    found = read_series(text, start.end(), *(array[margin:-margin] for array in arrays))
+    found = read_series(text, start.end() - 1, *(array[margin:-margin] for array in arrays))
     for array in arrays:
         assert (array[:margin] == 77).all()
         assert (array[-margin:] == 77).all()

@@ -1,6 +1,6 @@
 """The compiled loop that reads the list of series of a JSON body.
 
-It knows just the JSON of a common request: objects of ``prediction``, ``target`` and ``id``, and
+It knows only the JSON of a common request: objects of ``prediction``, ``target`` and ``id``, and
 lists of numbers and nulls. At anything else it gives up, which is always right, as the strict
 reader then judges the body.
 
@@ -61,15 +61,6 @@ def _is_key(body, j, start, stop):
 
 
 @inlined
-def _end_of_string(body, j, n):
-    """Return where the string at ``j`` ends; it may be beyond ``n``."""
-    j += 1
-    while j < n and body[j] != _QUOTE:
-        j += 2 if body[j] == _BACKSLASH else 1
-    return j + 1
-
-
-@inlined
 def _read_key(body, j, n):
     """Return the field whose key begins at ``j``, and where its value does; 0 for no such key."""
     if byte(body, j) != _QUOTE:
@@ -92,13 +83,15 @@ def _read_key(body, j, n):
 
 @inlined
 def _end_of_id(body, j, n):
-    """Return where the id at ``j`` ends; -1 if it is none to be read here."""
+    """Return where the id at ``j`` ends; -1 to give up."""
     start = j
     c = byte(body, j)
     if c == _QUOTE:
-        j = _end_of_string(body, j, n)
-        # Escapes only become shorter.
-        return j if j < n and j - start <= MAX_ID_BYTES + 2 else -1
+        j += 1
+        while j < n and body[j] != _QUOTE:
+            j += 2 if body[j] == _BACKSLASH else 1
+        j += 1
+        return j if j < n and j - start <= MAX_ID_BYTES + 2 else -1  # escapes only become shorter
     if c == _ZERO:
         return j + 1
     if c == _MINUS:
@@ -116,14 +109,16 @@ def _end_of_id(body, j, n):
 
 @inlined
 def _read_row(body, j, n, bits, at, end):
-    """Read the numbers and nulls of a list that is open; write them to ``bits[at:end]``.
+    """Read the list of numbers and nulls that begins at ``j``; write them to ``bits[at:end]``.
 
     Returns:
         Where in the body the list ends, where in ``bits``, and how many are null. The first is -1
         to give up.
     """
     nulls = 0
-    while True:
+    c = _COMMA
+    while c == _COMMA:
+        j = _skip(body, j + 1)
         if at == end:
             return -1, at, nulls
         if byte(body, j) == _N:
@@ -139,9 +134,7 @@ def _read_row(body, j, n, bits, at, end):
         at += 1
         j = _skip(body, j)
         c = byte(body, j)
-        if c != _COMMA:
-            return j + 1 if c == _LIST_END else -1, at, nulls
-        j = _skip(body, j + 1)
+    return j + 1 if c == _LIST_END else -1, at, nulls
 
 
 @inlined
@@ -151,29 +144,26 @@ def _read_side(body, j, n, bits, at, end):
     Returns:
         As ``_read_row``, and before the nulls the width of the rows, 0 if there are none.
     """
-    nulls = width = 0
     if byte(body, j) != _LIST:
-        return -1, at, width, nulls
-    j = _skip(body, j + 1)
-    has_rows = byte(body, j) == _LIST
-    while True:
-        if has_rows:
-            if byte(body, j) != _LIST:
-                return -1, at, width, nulls
-            j = _skip(body, j + 1)
+        return -1, at, 0, 0
+    if byte(body, _skip(body, j + 1)) != _LIST:
+        j, at, nulls = _read_row(body, j, n, bits, at, end)
+        return j, at, 0, nulls
+    nulls = width = 0
+    c = _COMMA
+    while c == _COMMA:
+        j = _skip(body, j + 1)
+        if byte(body, j) != _LIST:
+            return -1, at, width, nulls
         start = at
         j, at, found = _read_row(body, j, n, bits, at, end)
         nulls += found
-        if j < 0 or not has_rows:
-            return j, at, width, nulls
-        if width and at - start != width:
+        if j < 0 or (width and at - start != width):
             return -1, at, width, nulls
         width = at - start
         j = _skip(body, j)
         c = byte(body, j)
-        if c != _COMMA:
-            return j + 1 if c == _LIST_END else -1, at, width, nulls
-        j = _skip(body, j + 1)
+    return j + 1 if c == _LIST_END else -1, at, width, nulls
 
 
 @compiled
@@ -182,7 +172,7 @@ def read_series(body, start, values, layout, ids):
 
     Args:
         body: A request.
-        start: The place after the bracket that opens its list of series.
+        start: Where its list of series begins.
         values: Receives all predictions, and from its middle on all targets.
         layout: Receives the offsets of the series, and from its middle on the widths of their rows,
             0 for plain ones.
@@ -205,12 +195,13 @@ def read_series(body, start, values, layout, ids):
     series = first = written = nulls = has_ids = 0
     has_rows = False
     layout[0] = 0
-    j = _skip(body, start)
-    while True:
+    j = start
+    c = _COMMA
+    while c == _COMMA:
+        j = _skip(body, j + 1)
         if series + 1 == limit or byte(body, j) != _OBJECT:
             return failed
         seen = length = width = 0
-        c = _COMMA
         while c == _COMMA:
             field, j = _read_key(body, _skip(body, j + 1), n)
             if field == 0 or seen & field:
@@ -227,18 +218,17 @@ def read_series(body, start, values, layout, ids):
                 ids[written + 1] = _COMMA
                 written += 2
             else:
-                zero = 0 if field == _PREDICTION else middle
-                j, at, wide, found = _read_side(body, j, n, bits, zero + first, zero + middle)
-                at -= zero + first
-                if j < 0 or (seen & _SIDES and (at != length or wide != width)):
+                begin = first if field == _PREDICTION else middle + first
+                end = middle if field == _PREDICTION else 2 * middle
+                j, at, row, found = _read_side(body, j, n, bits, begin, end)
+                if j < 0 or (seen & _SIDES and (at - begin != length or row != width)):
                     return failed
-                length, width = at, wide
+                length, width = at - begin, row
                 nulls += found
             seen |= field
             j = _skip(body, j)
             c = byte(body, j)
-        j += 1
-        if c != _OBJECT_END or j >= n or seen & _SIDES != _SIDES:
+        if c != _OBJECT_END or j + 1 >= n or seen & _SIDES != _SIDES:
             return failed
         if series > 0 and seen & _ID != has_ids:
             return failed
@@ -248,10 +238,8 @@ def read_series(body, start, values, layout, ids):
         layout[limit + series] = width
         series += 1
         layout[series] = first
-        j = _skip(body, j)
-        c = byte(body, j)
-        if c == _LIST_END:
-            return j, series, written, nulls, has_rows
-        if c != _COMMA:
-            return failed
         j = _skip(body, j + 1)
+        c = byte(body, j)
+    if c != _LIST_END:
+        return failed
+    return j, series, written, nulls, has_rows

@@ -1,9 +1,9 @@
 """JSON numbers to float64, correctly rounded as Python's ``float`` rounds them, in compiled loops.
 
 A number is a mantissa of up to 19 digits times a power of ten. One product of two words of 64 bits
-shows how nearly all of them are rounded. What it does not show, and what is longer, subnormal or
-infinite, is left to the C library's ``strtod``, which takes two to three times as long as the rest
-of a request (docs/decisions/0023-numbers-of-json.md).
+decides how nearly all of them are rounded. What it does not decide, and what is longer, subnormal
+or infinite, is left to the C library's ``strtod``, which would take two to three times as long for
+all of them (docs/decisions/0023-numbers-of-json.md).
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # ruff: noqa: ANN001, ANN201, ANN202, ARG001 - numba decides what a function takes
@@ -147,12 +147,12 @@ def _next_digits(body, j):
 @inlined
 def _append_digits(body, j, mantissa):
     """Return where the digits at ``j`` end, and the mantissa with them, modulo 2**64."""
-    count = 8
+    count, value = _next_digits(body, j)
     while count == 8:
+        mantissa = mantissa * _TENS[8] + value
+        j += 8  # not count, so that the processor can go on before it knows that
         count, value = _next_digits(body, j)
-        mantissa = mantissa * _TENS[count] + value
-        j += count
-    return j, mantissa
+    return j + count, mantissa * _TENS[count] + value
 
 
 @inlined
@@ -192,7 +192,7 @@ def _rounded(mantissa, exponent):
 
 @inlined
 def read_number(body, j):
-    """Return where the number at ``j`` ends, and its bits; -1 if there is none to be read here."""
+    """Return where the number at ``j`` ends, and its bits; -1 to give up."""
     failed = -1, uint64(0)
     start = j
     is_negative = byte(body, j) == _MINUS

@@ -61,7 +61,7 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | 
     found = find_series(body, 0, _LONGEST_SKELETON)
     if found is None:
         return None
-    start = found.end()
+    start = found.end() - 1
     # All are read-only and so of one type, for which the loop is compiled.
     text = np.frombuffer(memoryview(body).toreadonly(), np.uint8)
     size = len(text)
@@ -75,9 +75,9 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | 
     layout = empty(2 * limit, np.int64)
     id_text = empty(size, np.uint8)
     stop, series, id_bytes, nulls, has_rows = read_series(text, start, values, layout, id_text)
-    if series == 0 or start + size - stop > _LONGEST_SKELETON:
+    if series == 0 or start + 1 + size - stop > _LONGEST_SKELETON:
         return None
-    plan = _plan(bytes(body[:start]) + bytes(body[stop:]))
+    plan = _plan(bytes(body[: start + 1]) + bytes(body[stop:]))
     if plan is None:
         return None
     options, dtype = plan
