@@ -1,8 +1,10 @@
 """How loops become machine code, those of the kernels and those that read JSON: by numba.
 
-This file leans on what numba keeps private: the option ``_nrt``, the attribute ``_cache`` of a
-compiled function, and the lock of the compiler. Tested with numba 0.62 and 0.68, and by
-``tests/core/test_compiled.py`` with whichever is installed.
+This file leans on what numba keeps private: the option ``_nrt``, the flag ``noalias``, the
+attribute ``_cache`` of a compiled function, the lock of the compiler, and how an array lies in
+LLVM's values.
+Tested with numba 0.62 and 0.68, and by ``tests/core/test_compiled.py`` and
+``tests/test_private_names.py`` with the installed one.
 """
 
 import os
@@ -14,6 +16,7 @@ from typing import Any, Self
 
 from numba import njit
 from numba.core.caching import FunctionCache, InTreeCacheLocator
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
 
 # No loop allocates, so none needs numba's runtime (NRT), which counts references to each array that
@@ -56,6 +59,24 @@ def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **optio
 def inlined(function: Callable[..., Any], **options: Any) -> Any:
     """Return a function that becomes a part of each compiled one that calls it."""
     return njit(forceinline=True, **_FAST, **options)(function)
+
+
+class Restrict(CompilerBase):
+    """The usual compiler, with C's ``restrict`` on every array argument: a ``pipeline_class``."""
+
+    def define_pipelines(self) -> list[Any]:
+        """Set the flag and return numba's own pipeline."""
+        self.state.flags.noalias = True
+        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]  # type: ignore[no-untyped-call]
+
+
+def element_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Return where an element of an array lies, for an intrinsic ``(array, index)``.
+
+    The index is not checked, and counts from the start even if it is negative.
+    """
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.gep(array.data, [arguments[1]])
 
 
 class _Cache(FunctionCache):

@@ -16,7 +16,7 @@ What was measured (one thread, million elements/s; see bench/kernel.py):
 
 - ``noalias`` on the arguments is worth 1.2 to 1.9 times with gradients: without it LLVM compares
   every pair of buffers per series before it dares to vectorise. numba has no option for it, so
-  ``_Restrict`` sets the flag. It is sound: outputs and lanes are always fresh arrays.
+  ``Restrict`` sets the flag. It is sound: outputs and lanes are always fresh arrays.
 - Indices are unsigned, else each is tested for being negative (Python's wraparound).
 - A loop over a constant 16 lanes with a body as small as MAE's is unrolled before the vectorizer
   sees it, and may stay scalar (float64 with gradient: 0.1 of the floor): for MAE alone the width
@@ -34,24 +34,14 @@ only decides what a series is divided by.
 
 import numpy as np
 from numba import uint64
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
 
-from loss_scoring.core.compiled import compiled, inlined
+from loss_scoring.core.compiled import Restrict, compiled, inlined
 
 LANES = 16
 
 
-class _Restrict(CompilerBase):
-    """The usual compiler, with C's ``restrict`` on every array argument."""
-
-    def define_pipelines(self):
-        """Set the flag and return numba's own pipeline."""
-        self.state.flags.noalias = True
-        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
-
-
 def _inlined(function):
-    return inlined(function, pipeline_class=_Restrict)
+    return inlined(function, pipeline_class=Restrict)
 
 
 @_inlined
@@ -331,5 +321,5 @@ def _sweep(
             value_smape[s] = total / np.float64(left) if whole else total
 
 
-sweep = compiled(_sweep, pipeline_class=_Restrict)
+sweep = compiled(_sweep, pipeline_class=Restrict)
 """Score series ``start`` to ``stop``."""

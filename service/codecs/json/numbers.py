@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba import extending, types, uint64
 
 import loss_scoring.core.compiled
+from loss_scoring.core.compiled import element_pointer
 
 intrinsic: Any = extending.intrinsic
 inlined: Any = loss_scoring.core.compiled.inlined
@@ -54,8 +55,8 @@ def _reading(result, generate):
     @intrinsic
     def read(_context, array, index):
         def load(context, builder, signature, arguments):
-            start = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-            return generate(context, builder, builder.gep(start, [arguments[1]]))
+            element = element_pointer(context, builder, signature, arguments)
+            return generate(context, builder, element)
 
         return result(array, types.int64), load
 
