@@ -13,24 +13,24 @@ ARROW = "application/vnd.apache.arrow.stream"
 
 
 def losses_of(p, y):
-    """The contract for finite numbers, written as it stands: (loss, masked, gradient) by name."""
+    """The contract for finite numbers, as it is written: (loss, masked, gradient) by name."""
     p, y = np.asarray(p, float), np.asarray(y, float)
-    sign, one = np.sign(p - y), 1 / max(len(p), 1)
+    sign, weight = np.sign(p - y), 1 / max(len(p), 1)
     with np.errstate(all="ignore"):
         ape, sape = np.abs((y - p) / y), np.abs(y - p) / (np.abs(y) + np.abs(p))
         slopes = sign / np.abs(y), sign / (np.abs(y) + np.abs(p))
-    there = np.isfinite(ape), np.isfinite(sape)
+    is_finite = np.isfinite(ape), np.isfinite(sape)
     return {
-        "mae": (np.abs(y - p).mean(), None, sign * one),
+        "mae": (np.abs(y - p).mean(), None, sign * weight),
         "mape": (
-            np.where(there[0], ape, 0).mean(),
-            int((~there[0]).sum()),
-            np.where(there[0], slopes[0], 0) * one,
+            np.where(is_finite[0], ape, 0).mean(),
+            int((~is_finite[0]).sum()),
+            np.where(is_finite[0], slopes[0], 0) * weight,
         ),
         "smape": (
-            np.where(there[1], sape, 0).mean(),
-            int((~there[1]).sum()),
-            np.where(there[1], slopes[1], 0) * one,
+            np.where(is_finite[1], sape, 0).mean(),
+            int((~is_finite[1]).sum()),
+            np.where(is_finite[1], slopes[1], 0) * weight,
         ),
     }
 
@@ -43,7 +43,7 @@ def scores_of(request):
     models = [name for name in table.column_names if name not in (key, "y")]
     numbers, ys = table.column(key).to_pylist(), table.column("y").to_numpy()
     series = list(dict.fromkeys(numbers))
-    places = [[row for row, number in enumerate(numbers) if number == one] for one in series]
+    places = [[row for row, number in enumerate(numbers) if number == first] for first in series]
     scored = [
         losses_of(table.column(model).to_numpy()[rows], ys[rows])
         for rows in places
@@ -56,16 +56,16 @@ def scores_of(request):
     }
     names = params["losses"].split(",")
     for name in names:
-        columns[name] = pa.array([one[name][0] for one in scored], pa.float64())
+        columns[name] = pa.array([losses[name][0] for losses in scored], pa.float64())
     for name in names:
         if name != "mae":
-            columns[f"{name}_masked"] = pa.array([one[name][1] for one in scored], pa.int64())
+            columns[f"{name}_masked"] = pa.array([losses[name][1] for losses in scored], pa.int64())
     if params["gradients"] == "true":
         types = {field.type for field in table.schema if field.name != key}
         kind = pa.float32() if types == {pa.float32()} else pa.float64()
         for name in names:
             columns[f"{name}_gradient"] = pa.array(
-                [one[name][2] for one in scored], pa.large_list(kind)
+                [losses[name][2] for losses in scored], pa.large_list(kind)
             )
     return pa.table(columns)
 
@@ -131,7 +131,7 @@ def listening(respond=respond):
             self.wfile.write(response.content)
 
         def log_message(self, *arguments):
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Connection) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -39,7 +39,7 @@ from lossclient.base_client import BaseClient
 URL = "http://service.test/api"
 RNG = np.random.default_rng(0)
 SERIES = [RNG.normal(size=n) for n in RNG.integers(1, 30, 60)]
-TARGETS = [one + RNG.normal(size=len(one)) for one in SERIES]
+TARGETS = [series + RNG.normal(size=len(series)) for series in SERIES]
 
 
 class Threads:
@@ -101,10 +101,10 @@ def test_scores_come_in_the_order_of_series_whichever_answer_is_first(make):
     assert len(seen) > 10
     wanted = [losses_of(p, y) for p, y in zip(SERIES, TARGETS, strict=True)]
     for name in ("mae", "mape", "smape"):
-        np.testing.assert_allclose(scores.losses[name], [one[name][0] for one in wanted])
-        for found, one in zip(scores.split(name), wanted, strict=True):
-            np.testing.assert_allclose(found, one[name][2])
-    assert scores.lengths.tolist() == [len(one) for one in SERIES]
+        np.testing.assert_allclose(scores.losses[name], [losses[name][0] for losses in wanted])
+        for found, losses in zip(scores.split(name), wanted, strict=True):
+            np.testing.assert_allclose(found, losses[name][2])
+    assert scores.lengths.tolist() == [len(series) for series in SERIES]
 
 
 def test_what_is_sent(make):
@@ -334,10 +334,10 @@ INTERRUPTED = """
 import os, signal, socket, threading
 from lossclient import Client
 with socket.create_server(("127.0.0.1", 0)) as silent:
-    kept = []  # or it would be closed, which is an answer
+    connections = []  # or it would be closed, which is an answer
     def interrupt():
-        kept.append(silent.accept()[0])
-        kept[0].recv(1)
+        connections.append(silent.accept()[0])
+        connections[0].recv(1)
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt, daemon=True).start()
     url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -376,14 +376,14 @@ def score(p):
     return client.score_series([[p]] * 6, [[0.0]] * 6, progress=False).losses["mae"].sum() == 6 * p
 @contextmanager
 def drawing():  # a thread that the child does not have draws a bar, and so holds the lock of all
-    held, done = threading.Event(), threading.Event()
+    is_locked, done = threading.Event(), threading.Event()
     def hold():
         with tqdm.get_lock():
-            held.set()
+            is_locked.set()
             done.wait()
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait()
+    is_locked.wait()
     yield
     if os.getpid() == parent:
         done.set()
@@ -444,12 +444,12 @@ def test_threads_do_not_share_a_connection(monkeypatch):
 def test_waiting_for_a_connection_ends_with_the_deadline():
     begun, release = threading.Event(), threading.Event()
 
-    def held(request):
+    def blocked(request):
         begun.set()
         release.wait(30)
         return answer(request)
 
-    transport = httpx.MockTransport(held)
+    transport = httpx.MockTransport(blocked)
     with Client(URL, transport=transport, concurrency=1, deadline_s=0.3) as client:
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(client.score_series, [[1.0]], [[2.0]])
@@ -518,33 +518,33 @@ def test_an_async_client_works_in_several_event_loops_at_a_time():
         meet.wait()
         return respond(connection, request)
 
-    async def one(p):
+    async def mae(p):
         return (await client.score_series([[p]], [[0.0]])).losses["mae"][0]
 
     with listening(together) as url, ThreadPoolExecutor(3) as pool:
         client = AsyncClient(url)
         for _ in range(2):
-            found = pool.map(lambda p: asyncio.run(one(p)), (1.0, 2.0, 3.0))
+            found = pool.map(lambda p: asyncio.run(mae(p)), (1.0, 2.0, 3.0))
             assert list(found) == [1.0, 2.0, 3.0]
 
 
 def test_an_async_client_that_nobody_closes_is_closed_with_its_event_loop():
-    gone = threading.Event()
+    disconnected = threading.Event()
 
     def one_connection(connection, request):
         finish = connection.finish
-        connection.finish = lambda: (finish(), gone.set())
+        connection.finish = lambda: (finish(), disconnected.set())
         return respond(connection, request)
 
     async def main():
         client = AsyncClient(url)
         await client.score_series([[1.0]], [[0.0]])
-        assert not gone.is_set()
+        assert not disconnected.is_set()
         return client
 
     with listening(one_connection) as url:
         client = asyncio.run(main())
-        assert gone.wait(30)
+        assert disconnected.wait(30)
     assert repr(client) == f"AsyncClient({url!r})"
 
 
@@ -684,7 +684,7 @@ def test_a_client_that_another_thread_closes_just_before_it_sends_says_so(monkey
         client.score_series([[1.0]], [[2.0]])
 
 
-def test_what_a_transport_dies_of_is_not_hidden(make):
+def test_an_error_of_a_transport_is_raised(make):
     def respond(request):
         raise RuntimeError("of its own")
 

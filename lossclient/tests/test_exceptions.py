@@ -10,7 +10,7 @@ KINDS = [kind for kind in PUBLIC if isinstance(kind, type) and issubclass(kind, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_they_reach_another_process(kind):
+def test_exceptions_survive_pickling(kind):
     """A pipeline raises them in a worker and sees them in its parent."""
     error = kind("no", status=418, retryable=True) if issubclass(kind, ServiceError) else kind("no")
     error.request_id = "r1"
@@ -23,7 +23,7 @@ def test_they_reach_another_process(kind):
     assert vars(copy) == vars(error)
 
 
-def test_the_usual_kinds_catch_them():
+def test_builtin_types_catch_them():
     assert issubclass(lossclient.InvalidInput, ValueError)
     assert issubclass(lossclient.DeadlineExceeded, TimeoutError)
     assert issubclass(lossclient.LeftOutWarning, UserWarning)

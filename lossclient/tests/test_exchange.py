@@ -124,7 +124,7 @@ def test_scores_at_once():
         problem(500, retryable=True),
     ],
 )
-def test_what_may_help_is_tried_again(outcome):
+def test_retries_where_they_may_help(outcome):
     tables, posts, pauses, error = play([outcome, outcome, answer])
     assert error is None
     assert len(tables) == 1
@@ -158,7 +158,7 @@ def test_what_may_help_is_tried_again(outcome):
         (httpx.DecodingError("no gzip"), TransportError),
     ],
 )
-def test_what_cannot_help_is_not(outcome, kind):
+def test_no_retry_where_it_cannot_help(outcome, kind):
     _, posts, pauses, error = play([outcome])
     assert type(error) is kind
     assert (len(posts), pauses) == (1, [])
@@ -168,7 +168,7 @@ def replaced(name, column):
     return lambda table: table.set_column(table.column_names.index(name), name, column(table[name]))
 
 
-def one_more(lists):
+def with_an_element_more(lists):
     first, *others = lists.to_pylist()
     return pa.array([[0.0, *first], *others], lists.type)
 
@@ -195,7 +195,7 @@ def without_first_numbers(lists):
         (replaced("mae_gradient", lambda old: old.cast(pa.list_(pa.float32()))), "types"),
         (replaced("mape_masked", lambda old: pa.nulls(8, pa.int64())), "mape_masked holds nulls"),
         (replaced("mae_gradient", lambda old: pa.nulls(8, old.type)), "mae_gradient holds nulls"),
-        (replaced("mae_gradient", one_more), "one number for each element"),
+        (replaced("mae_gradient", with_an_element_more), "one number for each element"),
         (
             replaced("mae_gradient", without_first_numbers),
             "one number for each element",
@@ -274,7 +274,7 @@ def test_calls_number_their_series_apart():
     assert all(0 <= wire.first_number() < 2**30 for _ in range(50))
 
 
-def test_columns_of_an_answer_may_stand_in_any_order():
+def test_columns_of_an_answer_may_be_in_any_order():
     def turned(request):
         table = scores_of(request)
         return answer_with(table.select(table.column_names[::-1]))
@@ -345,7 +345,7 @@ def test_beside_a_wider_model_a_gradient_is_what_it_is_alone():
         (httpx.ConnectError("refused"), TransportError),
     ],
 )
-def test_it_gives_up_with_what_the_last_attempt_died_of(outcome, kind):
+def test_it_gives_up_with_the_error_of_the_last_attempt(outcome, kind):
     _, posts, pauses, error = play([outcome] * 9, retries=Retries(attempts=3))
     assert type(error) is kind
     assert (len(posts), len(pauses)) == (4, 3)
@@ -364,7 +364,7 @@ def test_retry_after_is_the_least():
     assert len(posts) == 1
 
 
-def test_the_deadline_bounds_all_attempts_and_each_is_told_what_is_left():
+def test_the_deadline_bounds_all_attempts_and_each_is_sent_what_is_left():
     _, posts, pauses, error = play(
         [problem(503)] * 9, took_s=2.0, deadline=105.0, retries=Retries(attempts=50)
     )
@@ -375,7 +375,7 @@ def test_the_deadline_bounds_all_attempts_and_each_is_told_what_is_left():
     assert pauses == [0.125, 0.25]
 
 
-def test_it_does_not_wait_for_what_comes_too_late():
+def test_it_does_not_wait_for_a_retry_past_the_deadline():
     _, posts, pauses, error = play([problem(503, headers={"retry-after": "10"})], deadline=105.0)
     assert isinstance(error, DeadlineExceeded)
     assert isinstance(error.__cause__, Overloaded)
@@ -616,7 +616,7 @@ PAGE = b"""<!DOCTYPE html>
         (b"", None, "no body"),
     ],
 )
-def test_pages_of_proxies_are_told_as_a_reader_sees_them(body, type_, words):
+def test_pages_of_proxies_are_shown_as_a_reader_sees_them(body, type_, words):
     headers = {} if type_ is None else {"content-type": type_}
     for status in (200, 400):
         _, _, _, error = play([httpx.Response(status, content=body, headers=headers)])

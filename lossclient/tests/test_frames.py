@@ -74,7 +74,7 @@ def test_series_are_rows_of_one_id_and_cutoff_in_the_order_of_time(kind):
     assert [forecasts.row_of(0, i) for i in (0, 1)] == [2, 0]
 
 
-def test_columns_of_nixtla_are_no_models_where_others_stand_for_them(kind):
+def test_columns_of_nixtla_are_no_models_where_others_are_used_instead(kind):
     columns = {
         "shop": ["a", "b"], "real": [1.0, 2.0], "A": [2, 3],
         "unique_id": [1, 2], "ds": [1, 2], "y": [0.5, 0.5], "__index_level_0__": [0, 1],
@@ -93,7 +93,7 @@ def test_the_same_kind_of_frame_comes_back(kind):
     assert table["unique_id"].to_pylist() == ["b", "b", "a", "a", "b", "b"]
     assert table["model"].to_pylist() == ["Naive", "Theta"] * 3
     assert table["mae"].to_pylist() == [0, 100, 1, 101, 2, 102]
-    assert [list(one) for one in table["mae_gradient"].to_pylist()] == [[0], [1]] * 3
+    assert [list(gradient) for gradient in table["mae_gradient"].to_pylist()] == [[0], [1]] * 3
     assert pa.table(df)["cutoff"].type == table["cutoff"].type
     assert [day.day for day in table["cutoff"].to_pylist()] == [30, 30, 30, 30, 31, 31]
 
@@ -155,7 +155,7 @@ def test_ids_keep_their_type(ids):
     df = make({**LONG, "unique_id": IDS[ids]})
     reading = read_frame(df, Columns())
     frame = write_frame(reading, answer_of(reading.forecasts))
-    ids_of = [one["unique_id"] for one in pa.table(frame).to_pylist()]
+    ids_of = [row["unique_id"] for row in pa.table(frame).to_pylist()]
     assert (
         ids_of
         == [value for value in list(pa.array(IDS[ids]).to_pylist()) for _ in (0, 1)][:4]
@@ -225,7 +225,7 @@ KINDS_OF_CASES = {
 
 @pytest.mark.parametrize("make", KINDS_OF_CASES)
 @pytest.mark.parametrize("case", model_columns.CASES, ids=model_columns.name_of)
-def test_models_are_found_by_the_one_rule(case, make):
+def test_models_are_found_by_the_rule_of_the_service(case, make):
     try:
         df = KINDS_OF_CASES[make](model_columns.table_of(case))
     except (pa.ArrowException, NotImplementedError, pl.exceptions.PolarsError):
@@ -278,8 +278,8 @@ def test_both_zeros_are_one_id_and_so_is_every_nan(kind, make):
     forecasts = reading.forecasts
     assert as_lists(forecasts, forecasts.target) == [[1, 3], [2, 5], [4]]
     frame = pa.table(write_frame(reading, answer_of(forecasts)))
-    zero, nan, one = frame["unique_id"].to_pylist()
-    assert (zero, math.copysign(1, zero), one) == (0, -1, 1)
+    zero, nan, last = frame["unique_id"].to_pylist()
+    assert (zero, math.copysign(1, zero), last) == (0, -1, 1)
     assert math.isnan(nan)
     pandas = pa.table(columns).to_pandas().groupby("unique_id", sort=False, dropna=False)
     assert [part["y"].tolist() for _, part in pandas] == [[1, 3], [2, 5], [4]]
@@ -362,7 +362,7 @@ def test_what_is_no_frame(df):
         read_frame(df, Columns())
 
 
-def test_a_column_that_stands_twice():
+def test_two_columns_of_one_name():
     df = pd.DataFrame(LONG).rename(columns={"Theta": "Naive"})
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_frame(df, Columns())
@@ -507,7 +507,7 @@ def test_columns_of_several_levels():
 
 
 THETA = [11.0, 19.0]
-DRESSES = {
+OF_PANDAS = {
     "objects": np.array(THETA, object),
     "objects of several types": np.array([11, Decimal("19.0")], object),
     "floats and decimals": np.array([11.0, Decimal("19.0")], object),
@@ -536,15 +536,15 @@ OF_POLARS = {
 BASE = {"unique_id": ["a", "a"], "ds": [1, 2], "y": [10.0, 20.0], "Naive": [12.0, 18.0]}
 
 
-@pytest.mark.parametrize("dress", [*DRESSES, *(f"polars {name}" for name in OF_POLARS)])
-def test_numbers_in_any_dress_are_models(dress):
-    _, is_polars, name = dress.rpartition("polars ")
-    make, values = (pl.DataFrame, OF_POLARS[name]) if is_polars else (pd.DataFrame, DRESSES[name])
+@pytest.mark.parametrize("numbers", [*OF_PANDAS, *(f"polars {name}" for name in OF_POLARS)])
+def test_numbers_of_any_python_type_are_models(numbers):
+    _, is_polars, name = numbers.rpartition("polars ")
+    make, values = (pl.DataFrame, OF_POLARS[name]) if is_polars else (pd.DataFrame, OF_PANDAS[name])
     reading = read_frame(make({**BASE, "Theta": values}), Columns())
     assert reading.models.models == ("Naive", "Theta")
     assert not reading.models.left_out
     theta = reading.forecasts.predictions[1]
-    assert theta.tolist() == ([11, 19e30] if "64" in dress or "large" in dress else THETA)
+    assert theta.tolist() == ([11, 19e30] if "64" in numbers or "large" in numbers else THETA)
     target = read_frame(make({**BASE, "y": values}), Columns()).forecasts.target
     assert target.tolist() == theta.tolist()
 
@@ -772,7 +772,7 @@ def test_what_cannot_be_compared_is_refused_by_name(column, what):
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_a_row_that_comes_twice_is_named(kind, ordered):
+def test_repeated_rows_are_named(kind, ordered):
     columns = {
         "unique_id": ["a", "a", "b", "b", "b"],
         "ds": [dt.datetime(2026, 1, day) for day in (1, 2, 1, 1, 2)],  # noqa: DTZ001

@@ -110,13 +110,13 @@ def test_what_does_not_concern_the_service_is_no_hindrance(environment, mae, mon
         assert mae(url) == [1.0]
 
 
-def test_a_proxy_is_asked(mae, monkeypatch):
+def test_requests_go_through_the_proxy(mae, monkeypatch):
     with listening() as proxy:  # which answers by itself
         monkeypatch.setenv("HTTP_PROXY", proxy)
         assert mae("http://scores.test:8000/api") == [1.0]
 
 
-def test_a_proxy_that_is_away_is_named_without_its_password(mae, monkeypatch):
+def test_an_unreachable_proxy_is_named_without_its_password(mae, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:1")
     with pytest.raises(TransportError, match=r"from http://scores.test by way of ") as caught:
         mae("http://scores.test")

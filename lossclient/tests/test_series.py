@@ -41,11 +41,11 @@ def test_series_of_any_make(prediction, target):
     )
 )
 def test_channels_are_read_row_by_row(series):
-    forecasts, _ = read_series([one.tolist() for one in series], series)
-    flat = [value for one in series for value in one.ravel().tolist()]
+    forecasts, _ = read_series([array.tolist() for array in series], series)
+    flat = [value for array in series for value in array.ravel().tolist()]
     np.testing.assert_array_equal(forecasts.target, np.array(flat, float))
     np.testing.assert_array_equal(forecasts.predictions[0], np.array(flat, float))
-    assert np.diff(forecasts.offsets).tolist() == [one.size for one in series]
+    assert np.diff(forecasts.offsets).tolist() == [array.size for array in series]
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_an_array_is_read_as_the_list_of_its_rows(grid):
 
 def one_by_one(side):
     """Read series as they are said to be read: each by itself, in float32 if that holds all."""
-    arrays = [np.array(one, object) if isinstance(one, list | tuple) else one for one in side]
-    types = {one.dtype.newbyteorder("=") for one in arrays}
+    arrays = [np.array(raw, object) if isinstance(raw, list | tuple) else raw for raw in side]
+    types = {array.dtype.newbyteorder("=") for array in arrays}
     narrow = types and types <= set(map(np.dtype, ("f2", "f4", "i1", "u1", "i2", "u2")))
-    flat = [value for one in arrays for value in one.ravel().tolist()]
-    return np.array(flat, np.float32 if narrow else np.float64), [one.size for one in arrays]
+    flat = [value for array in arrays for value in array.ravel().tolist()]
+    return np.array(flat, np.float32 if narrow else np.float64), [array.size for array in arrays]
 
 
 arrays_of = hnp.arrays(
@@ -119,10 +119,10 @@ def test_series_read_at_once_are_those_read_one_by_one(side):
     assert np.diff(forecasts.offsets).tolist() == lengths
 
 
-@pytest.mark.parametrize("one", [np.zeros(3), [1.0, None, 2]])
-def test_a_hundred_thousand_series_take_no_step_each(one, monkeypatch):
+@pytest.mark.parametrize("series", [np.zeros(3), [1.0, None, 2]])
+def test_a_hundred_thousand_series_are_read_without_a_python_loop(series, monkeypatch):
     monkeypatch.delattr("lossclient.series._array")
-    forecasts, _ = read_series([one] * 100_000, [one] * 100_000)
+    forecasts, _ = read_series([series] * 100_000, [series] * 100_000)
     assert len(forecasts) == 100_000
 
 
@@ -348,5 +348,5 @@ def test_scores_are_arrays():
     np.testing.assert_array_equal(scores.losses["mape"], [np.nan, np.nan])
     assert scores.masked["mape"].tolist() == [2, 2]
     assert scores.gradients["mae"].dtype == np.float32
-    assert [one.tolist() for one in scores.split("mae")] == [[0.5, -0.5], [1, 0]]
+    assert [gradient.tolist() for gradient in scores.split("mae")] == [[0.5, -0.5], [1, 0]]
     assert scores.split("mae")[0].base is not None

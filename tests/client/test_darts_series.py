@@ -56,9 +56,9 @@ def check(client, actual, predicted, **options):
         if not isinstance(wanted, list):
             wanted, got = [wanted], [got]
         assert len(wanted) == len(got)
-        for one, other in zip(got, wanted, strict=True):
-            assert np.shape(one) == np.shape(other)
-            np.testing.assert_allclose(np.multiply(one, factor), other, rtol=1e-12)
+        for found, expected in zip(got, wanted, strict=True):
+            assert np.shape(found) == np.shape(expected)
+            np.testing.assert_allclose(np.multiply(found, factor), expected, rtol=1e-12)
 
 
 def test_real_forecasts(remote):
@@ -87,11 +87,11 @@ def test_any_series(remote, data):
         shapes = ((6, components), (length, components, samples))
         dtype = data.draw(st.sampled_from([np.float64, np.float64, np.int64]))
         elements = numbers if dtype is np.float64 else st.integers(-9, 9)
-        one, other = (
+        target, prediction = (
             data.draw(hnp.arrays(dtype, shape, elements=elements)).astype(float) for shape in shapes
         )
-        actual.append(series(one))
-        predicted.append(series(other, start=start))
+        actual.append(series(target))
+        predicted.append(series(prediction, start=start))
     if data.draw(st.booleans()):
         check(remote, actual, predicted)
         check(remote, actual, predicted, component_reduction=None)
@@ -118,19 +118,19 @@ def test_no_series_have_no_losses(remote):
 
 
 def test_what_cannot_be_compared_is_named(remote):
-    one, late, two = series(np.ones(3)), series(np.ones(3), start=5), series(np.ones((3, 2)))
+    single, late, double = series(np.ones(3)), series(np.ones(3), start=5), series(np.ones((3, 2)))
     with pytest.raises(InvalidInput, match="series 1: 0 and 0 steps"):
-        score(remote, [one, one], [one, late])
+        score(remote, [single, single], [single, late])
     with pytest.raises(InvalidInput, match="series 0: 3 and 2 steps"):
-        score(remote, one, one[:2], intersect=False)
+        score(remote, single, single[:2], intersect=False)
     with pytest.raises(InvalidInput, match=r"series 1 differs .* actual 1, predicted 2"):
-        score(remote, [one, one], [one, two])
+        score(remote, [single, single], [single, double])
     with pytest.raises(InvalidInput, match="actual has 2 series, predicted 1"):
-        score(remote, [one, one], [one])
+        score(remote, [single, single], [single])
     with pytest.raises(InvalidInput, match="both be one series, or both several"):
-        score(remote, one, [one])
+        score(remote, single, [single])
     with pytest.raises(InvalidInput, match="predicted 0 must be a TimeSeries, not list"):
-        score(remote, [one], [[1.0]])
-    for nothing in (None, 5, iter([one])):
+        score(remote, [single], [[1.0]])
+    for nothing in (None, 5, iter([single])):
         with pytest.raises(InvalidInput, match="predicted must be a TimeSeries or a list of them"):
-            score(remote, one, nothing)
+            score(remote, single, nothing)

@@ -27,7 +27,7 @@ def test_a_leaderboard_of_recorded_forecasts(url):
     assert printed.splitlines()[-5:] == SHOWN[1].splitlines()[-5:]
 
 
-def test_training_here_and_there_ends_in_the_same_weights(url):
+def test_local_and_remote_training_end_in_the_same_weights(url):
     printed = run("train.py", "--steps", "12", "--url", url)
     assert "weights equal" in printed
     curve = [line.split() for line in printed.splitlines() if re.match(r" +\d+ ", line)]

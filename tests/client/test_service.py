@@ -120,8 +120,8 @@ def test_tasks_and_threads_give_the_same_bits(url, forecasts):
         assert_same(part, client.score(forecasts[:500], missing="skip"))
 
 
-def assert_same(one, other):
-    assert pa.table(one).equals(pa.table(other))
+def assert_same(found, wanted):
+    assert pa.table(found).equals(pa.table(wanted))
 
 
 def test_the_command_line_says_the_same(url, models, tmp_path):
@@ -136,7 +136,7 @@ def test_the_command_line_says_the_same(url, models, tmp_path):
     assert pq.read_table(out).cast(frame.schema).equals(frame)
 
 
-def test_what_is_left_out_is_said_at_the_callers_line(url):
+def test_warnings_point_to_the_callers_line(url):
     columns = {"unique_id": ["a"], "ds": [1], "y": [1.0], "A": [2.0], "horizon": [1], "0.1": [0.5]}
     words = (
         r"scored as models: A; left out: 'horizon' \(a forecast step\), '0\.1' \(a quantile\); "
@@ -149,13 +149,13 @@ def test_what_is_left_out_is_said_at_the_callers_line(url):
 
     with Client(url) as client:
         for make in (pd.DataFrame, pl.DataFrame, pa.table):
-            with pytest.warns(LeftOutWarning, match=words) as told:
+            with pytest.warns(LeftOutWarning, match=words) as caught:
                 frame = client.score(make(columns), losses=["mae"])
             assert pa.table(frame)["model"].to_pylist() == ["A"]
-            assert [one.filename for one in told] == [__file__]
-        with pytest.warns(LeftOutWarning, match=words) as told:
+            assert [warning.filename for warning in caught] == [__file__]
+        with pytest.warns(LeftOutWarning, match=words) as caught:
             assert asyncio.run(main())["model"].tolist() == ["A"]
-        assert [one.filename for one in told] == [__file__]
+        assert [warning.filename for warning in caught] == [__file__]
         for chosen, models in (
             ({"exclude": ["horizon", "0.1"]}, ["A"]),
             ({"models": ["A", "0.1"]}, ["A", "0.1"]),
@@ -165,7 +165,7 @@ def test_what_is_left_out_is_said_at_the_callers_line(url):
             assert asyncio.run(main(**chosen)).equals(frame)
 
 
-def test_a_row_that_comes_twice(url):
+def test_repeated_rows(url):
     frame = pl.DataFrame({"unique_id": ["a", "a"], "ds": [7, 7], "y": [1.0, 2.0], "A": [2.0, 5.0]})
 
     async def main(**options):
@@ -239,17 +239,17 @@ def test_undefined_losses_are_null_and_propagated_ones_are_not(url):
 
 @pytest.mark.parametrize("bad", [None, float("inf")])
 def test_a_missing_element_is_found_in_the_callers_frame(url, forecasts, models, bad):
-    sound = forecasts.dropna(subset=["y", "Theta"]).reset_index(drop=True)
-    row = 17_000 if len(sound) > 17_000 else len(sound) // 2
-    sound.loc[row, "Theta"] = bad
-    shuffled = sound.sample(frac=1, random_state=5)
+    valid = forecasts.dropna(subset=["y", "Theta"]).reset_index(drop=True)
+    row = 17_000 if len(valid) > 17_000 else len(valid) // 2
+    valid.loc[row, "Theta"] = bad
+    shuffled = valid.sample(frac=1, random_state=5)
     with Client(url, request_bytes=100_000) as client, pytest.raises(InvalidValues) as caught:
         client.score(shuffled, models=["Theta"])
     (fault,) = caught.value.errors
     assert shuffled.index[fault.row] == row
-    assert (fault.id, fault.cutoff) == tuple(sound.loc[row, KEYS])
+    assert (fault.id, fault.cutoff) == tuple(valid.loc[row, KEYS])
     assert (fault.model, fault.side) == ("Theta", "prediction")
-    series = sound[(sound[KEYS] == sound.loc[row, KEYS]).all(axis=1)].sort_values("ds")
+    series = valid[(valid[KEYS] == valid.loc[row, KEYS]).all(axis=1)].sort_values("ds")
     assert series.index[fault.position] == row
     assert caught.value.count == 1
 
@@ -298,10 +298,10 @@ def test_models_of_different_types_are_scored_each_in_its_own(url):
 
 def test_no_rows_have_the_columns_of_an_answer(url, forecasts):
     with Client(url) as client:
-        some, none = (client.score(forecasts[:n], missing="skip") for n in (9, 0))
+        filled, empty = (client.score(forecasts[:n], missing="skip") for n in (9, 0))
         series = client.score_series([], [], gradients=True)
-    assert none.columns.tolist() == some.columns.tolist()
-    assert (len(none), len(series.ids), len(series.gradients["mae"])) == (0, 0, 0)
+    assert empty.columns.tolist() == filled.columns.tolist()
+    assert (len(empty), len(series.ids), len(series.gradients["mae"])) == (0, 0, 0)
 
 
 def test_one_series_that_is_too_large_with_all_models(small):
@@ -372,11 +372,11 @@ def small():
         yield base
 
 
-def test_a_service_with_small_limits_is_asked_in_small_requests(small, forecasts, wanted):
+def test_a_service_with_small_limits_gets_small_requests(small, forecasts, wanted):
     short = forecasts[forecasts.groupby(KEYS)["y"].transform("size") <= 1000]
-    kept = [row for row in wanted if row[3] <= 1000]
+    short_rows = [row for row in wanted if row[3] <= 1000]
     with Client(small, api_key=KEY) as client:
-        check(client.score(short, missing="skip"), kept, gradients=False)
+        check(client.score(short, missing="skip"), short_rows, gradients=False)
         with pytest.raises(TooLarge) as caught:
             client.score_series([np.ones(10), np.ones(5000)], [np.ones(10), np.ones(5000)])
     assert "1" in caught.value.__notes__[0]
@@ -392,7 +392,7 @@ def test_keys(small):
         assert client.score_series([[1.0]], [[2.0]]).losses["mae"].tolist() == [1]
 
 
-def test_nobody_there():
+def test_no_service_at_the_url():
     with (
         Client(f"http://127.0.0.1:{free_port()}", retries=1) as client,
         pytest.raises(TransportError, match="ConnectError"),
@@ -401,7 +401,7 @@ def test_nobody_there():
 
 
 class Busy(BaseHTTPRequestHandler):
-    """Has no room twice, and then does not understand."""
+    """Is overloaded twice, and then cannot read the request."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))

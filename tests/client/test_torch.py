@@ -61,10 +61,10 @@ def both(modules, p, y):
     return losses, gradients
 
 
-def assert_close(one, other):
-    assert one.dtype == other.dtype
-    assert one.shape == other.shape
-    np.testing.assert_array_max_ulp(one.numpy(), other.numpy(), ULPS, one.numpy().dtype)
+def assert_close(found, wanted):
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    np.testing.assert_array_max_ulp(found.numpy(), wanted.numpy(), ULPS, found.numpy().dtype)
 
 
 @functools.cache
@@ -167,7 +167,7 @@ def test_views_and_mixed_types_are_taken(remote, reduction):
         assert gradients[0].dtype == torch.float32
 
 
-def test_gradients_are_asked_for_only_where_they_are_wanted(url):
+def test_gradients_are_requested_only_where_autograd_needs_them(url):
     asked = []
 
     class Watched(httpx.HTTPTransport):
@@ -344,7 +344,7 @@ def test_functional_transforms(remote):
         torch.func.vmap(torch.func.grad(loss))(p[:, None], y[:, None])
 
 
-def test_copies_share_the_client_and_pickles_connect_anew(url, tmp_path):
+def test_copies_share_the_client_and_pickles_connect_again(url, tmp_path):
     p, y = torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0])
     with Client(url, api_key="k3y") as client:
         loss = RemoteLoss(client, "smape", block_denom_grad=False, reduction="sum")

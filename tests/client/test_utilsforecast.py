@@ -47,9 +47,9 @@ def test_an_evaluation_in_polars_is_the_same_but_where_theirs_is_nan(ours, forec
     for model in [name for name in got.columns if name not in ("unique_id", "cutoff", "metric")]:
         nan = wanted[model].is_nan().fill_null(value=False).to_numpy()
         assert set(wanted["metric"].to_numpy()[nan]) <= {"mape"}
-        one, other = (frame[model].to_numpy() for frame in (got, wanted))
-        np.testing.assert_allclose(one[~nan], other[~nan], rtol=1e-12)
-        np.testing.assert_allclose(one, pandas[model], rtol=1e-12)
+        found, expected = (frame[model].to_numpy() for frame in (got, wanted))
+        np.testing.assert_allclose(found[~nan], expected[~nan], rtol=1e-12)
+        np.testing.assert_allclose(found, pandas[model], rtol=1e-12)
     keys = ["unique_id", "cutoff", "metric"]
     assert got.select(keys).equals(wanted.select(keys))
 
