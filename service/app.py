@@ -76,9 +76,9 @@ def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | No
 
 
 def watch_device(metrics: Metrics, worker: DeviceWorker) -> None:
-    """Let the metrics tell of a device."""
-    metrics.watched.describe_build(__version__, torch.__version__, str(worker.device))
-    metrics.watched.watch_device(lambda: device_memory(worker.device), lambda: worker.exhausted)
+    """Show a device and what runs on it in the metrics."""
+    metrics.watch("build_info", lambda: 1, __version__, torch.__version__, str(worker.device))
+    metrics.watch_device(lambda: device_memory(worker.device), lambda: worker.exhausted)
 
 
 def assemble(
@@ -90,10 +90,11 @@ def assemble(
 ) -> ASGIApp:
     """Return the ASGI application around an engine; see ``create_app``."""
     start = start or Start()
-    metrics.watched.watch_queue(lambda: engine.queued_elements, settings.max_queued_elements)
-    metrics.watched.watch_ready(lambda: engine.ready)
+    metrics.watch("ready_processes", lambda: engine.ready)
+    metrics.watch("queued_elements", lambda: engine.queued_elements)
+    metrics.watch("queued_elements_limit", lambda: settings.max_queued_elements)
     for name, pool in POOLS.items():
-        metrics.watched.watch_pool(name, lambda pool=pool: pool.retained_bytes)  # type: ignore[misc]
+        metrics.watch("pooled_bytes", lambda pool=pool: pool.retained_bytes, name)  # type: ignore[misc]
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -117,7 +118,8 @@ def assemble(
     )
     app.add_middleware(HeadMiddleware)
     score = ScoreEndpoint(engine, settings, start)
-    metrics.watched.watch_room(lambda: score.memory.held, settings.max_open_bytes)
+    metrics.watch("open_bytes", lambda: score.memory.held)
+    metrics.watch("open_bytes_limit", lambda: settings.max_open_bytes)
     app.router.routes.append(Route("/score", score, methods=["POST"]))
     app.include_router(build_router(engine, metrics, start))
     app.add_middleware(_Raised)

@@ -35,7 +35,7 @@ class FaultyKernel:
         self.memory = int(os.environ.get("CHAOS_MEMORY", "1000000000"))
         self.batch_s = float(os.environ.get("CHAOS_BATCH_S", "0"))
         self.real = kernel_for(torch.device("cpu"))
-        self.nursery = os.getpid()
+        self.fork_server = os.getpid()
 
     def __call__(
         self, prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
@@ -61,7 +61,7 @@ class FaultyKernel:
 
     def be_lost(self) -> None:
         lost = self.folder / "lost"
-        if os.getpid() == self.nursery or not lost.exists():
+        if os.getpid() == self.fork_server or not lost.exists():
             return
         if lost.read_text() == "crashes":
             os.abort()

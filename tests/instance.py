@@ -82,18 +82,18 @@ class Instance:
         return [[tuple(row) for row in json.loads(line)] for line in lines]
 
     @property
-    def nursery(self) -> int:
+    def fork_server(self) -> int:
         """The parent of the workers, waited for."""
-        return family.wait_until(lambda: next(filter(_is_nursery, self.children), None))
+        return family.wait_until(lambda: next(filter(_is_fork_server, self.children), None))
 
     @property
     def worker(self) -> int:
         """The worker of the moment, waited for."""
-        return family.wait_until(lambda: next(iter(family.children(self.nursery)), None))
+        return family.wait_until(lambda: next(iter(family.children(self.fork_server)), None))
 
     @property
     def frontends(self) -> set[int]:
-        return {pid for pid in self.children if not _is_nursery(pid)}
+        return {pid for pid in self.children if not _is_fork_server(pid)}
 
     @property
     def children(self) -> set[int]:
@@ -163,7 +163,7 @@ class Instance:
             return float("nan")
 
 
-def _is_nursery(pid: int) -> bool:
+def _is_fork_server(pid: int) -> bool:
     command = family.command_of(pid)
     return b"service.processes.worker" in command or b"faulty_device" in command
 

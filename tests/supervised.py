@@ -7,7 +7,7 @@ how many seconds it does.
 import os
 import sys
 
-from loss_scoring.service.processes.starts import FailedStarts
+from loss_scoring.service.processes.endings import FailedStarts
 from loss_scoring.service.processes.supervisor import Supervisor
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.logs import configure

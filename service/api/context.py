@@ -19,9 +19,8 @@ from loss_scoring.service.api.cors import Cors
 from loss_scoring.service.api.problems import problem, problem_of
 from loss_scoring.service.errors import OverloadedError, UnauthorizedError, UnknownKeyError
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.telemetry.current import REQUEST
-from loss_scoring.service.telemetry.metrics import Metrics
-from loss_scoring.service.telemetry.requests import Answered, Scored
+from loss_scoring.service.telemetry import REQUEST
+from loss_scoring.service.telemetry.metrics import Answered, Metrics, Scored
 from loss_scoring.service.telemetry.traces import Outcome, Tracing
 
 log = logging.getLogger(__name__)

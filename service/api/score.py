@@ -23,7 +23,7 @@ from loss_scoring.service.limits.body import Deadline, Pace, receive_body
 from loss_scoring.service.limits.budget import MemoryBudget, Reservation
 from loss_scoring.service.limits.threads import Threads
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.telemetry.requests import Scored
+from loss_scoring.service.telemetry.metrics import Scored
 
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _SENT_AT_ONCE = 1 << 19

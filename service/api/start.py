@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from loss_scoring.service.codecs import json
 from loss_scoring.service.engine import Scorer
-from loss_scoring.service.engine.compilation import announce_compilation
+from loss_scoring.service.engine.worker import announce_compilation
 from loss_scoring.service.errors import OverloadedError
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Where the event loop and the device meet.
+"""The engine: requests from the event loop, batches on the thread that owns the device.
 
 The event loop admits requests and awaits futures. One thread owns the device: it takes a batch,
 scores it, and hands all answers back in a single wake-up of the loop. The policy between them is
@@ -16,24 +16,71 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from loss_scoring.core import Ragged, ScoreOptions, Scores
-from loss_scoring.service.engine.job import Job, deliver, failure
 from loss_scoring.service.engine.policy import BatchPolicy, Span
-from loss_scoring.service.engine.scorer import Answer, Limits
+from loss_scoring.service.engine.scorer import Answer, BatchObserver, Limits
 from loss_scoring.service.engine.worker import Batch, DeviceLostError, DeviceWorker, Slice
 from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
-from loss_scoring.service.telemetry.current import TRACEPARENT
+from loss_scoring.service.telemetry import TRACEPARENT
 
 log = logging.getLogger(__name__)
 
 _DEFAULTS = Limits()
 _POLL_S, _ABANDONED_S = 0.01, 1
-_TOO_LATE = "the request still waited for the device"
 
-BatchObserver = Callable[[int, int, float], None]
-"""Called with the slices, elements and seconds of a batch, for metrics."""
+
+@dataclass(eq=False)
+class Job:
+    """A request on its way through the engine, until its answer is whole.
+
+    Attributes:
+        prediction: One side.
+        target: The other.
+        options: What to compute.
+        future: Of the answer.
+        on_device: Called with True before any of it gets to the device, and with False after.
+        traceparent: Its span, if it is traced.
+        unscored: How many series are not scored yet.
+        parts: The scores of consecutive series so far.
+        queue_s: Seconds from admission to the first batch.
+        compute_s: Seconds in batches.
+    """
+
+    prediction: Ragged
+    target: Ragged
+    options: ScoreOptions
+    future: asyncio.Future[Answer]
+    on_device: Callable[[bool], None] | None = None
+    traceparent: str | None = None
+    unscored: int = 0
+    parts: list[Scores] = field(default_factory=list)
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+
+    def slice(self, span: Span) -> Slice:
+        """Return the series of a span, for the device."""
+        cut = span.start, span.stop
+        return Slice(self.prediction.slice(*cut), self.target.slice(*cut), self.options)
+
+    def collect(
+        self, span: Span, result: Scores | Exception, seconds: float
+    ) -> Answer | Exception | None:
+        """Add a result; return the answer once it is whole."""
+        if isinstance(result, Exception):
+            return _failure(result)
+        if not self.parts:
+            self.queue_s = span.waited
+        self.compute_s += seconds
+        self.parts.append(result)
+        self.unscored -= span.stop - span.start
+        if self.unscored:
+            return None
+        return Answer(Scores.cat(self.parts), self.queue_s, self.compute_s)
+
+
 _Flight = tuple[list[tuple[Span, Job]], Batch, float]
 """Spans with their jobs, their batch on the device, and when it began."""
 _Settled = tuple[int, Job, Answer | Exception]
@@ -45,8 +92,8 @@ class Engine:
     Args:
         worker: Owns the device.
         policy: Decides what is scored next.
-        on_batch: Called with each batch; on the worker thread, or on the event loop for a request
-            that is scored there.
+        on_batch: Called with each batch; on the device's thread, or on the event loop for a request
+            that is scored inline.
         limits: How large is small, and how long is too long.
         quota: The elements that may be queued or on the device; None where the callers have
             their own quotas.
@@ -56,7 +103,7 @@ class Engine:
         self,
         worker: DeviceWorker,
         policy: BatchPolicy,
-        on_batch: BatchObserver = lambda _slices, _elements, _seconds: None,
+        on_batch: BatchObserver = lambda _batch: None,
         limits: Limits = _DEFAULTS,
         quota: QueueQuota | None = None,
     ) -> None:
@@ -89,12 +136,12 @@ class Engine:
 
     @property
     def lost(self) -> bool:
-        """Whether only a new process can help: the device hangs, or its thread has died."""
+        """Whether only a new process can help: the device hangs, or its thread has ended."""
         return self.hung or self._lost
 
     @property
     def queued_elements(self) -> int:
-        """How many elements wait for the device."""
+        """How many elements are queued for the device."""
         return self._policy.queued_elements
 
     async def start(self) -> None:
@@ -109,17 +156,17 @@ class Engine:
     async def stop(self) -> None:
         """Refuse new requests, finish the admitted ones and end the thread.
 
-        The thread is left to itself when the device hangs, or takes long over what nobody waits
-        for. To join it would be to hang with it, and so would the loop that closes.
+        The thread is abandoned when the device hangs, or takes long over cancelled requests: to
+        join it would be to hang with it, and the event loop that closes would hang as well.
         """
         with self._work:
             self._running = False
             self._work.notify()
-        wanted = time.monotonic()
+        needed = time.monotonic()
         while self._thread.is_alive() and not self.hung:
             now = time.monotonic()
-            wanted = now if self._jobs else wanted
-            if now - wanted > _ABANDONED_S:
+            needed = now if self._jobs else needed
+            if now - needed > _ABANDONED_S:
                 break
             await asyncio.sleep(_POLL_S)
 
@@ -142,28 +189,26 @@ class Engine:
         limits = self._limits
         if not 0 < elements <= (limits.idle_inline_elements if idle else limits.inline_elements):
             return None
-        self._check_ready()
         started = time.monotonic()
+        self._check_ready(started)
         try:
             result = self._worker.score(Slice(prediction, target, options))
         except DeviceLostError as error:
             self._lost, self._running = True, False
-            raise failure(error) from error
+            raise _failure(error) from error
         seconds = time.monotonic() - started
-        self._on_batch(1, elements, seconds)
+        self._on_batch((1, elements, seconds))
         if isinstance(result, Exception):
-            raise failure(result)
-        return Answer(result, compute_s=seconds)
+            raise _failure(result)
+        return Answer(result, 0.0, seconds)
 
-    def _check_ready(self) -> None:
+    def _check_ready(self, now: float) -> None:
         if not self._running:
-            raise OverloadedError(
-                "the service is starting or stopping", retry_after_s=5, reason="not-ready"
-            )
-        if self.hung:
+            raise OverloadedError("the service is starting or stopping", 5, reason="not-ready")
+        if now - self._busy_since > self._limits.hung_s:
             raise OverloadedError("the device does not answer", 30, reason="device-lost")
 
-    def submit(  # noqa: PLR0913 - the last three are the remote worker's
+    def submit(  # noqa: PLR0913 - the last three are those of ``processes.host``
         self,
         prediction: Ragged,
         target: Ragged,
@@ -172,7 +217,7 @@ class Engine:
         client: str = "",
         deadline: float = math.inf,
         alone: bool = False,
-        watch: Callable[[bool], None] | None = None,
+        on_device: Callable[[bool], None] | None = None,
         traceparent: str | None = None,
     ) -> asyncio.Future[Answer]:
         """Queue a request and return the future of its answer.
@@ -184,38 +229,38 @@ class Engine:
             target: The other.
             options: What to compute.
             client: Whose share of the queue it takes.
-            deadline: When ``time.monotonic`` says so, what has not been scored never is, and the
+            deadline: On ``time.monotonic``. What has not been scored by then never is, and the
                 future fails with ``DeadlineError``, at the latest when the device is free.
             alone: Whether nothing else may be on the device beside it.
-            watch: Called with True before any of it gets to the device, and with False after; on
-                the thread of the device.
-            traceparent: The request's span, if not that of the request being served here.
+            on_device: Called with True before any of it gets to the device, and with False after;
+                on the device's thread.
+            traceparent: The request's span, if not that of the request being served.
 
         Raises:
             OverShareError: If the client's other requests fill most of the queue.
             OverloadedError: If the queue is full, the engine is not running or the device hangs.
         """
-        self._check_ready()
+        now = time.monotonic()
+        self._check_ready(now)
         assert self._loop is not None  # noqa: S101 - it runs
         future: asyncio.Future[Answer] = self._loop.create_future()
         if len(prediction) == 0:
             future.set_result(Answer(Scores.empty(options, prediction.dtype)))
             return future
-        job = Job(prediction, target, options, future, unscored=len(prediction), watch=watch)
-        job.traceparent = traceparent or TRACEPARENT.get()
+        traceparent = traceparent or TRACEPARENT.get()
+        sides = prediction, target
+        job = Job(*sides, options, future, on_device, traceparent, unscored=len(prediction))
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
         offsets = memoryview(prediction.offsets)  # type: ignore[arg-type]
         with self._work:
-            if not self._running:  # the worker may have died since
-                raise OverloadedError("the service is stopping", reason="not-ready")
+            self._check_ready(now)  # the thread may have ended since
             if self._quota is not None:
                 self._quota.take(client, prediction.elements)
-            now = time.monotonic()
             self._policy.admit(number, offsets, now=now, deadline=deadline, alone=alone)
             self._jobs[number] = job
             self._work.notify()
-        elements = prediction.elements  # and not the job, whose body would stay as long
+        elements = prediction.elements  # and not the job, whose body would be kept as long
 
         def finish(done: asyncio.Future[Answer]) -> None:
             if self._quota is not None:
@@ -242,29 +287,29 @@ class Engine:
             self._settle([(n, job, ScoringError("the device worker died")) for n, job in orphans])
 
     def _serve(self) -> None:
-        flying: deque[_Flight] = deque()
-        while (spans := self._next_batch(flying)) or flying:
-            if not flying:
+        in_flight: deque[_Flight] = deque()
+        while (spans := self._next_batch(in_flight)) or in_flight:
+            if not in_flight:
                 self._busy_since = time.monotonic()
-            flying.extend(self._begin(spans))
-            while flying and (len(flying) > 1 or not spans or flying[0][1].done):
-                settled = self._finish(flying.popleft())
-                # What is next in flight has had the device since now.
-                self._busy_since = time.monotonic() if flying else math.inf
+            in_flight.extend(self._begin(spans))
+            while in_flight and (len(in_flight) > 1 or not spans or in_flight[0][1].done):
+                settled = self._finish(in_flight.popleft())
+                # The next batch in flight has had the device since now.
+                self._busy_since = time.monotonic() if in_flight else math.inf
                 self._settle(settled)
-                del settled  # bodies and gradients, which would stay until the next batch ends
-            if not flying:
+                del settled  # bodies and gradients, else kept until the next batch ends
+            if not in_flight:
                 self._busy_since = math.inf
 
     def _begin(self, spans: Sequence[Span]) -> list[_Flight]:
-        """Begin a batch, unless nobody waits for it any more."""
+        """Begin a batch, unless all its requests were withdrawn since it was taken."""
         started = time.monotonic()
-        # A request withdrawn since the batch was taken is not worth computing.
         live = [(span, job) for span in spans if (job := self._jobs.get(span.request))]
         if not live:
             return []
         for _, job in live:
-            job.notify(on_device=True)
+            if job.on_device is not None:
+                job.on_device(True)  # noqa: FBT003 - the one thing it says
         batch = self._worker.begin([job.slice(span) for span, job in live])
         return [(live, batch, started)]
 
@@ -273,16 +318,17 @@ class Engine:
         scored, batch, started = flight
         results = batch.finish()
         for _, job in scored:
-            job.notify(on_device=False)
+            if job.on_device is not None:
+                job.on_device(False)  # noqa: FBT003 - likewise
         seconds = time.monotonic() - started
         elements = sum(span.elements for span, _ in scored)
         with self._work:
-            if self._worker.exhausted > self._exhausted:  # at the begin or since
+            if self._worker.exhausted > self._exhausted:  # when it began or since
                 self._policy.shrink()
             else:
                 self._policy.recover()
             self._exhausted = self._worker.exhausted
-        self._on_batch(len(scored), elements, seconds)
+        self._on_batch((len(scored), elements, seconds))
         if self.on_traced is not None:
             self.on_traced([job.traceparent for _, job in scored], elements, seconds)
         collected = [
@@ -292,28 +338,43 @@ class Engine:
         return [(n, job, answer) for n, job, answer in collected if answer is not None]
 
     def _settle(self, settled: Sequence[_Settled]) -> None:
-        """Hand answers to the event loop, then forget the requests: in this order none is lost."""
+        """Hand answers to the event loop, then remove the requests: in this order none is lost."""
         if settled and self._loop is not None:
-            self._loop.call_soon_threadsafe(
-                deliver, [(job.future, answer) for _, job, answer in settled]
-            )
+            answers = [(job.future, answer) for _, job, answer in settled]
+            self._loop.call_soon_threadsafe(_deliver, answers)
         for number, *_ in settled:
             self._withdraw(number)
 
-    def _next_batch(self, flying: Sequence[_Flight]) -> list[Span]:
-        """Take what waits; if nothing is in flight wait for it, and empty then means stopped."""
-        if flying and flying[-1][0][0][0].alone:
+    def _next_batch(self, in_flight: Sequence[_Flight]) -> list[Span]:
+        """Take what is queued; if nothing is in flight wait for it: empty then means stopped."""
+        if in_flight and in_flight[-1][0][0][0].alone:
             return []
         with self._work:
             while True:
                 now = time.monotonic()
                 self._settle(self._expired(now))
-                batch = self._policy.next_batch(now=now, idle=not flying)
-                if batch or flying or not self._running:
+                batch = self._policy.next_batch(now=now, idle=not in_flight)
+                if batch or in_flight or not self._running:
                     return batch
                 self._work.wait()
 
     def _expired(self, now: float) -> list[_Settled]:
-        """Take what is late off the queue."""
+        """Take requests off the queue whose deadline has passed."""
         late = ((number, self._jobs.get(number)) for number in self._policy.expire(now=now))
-        return [(number, job, DeadlineError(_TOO_LATE)) for number, job in late if job]
+        detail = "the request still waited for the device"
+        return [(number, job, DeadlineError(detail)) for number, job in late if job]
+
+
+def _failure(error: Exception) -> ScoringError:
+    return ScoringError(f"the device could not score it: {type(error).__name__}")
+
+
+def _deliver(answers: Sequence[tuple[asyncio.Future[Answer], Answer | Exception]]) -> None:
+    """Resolve futures, on the event loop, but for those that were cancelled."""
+    for future, answer in answers:
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

@@ -2,9 +2,9 @@
 
 There is no timer. A batch is whatever waited while the device was busy, in order, up to a budget
 of elements; the request that does not fit is cut between two series. A request that had a batch to
-itself goes to the back of the queue with what is left of it; one that was cut because others stood
-before it keeps its place. So whoever waits sees each request ahead of it take at most one batch of
-its own, and a request within the budget is cut at most once.
+itself goes to the back of the queue with what is left of it; one that was cut because others were
+before it keeps its position. So a queued request sees each request ahead of it take at most one
+batch of its own, and a request within the budget is cut at most once.
 """
 
 import math
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-_KEPT = 1024
-"""Deadlines of answered requests that may lie about."""
+_STALE_DEADLINES = 1024
+"""Deadlines of answered requests that may stay in the heap."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class BatchPolicy:
 
     @property
     def batch_elements(self) -> int:
-        """The budget of a batch as it is now."""
+        """The present budget of a batch."""
         return self._batch_elements
 
     @property
     def queued_elements(self) -> int:
-        """How many elements wait."""
+        """How many elements are queued."""
         return self._queued_elements
 
     def admit(
@@ -100,7 +100,7 @@ class BatchPolicy:
             request: A number that no waiting request has.
             offsets: Where its series start and end, from 0; at least one series.
             now: Seconds on the caller's clock.
-            deadline: When nobody wants its answer any more, on the same clock.
+            deadline: After which its answer is not wanted, on the same clock.
             alone: Whether it may share no batch.
         """
         waiting = _Waiting(offsets, now, alone)
@@ -108,12 +108,12 @@ class BatchPolicy:
         self._queued_elements += waiting.elements
         if deadline < math.inf:
             heappush(self._deadlines, (deadline, request))
-            if len(self._deadlines) > 2 * len(self._queue) + _KEPT:  # most are answered
+            if len(self._deadlines) > 2 * len(self._queue) + _STALE_DEADLINES:  # most are answered
                 self._deadlines = [entry for entry in self._deadlines if entry[1] in self._queue]
                 heapify(self._deadlines)
 
     def withdraw(self, request: int) -> None:
-        """Forget what still waits of a request; nothing happens if nothing does."""
+        """Remove what is still queued of a request, if anything is."""
         waiting = self._queue.pop(request, None)
         if waiting is not None:
             self._queued_elements -= waiting.elements
@@ -123,12 +123,12 @@ class BatchPolicy:
         self._batch_elements = max(self._batch_elements // 2, 1)
 
     def recover(self) -> None:
-        """Give the budget back a 32nd of what was set: a batch went well."""
+        """Raise the budget by a 32nd of what was set: a batch went well."""
         more = self._batch_elements + -(-self._most_elements // 32)
         self._batch_elements = min(more, self._most_elements)
 
     def expire(self, *, now: float) -> list[int]:
-        """Forget what still waits of requests whose deadline has come, and return them."""
+        """Remove what is still queued of requests whose deadline has passed, and return those."""
         expired = []
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request = heappop(self._deadlines)
@@ -142,8 +142,8 @@ class BatchPolicy:
 
         Args:
             now: Seconds on the caller's clock.
-            idle: Whether the device is. If not, a request that wants to be alone waits on, and
-                those behind it too.
+            idle: Whether the device is. If not, a request that must be alone stays queued, and so
+                do those behind it.
         """
         batch: list[Span] = []
         budget = self._batch_elements

@@ -1,15 +1,18 @@
-"""What scores: an engine in this process, or one that stands for a worker in another."""
+"""What the layers above know of an engine, be its device in this process or in another."""
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from loss_scoring.core import Ragged, ScoreOptions, Scores
 
+BatchObserver = Callable[[tuple[int, int, float]], None]
+"""Called with the slices, elements and seconds of a batch, for metrics."""
 
-@dataclass(frozen=True, eq=False)
-class Answer:
+
+class Answer(NamedTuple):
     """The scores of a request and what they cost.
 
     Attributes:
@@ -25,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Limits:
-    """What an engine goes by.
+    """How large is small, and how long is too long.
 
     Attributes:
         inline_elements: The largest request that ``score_inline`` takes. On a CPU that is quicker
@@ -45,27 +48,21 @@ class Scorer(Protocol):
     """The engine as routes see it; ``Engine`` says what each part does."""
 
     @property
-    def ready(self) -> bool:
-        """Whether a batch was scored on the device and requests are admitted."""
+    def ready(self) -> bool: ...
 
     @property
-    def lost(self) -> bool:
-        """Whether only a new process can help."""
+    def lost(self) -> bool: ...
 
     @property
-    def queued_elements(self) -> int:
-        """How many elements wait."""
+    def queued_elements(self) -> int: ...
 
-    async def start(self) -> None:
-        """Begin to take requests."""
+    async def start(self) -> None: ...
 
-    async def stop(self) -> None:
-        """Refuse new requests and finish the admitted ones."""
+    async def stop(self) -> None: ...
 
     def score_inline(
         self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
-    ) -> Answer | None:
-        """Score a small request on the calling thread; None if it is one to ``submit``."""
+    ) -> Answer | None: ...
 
     def submit(
         self,
@@ -75,5 +72,4 @@ class Scorer(Protocol):
         *,
         client: str = "",
         deadline: float = math.inf,
-    ) -> asyncio.Future[Answer]:
-        """Queue a request; cancelling the future withdraws it."""
+    ) -> asyncio.Future[Answer]: ...

@@ -1,6 +1,6 @@
 """Batches on their way to a CUDA device and back, through pinned memory.
 
-    host      pieces -> pinned    pieces -> pinned    finish        ...
+    host      slices -> pinned    slices -> pinned    finish        ...
     incoming            copy                copy
     compute                  kernel              kernel
     outgoing                       copy                copy
@@ -9,26 +9,93 @@ A batch is begun without waiting for the device, so that the copies of one batch
 kernel of another runs. Each arrow down is an event that the next stream waits for; the host waits
 for the last one only.
 
-All that the device may still read or write, a ``Staged`` refers to until then: pinned memory would
-be given to the next batch, and torch would give device memory to the next tensor of the stream that
-it was made for, which need not be the stream that uses it. What leaves with the scores are views of
-pinned memory, and by them it stays in use until the answer is sent (``core.buffers``).
+Until then a ``Staged`` refers to all that the device may still read or write: otherwise pinned
+memory would be given to the next batch, and torch would give device memory to the next tensor of
+the stream that it was made for, which need not be the stream that uses it. The scores are views of
+pinned memory, which keep it in use until the answer is sent (``core.buffers``).
 """
 
+import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from loss_scoring.core import Kernel, Ragged, ScoreOptions, Scores
 from loss_scoring.core.buffers import SMALLEST, BufferPool
-from loss_scoring.service.engine.streams import CudaStreams
+
+log = logging.getLogger(__name__)
 
 _PINNED = 512 << 20
 """Two batches of 4 Mi float64 in flight take 384 MiB with three gradients, and an answer that is
 being sent 128."""
 _LINE = 64
+
+
+class CudaStreams:
+    """Streams of one CUDA device; copies in, kernels and copies out may overlap.
+
+    Whatever CUDA does asynchronously goes through this class, so that a test can replace it by one
+    that is as late, or as early, as CUDA may be.
+
+    Args:
+        device: A CUDA device.
+
+    Attributes:
+        incoming: The stream of copies to the device.
+        compute: The stream of kernels.
+        outgoing: The stream of copies from the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.incoming, self.compute, self.outgoing = (
+            torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            for _ in range(3)
+        )
+
+    def use(self, stream: torch.cuda.Stream) -> AbstractContextManager[None]:
+        """Return a context in which operations go to ``stream``."""
+        return torch.cuda.stream(stream)
+
+    def pin(self, size: int) -> NDArray[np.uint8]:
+        """Return memory that the device copies from and to by itself.
+
+        Torch keeps such memory once it has it. When no more can be had, ordinary memory is
+        returned: copies are as correct, but the host waits for them.
+        """
+        try:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        except RuntimeError as error:
+            log.warning("no pinned memory of %d bytes: %s", size, error)
+            return np.empty(size, np.uint8)
+
+    def empty_like(self, host: Tensor) -> Tensor:
+        """Return an uninitialised tensor on the device; it belongs to the stream in use."""
+        return torch.empty_like(host, device=self._device)
+
+    def copy(self, to: Tensor, source: Tensor) -> None:
+        """Copy on the stream in use, without waiting if the side on the host is pinned."""
+        to.copy_(source, non_blocking=True)
+
+    def mark(self, stream: torch.cuda.Stream) -> torch.cuda.Event:
+        """Return an event after all that ``stream`` was given so far."""
+        # Blocking: a thread that waits sleeps, and leaves its core to the event loop.
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        stream.record_event(event)
+        return event
+
+    def wait(self, stream: torch.cuda.Stream, event: torch.cuda.Event) -> None:
+        """Let what ``stream`` is given from now on wait for ``event``."""
+        stream.wait_event(event)
+
+    def drain(self) -> None:
+        """Wait until all streams are idle."""
+        for stream in (self.incoming, self.compute, self.outgoing):
+            stream.synchronize()
 
 
 class Staging:
@@ -61,8 +128,8 @@ class Staging:
         try:
             with streams.use(streams.incoming):
                 inputs = [streams.empty_like(side) for side in sides]
-                for there, here in zip(inputs, sides, strict=True):
-                    streams.copy(there, here)
+                for on_device, side in zip(inputs, sides, strict=True):
+                    streams.copy(on_device, side)
             streams.wait(streams.compute, streams.mark(streams.incoming))
             with streams.use(streams.compute):
                 scores = kernel(inputs[0], inputs[1], offsets, options)
@@ -70,27 +137,27 @@ class Staging:
             columns = [*scores.values.values(), *scores.masked.values(), *scores.gradients.values()]
             returned = self._pinned([(column.shape[0], column.dtype) for column in columns])
             with streams.use(streams.outgoing):
-                for here, there in zip(returned, columns, strict=True):
-                    streams.copy(here, there)
+                for on_host, column in zip(returned, columns, strict=True):
+                    streams.copy(on_host, column)
             back = streams.mark(streams.outgoing)
         except BaseException:
-            streams.drain()  # before what is copied from or to is let go of
+            streams.drain()  # before the memory that is copied from or to is released
             raise
-        each = iter(returned)
+        column_of = iter(returned)
         answer = Scores(
-            {name: next(each) for name in scores.values},
-            {name: next(each) for name in scores.masked},
-            {name: next(each) for name in scores.gradients},
+            {name: next(column_of) for name in scores.values},
+            {name: next(column_of) for name in scores.masked},
+            {name: next(column_of) for name in scores.gradients},
         )
         return Staged(back, answer, [*sides, *inputs, *columns])
 
-    def _pinned(self, wanted: Sequence[tuple[int, torch.dtype]]) -> list[Tensor]:
+    def _pinned(self, kinds: Sequence[tuple[int, torch.dtype]]) -> list[Tensor]:
         """Cut one block of pinned memory into tensors of these lengths and types."""
-        sizes = [-(-length * dtype.itemsize // _LINE) * _LINE for length, dtype in wanted]
-        # Below SMALLEST the pool's memory would not be pinned.
+        sizes = [-(-length * dtype.itemsize // _LINE) * _LINE for length, dtype in kinds]
+        # Below SMALLEST the memory of the pool is not pinned.
         block = torch.from_numpy(self._pool.empty(max(sum(sizes), SMALLEST), np.uint8))
         cut, start = [], 0
-        for (length, dtype), size in zip(wanted, sizes, strict=True):
+        for (length, dtype), size in zip(kinds, sizes, strict=True):
             cut.append(block[start : start + length * dtype.itemsize].view(dtype))
             start += size
         return cut

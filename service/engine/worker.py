@@ -1,13 +1,14 @@
-"""Runs batches of spans on a device."""
+"""The worker: runs batches of slices on a device."""
 
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba.core import event
 
 from loss_scoring.core import (
     Kernel,
@@ -19,8 +20,7 @@ from loss_scoring.core import (
     warm_up,
 )
 from loss_scoring.core.machine import available_cores
-from loss_scoring.service.engine.staging import Staging
-from loss_scoring.service.engine.streams import CudaStreams
+from loss_scoring.service.engine.staging import CudaStreams, Staged, Staging
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _EXHAUSTED = (torch.OutOfMemoryError, MemoryError)
 
 
 class DeviceLostError(Exception):
-    """The device cannot even score a batch of ones: nothing more is to be expected of it."""
+    """The device cannot even score a batch of ones, so it will score nothing else."""
 
 
 class Slice(NamedTuple):
@@ -37,6 +37,23 @@ class Slice(NamedTuple):
     prediction: Ragged
     target: Ragged
     options: ScoreOptions
+
+
+def announce_compilation() -> None:
+    """Log once when numba begins to compile, so that nobody takes a minute for a fault."""
+    event.register("numba:compile", _Announcement())  # type: ignore[no-untyped-call]
+
+
+class _Announcement(event.Listener):
+    _logged = False
+
+    def on_start(self, _event: Any) -> None:
+        if not self._logged:
+            self._logged = True
+            log.info("compiling what no cache has; a first start takes a minute or more")
+
+    def on_end(self, _event: Any) -> None:
+        pass
 
 
 def staging_for(device: torch.device) -> Staging | None:
@@ -59,23 +76,8 @@ def device_memory(device: torch.device) -> dict[str, int]:
     return {"allocated": allocated, "reserved": reserved, "free": free, "total": total}
 
 
-class Started(Protocol):
-    """Scores that are on their way."""
-
-    @property
-    def done(self) -> bool:
-        """Whether ``finish`` would not wait."""
-
-    def finish(self) -> Scores:
-        """Return the scores; raises if the device failed."""
-
-
-class _Computed(NamedTuple):
-    scores: Scores
-    done: bool = True
-
-    def finish(self) -> Scores:
-        return self.scores
+_Started = Scores | Staged | Exception
+"""What a kernel call has come to: scores, a batch in flight, or why there is none."""
 
 
 class DeviceWorker:
@@ -96,6 +98,7 @@ class DeviceWorker:
     ) -> None:
         self.device = device
         self._kernel = kernel or kernel_for(device)
+        self._array_kernel = self._kernel if takes_arrays(self._kernel) else None
         self._stage = stage
         self.exhausted = 0
         """How often the device ran out of memory."""
@@ -106,7 +109,7 @@ class DeviceWorker:
 
     def warm_up(self) -> None:
         """Compile the kernel and score a tiny batch, so that no request waits for a compiler."""
-        # torch takes a thread for each processor of the node, whatever a container has time for.
+        # torch takes a thread for each processor of the node, whatever the container's quota.
         torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
         if self._kernel is kernel_for(self.device):
             warm_up(self.device)
@@ -119,7 +122,8 @@ class DeviceWorker:
             DeviceLostError: If the device fails whatever it is given.
         """
         try:
-            return self._launch([part]).finish()
+            started = self._launch(part)
+            return started.finish() if isinstance(started, Staged) else started
         except Exception as error:  # noqa: BLE001 - whatever it is, this slice fails of it
             return self._retry([part], self._failed([part], error))[0]
 
@@ -128,48 +132,50 @@ class DeviceWorker:
 
         Slices that agree in options and dtype share one kernel call.
         """
-        alike: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
+        groups: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
         for i, part in enumerate(slices):
-            alike[part.options, part.prediction.dtype].append(i)
-        groups = ((places, [slices[i] for i in places]) for places in alike.values())
-        return Batch(
-            [(places, group, self._start(group)) for places, group in groups], self._finish
-        )
+            groups[part.options, part.prediction.dtype].append(i)
+        batch = Batch(self._finish)
+        for positions in groups.values():
+            group = [slices[i] for i in positions]
+            batch.groups.append((positions, group, self._start(group)))
+        return batch
 
     def _score_ones(self) -> None:
         for dtype in (torch.float32, torch.float64):
             ragged = Ragged.from_lengths(torch.ones(2, dtype=dtype), [1, 1])
-            self._launch([Slice(ragged, ragged, ScoreOptions(gradients=True))]).finish()
+            started = self._launch(Slice(ragged, ragged, ScoreOptions(gradients=True)))
+            if isinstance(started, Staged):
+                started.finish()
 
-    def _start(self, group: Sequence[Slice]) -> Started | Exception:
+    def _start(self, group: Sequence[Slice]) -> _Started:
         try:
-            return self._launch(group)
+            return self._launch(*group)
         except Exception as error:  # noqa: BLE001 - whatever it is, one group fails of it
             return self._failed(group, error)
 
-    def _launch(self, group: Sequence[Slice]) -> Started:
+    def _launch(self, *group: Slice) -> Scores | Staged:
         """Start to score slices that agree in options and dtype, in one kernel call."""
-        predictions = [part.prediction for part in group]
-        targets = [part.target for part in group]
-        options = group[0].options
-        if self._staging is not None:
-            return self._staging.begin(predictions, targets, self._kernel, options)
-        prediction, target = predictions[0], targets[0]
-        if len(group) > 1:
+        prediction, target, options = group[0]
+        if len(group) > 1 or self._staging is not None:
+            predictions, targets = (
+                [part.prediction for part in group],
+                [part.target for part in group],
+            )
+            if self._staging is not None:
+                return self._staging.begin(predictions, targets, self._kernel, options)
             prediction, target = Ragged.cat(predictions), Ragged.cat(targets)
-        if takes_arrays(self._kernel):
+        if self._array_kernel is not None:
             sides = prediction.array, target.array
-            return _Computed(self._kernel(*sides, prediction.offsets, options))
+            return self._array_kernel(*sides, prediction.offsets, options)
         p, y = prediction.values, target.values
         on_cpu = self.device.type == "cpu"  # a copy that does nothing still costs
         if not on_cpu:
             p, y = p.to(self.device), y.to(self.device)
         scores = self._kernel(p, y, prediction.offsets, options)
-        return _Computed(scores if on_cpu else scores.to("cpu"))
+        return scores if on_cpu else scores.to("cpu")
 
-    def _finish(
-        self, group: Sequence[Slice], started: Started | Exception
-    ) -> Sequence[Scores | Exception]:
+    def _finish(self, group: Sequence[Slice], started: _Started) -> Sequence[Scores | Exception]:
         """Return the scores of each slice; one that fails gets its exception and spoils no other.
 
         Raises:
@@ -178,12 +184,13 @@ class DeviceWorker:
         if isinstance(started, Exception):
             return self._retry(group, started)
         try:
-            return _cut(started.finish(), group)
+            scores = started.finish() if isinstance(started, Staged) else started
+            return _cut(scores, group)
         except Exception as error:  # noqa: BLE001 - whatever it is, one group fails of it
             return self._retry(group, self._failed(group, error))
 
     def _retry(self, group: Sequence[Slice], error: Exception) -> Sequence[Scores | Exception]:
-        """Score in halves what failed together: to find the culprit, or to need less memory."""
+        """Score a failed group in halves: to find the culprit, or to need less memory."""
         if len(group) > 1:
             middle = len(group) // 2
             halves = group[:middle], group[middle:]
@@ -204,7 +211,7 @@ class DeviceWorker:
         if isinstance(error, _EXHAUSTED):
             self.exhausted += 1
             if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # what is cached may be in blocks of the wrong size
+                torch.cuda.empty_cache()  # cached blocks may have the wrong size
         return error.with_traceback(None)  # its frames would keep the tensors alive
 
 
@@ -212,17 +219,16 @@ class Batch:
     """Slices that are being scored, in groups that share a kernel call."""
 
     def __init__(
-        self,
-        groups: Sequence[tuple[Sequence[int], Sequence[Slice], Started | Exception]],
-        finish: Callable[[Sequence[Slice], Started | Exception], Sequence[Scores | Exception]],
+        self, finish: Callable[[Sequence[Slice], _Started], Sequence[Scores | Exception]]
     ) -> None:
-        self._groups = groups
+        self.groups: list[tuple[Sequence[int], Sequence[Slice], _Started]] = []
+        """Positions in the batch, the slices there, and what their kernel call has come to."""
         self._finish = finish
 
     @property
     def done(self) -> bool:
         """Whether ``finish`` would not wait for the device."""
-        return all(isinstance(started, Exception) or started.done for *_, started in self._groups)
+        return all(not isinstance(started, Staged) or started.done for *_, started in self.groups)
 
     def finish(self) -> list[Scores | Exception]:
         """Return the scores in the order of the slices; call it once.
@@ -233,8 +239,8 @@ class Batch:
             DeviceLostError: If the device fails whatever it is given.
         """
         results: dict[int, Scores | Exception] = {}
-        for places, group, started in self._groups:
-            results.update(zip(places, self._finish(group, started), strict=True))
+        for positions, group, started in self.groups:
+            results.update(zip(positions, self._finish(group, started), strict=True))
         return [results[i] for i in range(len(results))]
 
 

@@ -1,7 +1,7 @@
-"""Messages and descriptors between two processes, over a Unix socket that has no name.
+"""Messages and descriptors between two processes, over a Unix socket that is no file.
 
-A SOCK_SEQPACKET socket keeps messages apart, and those that a process had sent when it died still
-arrive. Messages are small: numbers lie in shared memory.
+A SOCK_SEQPACKET socket keeps messages apart, and what a process had sent when it died still
+arrives. Messages are small: numbers lie in shared memory.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 _LARGEST = 1 << 18
 _PAUSE_S = 0.01
-MOST_DESCRIPTORS = 128
-"""In one message; Linux takes 253."""
+_DESCRIPTORS = 1
+"""At most, in one message."""
 
 
 class Channel:
@@ -41,7 +41,7 @@ class Channel:
         self._end = end
         self._on_message = on_message
         self._on_end = on_end
-        self._outbox: deque[tuple[bytes, Sequence[int], object]] = deque()
+        self._outbox: deque[tuple[bytes, Sequence[int]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self) -> None:
@@ -50,7 +50,7 @@ class Channel:
         self._loop.add_reader(self._end, self.read)
 
     def close(self) -> None:
-        """Stop, and tell the other end."""
+        """Stop, which ends the other end."""
         if self._loop is not None:
             self._loop.remove_reader(self._end)
             self._loop.remove_writer(self._end)
@@ -59,16 +59,16 @@ class Channel:
         self._end.close()
 
     def read(self) -> None:
-        """Take all messages that are there."""
+        """Receive all messages that have come."""
         while self._end.fileno() >= 0:
             try:
                 raw, descriptors, _, _ = socket.recv_fds(
-                    self._end, _LARGEST, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                    self._end, _LARGEST, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                continue  # it died without reading all of ours; what it sent comes next
+                continue  # it died without reading all of ours; what it sent follows
             if not raw:
                 if self._loop is not None:
                     self._loop.remove_reader(self._end)
@@ -76,31 +76,30 @@ class Channel:
                 return
             self._on_message(orjson.loads(raw), descriptors)
 
-    def send(self, message: Any, descriptors: Sequence[int] = (), keep: object = None) -> None:
-        """Send a message, now or when there is room.
+    def send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, now or when the socket takes it.
 
         Args:
-            message: What JSON can say.
-            descriptors: At most ``MOST_DESCRIPTORS``, which the other end gets copies of.
-            keep: Whatever keeps them open; referred to until they are sent.
+            message: What JSON can represent.
+            descriptors: At most ``_DESCRIPTORS``, which the other end gets copies of.
         """
-        self._outbox.append((orjson.dumps(message, default=tuple), descriptors, keep))
+        self._outbox.append((orjson.dumps(message, default=tuple), descriptors))
         if len(self._outbox) == 1:
             self._write()
 
     def _write(self) -> None:
         while self._outbox:
-            raw, descriptors, _ = self._outbox[0]
+            raw, descriptors = self._outbox[0]
             try:
                 socket.send_fds(self._end, [raw], descriptors)
             except BlockingIOError:
                 if self._loop is not None:
                     self._loop.add_writer(self._end, self._write)
                 return
-            except (BrokenPipeError, ConnectionError):  # it has died, which reading will tell
+            except (BrokenPipeError, ConnectionError):  # it has died, as reading will show
                 self._outbox.clear()
                 break
-            except OSError as error:  # as too many descriptors on their way, or no memory
+            except OSError as error:  # such as too many descriptors in flight, or no memory
                 log.warning("a message to the other process has to wait: %s", error)
                 if self._loop is not None:
                     self._loop.call_later(_PAUSE_S, self._write)

@@ -1,24 +1,31 @@
-"""A request as the front end keeps it, until the worker has let go of its memory."""
+"""A request as the front end keeps it, until the worker has released its memory."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
+from loss_scoring.core.buffers import SMALLEST, BufferPool
 from loss_scoring.service.engine.scorer import Answer
 from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
-from loss_scoring.service.processes.memory import Place
-from loss_scoring.service.processes.suspects import Suspicion
+from loss_scoring.service.processes.endings import Suspicion
+from loss_scoring.service.processes.memory import Arena
 from loss_scoring.service.processes.wire import (
-    Layout,
+    DTYPE_NAMES,
+    AnswerLayout,
+    Places,
     Row,
-    dtype_name,
-    pack_deadline,
+    aligned,
     pack_options,
 )
-from loss_scoring.service.telemetry.current import TRACEPARENT
+from loss_scoring.service.telemetry import TRACEPARENT
+
+_LOOKED_UP = 1 << 16
+"""Bytes of a side below which it is copied, wherever it lies."""
 
 
 @dataclass(eq=False)
@@ -36,8 +43,8 @@ class RemoteJob:
         layout: How the answer lies in memory.
         suspicion: Whether it may have killed a worker.
         block: Where the answer goes.
-        places: Of offsets, prediction, target and answer, once all lie where the worker sees them.
-        sent: Whether the worker knows of it.
+        places: Where all of it lies in shared memory, once it does.
+        sent: Whether the worker has it.
         traceparent: Its span, if it is traced.
     """
 
@@ -48,28 +55,54 @@ class RemoteJob:
     options: ScoreOptions
     deadline: float
     future: asyncio.Future[Answer]
-    layout: Layout
+    layout: AnswerLayout
     suspicion: Suspicion = field(default_factory=Suspicion)
     block: NDArray[np.uint8] | None = None
-    places: tuple[Place, Place, Place, Place] | None = None
+    places: Places | None = None
     sent: bool = False
     traceparent: str | None = field(default_factory=TRACEPARENT.get)
 
     @property
     def elements(self) -> int:
-        """How many it has."""
         return self.prediction.elements
 
+    def place(self, arena: Arena, pool: BufferPool) -> None:
+        """Find out where the numbers lie, and copy those that the worker cannot see."""
+        sides = self.prediction.array, self.target.array
+        found = [
+            arena.offset(side.ctypes.data, side.nbytes) if side.nbytes > _LOOKED_UP else None
+            for side in sides
+        ]
+        copied: list[NDArray[Any]] = [self.prediction.offsets]
+        copied += [side for side, place in zip(sides, found, strict=True) if place is None]
+        size = self.layout.size + sum(aligned(part.nbytes) for part in copied)
+        block = pool.empty(max(size, SMALLEST), np.uint8)
+        base = arena.offset(block.ctypes.data, size)
+        if base is None:  # the pool has lent all it may keep
+            block = arena.allocate(size)
+            base = arena.offset(block.ctypes.data, size)
+        if base is None:
+            return
+        start, starts = self.layout.size, []
+        for part in copied:
+            block[start : start + part.nbytes] = part.view(np.uint8)
+            starts.append(base + start)
+            start += aligned(part.nbytes)
+        offsets, *rest = starts
+        prediction, target = (rest.pop(0) if place is None else place for place in found)
+        self.block = block[: self.layout.size]
+        self.places = Places(offsets, prediction, target, base)
+
     def row(self) -> Row:
-        """Return what the worker is told."""
+        """Return what is sent to the worker."""
         assert self.places is not None  # noqa: S101 - else it is not sent
         return Row(
             self.number,
             pack_options(self.options),
-            dtype_name(self.prediction.dtype),
+            DTYPE_NAMES[self.prediction.dtype],
             len(self.prediction),
             self.elements,
-            pack_deadline(self.deadline),
+            None if math.isinf(self.deadline) else self.deadline,
             self.suspicion.alone,
             self.traceparent,
             *self.places,

@@ -1,15 +1,16 @@
-"""What a front end and the device worker say to each other, and how an answer lies in memory.
+"""The messages between a front end and the device worker, and how an answer lies in memory.
 
-A front end sends ``{"segments": [number], "box": place, "submit": [row], "withdraw":
-[number], "drop": [segment]}``, the descriptors of new segments beside it; all parts may be absent.
-The worker answers ``{"done": [[number, queue_s, compute_s]], "failed": [[number, kind, detail,
-retry_after_s]], "gone": [number], "batches": [[elements, requests, seconds]]}``. Once a request is
-done, failed or gone, the worker writes none of its memory any more.
+The worker greets a front end with ``{"worker": [id, ending]}``: how the one before it ended. The
+front end answers ``{"table": start}``, the descriptor of its arena beside it, and from then on
+sends ``{"submit": [row], "withdraw": [number]}``. The worker answers
+``{"done": [[number, queue_s, compute_s]], "failed": [[number, kind, detail, retry_after_s]],
+"gone": [number], "batches": [[slices, elements, seconds]]}``. Once a request is done, failed or
+gone, the worker no longer writes to its memory.
 """
 
-import math
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -17,16 +18,24 @@ import torch
 from numpy.typing import NDArray
 
 from loss_scoring.core import LOSSES, LossSpec, ScoreOptions, Scores
-from loss_scoring.service.processes.memory import Place
 
 _LINE = 64
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def aligned(size: int) -> int:
     """Round up to whole cache lines."""
     return -(-size // _LINE) * _LINE
+
+
+class Places(NamedTuple):
+    """Where the parts of a request begin in its arena; see ``Row``."""
+
+    offsets: int
+    prediction: int
+    target: int
+    answer: int
 
 
 class Row(NamedTuple):
@@ -41,8 +50,8 @@ class Row(NamedTuple):
         deadline: On the monotonic clock, which is the same in all processes; None if never.
         alone: Whether nothing else may be on the device beside it.
         traceparent: Its span, if it is traced.
-        offsets: The first of ``series + 1`` int64.
-        prediction: The first element.
+        offsets: Where in the arena ``series + 1`` int64 begin.
+        prediction: Where the elements begin.
         target: Likewise.
         answer: Where the scores go.
     """
@@ -55,22 +64,10 @@ class Row(NamedTuple):
     deadline: float | None
     alone: bool
     traceparent: str | None
-    offsets: Place
-    prediction: Place
-    target: Place
-    answer: Place
-
-    @classmethod
-    def of(cls, parts: list[Any]) -> Self:
-        """Read what JSON made of a row."""
-        *plain, offsets, prediction, target, answer = parts
-        places = (Place(*place) for place in (offsets, prediction, target, answer))
-        return cls(*plain, *places)
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return the key of a type in ``DTYPES``."""
-    return _NAMES[dtype]
+    offsets: int
+    prediction: int
+    target: int
+    answer: int
 
 
 @lru_cache(maxsize=256)
@@ -90,7 +87,7 @@ def unpack_options(text: str) -> ScoreOptions:
     )
 
 
-class Layout:
+class AnswerLayout:
     """Where the columns of an answer lie, one after another, each on cache lines of its own."""
 
     def __init__(
@@ -101,7 +98,7 @@ class Layout:
         self._groups = (
             (names, series, np.dtype(np.float64)),
             (quotients, series, np.dtype(np.int64)),
-            (names if options.gradients else [], elements, np.dtype(_NAMES[dtype])),
+            (names if options.gradients else [], elements, np.dtype(DTYPE_NAMES[dtype])),
         )
         self.size = sum(
             len(group) * aligned(length * kind.itemsize) for group, length, kind in self._groups
@@ -121,12 +118,12 @@ class Layout:
 
     def write(self, block: NDArray[np.uint8], scores: Scores) -> None:
         """Copy scores into a block."""
-        for here, there in zip(self.scores(block).arrays(), scores.arrays(), strict=True):
-            for name, column in here.items():
-                column[:] = there[name]
+        for copies, columns in zip(self.scores(block).arrays(), scores.arrays(), strict=True):
+            for name, copy in copies.items():
+                copy[:] = columns[name]
 
 
-class Box:
+class InFlightTable:
     """Which requests are on the device, in memory that outlives the worker.
 
     Args:
@@ -138,19 +135,17 @@ class Box:
     def __init__(self, cells: NDArray[np.uint64]) -> None:
         self._cells = memoryview(cells)  # type: ignore[arg-type]
 
-    def put(self, number: int, *, on_device: bool) -> None:
-        """Note that a request comes to the device, or leaves it."""
-        self._cells[number % self.CELLS] = number if on_device else 0
+    def marker(self, number: int) -> Callable[[bool], None]:
+        """Return what is to be called when a request comes to the device, and when it leaves."""
+        cells, cell = self._cells, number % self.CELLS
 
-    def holds(self, number: int) -> bool:
-        """Tell whether a request is on the device."""
+        def mark(on_device: bool) -> None:  # noqa: FBT001 - the one thing it says
+            cells[cell] = number if on_device else 0
+
+        return mark
+
+    def __contains__(self, number: int) -> bool:
         return self._cells[number % self.CELLS] == number
 
     def clear(self) -> None:
-        """Forget all."""
         self._cells[:] = memoryview(np.zeros(self.CELLS, np.uint64))  # type: ignore[arg-type]
-
-
-def pack_deadline(deadline: float) -> float | None:
-    """Return a deadline that JSON can say."""
-    return None if math.isinf(deadline) else deadline

@@ -1,18 +1,22 @@
-"""The device worker's process: ``python -m loss_scoring.service.processes.worker PARENT CONTROL``.
+"""The device worker's process.
 
-A supervisor starts it; nobody else needs to. What it starts is a nursery: it imports all that is
-slow to import, compiles the kernels of the CPU, and forks the worker, so that the next one is there
-in a twentieth of a second when one dies. The nursery must not touch CUDA, which does not survive a
-fork; the worker opens the device itself.
+``python -m loss_scoring.service.processes.worker PARENT CONTROL LISTENING ENDING``
+
+A supervisor starts it, as a fork server: it imports all that is slow to import, compiles the
+kernels of the CPU, and forks the worker, so that the next one is there in a twentieth of a second
+when one dies. The fork server must not touch CUDA, which does not survive a fork; the worker opens
+the device itself. Front ends connect to the inherited socket, which the supervisor owns: those that
+come while there is no worker wait there for the next one.
 """
 
 import asyncio
 import gc
-import json
 import logging
+import mmap
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -24,23 +28,20 @@ import uvloop
 
 from loss_scoring.core.machine import choose_device
 from loss_scoring.service.app import watch_device
-from loss_scoring.service.engine.compilation import announce_compilation
-from loss_scoring.service.engine.worker import DeviceWorker
-from loss_scoring.service.processes.channel import Channel
-from loss_scoring.service.processes.heartbeat import beat, become_child
+from loss_scoring.service.engine.worker import DeviceWorker, announce_compilation
+from loss_scoring.service.processes.child import Control
+from loss_scoring.service.processes.endings import CANNOT_START, LOST, UNFIT, Ending
 from loss_scoring.service.processes.host import Host
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.logs import configure
 from loss_scoring.service.telemetry.metrics import Metrics
-from loss_scoring.service.telemetry.shared import take_seat
+from loss_scoring.service.telemetry.multiprocess import count_as, forget_gauges
 from loss_scoring.service.telemetry.traces import tracing_from_environment
 
 log = logging.getLogger(__name__)
 
-_UNFIT, _CANNOT_START, _LOST = 0, 3, 70
-"""How a worker ends; of an unfit one the supervisor says that it was killed."""
-_SOUND_S = 1
-"""Who lived so long is replaced without delay."""
+_STABLE_S = 1
+"""A worker that lived so long is replaced without delay."""
 _LONGEST_DELAY_S = 1
 _LONGEST_REASON = 300
 """Letters, which JSON may write as 12 bytes each; the supervisor takes messages of 4096."""
@@ -52,12 +53,13 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
     Args:
         make: Makes the owner of the device.
     """
-    # Whoever tells all processes to end, as systemd does, means the supervisor: it still needs
+    # A signal to all processes, as systemd sends it, is meant for the supervisor: it still needs
     # a worker to drain, and ends it then.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.SIG_IGN)
-    parent, number = map(int, sys.argv[-2:])
-    control = become_child(parent, number)
+    parent, descriptor, listening = map(int, sys.argv[1:4])
+    ending = Ending(sys.argv[4])
+    control = Control(parent, descriptor)
     settings = Settings.from_environment()
     configure(settings, "worker")
     announce_compilation()
@@ -66,77 +68,103 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
         try:
             make(torch.device("cpu")).warm_up()
         except Exception as error:
-            _tell(control, error)
+            control.send(failed=_reason(error))
             raise
     gc.collect()
     gc.freeze()  # shared with the workers, as long as nobody writes to it
+    was_ready = mmap.mmap(-1, 1)  # which the worker shares
     early = 0
     while True:
         started = time.monotonic()
-        nursery, worker = os.getpid(), os.fork()
+        was_ready[0] = 0
+        fork_server, worker = os.getpid(), os.fork()
         if not worker:
-            _run(settings, make, become_child(nursery, control.detach()))
-        _, status = os.waitpid(worker, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code == _CANNOT_START:
-            sys.exit(code)
-        early = early + 1 if time.monotonic() - started < _SOUND_S else 0
-        with suppress(OSError):
-            control.send(json.dumps({"ended": code}).encode())
+            process = _Worker(settings, control.inherited(fork_server), was_ready)
+            process.run(make, socket.socket(fileno=listening), ending)
+        _, code = os.waitpid(worker, 0)
+        status = os.waitstatus_to_exitcode(code)
+        if status == CANNOT_START:
+            sys.exit(status)
+        forget_gauges("worker")
+        if was_ready[0]:  # else nobody was connected to it
+            ending = Ending.of(status)
+        early = early + 1 if time.monotonic() - started < _STABLE_S else 0
+        control.send(ended=status, ending=ending.value)
         time.sleep(min(0.05 * 2 ** (early - 4), _LONGEST_DELAY_S) if early > 3 else 0)
 
 
-def _run(
-    settings: Settings, make: Callable[[torch.device], DeviceWorker], control: socket.socket
-) -> None:
-    """Serve front ends until the process is ended; never returns."""
+class _Worker:
+    """The process that owns the device."""
+
+    def __init__(self, settings: Settings, control: Control, was_ready: mmap.mmap) -> None:
+        self._settings = settings
+        self._control = control
+        self._was_ready = was_ready
+
+    def run(
+        self,
+        make: Callable[[torch.device], DeviceWorker],
+        listening: socket.socket,
+        before: Ending,
+    ) -> None:
+        """Serve front ends until the process is ended; never returns."""
+        try:
+            worker = make(choose_device(self._settings.device))
+            uvloop.run(self._serve(worker, listening, before))
+        except Exception as error:
+            log.exception("the worker cannot start")
+            self._control.send(failed=_reason(error))
+        os._exit(CANNOT_START)
+
+    async def _serve(self, worker: DeviceWorker, listening: socket.socket, before: Ending) -> None:
+        settings = self._settings
+        host = Host(worker, settings.batch_elements, _end_lost, settings.hung_s, _end_unfit, before)
+        tracing = tracing_from_environment()
+        if tracing is not None:
+            host.engine.on_traced = tracing.batch
+        await host.engine.start()
+        self._was_ready[0] = 1
+        listening.settimeout(0)
+        asyncio.get_running_loop().add_reader(listening, _accept, listening, host)
+        self._control.send(ready=True, device=str(worker.device))
+        metrics = Metrics(count_as("worker"), "worker")
+        watch_device(metrics, worker)
+        publishing = asyncio.create_task(metrics.keep_published())
+        await self._control.keep_beating(lambda: not host.engine.lost)
+        publishing.cancel()
+        _end_lost()
+
+
+def _accept(listening: socket.socket, host: Host) -> None:
+    """Serve the front ends that wait, and nobody of another user or container."""
     try:
-        uvloop.run(_serve(settings, make(choose_device(settings.device)), control))
-    except Exception as error:
-        log.exception("the worker cannot start")
-        _tell(control, error)
-    os._exit(_CANNOT_START)
+        with suppress(BlockingIOError):
+            while True:
+                end, _ = listening.accept()
+                peer = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+                pid, user, _ = struct.unpack("3i", peer)
+                if pid and user == os.getuid():  # a process of another container has no id here
+                    host.connect(end)
+                else:
+                    end.close()
+    except OSError:  # such as no more descriptors; a fresh worker has them
+        log.exception("a front end cannot be connected")
+        _end_unfit()
 
 
-def _tell(control: socket.socket, error: Exception) -> None:
-    """Let the supervisor know why there is no worker."""
+def _reason(error: Exception) -> str:
+    """Return why there is no worker, for the supervisor."""
     first_line = str(error).partition("\n")[0]  # CUDA adds advice
-    why = f"{type(error).__name__}: {first_line}"[:_LONGEST_REASON]
-    with suppress(OSError):
-        control.send(json.dumps({"failed": why}).encode())
+    return f"{type(error).__name__}: {first_line}"[:_LONGEST_REASON]
 
 
-async def _serve(settings: Settings, worker: DeviceWorker, control: socket.socket) -> None:
-    host = Host(worker, settings.batch_elements, _die, settings.hung_s, lambda: os._exit(_UNFIT))
-    tracing = tracing_from_environment()
-    if tracing is not None:
-        host.engine.on_traced = tracing.batch
-    await host.engine.start()
-
-    def meet(worker: int, descriptors: list[int]) -> None:
-        if not descriptors:
-            log.warning("no descriptor is left to meet a front end")
-            return
-        end = socket.socket(fileno=descriptors[0])
-        if worker == os.getpid():
-            host.connect(end)
-        else:  # it was meant for one that has died
-            end.close()
-
-    channel = Channel(control, meet, _die)
-    channel.open()
-    channel.send({"ready": os.getpid(), "device": str(worker.device)})
-    metrics = Metrics(take_seat("worker"), "worker")
-    watch_device(metrics, worker)
-    publishing = asyncio.create_task(metrics.keep_published())
-    await beat(channel, sound=lambda: not host.engine.lost)
-    publishing.cancel()
-    _die()
-
-
-def _die() -> None:
+def _end_lost() -> None:
     """End at once: threads may be stuck on the device, and cleaning up needs it."""
-    os._exit(_LOST)
+    os._exit(LOST)
+
+
+def _end_unfit() -> None:
+    os._exit(UNFIT)
 
 
 if __name__ == "__main__":

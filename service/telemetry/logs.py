@@ -1,8 +1,8 @@
-"""Logs: a line of JSON each, or text for people at a terminal.
+"""Logs: lines of JSON, or text for people at a terminal.
 
 The standard library's logging with one formatter: structlog and python-json-logger are maintained,
 but would add a dependency for thirty lines. Neither headers, queries nor bodies are ever logged, so
-no key is; of a request there are its id and, when it is traced, its trace.
+no key is; a line has the id of its request and, when that is traced, its trace.
 """
 
 import json
@@ -17,16 +17,16 @@ from typing import Any
 import orjson
 
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.telemetry.current import REQUEST
+from loss_scoring.service.telemetry import REQUEST
 
-_NOBODY: Mapping[str, str] = {}
+_NO_REQUEST: Mapping[str, str] = {}
 _TEXT = "%(asctime)s %(levelname)s {role}: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
     """Writes time, level, logger, message, role of the process, its id, request and exception.
 
-    What a call gives as ``extra={"fields": {...}}`` is written beside them.
+    The fields of ``extra={"fields": {...}}`` in a call are written beside them.
     """
 
     def __init__(self, role: str) -> None:
@@ -34,7 +34,6 @@ class JsonFormatter(logging.Formatter):
         self._role = role
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -42,7 +41,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "role": self._role,
             "pid": record.process,
-            **REQUEST.get(_NOBODY),
+            **REQUEST.get(_NO_REQUEST),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
@@ -57,14 +56,13 @@ class TextFormatter(logging.Formatter):
     """Writes a line of text that ends with the id of the request."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        """Return the line without its traceback."""
-        request = REQUEST.get(_NOBODY).get("request_id")
+        request = REQUEST.get(_NO_REQUEST).get("request_id")
         line = super().formatMessage(record)
         return line if request is None or request in line else f"{line} [{request}]"
 
 
 def configure(settings: Settings, role: str) -> None:
-    """Let everything that logs in this process do so as the settings say, on standard error.
+    """Make all loggers of this process write to standard error as the settings say.
 
     Args:
         settings: Level and format.
@@ -73,26 +71,23 @@ def configure(settings: Settings, role: str) -> None:
     format_ = settings.log_format
     if format_ == "auto":
         format_ = "text" if sys.stderr.isatty() else "json"
-    spoken = logging.StreamHandler(sys.stderr)
-    spoken.setFormatter(
-        JsonFormatter(role) if format_ == "json" else TextFormatter(_TEXT.format(role=role))
-    )
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[spoken], force=True)
+    as_json, text = JsonFormatter(role), TextFormatter(_TEXT.format(role=role))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(as_json if format_ == "json" else text)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    if format_ == "json":  # tracebacks of the interpreter are lines of no JSON
-        sys.excepthook = _log_end
-        threading.excepthook = lambda end: (
+    if format_ == "json":  # tracebacks of the interpreter are no lines of JSON
+        sys.excepthook = _log_uncaught
+        threading.excepthook = lambda thread: (
             None
-            if end.exc_value is None
-            else _log_end(end.exc_type, end.exc_value, end.exc_traceback)
+            if thread.exc_value is None
+            else _log_uncaught(thread.exc_type, thread.exc_value, thread.exc_traceback)
         )
 
 
-def _log_end(
+def _log_uncaught(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        return
-    logging.getLogger("service").critical(
-        "uncaught %s", kind.__name__, exc_info=(kind, error, traceback)
-    )
+    if not issubclass(kind, KeyboardInterrupt):
+        raised = kind, error, traceback
+        logging.getLogger("service").critical("uncaught %s", kind.__name__, exc_info=raised)

@@ -1,7 +1,7 @@
 """OpenTelemetry traces: a span a request, a span a batch that links to the requests in it.
 
 A few lines on the SDK, since neither the ASGI instrumentation nor FastAPI's own support fits:
-``POST /score`` does not go through FastAPI, and neither knows of stages or batches. The SDK is an
+``POST /score`` does not go through FastAPI, and neither knows stages or batches. The SDK is an
 extra, ``pip install loss-scoring[otel]``, imported only where the environment asks for traces.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
-from loss_scoring.service.telemetry.current import REQUEST, TRACEPARENT
+from loss_scoring.service.telemetry import REQUEST, TRACEPARENT
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ _PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class Outcome(NamedTuple):
-    """What a request's span says in the end.
+    """What a request's span gets at its end.
 
     Attributes:
         route: The route's path.
         status: Of the answer; 499 if there was none.
         stages: Seconds by stage.
-        attributes: More, by name.
+        attributes: Others, by name.
     """
 
     route: str
@@ -57,7 +57,7 @@ class Tracing:
     def begin(
         self, method: str, path: str, headers: Mapping[bytes, bytes], client: str
     ) -> Span | None:
-        """Begin the span of a request, as a child of its sender's; None if it is a probe.
+        """Begin the span of a request, as a child of its sender's; None for a probe.
 
         Neither query nor headers become part of it.
         """
@@ -76,7 +76,6 @@ class Tracing:
         return span
 
     def end(self, span: Span, outcome: Outcome) -> None:
-        """End the span of a request."""
         if span.is_recording():
             span.update_name(f"{span.attributes['http.request.method']} {outcome.route}")  # type: ignore[attr-defined]
             span.set_attributes(
@@ -93,8 +92,8 @@ class Tracing:
 
     def batch(self, traceparents: Sequence[str | None], elements: int, seconds: float) -> None:
         """Make the span of a batch that has just ended, unless none of its requests is traced."""
-        contexts = [_context(one) for one in dict.fromkeys(traceparents) if one is not None]
-        contexts = [context for context in contexts if context.is_valid]
+        given = map(_context, filter(None, dict.fromkeys(traceparents)))
+        contexts = [context for context in given if context.is_valid]
         if not contexts:
             return
         now = time.time_ns()
@@ -111,7 +110,7 @@ class Tracing:
         span.end(now)
 
     def flush(self) -> None:
-        """Send what is waiting; blocks, for some seconds at most."""
+        """Export finished spans; blocks, for some seconds at most."""
         self._provider.force_flush(_FLUSH_MS)
 
 
@@ -140,7 +139,7 @@ def tracing_from_environment() -> Tracing | None:
         return None
     given = trace.get_tracer_provider()
     if not isinstance(given, trace.ProxyTracerProvider):
-        return Tracing(given)  # by opentelemetry-instrument, or whoever embeds the service
+        return Tracing(given)  # by opentelemetry-instrument, or a program that embeds the service
     try:
         return Tracing(_provider(names))
     except (ImportError, LookupError) as error:

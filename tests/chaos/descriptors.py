@@ -5,9 +5,9 @@ accepting gives up for good, when a file that cannot be opened ends the process,
 burns its processor in a loop of failing accepts afterwards.
 
 Behind front ends, connections take all descriptors of each while the worker is killed. The next one
-must be introduced to them, which takes a descriptor, and nobody hangs up before. It fails when a
-front end has none for that, or when an introduction that was lost is not repeated. Then the
-supervisor has none left when a front end is killed: it must live, and replace it once it has.
+is connected to, which takes a descriptor, and no client hangs up before. It fails when a front end
+has none for that, or does not try again. Then the supervisor has none left when a front end is
+killed: it must live, and replace it once it has.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """A worker that is stopped (SIGSTOP) is noticed by its silence, and replaced; nothing is lost.
 
-The supervisor misses its beats for ``hung_s`` and kills it with its nursery, so that the next one
+The supervisor misses its heartbeats for ``hung_s`` and kills its fork server, so that the next one
 is a new process. Meanwhile patient requests wait and short deadlines get 504 on time. A pause
-shorter than that costs time only. It fails when nobody looks whether a worker is alive, when a
+shorter than that costs time only. It fails when heartbeats are not checked, when a
 deadline needs the worker to be noticed, or when what waits is forgotten with it.
 """
 

@@ -40,7 +40,7 @@ def seconds_of(duration: str) -> float:
 def most_memory(settings: Settings) -> int:
     """Return the bytes that the limits of a service let it take, beside what a device needs of it."""
     fronts = max(settings.frontends, 1)
-    others = 2 if settings.frontends else 0  # the nursery and its worker
+    others = 2 if settings.frontends else 0  # the fork server and its worker
     share = settings.max_open_bytes
     if settings.frontends:
         from loss_scoring.service.processes.frontend import _share

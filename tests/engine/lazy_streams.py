@@ -64,7 +64,7 @@ class Stream:
 
 
 class LazyStreams:
-    """What ``service.engine.streams.CudaStreams`` is, on the CPU.
+    """What ``service.engine.staging.CudaStreams`` is, on the CPU.
 
     ``log`` tells kernel calls ("begun") from their runs ("run"), with the prediction's values for
     the latter; ``hazards`` tells what was used after it was let go of.

@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import gc
 import logging
-import socket
 import threading
 import weakref
 
 import pytest
 import torch
+from connections import Listener, connection
 from lazy_streams import LazyStreams
 
 from loss_scoring.core import LossSpec, Ragged, ScoreOptions, Scores, score
@@ -27,9 +27,8 @@ from loss_scoring.service.engine.worker import DeviceWorker, Slice
 from loss_scoring.service.errors import OverloadedError, OverShareError, ScoringError, ServiceError
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.processes.host import Host
-from loss_scoring.service.processes.memory import SharedMemory
+from loss_scoring.service.processes.memory import Arena
 from loss_scoring.service.processes.remote_engine import RemoteEngine
-from loss_scoring.service.processes.suspects import Ending
 
 CPU = torch.device("cpu")
 POISON = 666.0
@@ -73,7 +72,7 @@ def remote(kernel):
 
 NOT_REMOTE = (
     "broken",  # a worker that cannot start is the supervisor's to see
-    "worker_dies",  # test_suspects.py
+    "worker_dies",  # test_remote.py
     "full_queue",  # here it counts what is on the device, too
     "starts_once",
     "small_request",
@@ -123,11 +122,11 @@ async def connected(worker, batch, queue, on_batch):
     """Yield a front end's engine, with a worker's engine at the other end of its channel."""
     host = Host(worker, batch, lambda: pytest.fail("the engine is lost"))
     await host.engine.start()
-    engine = RemoteEngine(SharedMemory(), QueueQuota(queue), on_batch)
-    await engine.start()
-    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    host.connect(one)
-    engine.connect(other, Ending.NONE)
+    with Listener() as listener:
+        engine = RemoteEngine(Arena(), QueueQuota(queue), listener.address, on_batch)
+        await engine.start()
+        host.connect(listener.accept())
+        await connection(engine)
     QUEUES[engine] = host.engine
     yield engine
     host.close()
@@ -168,7 +167,7 @@ def assert_same(got: Scores, want: Scores):
 def test_requests_that_wait_share_one_batch():
     async def main():
         kernel, batches = Kernel(), []
-        async with running(kernel, on_batch=lambda slices, *_: batches.append(slices)) as engine:
+        async with running(kernel, on_batch=lambda batch: batches.append(batch[0])) as engine:
             kernel.gate.clear()
             first = submit(engine, ragged([1.0]))
             await entered(kernel)
@@ -470,7 +469,7 @@ def test_a_small_request_is_scored_at_once_while_the_device_is_busy(caplog, work
 
     async def main():
         kernel, batches = Kernel(), []
-        on_batch = lambda *batch: batches.append(batch[:2])  # noqa: E731
+        on_batch = lambda batch: batches.append(tuple(batch[:2]))  # noqa: E731
         async with running(kernel, inline=2, on_batch=on_batch) as engine:
             kernel.gate.clear()
             large = submit(engine, ragged([1.0, 2.0, 3.0]))

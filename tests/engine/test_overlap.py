@@ -63,7 +63,7 @@ def test_a_device_that_scores_at_once_hands_a_batch_back_before_it_begins_the_ne
     async def main():
         kernel, log = Kernel(), []
         kernel.calls = log
-        on_batch = lambda slices, *_: log.append(f"{slices} back")  # noqa: E731
+        on_batch = lambda batch: log.append(f"{batch[0]} back")  # noqa: E731
         async with running(kernel, overlapping=False, on_batch=on_batch) as (engine, _):
             futures = await queued_behind_one(engine, kernel, ragged([1.0]), ragged([2.0]))
             kernel.gate.set()
@@ -154,7 +154,7 @@ def test_nobody_is_lost_when_the_worker_dies_with_two_batches_in_flight(dies_at,
 def test_a_batch_is_timed_from_its_begin_to_its_end():
     async def main():
         kernel, batches = Kernel(), []
-        on_batch = lambda _slices, elements, seconds: batches.append((elements, seconds))  # noqa: E731
+        on_batch = lambda batch: batches.append(batch[1:])  # noqa: E731
         async with running(kernel, batch=3, on_batch=on_batch) as (engine, _):
             kernel.gate.clear()
             future = submit(engine, ragged([1.0, 2.0]))

@@ -11,8 +11,7 @@ from lazy_streams import LazyStreams
 
 from loss_scoring.core import LossSpec, Ragged, ScoreOptions, Scores, kernel_for
 from loss_scoring.core.buffers import SMALLEST
-from loss_scoring.service.engine.staging import Staging
-from loss_scoring.service.engine.streams import CudaStreams
+from loss_scoring.service.engine.staging import CudaStreams, Staging
 from loss_scoring.service.engine.worker import DeviceWorker, Slice, staging_for
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 from family import stat_of, wait_until
 from instance import QUEUED, faulty, instance
 
-from loss_scoring.service.processes.starts import FailedStarts
+from loss_scoring.service.processes.endings import FailedStarts
 
 SOON = {"CHAOS_GIVE_UP": "3 1.5"}
 NO_PATIENCE = {"CHAOS_GIVE_UP": "1 0"}
@@ -53,18 +53,18 @@ def test_it_takes_both_several_failures_in_a_row_and_some_time():
     clock = Clock()
     starts = FailedStarts(5, 60, clock)
     for _ in range(5):
-        starts.failed("first")
+        starts.add("first")
     clock.now += 59.9
     assert not starts.too_many
     clock.now += 0.1
     assert starts.too_many
-    starts.sound()
+    starts.reset()
     assert not starts.too_many
     clock.now += 1000
     for _ in range(4):
-        starts.failed("second")
+        starts.add("second")
     assert not starts.too_many
-    starts.failed("third")
+    starts.add("third")
     assert starts.too_many
     assert (starts.count, starts.seconds, starts.why) == (5, 1000, "third")
 
@@ -74,5 +74,5 @@ def test_a_worker_killed_every_2_s_for_a_minute_is_no_lost_device():
     starts = FailedStarts(clock=clock)
     for _ in range(30):  # even if none gets ready between two kills
         clock.now += 2
-        starts.failed("it ended with -9")
+        starts.add("it ended with -9")
         assert not starts.too_many

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import os
-import socket
 import threading
 
 import numpy as np
 import pytest
 import torch
+from connections import Listener, connection, pair
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,11 +20,12 @@ from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.processes.channel import Channel
+from loss_scoring.service.processes.endings import Ending, Suspicion
 from loss_scoring.service.processes.host import Host
-from loss_scoring.service.processes.memory import Mappings, Place, SharedMemory
+from loss_scoring.service.processes.memory import Arena, ForeignArena
 from loss_scoring.service.processes.remote_engine import RemoteEngine
-from loss_scoring.service.processes.suspects import Ending, Suspicion
-from loss_scoring.service.processes.wire import Layout, pack_options, unpack_options
+from loss_scoring.service.processes.remote_job import RemoteJob
+from loss_scoring.service.processes.wire import AnswerLayout, pack_options, unpack_options
 
 CPU = torch.device("cpu")
 OPTIONS = ScoreOptions(gradients=True)
@@ -39,10 +41,6 @@ def submit(engine, prediction, **options):
     return engine.submit(prediction, zeros, OPTIONS, **options)
 
 
-def pair():
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
 def descriptors():
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - read at once
 
@@ -50,83 +48,110 @@ def descriptors():
 class Workers:
     """Workers in this process, one at a time, that die when told to."""
 
-    def __init__(self, engine, kernel=None):
+    def __init__(self, listener, engine, kernel=None):
+        self.listener = listener
         self.engine = engine
         self.kernel = kernel or kernel_for(CPU)
-        self.lost = 0
+        self.host = None
+        self.lost = self.started = 0
 
     async def start(self, ending=Ending.NONE):
-        self.host = Host(DeviceWorker(CPU, self.kernel), 10**6, self._lost)
+        self.started += 1
+        worker = DeviceWorker(CPU, self.kernel)
+        self.host = Host(worker, 10**6, self._lost, before=ending, name=self.started)
         await self.host.engine.start()
-        one, other = pair()
-        self.host.connect(one)
-        self.engine.connect(other, ending)
+        self.host.connect(self.listener.accept())
+        await connection(self.engine)
 
     def _lost(self):
         self.lost += 1
 
     async def die(self):
         self.host.close()
+        async with asyncio.timeout(60):
+            while self.engine.ready:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager
-async def front_end(queue=10**7):
-    engine = RemoteEngine(SharedMemory(), QueueQuota(queue))
-    await engine.start()
-    yield engine
+async def front_end(queue=10**7, kernel=None):
+    """Yield a front end's engine and the workers that it may have."""
+    with Listener() as listener:
+        engine = RemoteEngine(Arena(), QueueQuota(queue), listener.address)
+        await engine.start()
+        workers = Workers(listener, engine, kernel)
+        yield engine, workers
+        engine._address = ""  # there is no next worker
+        engine._channel.close()
+        if workers.host is not None:
+            workers.host.close()
 
 
-def test_blocks_are_found_by_the_address_of_any_slice_and_go_when_unused():
-    memory, before = SharedMemory(), descriptors()
-    pool = BufferPool(64 * MEBI, memory.allocate)
+def pages(arena):
+    """Return how much memory the arena takes."""
+    return os.fstat(arena.descriptor).st_blocks * 512
+
+
+def test_blocks_are_found_by_the_address_of_any_slice_and_released_when_unused():
+    arena = Arena(32 * MEBI)
+    pool = BufferPool(24 * MEBI, arena.allocate)
     arrays = [pool.empty(size, np.uint8) for size in (300_000, 3 * MEBI, 400_000, 9 * MEBI)]
     for array in arrays:
         array[:] = 1
         slice_ = torch.from_numpy(array)[1000:2000]
-        place = memory.find(slice_.data_ptr(), 1000)
-        assert place.start == slice_.data_ptr() - memory.segments[place.segment].address
-    assert memory.find(np.empty(10).ctypes.data, 80) is None
-    assert len(memory.segments) == 3, "small blocks share one"
-    again = arrays[1].ctypes.data
-    kept = arrays[1][5:10]
+        assert arena.offset(slice_.data_ptr(), 1000) == offset(arena, array) + 1000
+    assert arena.offset(np.empty(10).ctypes.data, 80) is None
+    assert pages(arena) >= 12 * MEBI
+    part, start = arrays[1][5:10], offset(arena, arrays[1])
     arrays.clear()
-    assert pool.empty(3 * MEBI, np.uint8).ctypes.data != again, "a slice of it is in use"
-    del array, slice_
-    assert pool.empty(9 * MEBI, np.uint8).nbytes == 9 * MEBI
-    del pool
-    assert len(memory.segments) == 2, "the slice's and the slab that is cut up next"
-    del kept
-    memory._slab = memoryview(b"")
-    assert memory.segments == {}
-    assert sorted(memory.dropped) == [1, 2, 3, 4]
-    assert descriptors() == before
+    del array, slice_, pool
+    assert MEBI <= pages(arena) <= 5 * MEBI, "a slice of one block is in use"
+    taken = [arena.allocate(9 * MEBI) for _ in range(2)]
+    assert all(offset(arena, block) not in range(start, start + 4 * MEBI) for block in taken)
+    del part
+    assert pages(arena) == 0
+    del taken
+    whole = arena.allocate(32 * MEBI)
+    assert offset(arena, whole) == 0, "what was released is one range again"
+    assert arena.offset(arena.allocate(1).ctypes.data, 1) is None, "ordinary memory, if no other"
 
 
-def test_a_mapping_believes_nothing():
-    memory, mappings = SharedMemory(), Mappings()
-    block = memory.allocate(2 * MEBI)
+def test_released_memory_is_zero_to_the_next_owner_and_to_the_worker():
+    arena = Arena(4 * MEBI)
+    foreign = ForeignArena(os.dup(arena.descriptor))
+    block = arena.allocate(2 * MEBI)
     block[:] = 7
-    segment = memory.segments[1]
+    assert foreign.view(offset(arena, block) + 8, 3, np.uint8).tolist() == [7, 7, 7]
+    del block
+    assert not foreign.view(0, 4 * MEBI, np.uint8).any()
+    assert not arena.allocate(4 * MEBI).any()
+
+
+def offset(arena, block):
+    return arena.offset(block.ctypes.data, block.nbytes)
+
+
+def test_a_foreign_arena_trusts_nothing():
+    before = descriptors()
+    arena = Arena(2 * MEBI)
     with pytest.raises(PermissionError):
-        os.ftruncate(segment.descriptor, 100)
-    mappings.add(1, os.dup(segment.descriptor))
-    assert mappings.view(Place(1, 8), 3, np.uint8).tolist() == [7, 7, 7]
-    for place, length, dtype in [
-        (Place(1, -8), 1, np.float64),
-        (Place(1, 0), -1, np.float64),
-        (Place(1, 2 * MEBI - 7), 1, np.float64),
-        (Place(1, 0), 2 * MEBI, np.float64),
-        (Place(1, 0), 1 << 70, np.uint8),
-        (Place(2, 0), 1, np.uint8),
+        os.ftruncate(arena.descriptor, 100)
+    foreign = ForeignArena(os.dup(arena.descriptor))
+    for start, length, dtype in [
+        (-8, 1, np.float64),
+        (0, -1, np.float64),
+        (2 * MEBI - 7, 1, np.float64),
+        (0, 2 * MEBI, np.float64),
+        (0, 1 << 70, np.uint8),
     ]:
-        with pytest.raises(ValueError, match="segment"):
-            mappings.view(place, length, dtype)
-    unsealed = os.memfd_create("unsealed", os.MFD_ALLOW_SEALING)
+        with pytest.raises(ValueError, match="shared memory"):
+            foreign.view(start, length, dtype)
     with pytest.raises(ValueError, match="sealed"):
-        mappings.add(2, unsealed)
-    mappings.drop(1)
-    mappings.drop(1)
-    assert len(mappings) == 0
+        ForeignArena(os.memfd_create("unsealed", os.MFD_ALLOW_SEALING))
+    os.close(arena.descriptor)
+    del arena, foreign
+    gc.collect()
+    assert descriptors() == before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -137,7 +162,7 @@ def test_an_answer_survives_memory_to_the_bit(dtype, losses):
     p = Ragged.from_lengths(torch.randn(60, dtype=dtype), [10, 20, 30])
     kernel = kernel_for(CPU)
     want = kernel(p.values, p.values.flip(0).contiguous(), p.offsets, options)
-    layout = Layout(options, dtype, 3, 60)
+    layout = AnswerLayout(options, dtype, 3, 60)
     block = np.empty(layout.size, np.uint8)
     layout.write(block, want)
     got = layout.scores(block)
@@ -146,26 +171,25 @@ def test_an_answer_survives_memory_to_the_bit(dtype, losses):
         assert all(mine[name].tobytes() == theirs[name].tobytes() for name in mine)
 
 
-def test_what_makes_no_sense_is_refused_and_hurts_nobody(caplog):
+def test_invalid_requests_are_refused_and_harm_no_other(caplog):
     async def main():
-        memory, answers = SharedMemory(), []
+        arena, answers = Arena(1 << 20), []
         host = Host(DeviceWorker(CPU, kernel_for(CPU)), 10**6, lambda: None)
         await host.engine.start()
         one, other = pair()
         host.connect(one)
         channel = Channel(other, lambda message, _: answers.append(message))
         channel.open()
-        block = memory.allocate(1 << 16)
+        block = arena.allocate(1 << 19)
         block[:] = 0
         block[: 8 * 3] = np.array([0, 1, 2]).view(np.uint8)
         block[64 : 64 + 8 * 3] = np.array([0, 1 << 40, 2]).view(np.uint8)
-        number, start = memory.find(block.ctypes.data, 1)
+        start = offset(arena, block)
         good = [1, pack_options(OPTIONS), "float64", 2, 2, None, False, None]
-        at = lambda byte: [number, start + byte]  # noqa: E731
-        sides = [at(0), at(1024), at(2048), at(4096)]
+        sides = [start, start + 1024, start + 2048, start + 4096]
         wrong = [
-            [2, *good[1:], at(64), *sides[1:]],  # offsets that leave the values
-            [3, *good[1:], *sides[:3], [number, (1 << 24) - 8]],  # an answer out of the segment
+            [2, *good[1:], start + 64, *sides[1:]],  # offsets that leave the values
+            [3, *good[1:], *sides[:3], (1 << 20) - 8],  # an answer that leaves the arena
             [4, *good[1:], *sides[:2], [99, 0], sides[3]],
             [5, "[]", *good[2:], *sides],
             [6, good[1], "int8", *good[3:], *sides],
@@ -174,9 +198,8 @@ def test_what_makes_no_sense_is_refused_and_hurts_nobody(caplog):
             [9, *good[1:], *sides[:3], None],
             [10],
         ]
-        segment = memory.segments[number]
-        message = {"segments": [number], "submit": [*wrong, [*good, *sides]], "withdraw": [77]}
-        channel.send(message, [segment.descriptor], keep=segment.mapping())
+        channel.send({"table": start + (1 << 15)}, [arena.descriptor])
+        channel.send({"submit": [*wrong, [*good, *sides]], "withdraw": [77]})
         async with asyncio.timeout(60):
             while sum(len(a.get("done", ())) for a in answers) < 1:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.001)
@@ -191,7 +214,7 @@ def test_what_makes_no_sense_is_refused_and_hurts_nobody(caplog):
 
 def test_a_worker_that_cannot_map_memory_makes_way_for_a_fresh_one(caplog):
     def accused():
-        pytest.fail("who is on the device is not to blame")
+        pytest.fail("what is on the device is not to blame")
 
     async def main():
         unfit = asyncio.Event()
@@ -200,7 +223,7 @@ def test_a_worker_that_cannot_map_memory_makes_way_for_a_fresh_one(caplog):
         host.connect(one)
         channel = Channel(other, lambda *_: None)
         channel.open()
-        channel.send({"segments": [1]})  # and no descriptor: it had no room for one
+        channel.send({"table": 0})  # and no descriptor: it had no room for one
         async with asyncio.timeout(60):
             await unfit.wait()
         channel.close()
@@ -208,27 +231,6 @@ def test_a_worker_that_cannot_map_memory_makes_way_for_a_fresh_one(caplog):
 
     with caplog.at_level("CRITICAL"):
         asyncio.run(main())
-
-
-def test_memory_that_has_gone_is_told_though_nobody_asks_for_anything():
-    async def main():
-        async with front_end() as engine:
-            workers = Workers(engine)
-            await workers.start()
-            block = engine._memory.allocate(2 * MEBI)
-            block[:] = 0
-            side = torch.from_numpy(block.view(np.float64))
-            await submit(engine, Ragged.from_lengths(side, [len(side)]))
-            (peer,) = workers.host._peers
-            mapped = len(peer._mappings)
-            del block, side
-            assert engine._memory.dropped
-            engine.tell_dropped()
-            await asyncio.sleep(0)
-            peer._channel.read()
-            assert len(peer._mappings) == mapped - 1
-
-    asyncio.run(main())
 
 
 def test_channels_keep_order_when_the_other_end_is_slow():
@@ -254,8 +256,7 @@ def test_channels_keep_order_when_the_other_end_is_slow():
 
 def test_requests_wait_for_a_worker_and_survive_the_next_ones():
     async def main():
-        async with front_end() as engine:
-            workers = Workers(engine)
+        async with front_end() as (engine, workers):
             early = submit(engine, ragged([1.0]))
             gone = submit(engine, ragged([9.0]))
             gone.cancel()
@@ -281,26 +282,26 @@ def test_requests_wait_for_a_worker_and_survive_the_next_ones():
     asyncio.run(main())
 
 
-def test_memory_of_a_withdrawn_request_is_kept_until_the_worker_lets_go(monkeypatch):
+def test_memory_of_a_cancelled_request_is_kept_until_the_worker_releases_it(monkeypatch):
     """It was sent to a new worker before its own copying had reported."""
 
     async def main():
-        async with front_end() as engine:
+        async with front_end() as (engine, workers):
             late, placed = [], threading.Event()
-            place, report = engine._placing.place, engine._placed
-            monkeypatch.setattr(engine._placing, "place", lambda job: (place(job), placed.set()))
-            monkeypatch.setattr(engine, "_placed", lambda *said: late.append(said))
+            place, report = RemoteJob.place, engine._placed
+            monkeypatch.setattr(RemoteJob, "place", lambda *given: (place(*given), placed.set()))
+            monkeypatch.setattr(engine, "_placed", lambda *result: late.append(result))
             large = ragged([1.0] * MEBI)
             future = submit(engine, large)
             await asyncio.to_thread(placed.wait, 20)
-            one, other = pair()
-            engine.connect(other, Ending.NONE)
-            future.cancel()
-            while not late:  # noqa: ASYNC110 - no event
-                await asyncio.sleep(0.001)
-            report(*late.pop())
-            assert engine.queued_elements == MEBI, "the worker may be writing there"
-            one.close()
+            with workers.listener.accept() as worker:
+                worker.send(b'{"worker": [1, "none"]}')
+                await connection(engine)
+                future.cancel()
+                while not late:  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.001)
+                report(*late.pop())
+                assert engine.queued_elements == MEBI, "the worker may be writing there"
             await engine.stop()
 
     asyncio.run(main())
@@ -308,15 +309,15 @@ def test_memory_of_a_withdrawn_request_is_kept_until_the_worker_lets_go(monkeypa
 
 def test_large_requests_in_shared_memory_or_not_score_to_the_bit():
     async def main():
-        async with front_end() as engine:
-            await Workers(engine).start()
+        async with front_end() as (engine, workers):
+            await workers.start()
             make = torch.Generator().manual_seed(0)
             for elements in (1000, 100_000, 400_000):
                 p = Ragged.from_lengths(
                     torch.randn(elements, generator=make, dtype=torch.float64),
                     [10] * (elements // 10),
                 )
-                shared = torch.from_numpy(engine._memory.allocate(8 * elements).view(np.float64))
+                shared = torch.from_numpy(engine._arena.allocate(8 * elements).view(np.float64))
                 shared.copy_(p.values)
                 want = score(p, p.like(torch.zeros_like(p.values)), gradients=True)
                 for prediction in (p, p.like(shared)):
@@ -332,12 +333,12 @@ def test_large_requests_in_shared_memory_or_not_score_to_the_bit():
 
 def test_a_full_queue_refuses_and_counts_until_memory_is_free():
     async def main():
-        async with front_end(queue=10) as engine:
+        async with front_end(queue=10) as (engine, workers):
             first = submit(engine, ragged([1.0] * 8))
             with pytest.raises(OverloadedError, match="full") as caught:
                 submit(engine, ragged([1.0] * 9))
             assert 1 <= caught.value.retry_after_s <= 30
-            await Workers(engine).start()
+            await workers.start()
             await first
             assert (await submit(engine, ragged([2.0]))).scores.values["mae"].tolist() == [2]
             await engine.stop()
@@ -347,16 +348,15 @@ def test_a_full_queue_refuses_and_counts_until_memory_is_free():
 
 def test_a_lost_engine_answers_nothing_and_ends_its_process(caplog):
     async def main():
-        async with front_end() as engine:
-            calls = []
+        calls = []
 
-            def kernel(*arguments):
-                calls.append(1)
-                if len(calls) > 2:
-                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
-                return kernel_for(CPU)(*arguments)
+        def kernel(*arguments):
+            calls.append(1)
+            if len(calls) > 2:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return kernel_for(CPU)(*arguments)
 
-            workers = Workers(engine, kernel)
+        async with front_end(kernel=kernel) as (engine, workers):
             await workers.start()
             future = submit(engine, ragged([3.0]))
             async with asyncio.timeout(60):
@@ -373,10 +373,9 @@ def test_a_lost_engine_answers_nothing_and_ends_its_process(caplog):
         asyncio.run(main())
 
 
-def test_who_was_alone_at_a_second_crash_is_convicted():
+def test_a_request_alone_at_a_second_crash_is_convicted():
     async def main():
-        async with front_end() as engine:
-            workers = Workers(engine)
+        async with front_end() as (engine, workers):
             await workers.start()
             workers.host.engine._running = False  # nothing is read any more
             future = submit(engine, ragged([3.0]))
@@ -384,7 +383,7 @@ def test_who_was_alone_at_a_second_crash_is_convicted():
             for crash in range(2):
                 assert not future.done(), crash
                 for number in engine._jobs:
-                    engine._box.put(number, on_device=True)
+                    engine._table.marker(number)(True)  # noqa: FBT003
                 await workers.die()
                 await workers.start(Ending.CRASHED)
                 workers.host.engine._running = False

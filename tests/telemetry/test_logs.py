@@ -15,7 +15,7 @@ from family import wait_until
 from instance import QUEUED, faulty, instance
 
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.telemetry.current import REQUEST
+from loss_scoring.service.telemetry import REQUEST
 from loss_scoring.service.telemetry.logs import JsonFormatter, TextFormatter, configure
 
 KEY, SECRET = "a-key-that-nobody-may-see", "never-log-this"

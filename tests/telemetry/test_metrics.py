@@ -1,4 +1,4 @@
-"""What one process tells: names by the rules, every metric documented."""
+"""The metrics of one process: names by the rules, every metric documented."""
 
 import re
 import shutil
@@ -10,9 +10,8 @@ from documented import documented_rows, rows
 from scrape import families, scrape, total
 
 from loss_scoring.service.errors import InvalidError, OverloadedError, known_reasons
-from loss_scoring.service.telemetry.histogram import BulkHistogram
-from loss_scoring.service.telemetry.metrics import Metrics
-from loss_scoring.service.telemetry.requests import Answered
+from loss_scoring.service.telemetry.metrics import Answered, Metrics
+from loss_scoring.service.telemetry.multiprocess import BulkHistogram
 
 BODY = {"losses": ["mae", "smape"], "series": [{"prediction": [1.0, 0.0], "target": [2.0, 0.0]}]}
 PROMTOOL = shutil.which("promtool")
@@ -62,7 +61,14 @@ def test_a_scored_request_is_counted_by_loss(url):
 
     before = counts()
     httpx.post(f"{url}/score", json=BODY, timeout=60).raise_for_status()
-    assert [after - one for after, one in zip(counts(), before, strict=True)] == [1, 2, 0, 1, 1, 1]
+    assert [after - count for after, count in zip(counts(), before, strict=True)] == [
+        1,
+        2,
+        0,
+        1,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -93,28 +99,28 @@ def test_many_observations_at_once_are_those_of_the_library():
     texts = []
     for kind in (Histogram, BulkHistogram):
         registry = CollectorRegistry()
-        one = kind("x", "X.", ("a",), buckets=(1.0, 2.0), registry=registry).labels("b")
+        histogram = kind("x", "X.", ("a",), buckets=(1.0, 2.0), registry=registry).labels("b")
         if kind is Histogram:
             for amount in amounts:
-                one.observe(amount)
+                histogram.observe(amount)
         else:
-            one.observe_all(amounts[:3])
-            one.observe_all(amounts[3:])
+            histogram.observe_all(amounts[:3])
+            histogram.observe_all(amounts[3:])
         texts.append(generate_latest(registry))
     assert texts[0] == texts[1]
 
 
-def test_what_is_put_aside_is_counted_before_anybody_asks():
+def test_what_is_put_aside_is_counted_before_a_scrape():
     metrics = Metrics()
     for _ in range(1000):
         metrics.observe(Answered("/score", "json", 200, 0.1))
-    assert len(metrics._answered) < 256
+    assert sum(len(deferred._observations) for deferred in metrics._deferred) < 256
     assert total(metrics.render().decode(), "loss_scoring_requests_total") == 1000
 
 
 def test_a_total_kept_elsewhere_is_counted_once():
     metrics, exhausted = Metrics(), 0
-    metrics.watched.watch_device(lambda: {"free": 7}, lambda: exhausted)
+    metrics.watch_device(lambda: {"free": 7}, lambda: exhausted)
     for exhausted in (2, 2, 5):  # noqa: B007 - read above
         text = metrics.render().decode()
     assert total(text, "loss_scoring_device_exhausted_total") == 5

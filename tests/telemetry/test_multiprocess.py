@@ -1,4 +1,4 @@
-"""Several real front ends and a worker: any of them tells of all, and nothing goes backwards."""
+"""Several real front ends and a worker: any of them shows all, and nothing goes backwards."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from scrape import samples, scrape, total
 
-from loss_scoring.service.telemetry import shared
+from loss_scoring.service.telemetry import multiprocess
 
 FRONTENDS, CLIENTS = 2, 24
 ROLES = ("frontend", "worker")
@@ -34,7 +34,7 @@ def service(tmp_path_factory):
             yield one
 
 
-def test_several_processes_tell_what_one_does(service):
+def test_several_processes_show_the_metrics_of_one(service):
     assert documented_rows() == rows(scrape(service.url))
 
 
@@ -58,25 +58,25 @@ def send(service, each):
 
 
 def settled(service, count, of=scored):
-    """Wait until a count is told; return what any process tells then, ten times over."""
+    """Wait until a count is shown; return what any process shows then, ten times over."""
     wait_until(lambda: of(scrape(service.url)) >= count)
     return [scrape(service.url) for _ in range(10)]
 
 
 def read(folder):
-    """Return what lies in the files, without asking anybody who would then write there."""
+    """Return what lies in the files, without a scrape, which would write there."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))
     return generate_latest(registry).decode()
 
 
-def test_what_happened_is_told_though_nobody_asks(service):
+def test_counts_are_published_though_nobody_scrapes(service):
     send(service, 1)
     (folder,) = folders(service)
     wait_until(lambda: scored(read(folder)) == service.sent)
 
 
-def test_whoever_is_asked_tells_of_all(service):
+def test_any_process_shows_all(service):
     send(service, 9)
     for text in settled(service, service.sent):
         assert scored(text) == service.sent
@@ -163,24 +163,26 @@ def test_the_directory_goes_with_the_supervisor(tmp_path, monkeypatch):
 DIES = """
 import os, sys
 from loss_scoring.service.telemetry.metrics import Metrics
-from loss_scoring.service.telemetry.shared import SharedMetrics, take_seat
-kept = SharedMetrics()
+from loss_scoring.service.telemetry.multiprocess import MetricsDirectory, count_as, forget_gauges
+directory = MetricsDirectory()
 child = os.fork()
 if not child:
-    Metrics(take_seat("worker"), "worker").publish()
+    Metrics(count_as("worker"), "worker").publish()
     os._exit(9)
 os.waitpid(child, 0)
-mine = Metrics(take_seat("frontend"))
-kept.ended("worker") if sys.argv[1] == "ended" else None
-print(mine.render().decode())
-kept.close()
+metrics = Metrics(count_as("frontend"))
+if sys.argv[1] == "ended":
+    directory.count_restart("worker")
+    forget_gauges("worker")
+print(metrics.render().decode())
+directory.close()
 """
 
 
-@pytest.mark.parametrize(("said", "workers"), [("nothing", 1), ("ended", 0)])
-def test_gauges_of_the_dead_are_forgotten_and_their_counts_are_not(said, workers, tmp_path):
+@pytest.mark.parametrize(("end", "workers"), [("unnoticed", 1), ("ended", 0)])
+def test_gauges_of_the_dead_are_forgotten_and_their_counts_are_not(end, workers, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", DIES, said],
+        [sys.executable, "-c", DIES, end],
         env=os.environ | {"TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -197,14 +199,15 @@ def test_a_full_file_system_costs_the_sum_and_nothing_else(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv(shared.VARIABLE, "of somebody else")
-    kept = shared.SharedMetrics()
+    monkeypatch.setenv(multiprocess.VARIABLE, "of somebody else")
+    directory = multiprocess.MetricsDirectory()
     assert "No space left" in caplog.text
-    assert shared.VARIABLE not in os.environ
+    assert multiprocess.VARIABLE not in os.environ
     assert not list(tmp_path.iterdir())
-    kept.ended("worker")
-    kept.close()
-    assert shared.take_seat("frontend") is None
+    directory.count_restart("worker")
+    multiprocess.forget_gauges("worker")
+    directory.close()
+    assert multiprocess.count_as("frontend") is None
 
 
 def test_what_a_killed_supervisor_left_is_removed_by_the_next(tmp_path, monkeypatch):
@@ -213,9 +216,9 @@ def test_what_a_killed_supervisor_left_is_removed_by_the_next(tmp_path, monkeypa
     used = tmp_path / "loss-scoring-metrics-used"
     for folder in (old, young, used):
         folder.mkdir()
-    held = shared._lock(used / "supervisor-0.seat")
+    lock = multiprocess._lock(used)
     for folder in (old, used):
         os.utime(folder, (0, 0))
-    shared.SharedMetrics._remove_old()
+    multiprocess.MetricsDirectory._remove_old()
     assert {folder.name[21:] for folder in tmp_path.iterdir()} == {"young", "used"}
-    os.close(held)
+    os.close(lock)
