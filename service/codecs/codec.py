@@ -1,8 +1,7 @@
 """A body in any format to a request, and scores to an answer in any format.
 
-A common body is read where it is asked for, since handing it to a thread costs more than reading
-it. Whatever else may take long, and is read by ``Codec.decode`` in a thread; it reserves memory
-where it needs it.
+A common body is read inline, since handing it to a thread costs more than reading it. Any other may
+take long, and is read by ``Codec.decode`` in a thread; it reserves memory where it needs it.
 """
 
 from functools import lru_cache
@@ -58,7 +57,7 @@ class Codec:
     def decode_common(
         self, body: memoryview, formats: Formats, query: bytes, memory: Memory
     ) -> ScoreRequest | None:
-        """Read a request if that is quick and it is a common one; else return None.
+        """Read a request inline; None if it is not a common one, or may take long.
 
         Args:
             body: All of it.
@@ -67,7 +66,7 @@ class Codec:
             memory: Settled once the request is known.
 
         Raises:
-            ServiceError: If it is to be refused for what is already known.
+            ServiceError: If it must be refused.
         """
         if formats.coding != "identity":
             return None
@@ -103,13 +102,10 @@ class Codec:
         """
         if formats.coding != "identity":
             body = decompress(body, formats.coding, self.body_limit(formats), memory.receive)
-        if formats.request == "json":
-            request = self._decode_json(body, query)
-        else:
-            request = self._decode_arrow(body, query, memory)
-        return self._settled(request, formats, memory)
+        reader = self._decode_json if formats.request == "json" else self._decode_arrow
+        return self._settled(reader(body, query, memory), formats, memory)
 
-    def _decode_json(self, body: memoryview, query: bytes) -> ScoreRequest:
+    def _decode_json(self, body: memoryview, query: bytes, _memory: Memory) -> ScoreRequest:
         faults = Faults()
         for name, _ in _parameters(query):
             faults.add(f"?{name}", "the options of a JSON request belong in its body")
@@ -137,9 +133,9 @@ def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryvi
     """Write an answer, in parts that are not copied where they are large.
 
     Raises:
-        InvalidError: If elements are missing that must not be: the scores tell whether to look.
+        InvalidError: If elements are missing that must not be.
     """
-    if request.options.missing == "error" and may_be_missing(scores):
+    if request.options.missing == "error" and may_be_missing(scores):  # as the kernel has seen
         request.check_missing()
     if format_ == "json":
         return joined(json.write(request.document(scores), request.elements))

@@ -1,13 +1,13 @@
-"""Arrow list columns to flat values and offsets, and flat gradients back to list columns."""
+"""Arrow list columns to flat values and offsets."""
 
+import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from loss_scoring.core.table import as_type, holds_numbers, narrowest, one_array, tensor_of
 from loss_scoring.service.codecs.request import check_elements
@@ -27,8 +27,8 @@ class Side(NamedTuple):
     """
 
     flat: pa.Array
-    raw: npt.NDArray[np.integer[Any]]
-    offsets: npt.NDArray[np.int64]
+    raw: NDArray[np.integer[Any]]
+    offsets: NDArray[np.int64]
     channels: int
 
     def tensor(self, type_: pa.DataType) -> torch.Tensor:
@@ -51,7 +51,7 @@ def flatten(  # noqa: PLR0913 - limits and ids, all with a default
     column: pa.ChunkedArray,
     like: Side | None = None,
     *,
-    max_elements: int | None = None,
+    max_elements: int = sys.maxsize,
     ids: Sequence[int | str] | pa.Array | None = None,
     reserve: Callable[[int], None] = lambda _size: None,
 ) -> Side:
@@ -76,21 +76,8 @@ def flatten(  # noqa: PLR0913 - limits and ids, all with a default
     faults = Faults()
     check_nulls(name, array, faults, ids)
     faults.check()
-    width = max(channels := _channels(array.type), 1)
-    check = partial(_check_elements, max_elements)
-    if pa.types.is_fixed_size_list(array.type):
-        check(len(array) * array.type.list_size * width)
-        raw = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
-        flat = array.flatten()
-    elif _is_view(array.type):
-        raw = np.concatenate([[0], np.cumsum(array.sizes.to_numpy(), dtype=np.int64)])
-        check(elements := int(raw[-1]) * width)
-        reserve(elements * _item_bytes(_element_type(array.type)))
-        flat = array.flatten()
-    else:
-        raw = array.offsets.to_numpy() if len(array) else np.zeros(1, np.int64)
-        check(int(raw[-1] - raw[0]) * width)
-        flat = array.values.slice(raw[0], raw[-1] - raw[0])  # flatten() does it at more cost
+    channels = _channels(array.type)
+    raw, flat = _unnest(array, max(channels, 1), max_elements, reserve)
     if channels:
         if flat.null_count:
             faults.add(f"/{name}", f"{flat.null_count} rows of its series are null")
@@ -107,7 +94,25 @@ def flatten(  # noqa: PLR0913 - limits and ids, all with a default
         ),
     )
     faults.check()
-    return Side(flat, raw, offsets * width, channels)
+    return Side(flat, raw, offsets * max(channels, 1), channels)
+
+
+def _unnest(
+    array: pa.Array, width: int, max_elements: int, reserve: Callable[[int], None]
+) -> tuple[NDArray[np.integer[Any]], pa.Array]:
+    """Return the offsets of lists, and their items one after another: each of some elements."""
+    if pa.types.is_fixed_size_list(array.type):
+        check_elements(len(array) * array.type.list_size * width, max_elements)
+        raw = np.arange(len(array) + 1, dtype=np.int64) * array.type.list_size
+        return raw, array.flatten()
+    if _is_view(array.type):
+        raw = np.concatenate([[0], np.cumsum(array.sizes.to_numpy(), dtype=np.int64)])
+        check_elements(elements := int(raw[-1]) * width, max_elements)
+        reserve(elements * _item_bytes(_element_type(array.type)))
+        return raw, array.flatten()
+    raw = array.offsets.to_numpy() if len(array) else np.zeros(1, np.int64)
+    check_elements(int(raw[-1] - raw[0]) * width, max_elements)
+    return raw, array.values.slice(raw[0], raw[-1] - raw[0])  # flatten() does it at more cost
 
 
 def gradient_type(prediction: pa.DataType, computed: pa.DataType) -> pa.DataType:
@@ -171,11 +176,6 @@ def _is_list(type_: pa.DataType) -> bool:
 def _channels(type_: pa.DataType) -> int:
     inner = type_.value_type
     return int(inner.list_size) if _is_fixed(inner) else 0
-
-
-def _check_elements(limit: int | None, elements: int) -> None:
-    if limit is not None:
-        check_elements(elements, limit)
 
 
 def _item_bytes(type_: pa.DataType) -> int:

@@ -71,12 +71,7 @@ def decode(
     table, layout, texts = _read(body, columns, limits, memory)
     rows, models = int(table.num_rows), len(layout.models)
     element = element_type(table.schema, layout)
-    key_bytes = _grouped_bytes(table, layout, text := sum(map(text_bytes, table.columns)))
-    if text > limits.bytes:
-        raise TooLargeError(
-            f"the columns of text hold {text} bytes; this server allows {limits.bytes}"
-        )
-    memory.reserve(key_bytes)
+    memory.reserve(key_bytes := _grouping_bytes(table, layout, limits.bytes))
     runs = _find_runs(table, layout, texts)
     sides = 2 * rows * models * int(element.bit_width) // 8
     needed = key_bytes + sides + _RUN_BYTES * len(runs.starts) + _ROW_BYTES * rows
@@ -98,10 +93,8 @@ def decode(
     else:
         target, prediction = (tensor_of_column(column, element).numpy() for column in numbers)
         copied = any(column.type != element or column.null_count for column in numbers)
-    offsets = groups.offsets
-    if models > 1:
-        later = offsets[1:] + rows * np.arange(models)[:, None]
-        offsets = np.concatenate([[0], later.ravel()])
+    ends = groups.offsets[1:] + rows * np.arange(models)[:, None]
+    offsets = np.concatenate([[0], ends.ravel()])
     return LongRequest(
         prediction=Ragged.trusted(prediction, offsets),
         target=Ragged.trusted(target, offsets),
@@ -161,8 +154,13 @@ def _layout(
     return layout, texts
 
 
-def _grouped_bytes(table: pa.Table, layout: Layout, texts: int) -> int:
+def _grouping_bytes(table: pa.Table, layout: Layout, max_bytes: int) -> int:
     """Return the most that finding and grouping runs takes: texts may be copied twice."""
+    texts = sum(map(text_bytes, table.columns))
+    if texts > max_bytes:
+        raise TooLargeError(
+            f"the columns of text hold {texts} bytes; this server allows {max_bytes}"
+        )
     types = [table.schema.field(name).type for name in layout.keys]
     kinds = (pa.types.is_dictionary, is_text, pa.types.is_floating)
     copied = sum(any(is_kind(type_) for is_kind in kinds) for type_ in types)

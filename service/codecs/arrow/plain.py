@@ -1,11 +1,11 @@
 """Plain Arrow requests, as most clients send them, read without a call into Arrow.
 
 A stream is plain if it is one record batch, not compressed, of series of floats without nulls and,
-if there are ids, short texts or integers. Its schema, which repeats from request to request, is
-looked at once. So are the metadata of its batch: once pyarrow has read them, others that differ in
-their numbers only (rows, nulls, and where buffers start and end) are as valid, and only the numbers
-are checked. Whatever else a stream may be, or may be damaged by, is left to
-``service.codecs.arrow.read``, which also finds the words for what is wrong.
+if there are ids, short texts or integers. Its schema and the metadata of its batch repeat from
+request to request, and are read once. Of metadata that are new, pyarrow has read others before that
+differ in their numbers only (rows, nulls, and where buffers start and end): they are as valid, and
+the numbers are checked. Any other stream, and any damage, is left to
+``service.codecs.arrow.read``, which also words what is wrong.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class _Schema:
 
 
 class _Batch(NamedTuple):
-    """Where what is in a body: the same for all bodies with these metadata, and checked.
+    """Where what is in a body, checked: the same for all bodies with the same metadata.
 
     Attributes:
         rows: How many series there are.
@@ -218,17 +218,17 @@ def _schema(message: bytes) -> _Schema:
 
 def _numbers(metadata: bytes, schema: _Schema) -> BatchNumbers:
     """Return the numbers of a batch, by the layout that was met last if it is of this."""
-    numbers = schema.layout.unpack(metadata) if schema.layout else None
-    if numbers is None:
-        schema.layout = layout = BatchLayout.of(metadata)
+    layout = schema.layout
+    if layout is None or (numbers := layout.unpack(metadata)) is None:
+        layout = BatchLayout.of(metadata)
         if layout.counts != schema.counts:
             raise _Uncommon
-        # pyarrow checks them, without their numbers.
         nodes, buffers = ([0] * count for count in layout.counts)
         message = pa.ipc.read_message(pa.py_buffer(layout.pack(0, 0, nodes, buffers)))
         if message.type != "record batch" or decompressed_size(message):
             raise _Uncommon
-        pa.ipc.read_record_batch(message, schema.schema)
+        pa.ipc.read_record_batch(message, schema.schema)  # which checks all but the numbers
+        schema.layout = layout
         numbers = layout.unpack(metadata)
     if numbers is None:
         raise _Uncommon

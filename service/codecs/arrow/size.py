@@ -149,12 +149,17 @@ class BatchLayout(NamedTuple):
     numbers: Sequence[slice]
 
     @classmethod
-    def of(cls, metadata: bytes) -> "BatchLayout":
+    def of(cls, message: pa.Buffer | bytes) -> "BatchLayout":
         """Find the numbers in the metadata of a batch that is not compressed.
+
+        Args:
+            message: Of the batch; its body is not read.
 
         Raises:
             Exception: One of ``DAMAGED``, also if the batch is compressed or has no rows.
         """
+        _, size = PREFIX.unpack_from(message)
+        metadata = bytes(memoryview(message)[: PREFIX.size + size])
         runs = _runs_of_numbers(metadata)
         numbers = [slice(0)] * len(runs)
         format_, stop, count = "<", 0, 0
@@ -192,12 +197,6 @@ class BatchLayout(NamedTuple):
         for place, numbers in zip(self.numbers, ((rows,), (size,), nodes, buffers), strict=True):
             items[place] = numbers
         return self.struct.pack(*items)
-
-
-def metadata_of(message: pa.Buffer) -> bytes:
-    """Return the metadata that a message begins with."""
-    _, size = PREFIX.unpack_from(message)
-    return memoryview(message)[: PREFIX.size + size].tobytes()
 
 
 def _runs_of_numbers(metadata: bytes) -> list[tuple[int, int]]:

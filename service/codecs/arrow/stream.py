@@ -1,7 +1,7 @@
 """Arrow IPC streams of strangers to tables that can be trusted.
 
-Whatever columns a request may have, its stream is read here: how large it becomes is checked before
-it is unpacked, how long texts are before they are read, and every offset before it is followed.
+Those of both forms are read here: how large a stream becomes is checked before it is unpacked, how
+long texts are before they are read, and every offset before it is followed.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -26,7 +26,7 @@ def read_table(
     memory: Memory,
     keys: Collection[str] = ("id",),
 ) -> pa.Table:
-    """Read the columns that are wanted of a stream, in place.
+    """Read the chosen columns of a stream, in place.
 
     Args:
         body: The stream.

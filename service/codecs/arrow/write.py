@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from loss_scoring.core import ScoreOptions, Scores
-from loss_scoring.service.codecs.arrow.size import END, BatchLayout, metadata_of
+from loss_scoring.service.codecs.arrow.size import END, BatchLayout
 
 LARGE = 1 << 16
 """Bytes from which copying a part costs more than sending another."""
@@ -176,14 +176,14 @@ def _template(
     batch = pa.RecordBatch.from_arrays(columns, [name for name, _ in fields])
     return _Template(
         pa.schema(fields).serialize().to_pybytes(),
-        BatchLayout.of(metadata_of(batch.serialize())),
+        BatchLayout.of(batch.serialize()),
         len(masked),
         lists,
     )
 
 
 def _nulls(values: NDArray[np.float64]) -> tuple[int, _Part]:
-    """Return how many losses are null, which are NaN, and the bitmap that tells which are not."""
+    """Return how many losses are null, which are NaN, and the bitmap of those that are not."""
     missing = values != values  # noqa: PLR0124 - a third of the time of np.isnan
     nulls = int(np.count_nonzero(missing))
     return nulls, np.packbits(~missing, bitorder="little") if nulls else _ABSENT
