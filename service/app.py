@@ -40,7 +40,7 @@ def create_app(
     tracing: Tracing | None = None,
     start: Start | None = None,
 ) -> ASGIApp:
-    """Return the ASGI application: FastAPI's, and before it a short way to ``POST /score``.
+    """Return the ASGI application: FastAPI's, and before it a shortcut to ``POST /score``.
 
     FastAPI's routing and middleware cost more than a small request. Its own route for the path
     answers other methods, and requests below a ``root_path``.
@@ -49,9 +49,8 @@ def create_app(
         settings: All that can be chosen from outside.
         worker: Overrides the worker on ``settings.device``.
         metrics: Where to count, if not in new ones.
-        tracing: Makes spans, unless nobody wants them.
-        start: Tells how far the start is, to whoever serves the application; None has it done
-            before the lifespan begins.
+        tracing: Makes spans; None for no spans.
+        start: How far the start is, for the server; None completes it before the lifespan begins.
     """
     metrics = metrics or Metrics()
     engine = build_engine(settings, metrics, worker)
@@ -144,7 +143,7 @@ _RAISED = "loss_scoring.raised"
 
 
 class _Raised:
-    """Keeps what a route raises for the context, as FastAPI's own guard would answer in text."""
+    """Passes what a route raises to the context: FastAPI's own guard would answer in text."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -161,7 +160,7 @@ class _Raised:
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)  # noqa: S101 - it is registered for this class
     context: Context = request.scope[CONTEXT]
-    if request.url.path not in PROBES:  # whose 503 refuses nobody
+    if request.url.path not in PROBES:  # whose 503 refuses no request
         context.reason = error.reason
     return problem_of(error, context.request_id)
 

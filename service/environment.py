@@ -1,4 +1,4 @@
-"""Variables of the environment that begin as settings do: which are settings, which are not.
+"""Variables of the environment that begin as settings do, some of which are none.
 
 Kubernetes sets ``LOSS_SCORING_PORT=tcp://10.0.0.1:8000`` and a dozen more in every container beside
 a Service that is called loss-scoring, and so for each Service whose name begins like that.
@@ -18,7 +18,7 @@ _NEARLY_PREFIX = re.compile(r"^LOSS[-_.]*SCORING[-_.]+")
 
 
 def is_link(name: str, value: str) -> bool:
-    """Tell whether a variable is one that Kubernetes sets for a Service.
+    """Return whether a variable is one that Kubernetes sets for a Service.
 
     >>> is_link("LOSS_SCORING_PORT", "tcp://10.0.0.1:8000"), is_link("LOSS_SCORING_PORT", "8000")
     (True, False)
@@ -29,11 +29,11 @@ def is_link(name: str, value: str) -> bool:
 
 
 def check_names(environment: Mapping[str, str], settings: Iterable[str]) -> None:
-    """Refuse variables that begin as settings do and are none.
+    """Refuse variables that look like settings and are none.
 
     Args:
         environment: All variables.
-        settings: The names of all settings, in small letters.
+        settings: The names of all settings, in lower case.
 
     Raises:
         ValueError: If there is one; it names them all, and what may have been meant.

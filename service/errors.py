@@ -1,17 +1,17 @@
-"""Everything a request can die of, with the status it maps to.
+"""Why a request can be refused or fail, with the status of its answer.
 
 ServiceError
 ├── MalformedError         400  not HTTP
 ├── UnreadableError        400  the body is not what its content type says
 ├── UnauthorizedError      401  no key
-│   └── UnknownKeyError         one that this server does not know
+│   └── UnknownKeyError         a key that is not valid
 ├── NotAcceptableError     406  no format that Accept allows
 ├── LateError              408  the client did not send in time
 ├── TooLargeError          413  over a limit of this server
-├── UnsupportedMediaError  415  a content type that is not spoken here
+├── UnsupportedMediaError  415  a content type that is not supported
 │   └── UnsupportedCodingError  a content coding that is not
 ├── InvalidError           422  readable, but values or options break the contract
-├── OverShareError         429  this client holds so much that others need the room
+├── OverShareError         429  this client's requests take what others need
 ├── HeadTooLargeError      431  request line and headers are over a limit of this server
 ├── ScoringError           500  the device failed on this request
 ├── OverloadedError        503  the server is full, or not ready
@@ -52,9 +52,9 @@ class ServiceError(Exception):
     retryable: ClassVar[bool] = False
     retry_after_s: int | None = None
     reasons: ClassVar[Sequence[str]] = ()
-    """Where one error has several causes, what operators call them."""
+    """What operators call the causes of an error that has several."""
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """What HTTP wants beside the status."""
+    """Headers of the answer."""
     _reason: str | None = None
 
     @property
@@ -76,14 +76,14 @@ class UnreadableError(ServiceError):
 
 
 class UnauthorizedError(ServiceError):
-    """No key, or one that this server does not know."""
+    """No key, or one that is not valid."""
 
     status, slug, title = 401, "unauthorized", "A key is needed"
     headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
 
 class UnknownKeyError(UnauthorizedError):
-    """A key that this server does not know."""
+    """A key that is not valid."""
 
     slug, title = "unknown-key", "The key is not known"
     headers = MappingProxyType({"WWW-Authenticate": 'Bearer error="invalid_token"'})
@@ -96,7 +96,7 @@ class NotAcceptableError(ServiceError):
 
 
 class LateError(ServiceError):
-    """The client did not send its request in time; what is left of it would be misread."""
+    """The client did not send its request in time; the rest of it would be misread."""
 
     status, slug, title = 408, "late", "The request did not arrive in time"
     retryable = True
@@ -110,13 +110,13 @@ class TooLargeError(ServiceError):
 
 
 class UnsupportedMediaError(ServiceError):
-    """A content type that is not spoken here."""
+    """A content type that is not supported."""
 
     status, slug, title = 415, "unsupported-media-type", "The content type is not supported"
 
 
 class UnsupportedCodingError(UnsupportedMediaError):
-    """A content coding that is not spoken here."""
+    """A content coding that is not supported."""
 
     slug, title = "unsupported-coding", "The content coding is not supported"
     headers = MappingProxyType({"Accept-Encoding": "gzip, zstd"})
@@ -157,7 +157,7 @@ class _BusyError(ServiceError):
 
     Args:
         detail: One sentence.
-        retry_after_s: When there may be room.
+        retry_after_s: When the request may be accepted.
         reason: One of ``reasons``, for operators.
     """
 
@@ -170,7 +170,7 @@ class _BusyError(ServiceError):
 
 
 class OverShareError(_BusyError):
-    """There would be room, if the client did not hold so much already."""
+    """It would be accepted, if other requests of the client did not take so much."""
 
     status, slug, title = 429, "over-share", "This client holds too much of the server"
     reasons = ("queue-share", "memory-share")
@@ -192,13 +192,13 @@ class DeadlineError(ServiceError):
 
 @dataclass
 class Faults:
-    """Collects faults, keeps the first few, counts them all."""
+    """Faults of a request: the first few, and the count of all."""
 
     first: list[FieldError] = field(default_factory=list)
     count: int = 0
 
     def add(self, pointer: str, detail: str) -> None:
-        """Note one fault."""
+        """Add a fault."""
         self.count += 1
         if len(self.first) < MAX_LISTED_ERRORS:
             self.first.append(FieldError(pointer, detail))
@@ -206,7 +206,7 @@ class Faults:
     def add_each(
         self, places: Sequence[int] | npt.NDArray[np.int64], fault: Callable[[int], tuple[str, str]]
     ) -> None:
-        """Note one fault a place, without spelling out those that are only counted."""
+        """Add a fault for each place; only those that are listed are worded."""
         listed = places[: MAX_LISTED_ERRORS - len(self.first)]
         for place in listed:
             self.add(*fault(place))

@@ -12,7 +12,7 @@ from loss_scoring.service.environment import PREFIX, is_link
 
 MEBI = 1 << 20
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
-"""As browsers send it: in small letters, without a path, even a slash."""
+"""As browsers send it: in lower case, without a path, even a slash."""
 
 
 class Settings(BaseSettings):

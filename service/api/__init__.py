@@ -1,1 +1,1 @@
-"""The routes of the service and what stands around them."""
+"""The routes of the service, and the middleware around them."""

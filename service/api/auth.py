@@ -79,7 +79,7 @@ class Keys:
     def holder(self, authorization: bytes) -> str | None:
         """Return a name for the key in an Authorization header, None if it carries none of these.
 
-        It takes as long for any, and no key can be told from its name.
+        It takes the same time for any key, and the name does not reveal it.
         """
         self._poll()
         match = _BEARER.fullmatch(authorization.strip())
@@ -108,7 +108,7 @@ class Keys:
         self._of_file = _digests(file.read_bytes().splitlines(), str(file), "line")
         self._seen = signature
         if not (self._of_file or self._given):
-            log.warning("api_keys_file %s holds no key: nobody gets in", file)
+            log.warning("api_keys_file %s holds no key: nobody is admitted", file)
         else:
             log.info("%d keys in %s", len(self._of_file), file)
 

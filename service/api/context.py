@@ -137,8 +137,7 @@ class ContextMiddleware:
 
         OPTIONS needs no key: browsers send none when they ask whether a page may call.
         """
-        is_open = scope["path"] in keys.open_paths or scope["method"] == "OPTIONS"
-        if is_open:
+        if scope["path"] in keys.open_paths or scope["method"] == "OPTIONS":
             return None
         authorization = context.headers.get(b"authorization", b"")
         holder = keys.holder(authorization)
@@ -209,7 +208,7 @@ def _log_access(scope: Scope, context: Context, seconds: float) -> None:
 
 def _cut_off(context: Context) -> Response:
     """Return the answer to a request for which no time is left."""
-    error = OverloadedError("the server stopped before the answer was there", 5, reason="not-ready")
+    error = OverloadedError("the server stopped before the answer was ready", 5, reason="not-ready")
     context.reason = error.reason
     answer = problem_of(error, context.request_id)
     answer.headers["connection"] = "close"  # more of the body may come

@@ -40,11 +40,11 @@ class Cors:
         A preflight (OPTIONS with ``Access-Control-Request-Method``) may ask for any header, since
         the service ignores those that it does not know.
         """
-        origin, anyone = request.get(b"origin"), b"*" in self._origins
-        headers: _Headers = [] if anyone else [(b"vary", b"Origin")]
-        if origin is None or not (anyone or origin in self._origins):
+        origin, is_any = request.get(b"origin"), b"*" in self._origins
+        headers: _Headers = [] if is_any else [(b"vary", b"Origin")]
+        if origin is None or not (is_any or origin in self._origins):
             return headers
-        headers += [(b"access-control-allow-origin", b"*" if anyone else origin), _EXPOSED]
+        headers += [(b"access-control-allow-origin", b"*" if is_any else origin), _EXPOSED]
         if b"access-control-request-method" in request:
             headers += _PREFLIGHT
             if wanted := request.get(b"access-control-request-headers"):

@@ -35,7 +35,7 @@ _REFUSALS = {
     "431": "The headers are too large; the connection is closed.",
     "500": "The device failed on this request.",
     "503": "The server is full or not ready; see Retry-After.",
-    "504": "The answer was not there in time.",
+    "504": "The answer was not ready in time.",
 }
 _REF = "#/components/schemas/{model}"
 _BINARY = {"type": "string", "format": "binary"}

@@ -38,7 +38,7 @@ def problem(
 
 
 def problem_of(error: ServiceError, request_id: str) -> Response:
-    """Answer with the problem that an error stands for."""
+    """Answer with the problem of an error."""
     document: Problem = {
         "type": f"urn:loss-scoring:problem:{error.slug}",
         "title": error.title,
@@ -61,7 +61,7 @@ def problem_of(error: ServiceError, request_id: str) -> Response:
 
 
 def _short(text: str) -> str:
-    """Cut what a request made long: a key or a type in it may fill megabytes."""
+    """Cut a text that quotes the request, where a name may fill megabytes."""
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 

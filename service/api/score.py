@@ -1,12 +1,12 @@
-"""POST /score: receive, decode, score, encode.
+"""POST /score: negotiate, receive, decode, score, encode, send.
 
-A plain ASGI endpoint: the body never passes through a framework's model, which would make a
-Python object of every number.
+A plain ASGI endpoint: a framework's model would make a Python object of every number.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -25,6 +25,7 @@ from loss_scoring.service.limits.threads import Threads
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Scored
 
+_T = TypeVar("_T")
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _SENT_AT_ONCE = 1 << 19
 """One write holds the event loop for as long as it takes to copy."""
@@ -70,8 +71,8 @@ class ScoreEndpoint:
     ) -> tuple[str, list[memoryview]]:
         """Return the format and the parts of the answer.
 
-        A common request passes without waiting for anything: its body is there, and it is read,
-        scored and written inline. What may take longer is waited for until the deadline.
+        A common request waits for nothing: its body has arrived, and it is decoded, scored and
+        encoded inline. Whatever may take longer is awaited until the deadline.
         """
         headers = context.headers
         timeout = headers.get(b"x-request-timeout-ms")
@@ -97,9 +98,7 @@ class ScoreEndpoint:
         try:
             request = codec.decode_common(*sent)
             if request is None:
-                deadline.check()  # what a thread has begun holds its memory until it is done
-                reading = self._threads.run(reservation, codec.decode, *sent)
-                request = await deadline.wait_for(reading)
+                request = await self._in_thread(reservation, deadline, codec.decode, *sent)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
         answer = self._engine.score_inline(
@@ -117,10 +116,19 @@ class ScoreEndpoint:
         if is_short(request, formats.answer):
             parts = encode(*scored)
         else:
-            deadline.check()
-            parts = await deadline.wait_for(self._threads.run(reservation, encode, *scored))
+            parts = await self._in_thread(reservation, deadline, encode, *scored)
         context.stages["encode"] = time.perf_counter() - started
         return formats.answer, parts
+
+    async def _in_thread(
+        self,
+        reservation: Reservation,
+        deadline: Deadline,
+        work: Callable[..., _T],
+        *arguments: object,
+    ) -> _T:
+        deadline.check()  # what a thread has begun keeps its memory until it is done
+        return await deadline.wait_for(self._threads.run(reservation, work, *arguments))
 
     async def _score(
         self, request: ScoreRequest, client: str, receive: Receive, deadline: float

@@ -1,7 +1,6 @@
-"""The start of a service, during which probes are answered already.
+"""The start of a service, during which it answers: that it starts, to probes and requests.
 
-A first start compiles for a minute or more. A request meanwhile gets that as its answer, and not
-a refused connection.
+A first start compiles for a minute or more, and a refused connection would not say so.
 """
 
 import asyncio
@@ -16,11 +15,11 @@ from loss_scoring.service.errors import OverloadedError
 
 log = logging.getLogger(__name__)
 _uvicorn = logging.getLogger("uvicorn.start")
-"""uvicorn itself says that it runs before it listens; its own lines are off."""
+"""uvicorn's own lines are off, as it logs that it runs before it listens."""
 
-_PATIENCE_S = 2
-"""A request waits so long for the end of the start: one of several front ends may be a little later
-than the one that said it was ready."""
+_WAIT_S = 2
+"""How long a request waits for the end of the start: of several front ends, another may have been
+ready first, and have answered the probe."""
 _RETRY_S = 5
 
 
@@ -32,7 +31,7 @@ class Start:
             the start, and fails with it.
 
     Attributes:
-        done: Whether requests are taken.
+        done: Whether requests are accepted.
         failed: Whether they never will be.
     """
 
@@ -63,15 +62,15 @@ class Start:
             return
         self.done = True
         self._finished.set()
-        self._say_that_it_runs()
+        self._log_ready()
 
     def listens(self, addresses: str) -> None:
         """Note that the server listens, and where."""
-        log.info("listening on %s; requests are taken when it is ready", addresses)
+        log.info("listening on %s; requests are accepted when it is ready", addresses)
         self._addresses = addresses
-        self._say_that_it_runs()
+        self._log_ready()
 
-    def _say_that_it_runs(self) -> None:
+    def _log_ready(self) -> None:
         if self.done and self._addresses:
             seconds = time.monotonic() - self._began
             _uvicorn.info("Uvicorn running on %s, ready after %.1f s", self._addresses, seconds)
@@ -80,14 +79,14 @@ class Start:
         """Wait a moment for the end of the start.
 
         Args:
-            until: On the monotonic clock: a request that cannot wait so long is still told why.
+            until: On the monotonic clock: a request that cannot wait so long still gets the reason.
 
         Raises:
             OverloadedError: If it does not come.
         """
         left = max(until - time.monotonic(), 0)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._finished.wait(), min(_PATIENCE_S, left))
+            await asyncio.wait_for(self._finished.wait(), min(_WAIT_S, left))
         self.check()
 
     def check(self) -> None:

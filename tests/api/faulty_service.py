@@ -1,4 +1,4 @@
-"""The service with a device that misbehaves on purpose, told by values in the prediction.
+"""The service with a device that misbehaves on purpose, at certain values of the prediction.
 
 666: the kernel raises. 777: it blocks while the gate file exists, and says so by a file named
 ``blocked`` beside it. 888: it raises from then on. Every value that starts a prediction is written

@@ -37,9 +37,9 @@ def guarded(tmp_path_factory):
             *(LOSS_SCORING, "serve", "--api-keys-file", file, "--log-level", "debug"),
             LOSS_SCORING_API_KEYS=OTHER,
         ) as base,
-        httpx.Client(base_url=base, timeout=60) as one,
+        httpx.Client(base_url=base, timeout=60) as session,
     ):
-        yield one, file
+        yield session, file
 
 
 @pytest.mark.parametrize("path", PROBES)
@@ -49,7 +49,7 @@ def test_probes_are_open(guarded, path):
 
 
 @pytest.mark.parametrize("path", GUARDED)
-def test_401_of_everything_else(guarded, path):
+def test_other_paths_need_a_key(guarded, path):
     client, _ = guarded
     for headers, challenge in (
         ({}, "Bearer"),

@@ -45,7 +45,7 @@ def test_identity_is_no_coding(client):
 
 
 @pytest.mark.parametrize("coding", ["br", "gzip, zstd", "gzip, gzip", "identity, gzip", "deflate"])
-def test_415_names_the_codings_that_are_spoken(client, coding):
+def test_415_names_the_supported_codings(client, coding):
     answer = client.post("/score", json=GOOD, headers={"Content-Encoding": coding})
     assert coding in problem(answer, 415)["detail"]
     assert answer.headers["accept-encoding"] == "gzip, zstd"

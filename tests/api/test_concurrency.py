@@ -1,4 +1,4 @@
-"""Many clients at once: nobody gets another's answer, and nothing is computed for the gone."""
+"""Many clients at once: each gets its own answer, and cancelled requests are not computed."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ BLOCKING = {"series": [{"prediction": [777.0], "target": [1.0]}]}
 
 
 def request_of(tag: int, rng: random.Random) -> tuple[dict, list[float]]:
-    """Make a request whose losses tell whose it is."""
+    """Make a request whose losses identify it."""
     series, want = [], []
     for k in range(rng.randint(1, 20)):
         length = rng.randint(1, 50)
@@ -112,7 +112,7 @@ def test_a_cancelled_request_is_never_computed(faulty):  # noqa: F811
     assert "11.0" not in computed
 
 
-def test_a_full_queue_refuses_who_filled_it_and_has_a_place_for_a_newcomer(faulty):  # noqa: F811
+def test_a_full_queue_refuses_the_client_that_filled_it_and_accepts_another(faulty):  # noqa: F811
     base, gate, ledger = faulty
 
     def request(first: float, elements: int) -> dict:
@@ -156,9 +156,9 @@ def test_a_full_queue_refuses_who_filled_it_and_has_a_place_for_a_newcomer(fault
             for reason in ("queue-share", "queue-full"):
                 assert total(text, "loss_scoring_refusals_total", reason=reason) == 1
             gate.unlink()
-            assert [(await one).status_code for one in sent] == [200] * 4
+            assert [(await answer).status_code for answer in sent] == [200] * 4
             again = await asyncio.gather(*[send(greedy, request(7.0, 80)) for _ in range(2)])
-            assert [one.status_code for one in again] == [200] * 2, "all was given back"
+            assert [answer.status_code for answer in again] == [200] * 2, "all was released"
 
     asyncio.run(main())
     assert not {"2.0", "3.0", "4.0"} & set(ledger.read_text().split())

@@ -126,7 +126,7 @@ def test_ids_that_are_made_differ():
         }
         asyncio.run(middleware(scope, None, send))
     assert len(ids) == 3
-    assert all(len(one) == 32 for one in ids)
+    assert all(len(request_id) == 32 for request_id in ids)
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/score"])

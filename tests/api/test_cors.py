@@ -95,7 +95,7 @@ def test_every_answer_can_be_read(page, status, sent):
         ("HEAD", "/losses", 200),
     ],
 )
-def test_so_can_those_of_other_paths(page, method, path, status):
+def test_answers_of_other_paths_can_be_read(page, method, path, status):
     answer = page.request(method, path)
     assert answer.status_code == status
     assert_readable(answer)
@@ -108,15 +108,15 @@ def test_so_can_those_of_other_paths(page, method, path, status):
         b"GET /livez HTTP/1.1\r\nOrigin: https://app.example\r\nA: " + b"b" * 40_000 + b"\r\n\r\n",
     ],
 )
-def test_so_can_refusals_of_a_head(running, head):
-    with socket.create_connection(("127.0.0.1", running.port), 10) as one:
-        one.sendall(head)
-        answer = b"".join(iter(lambda: one.recv(65536), b""))
+def test_refusals_of_a_head_can_be_read(running, head):
+    with socket.create_connection(("127.0.0.1", running.port), 10) as connection:
+        connection.sendall(head)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 4")
     assert b"access-control-allow-origin: https://app.example\r\n" in answer
 
 
-def test_other_origins_may_not(page):
+def test_other_origins_cannot_read(page):
     for answer in (
         page.post("/score", json=GOOD, headers={"Origin": OTHER}),
         page.options("/score", headers=PREFLIGHT | {"Origin": OTHER}),
@@ -126,7 +126,7 @@ def test_other_origins_may_not(page):
         assert answer.headers["vary"] == "Origin"
 
 
-def test_any_origin_may_where_the_setting_is_a_star():
+def test_any_origin_can_read_where_the_setting_is_a_star():
     with instance(cors_origins="*", device="cpu") as running:
         for answer in (
             httpx.post(f"{running.url}/score", json=GOOD, headers={"Origin": OTHER}, timeout=60),
@@ -140,7 +140,7 @@ def test_any_origin_may_where_the_setting_is_a_star():
         )
 
 
-def test_nothing_is_said_without_the_setting(client):
+def test_no_headers_without_the_setting(client):
     for answer in (
         client.post("/score", json=GOOD, headers={"Origin": ORIGIN}),
         client.options("/score", headers=PREFLIGHT),
@@ -150,7 +150,7 @@ def test_nothing_is_said_without_the_setting(client):
         ]
 
 
-def test_a_refused_head_is_told_nothing_without_the_setting():
+def test_a_refused_head_gets_no_headers_without_the_setting():
     transport = Transport()
     protocol = connected(Loop(), transport)
     protocol.data_received(b"GET / HTTP/1.1\r\nOrigin: https://app.example\r\nA : b\r\n\r\n")
@@ -167,7 +167,7 @@ def test_a_refused_head_is_told_nothing_without_the_setting():
         "chrome-extension://abc",
     ],
 )
-def test_origins_that_are_taken(text):
+def test_valid_origins(text):
     assert Cors.of(Settings(cors_origins=text)) is not None
 
 
@@ -188,7 +188,7 @@ def test_no_origin_is_none(text):
         "https://a;https://b",
     ],
 )
-def test_what_no_browser_sends_is_refused_by_name(text):
+def test_invalid_origins_are_refused_by_name(text):
     with pytest.raises(ValueError, match="is not an origin as browsers send it") as refused:
         Settings(cors_origins=f"https://b.example,{text}")
     assert repr(text) in str(refused.value)

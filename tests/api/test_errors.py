@@ -156,9 +156,9 @@ def narrow():
             "2000",
             LOSS_SCORING_MAX_ELEMENTS="10",
         ) as base,
-        httpx.Client(base_url=base, timeout=60) as one,
+        httpx.Client(base_url=base, timeout=60) as session,
     ):
-        yield one
+        yield session
 
 
 def test_413_by_announced_length_without_reading_the_body(narrow):
@@ -199,9 +199,9 @@ def faulty(tmp_path):
         gate.unlink(missing_ok=True)
 
 
-def test_500_of_a_failing_device_is_told_without_a_trace(faulty):
+def test_500_of_a_failing_device_shows_no_trace(faulty):
     base, *_ = faulty
-    with httpx.Client(base_url=base, timeout=60) as one:
+    with httpx.Client(base_url=base, timeout=60) as session:
         poison = {"series": [{"prediction": [666.0], "target": [2.0]}]}
-        assert problem(one.post("/score", json=poison), 500)["retryable"]
-        assert one.post("/score", json=GOOD).json()["losses"]["mae"] == [1.0]
+        assert problem(session.post("/score", json=poison), 500)["retryable"]
+        assert session.post("/score", json=GOOD).json()["losses"]["mae"] == [1.0]

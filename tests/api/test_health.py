@@ -21,7 +21,7 @@ def checked(port, host="127.0.0.1"):
     )
 
 
-def test_it_is_well_while_the_service_takes_requests():
+def test_healthy_while_the_service_accepts_requests():
     with instance() as service:
         done = checked(service.port)
         assert (done.returncode, done.stdout) == (0, '{"status":"ready"}\n'), done.stderr
@@ -32,14 +32,14 @@ def test_it_is_well_while_the_service_takes_requests():
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
 @pytest.mark.parametrize("frontends", [0, 1])
-def test_all_addresses_of_ipv6_are_those_of_ipv4_too(frontends):
+def test_all_addresses_of_ipv6_include_those_of_ipv4(frontends):
     with instance(host="::", frontends=frontends, device="cpu") as service:  # asked by IPv4
         assert checked(service.port, "::").returncode == 0
         assert checked(service.port, "::1").returncode == 0
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", ""), ("127.0.0.1", "http"), ("a b", 80)])
-def test_where_nothing_can_listen_is_named(host, port):
+def test_an_address_that_cannot_be_bound_is_named(host, port):
     done = checked(port, host)
     assert done.returncode == 1
     assert done.stderr.startswith(f"no answer of {host}, port {port}: ")

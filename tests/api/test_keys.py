@@ -93,11 +93,11 @@ def test_a_file_that_cannot_be_read_leaves_the_keys_and_is_logged_once(file, clo
 
 
 @pytest.mark.parametrize("text", ["", "# none yet\n"])
-def test_an_empty_file_lets_nobody_in_and_says_so(tmp_path, clock, caplog, text):
+def test_an_empty_file_admits_nobody_and_is_logged(tmp_path, clock, caplog, text):
     file = tmp_path / "keys"
     file.write_text(text)
     keys = Keys(None, file, clock=clock)
-    assert "nobody gets in" in caplog.text
+    assert "nobody is admitted" in caplog.text
     assert keys.holder(b"") is None
     assert keys.holder(b"Bearer ") is None
     assert not allows(keys, OLD)
@@ -106,7 +106,7 @@ def test_an_empty_file_lets_nobody_in_and_says_so(tmp_path, clock, caplog, text)
 @pytest.mark.parametrize(
     "bad", ["short", "fifteen.letters", "a key with spaces", "kéy-0123456789-0123"]
 )
-def test_what_is_no_key_is_refused_at_start_without_being_shown(tmp_path, clock, bad):
+def test_an_invalid_key_is_refused_at_start_and_not_shown(tmp_path, clock, bad):
     file = tmp_path / "keys"
     file.write_text(f"{OLD}\n{bad}\n")
     with pytest.raises(ValueError, match=r"line 2: a key has at least 16") as raised:
@@ -139,7 +139,7 @@ def test_settings_do_not_show_keys(monkeypatch):
     assert Keys.of(Settings()) is None
 
 
-def test_an_empty_variable_is_not_the_same_as_none(monkeypatch):
+def test_an_empty_variable_differs_from_a_missing_one(monkeypatch):
     monkeypatch.setenv("LOSS_SCORING_API_KEYS", "")
     with pytest.raises(ValueError, match="holds no key"):
         Keys.of(Settings())

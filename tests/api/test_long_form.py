@@ -83,7 +83,7 @@ def test_json_has_the_same_columns(client, table):
 def test_mistakes_are_pointed_at(client, table, query, pointers):
     answer = ask(client, table.slice(0, 10), **query)
     assert answer.status_code == 422
-    found = [one["pointer"] for one in answer.json()["errors"]]
+    found = [error["pointer"] for error in answer.json()["errors"]]
     assert found[: len(pointers)] == pointers
     assert len(found) == len(pointers) or not query
 
@@ -124,12 +124,12 @@ def test_models_that_hold_text_are_pointed_at(client, query, pointer, says):
     made = pa.table({"id": ["a", "a"], "y": [1.0, 2], "B": ["1", "-"], "shop": ["n", "s"]})
     answer = ask(client, made, **{"group_columns": "id", **query})
     assert answer.status_code == 422
-    faults = [one for one in answer.json()["errors"] if one["pointer"] == pointer]
+    faults = [error for error in answer.json()["errors"] if error["pointer"] == pointer]
     assert len(faults) == 1, answer.text
     assert says in faults[0]["detail"]
 
 
-def test_a_parameter_that_stands_twice(client, table):
+def test_a_parameter_that_appears_twice(client, table):
     answer = client.post(
         "/score?group_columns=unique_id&group_columns=cutoff",
         content=stream(table.slice(0, 10)), headers={"Content-Type": ARROW},
@@ -144,7 +144,7 @@ def test_missing_elements_are_pointed_at(client):
     made = pa.table({"id": ["a", "b", "a"], "y": [1.0, 2, None], "A": [1.0, float("nan"), 1]})
     answer = ask(client, made, group_columns="id")
     assert answer.status_code == 422
-    assert [one["pointer"] for one in answer.json()["errors"]] == ["/y/2", "/A/1"]
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/y/2", "/A/1"]
 
 
 def test_missing_elements_name_their_series(client):
@@ -154,8 +154,8 @@ def test_missing_elements_name_their_series(client):
     assert answer.status_code == 422
     named = "of the series id='b', cut=1970-01-01T00:00:00.000000008 is missing"
     faults = answer.json()["errors"]
-    assert [one["pointer"] for one in faults] == ["/A/0", "/A/2"]
-    assert all(one["detail"].startswith(named) for one in faults)
+    assert [error["pointer"] for error in faults] == ["/A/0", "/A/2"]
+    assert all(error["detail"].startswith(named) for error in faults)
 
 
 def test_the_same_row_twice_is_pointed_at(client, table):
@@ -166,7 +166,7 @@ def test_the_same_row_twice_is_pointed_at(client, table):
     assert answer.status_code == 422
     problem = answer.json()
     assert problem["detail"].startswith("50 faults")
-    assert [one["pointer"] for one in problem["errors"]] == [f"/ds/{50 + i}" for i in range(20)]
+    assert [error["pointer"] for error in problem["errors"]] == [f"/ds/{50 + i}" for i in range(20)]
     when = part["ds"][3].as_py().isoformat()
     assert f"is {when} in rows 3 and 53 of the series unique_id=" in problem["errors"][3]["detail"]
     assert "group_columns" in problem["errors"][0]["detail"]
@@ -180,7 +180,7 @@ def test_keys_without_a_value_are_pointed_at(client):
     made = pa.table({"id": ["a", None], "y": [1.0, 2], "A": [1.0, 2]})
     answer = ask(client, made, group_columns="id")
     assert answer.status_code == 422
-    assert [one["pointer"] for one in answer.json()["errors"]] == ["/id/1"]
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/id/1"]
 
 
 def test_a_json_body_takes_no_columns(client):

@@ -41,11 +41,13 @@ def small():
 def half_sent(url, source, size=MEBI, key="none"):
     """Announce a body, send its beginning and hold the connection open."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=60, source_address=(source, 0)) as one:
+    with socket.create_connection(
+        (host, int(port)), timeout=60, source_address=(source, 0)
+    ) as connection:
         head = f"POST /score HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         head += f"Authorization: Bearer {key}\r\n"
-        one.sendall(f'{head}Content-Length: {size}\r\n\r\n{{"series":'.encode())
-        yield one
+        connection.sendall(f'{head}Content-Length: {size}\r\n\r\n{{"series":'.encode())
+        yield connection
 
 
 def refused(connection):
@@ -64,7 +66,7 @@ def post_from(url, source):
         return client.post(f"{url}/score", json=GOOD)
 
 
-def test_a_client_that_holds_most_of_the_memory_is_refused_and_others_are_not(small):
+def test_a_client_that_takes_most_of_the_memory_is_refused_and_others_are_not(small):
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(half_sent(small, "127.0.0.1"))
@@ -93,7 +95,7 @@ def test_shares_are_of_keys_where_keys_are_needed():
 
 
 def wait_for_success(url):
-    """What broken connections held is given back as soon as the server has noticed."""
+    """The memory of broken connections is released as soon as the server has noticed."""
     for _ in range(200):
         with contextlib.ExitStack() as stack:
             connections = [stack.enter_context(half_sent(url, "127.0.0.1")) for _ in range(2)]
@@ -155,13 +157,13 @@ def test_a_timeout_is_a_number_of_milliseconds(client, given):
     assert problem(answer, 422)["errors"][0]["pointer"] == "X-Request-Timeout-Ms"
 
 
-def test_a_long_timeout_is_cut_and_a_sane_one_is_taken(client):
+def test_a_long_timeout_is_cut_and_a_valid_one_is_used(client):
     for given in ("60000", "999999999", "0060000"):
         answer = client.post("/score", json=GOOD, headers={"X-Request-Timeout-Ms": given})
         assert answer.status_code == 200, answer.text
 
 
-def test_504_on_time_and_what_is_late_is_never_computed(faulty):  # noqa: F811 - the fixture
+def test_504_on_time_and_a_late_request_is_never_computed(faulty):  # noqa: F811 - the fixture
     url, gate, ledger = faulty
 
     async def main():
@@ -173,7 +175,7 @@ def test_504_on_time_and_what_is_late_is_never_computed(faulty):  # noqa: F811 -
             late = {"series": [{"prediction": [345.0], "target": [1.0]}]}
             answer = await client.post("/score", json=late, headers={"X-Request-Timeout-Ms": "150"})
             assert problem(answer, 504)["retryable"]
-            assert not first.done(), "the device is still held"
+            assert not first.done(), "the device is still busy"
             gate.unlink()
             assert (await first).status_code == 200
             assert (await client.post("/score", json=GOOD)).status_code == 200
@@ -206,7 +208,7 @@ def test_nothing_is_begun_in_a_thread_past_the_deadline(monkeypatch):
 
 
 @pytest.mark.parametrize("behind", [b"", b"GET /livez HTTP/1.1\r\n\r\n"])
-def test_what_a_broken_connection_asked_for_is_never_computed(faulty, behind):  # noqa: F811
+def test_the_request_of_a_broken_connection_is_never_computed(faulty, behind):  # noqa: F811
     url, gate, ledger = faulty
     gate.touch()
     body = json.dumps({"series": [{"prediction": [346.0], "target": [1.0]}]}).encode()
@@ -216,9 +218,9 @@ def test_what_a_broken_connection_asked_for_is_never_computed(faulty, behind):  
         first = pool.submit(client.post, "/score", json=BLOCKING)
         while not gate.with_name("blocked").exists():
             time.sleep(0.005)
-        with socket.create_connection((host, int(port)), timeout=60) as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            one.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body + behind)
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body + behind)
             wait_for(client, "loss_scoring_queued_elements", 1)
         wait_for(client, "loss_scoring_queued_elements", 0)
         gate.unlink()

@@ -31,8 +31,10 @@ def expected(series, **options):
     def side(name):
         return Ragged.from_series(
             [
-                torch.tensor([math.nan if x is None else x for x in one[name]], dtype=torch.float64)
-                for one in series
+                torch.tensor(
+                    [math.nan if x is None else x for x in entry[name]], dtype=torch.float64
+                )
+                for entry in series
             ]
         )
 
@@ -44,14 +46,14 @@ def test_real_json_equals_core(client, real_json):
     assert answer.status_code == 200, answer.text
     series = json.loads(real_json)["series"]
     scores, want = answer.json(), expected(series, missing="skip")
-    assert scores["ids"] == [one["id"] for one in series]
-    assert scores["lengths"] == [len(one["target"]) for one in series]
+    assert scores["ids"] == [entry["id"] for entry in series]
+    assert scores["lengths"] == [len(entry["target"]) for entry in series]
     assert list(scores) == ["ids", "lengths", "losses", "masked", "gradients"]
     for name in LOSSES:
         assert bits(scores["losses"][name]) == bits(
             [None if math.isnan(x) else x for x in want.values[name].tolist()]
         )
-        assert [len(one) for one in scores["gradients"][name]] == scores["lengths"]
+        assert [len(entry) for entry in scores["gradients"][name]] == scores["lengths"]
         assert bits(flat(scores["gradients"][name])) == bits(want.gradients[name].tolist())
     assert {name: scores["masked"][name] for name in QUOTIENTS} == {
         name: want.masked[name].tolist() for name in QUOTIENTS

@@ -1,4 +1,4 @@
-"""HEAD and OPTIONS of every path, and what is said where no path or method is the right one."""
+"""HEAD and OPTIONS of every path, and the answers to unknown paths and methods."""
 
 import socket
 
@@ -39,12 +39,12 @@ def test_head_is_get_without_a_body(running, path):
 
 
 def test_nothing_follows_the_answer_to_head(running):
-    with socket.create_connection((running.base_url.host, running.base_url.port), 10) as one:
-        one.sendall(
+    with socket.create_connection((running.base_url.host, running.base_url.port), 10) as connection:
+        connection.sendall(
             b"HEAD /losses HTTP/1.1\r\nHost: x\r\n\r\n" * 2
             + b"HEAD /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         )
-        answer = b"".join(iter(lambda: one.recv(65536), b""))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
     heads = answer.split(b"\r\n\r\n")
     assert [head[:15] for head in heads] == [b"HTTP/1.1 200 OK"] * 3 + [b""]
 
@@ -73,9 +73,9 @@ def test_options_says_what_a_path_takes(running, path, allow):
 
 
 def test_options_of_the_server_and_of_nothing(running):
-    with socket.create_connection((running.base_url.host, running.base_url.port), 10) as one:
-        one.sendall(b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answer = b"".join(iter(lambda: one.recv(65536), b""))
+    with socket.create_connection((running.base_url.host, running.base_url.port), 10) as connection:
+        connection.sendall(b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 204 ")
     assert b"allow: GET, HEAD, POST, OPTIONS" in answer
     problem(running.options("/nowhere"), 404)
@@ -102,13 +102,13 @@ def test_options_of_the_server_and_of_nothing(running):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_path_that_is_nearly_one_is_asked_about(client, method, path, meant):
+def test_a_misspelt_path_gets_a_suggestion(client, method, path, meant):
     answer = client.request(method, str(client.base_url).rstrip("/") + path)
     detail = problem(answer, 404)["detail"]
     assert detail == f"there is no {path}; did you mean {meant}"
 
 
-def test_any_other_path_gets_all_that_are_known(client):
+def test_any_other_path_gets_the_list_of_paths(client):
     detail = problem(client.get("/wp-login.php"), 404)["detail"]
     assert all(path in detail for path in [*GET_PATHS, "/score"])
     problem(client.get("/" + "x" * 20_000), 404)
@@ -123,7 +123,7 @@ def test_any_other_path_gets_all_that_are_known(client):
         ("DELETE", "/docs", "DELETE is not served at /docs; send GET or HEAD"),
     ],
 )
-def test_another_method_is_told_which(client, method, path, says):
+def test_another_method_gets_those_that_are_allowed(client, method, path, says):
     assert problem(client.request(method, path), 405)["detail"] == says
 
 
