@@ -49,46 +49,26 @@ _TENS = np.array([10**count for count in range(9)], np.uint64)
 _BIT, _WORD, _PRODUCT = ir.IntType(1), ir.IntType(64), ir.IntType(128)
 
 
-def _reading(result, generate):
-    """Return a function of an array and an index, which is not checked, made by ``generate``."""
+@intrinsic
+def _strtod(_context, body, j):
+    """Return the bits of the number that the C library reads at ``j``, and how many bytes it has.
 
-    @intrinsic
-    def read(_context, array, index):
-        def load(context, builder, signature, arguments):
-            element = element_pointer(context, builder, signature, arguments)
-            return generate(context, builder, element)
+    The decimal point is that of the locale, so in some locales it stops there.
+    """
+    returned = types.Tuple([types.uint64, types.int64])
 
-        return result(array, types.int64), load
+    def generate(context, builder, signature, arguments):
+        start = element_pointer(context, builder, signature, arguments)
+        text = start.type
+        kind = ir.FunctionType(ir.DoubleType(), [text, text.as_pointer()])
+        strtod = builder.module.globals.get("strtod") or ir.Function(builder.module, kind, "strtod")
+        with builder.goto_entry_block():
+            end = builder.alloca(text)
+        bits = builder.bitcast(builder.call(strtod, [start, end]), _WORD)
+        stop, start = (builder.ptrtoint(pointer, _WORD) for pointer in (builder.load(end), start))
+        return context.make_tuple(builder, returned, [bits, builder.sub(stop, start)])
 
-    return read
-
-
-def _strtod_at(context, builder, start):
-    text, number = start.type, ir.DoubleType()
-    kind = ir.FunctionType(number, [text, text.as_pointer()])
-    strtod = builder.module.globals.get("strtod") or ir.Function(builder.module, kind, "strtod")
-    with builder.goto_entry_block():
-        end = builder.alloca(text)
-    bits = builder.bitcast(builder.call(strtod, [start, end]), _WORD)
-    stop, start = (builder.ptrtoint(pointer, _WORD) for pointer in (builder.load(end), start))
-    return context.make_tuple(builder, _READ, [bits, builder.sub(stop, start)])
-
-
-_READ = types.Tuple([types.uint64, types.int64])
-_strtod = _reading(_READ, _strtod_at)
-"""Returns the bits of a number and how many bytes it has.
-
-The decimal point is that of the locale, so in some locales it stops there.
-"""
-byte = _reading(
-    types.int64,
-    lambda _, builder, pointer: builder.zext(builder.load(pointer), _WORD),
-)
-_eight_bytes = _reading(
-    types.uint64,
-    lambda _, builder, pointer: builder.load(builder.bitcast(pointer, _WORD.as_pointer()), align=1),
-)
-"""Returns eight bytes as they lie in memory, the first one lowest."""
+    return returned(body, types.int64), generate
 
 
 @intrinsic
@@ -123,15 +103,28 @@ def _upper_product(_context, a, b):
 
 
 @inlined
+def byte(body, j):
+    """Return a byte, by an unsigned index: a signed one might count from the end."""
+    return np.int64(body[uint64(j)])
+
+
+@inlined
+def _eight_bytes(body, j):
+    """Return eight bytes, the first one lowest, and 0 for those beyond the end."""
+    word = uint64(0)
+    if j + 8 <= len(body):
+        for k in range(8):  # LLVM makes it one load
+            word |= uint64(body[uint64(j + k)]) << uint64(8 * k)
+    else:
+        for k in range(len(body) - j):
+            word |= uint64(body[uint64(j + k)]) << uint64(8 * k)
+    return word
+
+
+@inlined
 def _next_digits(body, j):
     """Return how many digits begin at ``j``, at most eight, and their value."""
-    if j + 8 <= len(body):
-        word = _eight_bytes(body, j)
-    else:
-        word = uint64(0)
-        for k in range(len(body) - j):
-            word |= uint64(body[j + k]) << uint64(8 * k)
-    word ^= _ZEROS  # digits become 0 to 9
+    word = _eight_bytes(body, j) ^ _ZEROS  # digits become 0 to 9
     # The top bit of a byte above 9 is set; a carry can spoil only the bytes after such a one.
     others = ((word + uint64(0x7676767676767676)) | word) & uint64(0x8080808080808080)
     count = _trailing_zeros(others) >> 3
