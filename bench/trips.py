@@ -17,6 +17,7 @@ from peers import Workload, arrow_load, as_it_is
 from starlette.types import Message, Scope
 
 from loss_scoring.service.app import create_app
+from loss_scoring.service.limits.body import BUFFERED
 from loss_scoring.service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +28,7 @@ def scope_of(body: bytes, content_type: str) -> Scope:
     headers = [(b"host", b"x"), (b"content-type", content_type.encode())]
     headers.append((b"content-length", b"%d" % len(body)))
     scope = {"type": "http", "method": "POST", "path": "/score", "query_string": b""}
-    return {**scope, "headers": headers, "client": ("127.0.0.1", 1)}
+    return {**scope, "headers": headers, "client": ("127.0.0.1", 1), BUFFERED: True}
 
 
 async def count(bodies: dict[str, tuple[bytes, str]]) -> None:
