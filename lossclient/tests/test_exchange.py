@@ -31,7 +31,6 @@ from lossclient.exchange import Pause, Post, Rules, SizeLimit, Surroundings, exc
 from lossclient.forecasts import Forecasts, Key
 from lossclient.options import ScoreOptions
 from lossclient.plan import plan
-from lossclient.problems import Reply
 from lossclient.retries import Retries
 from lossclient.wire import Part
 
@@ -89,8 +88,6 @@ def play(outcomes, part=ALL, *, forecasts=FORECASTS, took_s=0.0, clock=None, **r
             if callable(outcome):
                 url = httpx.URL("http://x/score", params=step.query)
                 outcome = outcome(httpx.Request("POST", url, content=bytes(step.body)))
-            if isinstance(outcome, httpx.Response):
-                outcome = Reply(outcome.status_code, outcome.headers, outcome.content)
             reply = outcome
     except StopIteration as end:
         return end.value, posts, pauses, None

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, TypeVarTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -19,7 +18,6 @@ from lossclient.forecasts import Forecasts
 from lossclient.frames import Duplicates, FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
-from lossclient.problems import Reply
 from lossclient.progress import progress_bar
 from lossclient.series import Scores, read_series, scores_of
 from lossclient.wire import Part
@@ -188,12 +186,7 @@ class AsyncClient(BaseClient):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def _run(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
@@ -240,18 +233,19 @@ class AsyncClient(BaseClient):
             else:
                 outcome = await self._post(step)
 
-    async def _post(self, post: Post) -> Reply | httpx.RequestError:
+    async def _post(self, post: Post) -> httpx.Response | httpx.RequestError:
         http = await self._http()
         try:
             response = await http.send(self._request(http, post), stream=True)
             try:
                 # An answer that is not read closes its connection, which is one answer behind.
-                body = await response.aread() if post.is_answered_by(response.headers) else b""
+                if post.is_answered_by(response.headers):
+                    await response.aread()
             finally:
                 await response.aclose()
         except httpx.RequestError as error:
             return error
-        return Reply(response.status_code, response.headers, body)
+        return response
 
     async def _http(self) -> httpx.AsyncClient:
         """Return the connections of this event loop; no other task runs meanwhile."""

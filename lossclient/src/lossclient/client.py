@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, TypeVarTuple, cast
 from weakref import WeakSet
 
@@ -19,7 +18,6 @@ from lossclient.base_client import BaseClient
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.plan import join, plan
-from lossclient.problems import Reply
 from lossclient.progress import progress_bar
 from lossclient.wire import Part
 
@@ -143,12 +141,7 @@ class Client(BaseClient):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def _run(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
@@ -170,16 +163,16 @@ class Client(BaseClient):
                     except BaseException as error:  # noqa: BLE001 - raised below
                         results.put((part, error))
 
-        if count == 1 and rules.deadline is None:  # nothing to do meanwhile
-            work()
-        else:
-            # Of this call only: a small one must not wait behind a large one, and threads do not
-            # survive a fork. Daemons: Ctrl-C must not wait for a server that does not answer.
-            for n in range(min(self.concurrency, count)):
-                threading.Thread(target=work, name=f"lossclient-{n}", daemon=True).start()
         answers: dict[Part, Answers] = {}
         try:
             with progress_bar(forecasts, show) as bar:
+                if count == 1 and rules.deadline is None:  # nothing to do meanwhile
+                    work()
+                else:
+                    # Of this call only: a small one must not wait behind a large one, and threads
+                    # do not survive a fork. Daemons: Ctrl-C must not wait for a hung server.
+                    for n in range(min(self.concurrency, count)):
+                        threading.Thread(target=work, name=f"lossclient-{n}", daemon=True).start()
                 while len(answers) < count:
                     try:
                         part, result = results.get(timeout=rules.left_s())
@@ -208,14 +201,15 @@ class Client(BaseClient):
                 outcome = self._post(step)
         return []  # the call has ended
 
-    def _post(self, post: Post) -> Reply | httpx.RequestError:
+    def _post(self, post: Post) -> httpx.Response | httpx.RequestError:
         self._check_open()
         try:
             with self._connections.borrow(post.within_s) as http:
                 response = http.send(self._request(http, post), stream=True)
                 try:
                     # An answer that is not read closes its connection, which is one answer behind.
-                    body = response.read() if post.is_answered_by(response.headers) else b""
+                    if post.is_answered_by(response.headers):
+                        response.read()
                 finally:
                     response.close()
         except httpx.RequestError as error:
@@ -223,7 +217,7 @@ class Client(BaseClient):
         except RuntimeError:
             self._check_open()  # another thread may have closed it
             raise
-        return Reply(response.status_code, response.headers, body)
+        return response
 
 
 _CLIENTS: WeakSet[Client] = WeakSet()

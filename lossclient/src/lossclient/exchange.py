@@ -1,7 +1,7 @@
 """One part of a call from plan to scores: every decision, and no input or output.
 
 `exchange` is a generator, as httpx's own authentication flows are. It yields a `Post`, to be
-answered with the `Reply` or httpx's error, or a `Pause`. Both clients drive it, one in threads and
+answered with httpx's response or error, or a `Pause`. Both clients drive it, one in threads and
 one in tasks, so they cannot differ in what they decide; and tests need neither sockets nor sleep.
 """
 
@@ -23,7 +23,7 @@ from lossclient.exceptions import DeadlineExceeded, LossClientError, UnexpectedA
 from lossclient.forecasts import Forecasts
 from lossclient.options import ScoreOptions
 from lossclient.plan import cut, halve, weight_of
-from lossclient.problems import Failure, Reply, excerpt, failure_of, unreadable
+from lossclient.problems import Failure, excerpt, failure_of, unreadable
 from lossclient.retries import Retries
 from lossclient.wire import Part
 
@@ -52,7 +52,7 @@ class Pause:
 
 
 Step = Post | Pause
-Outcome = Reply | httpx.RequestError | None
+Outcome = httpx.Response | httpx.RequestError | None
 """Of a `Post`, the first two; of a `Pause`, None."""
 Answers = list[pa.Table]
 """In the order of series, the models of a series together."""
@@ -215,25 +215,18 @@ def _read(
     outcome: Outcome, forecasts: Forecasts, part: Part, rules: Rules, request_id: str
 ) -> pa.Table | Failure:
     if outcome is None:
-        raise TypeError("a Post is answered with a Reply or an error")
-    if isinstance(outcome, Reply) and (other := _other_request(outcome.headers, request_id)):
-        error = UnexpectedAnswer(
-            f"the answer to another request, {other}: something between this client and "
-            f"{rules.server}{rules.via} mixes answers up",
-            status=outcome.status,
-            request_id=request_id,
-        )
-        return Failure(error, retryable=True)  # another attempt goes over another connection
-    if isinstance(outcome, Reply) and outcome.status == 200:
-        if outcome.headers.get("content-type") != wire.MEDIA_TYPE:
-            return unreadable(outcome, request_id, f"no Arrow stream: {excerpt(outcome)}")
-        try:
-            losses, gradients = rules.options.losses, rules.options.gradients
-            return wire.decode(
-                outcome.body, forecasts, part, losses, gradients=gradients, first=rules.first
+        raise TypeError("a Post is answered with a response or an error")
+    if isinstance(outcome, httpx.Response):
+        if other := _other_request(outcome.headers, request_id):
+            error = UnexpectedAnswer(
+                f"the answer to another request, {other}: something between this client and "
+                f"{rules.server}{rules.via} mixes answers up",
+                status=outcome.status_code,
+                request_id=request_id,
             )
-        except ValueError as error:
-            return unreadable(outcome, request_id, error)
+            return Failure(error, retryable=True)  # another attempt goes over another connection
+        if outcome.status_code == 200:
+            return _scores(outcome, forecasts, part, rules, request_id)
     return failure_of(
         outcome,
         forecasts,
@@ -243,6 +236,20 @@ def _read(
         via=rules.via,
         now=rules.surroundings.today(),
     )
+
+
+def _scores(
+    response: httpx.Response, forecasts: Forecasts, part: Part, rules: Rules, request_id: str
+) -> pa.Table | Failure:
+    if response.headers.get("content-type") != wire.MEDIA_TYPE:
+        return unreadable(response, request_id, f"no Arrow stream: {excerpt(response)}")
+    losses, gradients = rules.options.losses, rules.options.gradients
+    try:
+        return wire.decode(
+            response.content, forecasts, part, losses, gradients=gradients, first=rules.first
+        )
+    except ValueError as error:
+        return unreadable(response, request_id, error)
 
 
 def _other_request(headers: Mapping[str, str], request_id: str) -> str | None:

@@ -51,15 +51,6 @@ _CLASSES: Mapping[int, type[ServiceError]] = {
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer of whatever kind; its headers ignore case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True)
 class Failure:
     """An attempt without scores: the error to raise if it is the last, and whether to try again."""
 
@@ -74,7 +65,7 @@ class Failure:
 
 
 def failure_of(  # noqa: PLR0913 - the message names all of it
-    outcome: Reply | httpx.RequestError,
+    outcome: httpx.Response | httpx.RequestError,
     forecasts: Forecasts,
     part: Part,
     *,
@@ -99,25 +90,25 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
     problem = _problem(outcome)
     detail = problem.get("detail") or problem.get("title") or excerpt(outcome)
     location = outcome.headers.get("location")
-    if 300 <= outcome.status < 400 and location is not None:
+    if 300 <= outcome.status_code < 400 and location is not None:
         detail = _redirected(location, server)
-    elif outcome.status in {404, 405}:
+    elif outcome.status_code in {404, 405}:
         detail = f"{detail} (no POST {server}/score; base_url is where the service is, less /score)"
     request_id = outcome.headers.get("x-request-id", request_id)
     is_declared = problem.get("retryable") is True
     after = retry_after_s(outcome.headers, now)
-    retryable = is_declared or outcome.status in RETRYABLE_STATUSES
-    if outcome.status == 504:
+    retryable = is_declared or outcome.status_code in RETRYABLE_STATUSES
+    if outcome.status_code == 504:
         late = DeadlineExceeded(f"504: {detail} (request {request_id})")
         late.request_id = request_id
         return Failure(late, retryable, after)
     faults = _faults(problem, forecasts, part)
     count = problem.get("error_count")
     count = max(count if isinstance(count, int) else 0, len(faults))
-    class_ = _class_of(outcome.status)
+    class_ = _class_of(outcome.status_code)
     error = class_(
         _headline(faults, count, str(detail)) if class_ is InvalidValues else str(detail),
-        status=outcome.status,
+        status=outcome.status_code,
         request_id=request_id,
         retryable=is_declared,
         retry_after_s=after,
@@ -130,11 +121,11 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
     return Failure(error, retryable, after)
 
 
-def unreadable(reply: Reply, request_id: str, reason: Exception | str) -> Failure:
+def unreadable(response: httpx.Response, request_id: str, reason: Exception | str) -> Failure:
     error = UnexpectedAnswer(
         f"not the scores that were asked for: {reason}",
-        status=reply.status,
-        request_id=reply.headers.get("x-request-id", request_id),
+        status=response.status_code,
+        request_id=response.headers.get("x-request-id", request_id),
     )
     return Failure(error, retryable=False)
 
@@ -189,21 +180,21 @@ def _class_of(status: int) -> type[ServiceError]:
     return BadRequest if status >= 400 else UnexpectedAnswer
 
 
-def _problem(reply: Reply) -> dict[str, Any]:
+def _problem(response: httpx.Response) -> dict[str, Any]:
     """Return the problem document of an answer, empty if it has none."""
-    if not reply.headers.get("content-type", "").startswith("application/problem+json"):
+    if not response.headers.get("content-type", "").startswith("application/problem+json"):
         return {}
     try:
-        problem = json.loads(reply.body)
+        problem = json.loads(response.content)
     except (ValueError, RecursionError):
         return {}
     return problem if isinstance(problem, dict) else {}
 
 
-def excerpt(reply: Reply) -> str:
+def excerpt(response: httpx.Response) -> str:
     """Return the beginning of an answer that is text; of a page, what a reader would see."""
-    text = reply.body[:_PAGE].decode("utf-8", "replace")
-    if "html" in reply.headers.get("content-type", "") or text.lstrip()[:1] == "<":
+    text = response.content[:_PAGE].decode("utf-8", "replace")
+    if "html" in response.headers.get("content-type", "") or text.lstrip()[:1] == "<":
         text = html.unescape(_MARKUP.sub(" ", text))
     return " ".join(text.split())[:200] or "no body"
 
