@@ -19,7 +19,7 @@ from wire import stream
 
 from loss_scoring.core import ScoreOptions, may_be_missing, score
 from loss_scoring.service.codecs import json
-from loss_scoring.service.codecs.arrow import read as lists_reader
+from loss_scoring.service.codecs.arrow import read as reader
 from loss_scoring.service.codecs.codec import encode
 from loss_scoring.service.codecs.request import Limits
 from loss_scoring.service.errors import InvalidError, ServiceError, TooLargeError, UnreadableError
@@ -30,7 +30,7 @@ VALUES = [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]]
 
 def read(body, options=OPTIONS, *, max_bytes=10**7, max_elements=10**6):
     limits = Limits(max_bytes, max_elements)
-    return lists_reader.decode(memoryview(body), options, limits, Account())
+    return reader.decode(memoryview(body), options, limits, Account())
 
 
 def read_and_check(body, options=OPTIONS):
@@ -83,14 +83,14 @@ def test_layouts(layout, cut):
     elif cut == "batches":
         made, values = pa.concat_tables([made] * 3), values * 3
     request = read(stream(made))
-    flat = [x for one in values for x in np.ravel(one)]
+    flat = [x for series in values for x in np.ravel(series)]
     assert request.prediction.values.tolist() == flat
-    assert request.prediction.lengths.tolist() == [np.size(one) for one in values]
+    assert request.prediction.lengths.tolist() == [np.size(series) for series in values]
     assert request.id_list() == list(range(len(values)))
     got = answer(request)
     assert got.schema.field("mae_gradient").type == type_
-    assert got["mae_gradient"].to_pylist() == [np.zeros_like(one).tolist() for one in values]
-    assert got["length"].to_pylist() == [np.size(one) for one in values]
+    assert got["mae_gradient"].to_pylist() == [np.zeros_like(series).tolist() for series in values]
+    assert got["length"].to_pylist() == [np.size(series) for series in values]
 
 
 def test_float_types_meet_in_the_wider_and_gradients_come_back_in_the_narrower():
@@ -124,7 +124,7 @@ ANSWERS = {
 
 def numbers_of(inner, kind, values):
     if kind.startswith("channels"):
-        values = [[[x, x + 1] for x in one] for one in values]
+        values = [[[x, x + 1] for x in series] for series in values]
     plain = KINDS["channels" if kind.startswith("channels") else "list"]
     made = pa.array(values, plain(pa.float64())).cast(plain(inner))
     if not kind.endswith("list_view"):
@@ -159,11 +159,11 @@ def test_numbers_of_every_type(inner, kind):
         for name in ("mae", "mape", "smape"):
             assert got[name].to_pylist()[:3] == pytest.approx(want[name].to_pylist(), rel=1e-6)
             assert got[name].to_pylist()[:3] == got[name].to_pylist()[3:]
-            one, other = (
+            gradients, expected = (
                 np.array(x[f"{name}_gradient"].combine_chunks().slice(0, 3).to_pylist()).ravel()
                 for x in (got, want)
             )
-            assert one == pytest.approx(other, rel=1e-6)
+            assert gradients == pytest.approx(expected, rel=1e-6)
 
 
 def test_numbers_coded_by_a_dictionary_or_in_runs():
@@ -225,7 +225,7 @@ def test_copies_are_reserved_before_they_are_made(kind):
     made, least = COPIED[kind]
     account, limits = Account(), Limits(10**7, 10**6)
     body = memoryview(stream(made))
-    request = lists_reader.decode(body, OPTIONS, limits, account)
+    request = reader.decode(body, OPTIONS, limits, account)
     reserved = account.reserved
     assert reserved == sorted(reserved)
     assert least <= sum(reserved[-1:]) <= 2.1 * least
@@ -239,7 +239,7 @@ def test_copies_are_reserved_before_they_are_made(kind):
     before = pa.total_allocated_bytes()
     if least:
         with pytest.raises(FullError):
-            lists_reader.decode(body, OPTIONS, limits, Full())
+            reader.decode(body, OPTIONS, limits, Full())
         assert pa.total_allocated_bytes() - before < least
 
 
@@ -366,10 +366,10 @@ def test_elements_are_limited():
 
 @pytest.mark.parametrize("forged", [[0, 2, 1, 6], [0, 2, 99, 6], [0, 2, 3, 10**6], [-1, 2, 3, 6]])
 def test_forged_offsets(forged):
-    body, sound = stream(table()), np.array([0, 2, 3, 6], np.int32).tobytes()
-    assert body.count(sound) == 2
+    body, valid = stream(table()), np.array([0, 2, 3, 6], np.int32).tobytes()
+    assert body.count(valid) == 2
     with pytest.raises(UnreadableError):
-        read(body.replace(sound, np.array(forged, np.int32).tobytes()))
+        read(body.replace(valid, np.array(forged, np.int32).tobytes()))
 
 
 def test_truncated_streams():
@@ -380,7 +380,7 @@ def test_truncated_streams():
             whole.append(len(read(body[:end])))
         except UnreadableError:
             continue
-    # Arrow lets a stream end between two messages: here after the schema.
+    # Arrow lets a stream end between two messages, such as after the schema.
     assert whole == [0]
 
 
@@ -430,9 +430,9 @@ def survive(count: int, seed: int) -> None:
 
 def test_mutants_only_ever_get_refused():
     # In a process of its own: damage that gets through would crash the interpreter.
-    here = Path(__file__)
+    this = Path(__file__)
     code = "import test_arrow; test_arrow.survive(6000, 1)"
-    paths = [here.parent, here.parent.parent / "server"]
+    paths = [this.parent, this.parent.parent / "server"]
     setup = f"import sys, resource; sys.path[:0] = {list(map(str, paths))}; "
     setup += "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); "
     run = subprocess.run(
@@ -448,7 +448,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 @given(st.lists(st.lists(st.tuples(finite, finite), min_size=1, max_size=9), max_size=9))
 def test_json_and_arrow_mean_the_same(series):
     sides = {
-        name: [[pair[k] for pair in one] for one in series]
+        name: [[pair[k] for pair in item] for item in series]
         for k, name in enumerate(("prediction", "target"))
     }
     document = {
@@ -461,11 +461,11 @@ def test_json_and_arrow_mean_the_same(series):
     from_arrow = read(stream(pa.table({name: lists(side) for name, side in sides.items()})))
     columns = [answer(request) for request in (from_json, from_arrow)]
     for name in columns[0].column_names:
-        a, b = (one[name].combine_chunks() for one in columns)
+        a, b = (table[name].combine_chunks() for table in columns)
         if pa.types.is_nested(a.type):
             a, b = a.flatten(), b.flatten()
         assert (
             a.to_numpy(zero_copy_only=False).tobytes() == b.to_numpy(zero_copy_only=False).tobytes()
         )
     spans = itertools.pairwise(from_json.prediction.offsets.tolist())
-    assert [b - a for a, b in spans] == [len(one) for one in series]
+    assert [b - a for a, b in spans] == [len(item) for item in series]

@@ -30,18 +30,18 @@ def general(body, monkeypatch):
         return read(body, OPTIONS)
 
 
-def assert_same(mine, theirs):
+def assert_same(request, expected):
     for side in ("prediction", "target"):
-        one, other = getattr(mine, side), getattr(theirs, side)
-        assert one.dtype == other.dtype
-        assert one.array.tobytes() == other.array.tobytes()
-        assert one.offsets.dtype == other.offsets.dtype == np.int64
-        assert one.offsets.tolist() == other.offsets.tolist()
-        assert one.array.flags.carray, "else the kernel copies it"
-    assert mine.id_list() == theirs.id_list()
-    assert mine.gradient_type == theirs.gradient_type
-    assert mine.channels is theirs.channels is None
-    assert mine.copied is theirs.copied is False
+        ragged, other = getattr(request, side), getattr(expected, side)
+        assert ragged.dtype == other.dtype
+        assert ragged.array.tobytes() == other.array.tobytes()
+        assert ragged.offsets.dtype == other.offsets.dtype == np.int64
+        assert ragged.offsets.tolist() == other.offsets.tolist()
+        assert ragged.array.flags.carray, "else the kernel copies it"
+    assert request.id_list() == expected.id_list()
+    assert request.gradient_type == expected.gradient_type
+    assert request.channels is expected.channels is None
+    assert request.copied is expected.copied is False
 
 
 PLAIN = {
@@ -56,7 +56,7 @@ PLAIN = {
     "NaN": pair(pa.array([[np.nan, np.inf], [3.0], [4.0, 5.0, 6.0]])),
     "metadata": pair(LISTS).replace_schema_metadata({"pandas": "{}"}),
 }
-UNUSUAL = {
+UNCOMMON = {
     "sides of two types": pa.table(
         {"prediction": LISTS, "target": LISTS.cast(pa.list_(pa.float32()))}
     ),
@@ -84,7 +84,7 @@ def test_a_plain_stream_is_read_as_the_general_reader_reads_it(table, monkeypatc
     assert_same(plain(without_end), general(without_end, monkeypatch))
 
 
-@pytest.mark.parametrize("table", UNUSUAL.values(), ids=UNUSUAL)
+@pytest.mark.parametrize("table", UNCOMMON.values(), ids=UNCOMMON)
 def test_what_is_not_plain_is_left_alone(table):
     assert plain(write(table)) is None
 
@@ -106,10 +106,10 @@ def big_endian(body):
     (size,) = struct.unpack_from("<i", forged, 4)
     schema = Table.root(pa.py_buffer(forged[8 : 8 + size])).table(2)
     (back,) = struct.unpack_from("<i", schema.data, schema.start)
-    one = next(
+    place = next(
         i for i in range(schema.start, size, 2) if struct.unpack_from("<h", schema.data, i) == (1,)
     )
-    struct.pack_into("<H", forged, 8 + schema.start - back + 4, one - schema.start)
+    struct.pack_into("<H", forged, 8 + schema.start - back + 4, place - schema.start)
     return bytes(forged)
 
 

@@ -165,11 +165,11 @@ def test_a_fault_elsewhere_does_not_forbid_nulls():
 
 
 @pytest.mark.parametrize(
-    ("rows", "odd"), [([[], [1]], 0), ([[1], []], 1), ([[], []], 0), ([[1, 2], [1]], 1)]
+    ("rows", "place"), [([[], [1]], 0), ([[1], []], 1), ([[], []], 0), ([[1, 2], [1]], 1)]
 )
-def test_the_odd_row_is_named(rows, odd):
+def test_the_uneven_row_is_named(rows, place):
     body = {"series": [{"prediction": rows, "target": [[1], [1]]}]}
-    assert fails(orjson.dumps(body)) == [f"/series/0/prediction/{odd}"]
+    assert fails(orjson.dumps(body)) == [f"/series/0/prediction/{place}"]
 
 
 def test_more_losses_than_there_are():

@@ -50,7 +50,7 @@ def small(**columns):
         "y": [1.0, 2.0, 3.0], "A": [1.5, 2.0, 3.0], "B": [1.0, 4.0, 3.0],
     }  # fmt: skip
     made |= columns
-    return pa.table({name: one for name, one in made.items() if one is not None})
+    return pa.table({name: column for name, column in made.items() if column is not None})
 
 
 element = st.one_of(st.none(), st.sampled_from([0.0, -1.0]), st.floats(-1e9, 1e9))
@@ -77,7 +77,7 @@ def list_form(table, rows, model):
     return pa.table(
         {
             name: pa.array(
-                [column.take(pa.array(one)).to_pylist() for one in rows],
+                [column.take(pa.array(indices)).to_pylist() for indices in rows],
                 pa.list_(column.type),
             )
             for name, column in sides.items()
@@ -91,7 +91,7 @@ def test_bit_equal_to_the_list_form_whole_and_alone(table, batch_rows):
     stream = write(table.to_batches(max_chunksize=batch_rows))
     got, text = answers(read_long(stream))
     keys = list(zip(table["unique_id"].to_pylist(), table["cutoff"].to_pylist(), strict=True))
-    rows = {key: [i for i, one in enumerate(keys) if one == key] for key in keys}
+    rows = {key: [i for i, other in enumerate(keys) if other == key] for key in keys}
     models = [name for name in table.column_names if name.startswith("m")]
     assert got["model"].to_pylist() == models * len(rows)
     document = plain_json.loads(text)
@@ -103,22 +103,26 @@ def test_bit_equal_to_the_list_form_whole_and_alone(table, batch_rows):
         ) == list(rows)
         whole = answers(read(write(list_form(table, rows.values(), model)), SKIP))[0]
         alone = [
-            answers(read(write(list_form(table, [one], model)), SKIP))[0] for one in rows.values()
+            answers(read(write(list_form(table, [indices], model)), SKIP))[0]
+            for indices in rows.values()
         ]
         for other in (whole, pa.concat_tables(alone)):
             assert own["length"].equals(other["length"])
             for name in LOSSES:
                 assert bits(own[name].to_pylist()) == bits(other[name].to_pylist())
-                mine, theirs = (
-                    [np.array(one, kind).tobytes() for one in side[f"{name}_gradient"].to_pylist()]
+                gradients, expected = (
+                    [
+                        np.array(gradient, kind).tobytes()
+                        for gradient in side[f"{name}_gradient"].to_pylist()
+                    ]
                     for side in (own, other)
                 )
-                assert mine == theirs
+                assert gradients == expected
                 assert bits(document["losses"][name][m :: len(models)]) == bits(
                     own[name].to_pylist()
                 )
                 slopes = document["gradients"][name][m :: len(models)]
-                assert [np.array(one, kind).tobytes() for one in slopes] == mine
+                assert [np.array(gradient, kind).tobytes() for gradient in slopes] == gradients
                 if LOSSES[name].has_quotient:
                     assert own[f"{name}_masked"].equals(other[f"{name}_masked"])
                     assert (
@@ -246,7 +250,7 @@ def test_no_rows():
         (pa.array([True, False]).dictionary_encode(), [True, False]),
         (pa.array([dt.time(1, 2, 3), dt.time(0)]), ["01:02:03.000000", "00:00:00.000000"]),
     ],
-    ids=lambda one: str(getattr(one, "type", "")),
+    ids=lambda keys: str(getattr(keys, "type", "")),
 )  # fmt: skip
 def test_keys_in_both_formats(keys, says):
     made = pa.table({"key": keys, "y": [1.0, 2.0], "A": [1.0, 2.0]})
@@ -300,7 +304,9 @@ def read_within(body, columns, max_bytes=1 << 24):
     body, account = memoryview(body), Account()
     request = long.decode(body, SKIP, columns, Limits(max_bytes, 1 << 20), account)
     account.reserve(0)
-    assert all(used <= held for used, held in zip(account.used[1:], account.reserved, strict=False))
+    assert all(
+        used <= reserved for used, reserved in zip(account.used[1:], account.reserved, strict=False)
+    )
     return request, account
 
 
@@ -445,12 +451,12 @@ def test_several_batches_are_one_table():
     ("made", "answers_json", "copies"),
     [
         (small(B=None), False, 0),  # all in place
-        (small(), False, 1),  # gradients are laid out anew
+        (small(), False, 1),  # gradients are laid out again
         (small(), True, 1),  # they stand beside their text
         (small(B=None, unique_id=["b", "a", "b"], ds=None), False, 1),
     ],
 )
-def test_what_is_laid_out_anew_is_accounted_for(made, answers_json, copies):
+def test_what_is_laid_out_again_is_accounted_for(made, answers_json, copies):
     request = read_long(write(made), {**QUERY, "group_columns": "unique_id"})
     side = 8 * request.elements
     assert request.copied == bool(copies)

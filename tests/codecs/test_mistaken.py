@@ -96,21 +96,21 @@ def test_a_long_form_that_names_no_group_columns(columns, query):
 def test_close_names_are_suggested():
     with pytest.raises(InvalidError) as error:
         read(write(plain(1, predictions=[1], Id=["a"], z=[1])))
-    assert [one.detail for one in error.value.errors] == [
+    assert [fault.detail for fault in error.value.errors] == [
         "unknown column; did you mean 'prediction'?",
         "unknown column; did you mean 'id'?",
         "unknown column",
     ]
     faults = Faults()
     options_from_query([("losss", "mae"), ("group_column", "id"), ("q", "")], faults)
-    details = [one.detail for one in faults.first]
+    details = [fault.detail for fault in faults.first]
     assert details[0].startswith("unknown query parameter; did you mean 'losses'?; known are")
     assert "did you mean 'group_columns'?" in details[1]
     assert "did you mean" not in details[2]
     body = b'{"loses": ["mae"], "series": [{"predictions": [1], "target": [1], "zzz": 1}]}'
     with pytest.raises(InvalidError) as error:
         json.decode(body, max_elements=9)
-    assert [(one.pointer, one.detail) for one in error.value.errors] == [
+    assert [(fault.pointer, fault.detail) for fault in error.value.errors] == [
         ("/loses", "unknown field; did you mean 'losses'?"),
         ("/series/0/predictions", "unknown field; did you mean 'prediction'?"),
         ("/series/0/zzz", "unknown field"),

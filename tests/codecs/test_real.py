@@ -19,12 +19,12 @@ def test_both_formats_give_the_same_bits():
     assert len(from_arrow) == len(table)
     for name in ("mae", "mape", "smape"):
         for column in (name, f"{name}_gradient"):
-            one, other = (t.column(column).combine_chunks() for t in (from_arrow, from_json))
+            values, expected = (t.column(column).combine_chunks() for t in (from_arrow, from_json))
             if column != name:
-                one, other = one.flatten(), other.flatten()
+                values, expected = values.flatten(), expected.flatten()
             assert (
-                one.to_numpy(zero_copy_only=False).tobytes()
-                == other.to_numpy(zero_copy_only=False).tobytes()
+                values.to_numpy(zero_copy_only=False).tobytes()
+                == expected.to_numpy(zero_copy_only=False).tobytes()
             )
 
 

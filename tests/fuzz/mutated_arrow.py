@@ -1,4 +1,4 @@
-"""20,000 damaged Arrow streams: no crash, no 5xx, bounded memory, and 200 only with a sound answer.
+"""20,000 damaged Arrow streams: no crash, no 5xx, bounded memory, and 200 only with a valid answer.
 
 Bit flips, extreme numbers in the metadata, truncation, splices, forged offsets, and zstd and lz4
 bombs; a quarter of them in the long form. A crash of the process shows as lost connections and a
@@ -81,7 +81,7 @@ def bombs() -> list[bytes]:
     return made
 
 
-def sound(_body: bytes, answer) -> bool:
+def is_valid(_body: bytes, answer) -> bool:
     read = pa.ipc.open_stream(answer.body).read_all()
     read.validate(full=True)
     return {"id", "length", "mae", "mae_gradient"} <= set(read.column_names)
@@ -104,7 +104,7 @@ def findings(running: Instance, count: int) -> list[Finding]:
     return [
         *barrage.findings(
             running,
-            barrage.Barrage(ARROW, query, sound),
+            barrage.Barrage(ARROW, query, is_valid),
             originals() * 10,
             [
                 (mutants(originals(), count - long - offsets, 11), 8),

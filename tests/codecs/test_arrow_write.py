@@ -144,12 +144,12 @@ def test_losses_without_an_element_left_are_null(rows):
 def test_ids_come_back_in_their_type(name, rows):
     ids = IDS[name](rows)
     request = request_of(KINDS["large"], ids, ScoreOptions(gradients=True), rows, 3)
-    # The texts of views are laid out anew, and dictionaries come padded.
+    # The texts of views are laid out again, and dictionaries come padded.
     same = "view" not in name and "coded" not in name
     assert_written(request, scored(request), ids, KINDS["large"], same_bytes=same)
 
 
-def test_ids_that_start_later_are_laid_out_anew():
+def test_ids_that_start_later_are_laid_out_again():
     ids = pa.array(["left out", "a", "b"])[1:]
     request = request_of(KINDS["list"], None, ScoreOptions(), 2, 0)
     request = dataclasses.replace(request, ids=ids)
