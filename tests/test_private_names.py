@@ -18,6 +18,7 @@ HTTP = "uvicorn.protocols.http"
 FILES = {
     "uvicorn": "service/server/protocol.py",
     "numba": "core/compiled.py",
+    "prometheus_client": "service/telemetry/multiprocess.py",
 }
 NAMES = {
     "uvicorn": {
@@ -38,12 +39,17 @@ NAMES = {
         "numba.core.cpu": "CPUTargetOptions._nrt CPUContext.make_array",
         "numba.core.dispatcher": "Dispatcher",
     },
+    "prometheus_client": {
+        "prometheus_client.values": "ValueClass MutexValue MultiProcessValue",
+        "prometheus_client.multiprocess": "mark_process_dead",
+    },
 }
 ATTRIBUTES = {
     f"{HTTP}.httptools_impl.HttpToolsProtocol": "loop parser transport flow cycle scope url headers server_state",
     f"{HTTP}.httptools_impl.RequestResponseCycle": "body message_event disconnected response_started response_complete",
     f"{HTTP}.flow_control.FlowControl": "read_paused",
     "numba.core.dispatcher.Dispatcher": "_cache",
+    "prometheus_client.Histogram": "_buckets _sum _upper_bounds",
 }
 """What objects have, which their classes' sources set."""
 

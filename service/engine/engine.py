@@ -37,9 +37,6 @@ class Job:
     """A request on its way through the engine, until its answer is whole.
 
     Attributes:
-        prediction: One side.
-        target: The other.
-        options: What to compute.
         future: Of the answer.
         on_device: Called with True before any of it gets to the device, and with False after.
         traceparent: Its span, if it is traced.
@@ -141,7 +138,6 @@ class Engine:
 
     @property
     def queued_elements(self) -> int:
-        """How many elements are queued for the device."""
         return self._policy.queued_elements
 
     async def start(self) -> None:
@@ -175,11 +171,7 @@ class Engine:
     ) -> Answer | None:
         """Score a small request on the calling thread, alone; None if it is one to ``submit``.
 
-        Args:
-            prediction: One side.
-            target: The other.
-            options: What to compute.
-            idle: Whether no other request is under way.
+        Larger ones count as small if ``idle``: no other request is in progress.
 
         Raises:
             OverloadedError: If the engine is not running.
@@ -222,19 +214,12 @@ class Engine:
     ) -> asyncio.Future[Answer]:
         """Queue a request and return the future of its answer.
 
-        Cancelling the future withdraws what has not yet been scored.
-
-        Args:
-            prediction: One side.
-            target: The other.
-            options: What to compute.
-            client: Whose share of the queue it takes.
-            deadline: On ``time.monotonic``. What has not been scored by then never is, and the
-                future fails with ``DeadlineError``, at the latest when the device is free.
-            alone: Whether nothing else may be on the device beside it.
-            on_device: Called with True before any of it gets to the device, and with False after;
-                on the device's thread.
-            traceparent: The request's span, if not that of the request being served.
+        Cancelling the future withdraws what has not yet been scored. After ``deadline``, on
+        ``time.monotonic``, nothing more of it is scored, and the future fails with
+        ``DeadlineError``, at the latest when the device is free. ``alone``, it shares the device
+        with no other. ``on_device`` is called on the device's thread: with True before any of it
+        gets there, and with False after. Its share of the queue is that of ``client``, its span
+        ``traceparent`` or that of the request being served.
 
         Raises:
             OverShareError: If the client's other requests fill most of the queue.

@@ -82,7 +82,6 @@ class BatchPolicy:
 
     @property
     def queued_elements(self) -> int:
-        """How many elements are queued."""
         return self._queued_elements
 
     def admit(

@@ -34,8 +34,8 @@ class Limits:
         inline_elements: The largest request that ``score_inline`` takes. On a CPU that is quicker
             than to wake a thread, which then contends for the interpreter; on another device it
             must be 0.
-        idle_inline_elements: The same where no other request is under way, so that nobody waits
-            for the event loop.
+        idle_inline_elements: The same where no other request is in progress, which would wait for
+            the event loop.
         hung_s: A batch that takes longer means that the device hangs.
     """
 

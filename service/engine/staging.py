@@ -41,9 +41,6 @@ class CudaStreams:
     Whatever CUDA does asynchronously goes through this class, so that a test can replace it by one
     that is as late, or as early, as CUDA may be.
 
-    Args:
-        device: A CUDA device.
-
     Attributes:
         incoming: The stream of copies to the device.
         compute: The stream of kernels.

@@ -40,7 +40,7 @@ class Slice(NamedTuple):
 
 
 def announce_compilation() -> None:
-    """Log once when numba begins to compile, so that nobody takes a minute for a fault."""
+    """Log once when numba begins to compile, since a minute of silence looks like a fault."""
     event.register("numba:compile", _Announcement())  # type: ignore[no-untyped-call]
 
 

@@ -73,7 +73,7 @@ class FailedStarts:
     Args:
         most: So many are too many,
         for_s: if the last ready worker was so many seconds ago, too. Longer than a driver takes to
-            recover, or than somebody keeps killing workers.
+            recover, or than workers are killed by hand.
         clock: Seconds, for the tests.
     """
 

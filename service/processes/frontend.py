@@ -2,7 +2,7 @@
 
 ``python -m loss_scoring.service.processes.frontend PARENT CONTROL LISTENING WORKER SLOT``
 
-A supervisor starts it; nobody else needs to.
+Only a supervisor starts it.
 """
 
 import asyncio

@@ -90,7 +90,7 @@ class RemoteEngine:
         return self._quota.held
 
     async def start(self) -> None:
-        """Begin to take requests; they wait for a worker."""
+        """Begin to take requests, which wait for a worker."""
         if self._inline is not None:
             await self._inline.start()
         self._running = True
@@ -219,13 +219,7 @@ class RemoteEngine:
         self._connect()
 
     def _greeted(self, channel: Channel, worker: int, ending: Ending) -> None:
-        """Send a worker what is unanswered.
-
-        Args:
-            channel: Leads to the worker.
-            worker: Its id.
-            ending: How the worker before it ended.
-        """
+        """Judge requests by the end of the worker before, and send the others to this one."""
         self._judge(ending if worker != self._worker else Ending.NONE)
         self._worker, self._connected = worker, True
         self._table.clear()

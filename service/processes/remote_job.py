@@ -17,7 +17,6 @@ from loss_scoring.service.processes.memory import Arena
 from loss_scoring.service.processes.wire import (
     DTYPE_NAMES,
     AnswerLayout,
-    Places,
     Row,
     aligned,
     pack_options,
@@ -35,15 +34,12 @@ class RemoteJob:
     Attributes:
         number: Never used again.
         client: Whose share of the queue it takes.
-        prediction: One side.
-        target: The other.
-        options: What to compute.
         deadline: On the monotonic clock.
         future: Of the answer.
         layout: How the answer lies in memory.
         suspicion: Whether it may have killed a worker.
         block: Where the answer goes.
-        places: Where all of it lies in shared memory, once it does.
+        places: Where offsets, prediction, target and answer begin in the arena, once they do.
         sent: Whether the worker has it.
         traceparent: Its span, if it is traced.
     """
@@ -58,7 +54,7 @@ class RemoteJob:
     layout: AnswerLayout
     suspicion: Suspicion = field(default_factory=Suspicion)
     block: NDArray[np.uint8] | None = None
-    places: Places | None = None
+    places: tuple[int, int, int, int] | None = None
     sent: bool = False
     traceparent: str | None = field(default_factory=TRACEPARENT.get)
 
@@ -91,7 +87,7 @@ class RemoteJob:
         offsets, *rest = starts
         prediction, target = (rest.pop(0) if place is None else place for place in found)
         self.block = block[: self.layout.size]
-        self.places = Places(offsets, prediction, target, base)
+        self.places = offsets, prediction, target, base
 
     def row(self) -> Row:
         """Return what is sent to the worker."""

@@ -29,15 +29,6 @@ def aligned(size: int) -> int:
     return -(-size // _LINE) * _LINE
 
 
-class Places(NamedTuple):
-    """Where the parts of a request begin in its arena; see ``Row``."""
-
-    offsets: int
-    prediction: int
-    target: int
-    answer: int
-
-
 class Row(NamedTuple):
     """One request: what to compute, and where its numbers lie.
 
@@ -45,8 +36,6 @@ class Row(NamedTuple):
         number: The front end's, never used again.
         options: As ``pack_options`` returns them.
         dtype: A key of ``DTYPES``.
-        series: How many.
-        elements: How many.
         deadline: On the monotonic clock, which is the same in all processes; None if never.
         alone: Whether nothing else may be on the device beside it.
         traceparent: Its span, if it is traced.
@@ -72,7 +61,7 @@ class Row(NamedTuple):
 
 @lru_cache(maxsize=256)
 def pack_options(options: ScoreOptions) -> str:
-    """Write options as text."""
+    """Return options as text, for ``unpack_options``."""
     losses = [[spec.name, spec.block_denom_grad] for spec in options.losses]
     packed = [losses, options.gradients, options.missing, options.zero_division]
     return orjson.dumps(packed).decode()
@@ -80,7 +69,7 @@ def pack_options(options: ScoreOptions) -> str:
 
 @lru_cache(maxsize=256)
 def unpack_options(text: str) -> ScoreOptions:
-    """Read what ``pack_options`` wrote."""
+    """Return the options that ``pack_options`` was given."""
     losses, gradients, missing, zero_division = orjson.loads(text)
     return ScoreOptions(
         tuple(LossSpec(*spec) for spec in losses), gradients, missing, zero_division

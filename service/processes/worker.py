@@ -71,7 +71,7 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
             control.send(failed=_reason(error))
             raise
     gc.collect()
-    gc.freeze()  # shared with the workers, as long as nobody writes to it
+    gc.freeze()  # shared with the workers, as long as none writes to it
     was_ready = mmap.mmap(-1, 1)  # which the worker shares
     early = 0
     while True:
@@ -86,7 +86,7 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
         if status == CANNOT_START:
             sys.exit(status)
         forget_gauges("worker")
-        if was_ready[0]:  # else nobody was connected to it
+        if was_ready[0]:  # else no front end was connected to it
             ending = Ending.of(status)
         early = early + 1 if time.monotonic() - started < _STABLE_S else 0
         control.send(ended=status, ending=ending.value)
@@ -136,14 +136,14 @@ class _Worker:
 
 
 def _accept(listening: socket.socket, host: Host) -> None:
-    """Serve the front ends that wait, and nobody of another user or container."""
+    """Connect the front ends that wait, but no process of another user or container."""
     try:
         with suppress(BlockingIOError):
             while True:
                 end, _ = listening.accept()
                 peer = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
                 pid, user, _ = struct.unpack("3i", peer)
-                if pid and user == os.getuid():  # a process of another container has no id here
+                if pid and user == os.getuid():  # of another container: it has no id in this one
                     host.connect(end)
                 else:
                     end.close()

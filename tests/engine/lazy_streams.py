@@ -66,8 +66,8 @@ class Stream:
 class LazyStreams:
     """What ``service.engine.staging.CudaStreams`` is, on the CPU.
 
-    ``log`` tells kernel calls ("begun") from their runs ("run"), with the prediction's values for
-    the latter; ``hazards`` tells what was used after it was let go of.
+    ``log`` distinguishes kernel calls ("begun") from their runs ("run"), with the prediction's values for
+    the latter; ``hazards`` lists what was used after it was let go of.
     """
 
     def __init__(self, eagerness=0.0, seed=0):
@@ -87,7 +87,7 @@ class LazyStreams:
 
     def pin(self, size):
         block = np.full(size, GARBAGE, np.uint8)
-        self._memory = [one for one in self._memory if one() is not None]
+        self._memory = [block for block in self._memory if block() is not None]
         self._memory.append(weakref.ref(block))
         return block
 
@@ -137,14 +137,14 @@ class LazyStreams:
                     if options.gradients
                 },
             )
-            places = [self._place(one) for one in (prediction, target, *_columns(scores))]
+            places = [self._place(tensor) for tensor in (prediction, target, *_columns(scores))]
 
             def compute(p, y, *columns):
                 self.log.append(("run", p.tolist()))
-                for mine, made in zip(
+                for column, computed in zip(
                     columns, _columns(inner(p, y, offsets, options)), strict=True
                 ):
-                    mine.copy_(made)
+                    column.copy_(computed)
 
             self.log.append(("begun",))
             self._give(lambda: self._run(compute, places))
@@ -155,7 +155,7 @@ class LazyStreams:
     def _give(self, operation, stream=None, awaited=None):
         (stream or self._current).operations.append((awaited, operation))
         while self._random.random() < self._eagerness:
-            able = [one for one in self.streams if not one.blocked]
+            able = [stream for stream in self.streams if not stream.blocked]
             if not able:
                 break
             self._random.choice(able).step()
@@ -174,7 +174,7 @@ class LazyStreams:
 
     def _run(self, work, places):
         found = [place.find() for place in places]
-        if any(one is None for one in found):
+        if any(tensor is None for tensor in found):
             self.hazards.append("memory was let go of before it was used")
             return
         try:

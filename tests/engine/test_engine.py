@@ -91,7 +91,7 @@ def worker_of(request, monkeypatch):
 
 
 def ragged(*series):
-    return Ragged.from_series([torch.tensor(one, dtype=torch.float64) for one in series])
+    return Ragged.from_series([torch.tensor(values, dtype=torch.float64) for values in series])
 
 
 def zeros_like(prediction):
@@ -155,13 +155,13 @@ async def queued(engine, elements):
 
 
 def assert_same(got: Scores, want: Scores):
-    for mine, theirs in (
+    for actual, expected in (
         (got.values, want.values),
         (got.masked, want.masked),
         (got.gradients, want.gradients),
     ):
-        assert mine.keys() == theirs.keys()
-        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+        assert actual.keys() == expected.keys()
+        assert all(torch.equal(actual[name], expected[name]) for name in actual)
 
 
 def test_requests_that_wait_share_one_batch():
@@ -211,11 +211,11 @@ def test_options_and_dtypes_are_kept_apart_in_one_batch():
             other = [submit(engine, narrow), submit(engine, ragged([2.0]), mae)]
             kernel.gate.set()
             await first
-            one, two = await asyncio.gather(*other)
-        assert one.scores.gradients["mae"].dtype == torch.float32
-        assert one.scores.values["mae"].item() == torch.tensor(1 / 3).double().item()
-        assert list(two.scores.values) == ["mae"]
-        assert two.scores.gradients == {}
+            narrow_answer, mae_answer = await asyncio.gather(*other)
+        assert narrow_answer.scores.gradients["mae"].dtype == torch.float32
+        assert narrow_answer.scores.values["mae"].item() == torch.tensor(1 / 3).double().item()
+        assert list(mae_answer.scores.values) == ["mae"]
+        assert mae_answer.scores.gradients == {}
 
     asyncio.run(main())
 
@@ -314,7 +314,7 @@ def test_stop_finishes_what_was_admitted_and_then_refuses():
 
 
 @pytest.mark.parametrize("end", ["hung", "abandoned"])
-def test_stop_does_not_wait_for_a_device_that_hangs_nor_for_what_nobody_wants(monkeypatch, end):
+def test_stop_does_not_wait_for_a_device_that_hangs_nor_for_cancelled_requests(monkeypatch, end):
     monkeypatch.setattr(module, "_ABANDONED_S", 0.05)
 
     async def main():
@@ -356,7 +356,7 @@ def test_not_ready_before_the_start_nor_when_the_device_is_broken():
     assert not engine.ready
 
 
-def test_when_the_worker_dies_everyone_is_told(caplog):
+def test_when_the_worker_dies_every_request_fails(caplog):
     def dies(*_):
         raise MemoryError
 
@@ -377,7 +377,7 @@ def test_when_the_worker_dies_everyone_is_told(caplog):
     assert "died" in caplog.text
 
 
-def test_nobody_is_lost_when_the_worker_dies_halfway_through_a_batch(monkeypatch, caplog):
+def test_no_request_is_lost_when_the_worker_dies_halfway_through_a_batch(monkeypatch, caplog):
     cat, calls = Scores.cat, []
 
     def dies_on_the_third(parts):
@@ -502,12 +502,12 @@ def test_500_tagged_requests_get_their_own_answers():
     async def main():
         async with running(batch=64) as engine:
 
-            async def one(tag: int) -> None:
+            async def client(tag: int) -> None:
                 prediction = ragged(*[[float(tag)] * (1 + tag % 7)] * (1 + tag % 30))
                 answer = await submit(engine, prediction)
                 assert answer.scores.values["mae"].tolist() == [float(tag)] * len(prediction)
 
-            await asyncio.gather(*map(one, range(500)))
+            await asyncio.gather(*map(client, range(500)))
 
     asyncio.run(main())
 

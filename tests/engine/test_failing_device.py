@@ -50,10 +50,10 @@ class FaultyKernel:
 
 
 def ragged(*series):
-    return Ragged.from_series([torch.tensor(one, dtype=torch.float64) for one in series])
+    return Ragged.from_series([torch.tensor(values, dtype=torch.float64) for values in series])
 
 
-def piece(prediction):
+def slice_of(prediction):
     return Slice(
         prediction, Ragged(torch.zeros_like(prediction.values), prediction.offsets), OPTIONS
     )
@@ -79,7 +79,7 @@ async def running(kernel, *, batch=1000, queue=1000, hung_s=math.inf):
 
 
 def submit(engine, prediction, **options):
-    return engine.submit(*piece(prediction), **options)
+    return engine.submit(*slice_of(prediction), **options)
 
 
 async def entered(kernel):
@@ -93,20 +93,20 @@ async def entered(kernel):
 )
 def test_out_of_memory_costs_halves_and_no_answer(lengths, memory):
     worker = DeviceWorker(CPU, FaultyKernel(memory))
-    pieces = [
-        piece(ragged(*([float(i + k)] * length for k, length in enumerate(one))))
-        for i, one in enumerate(lengths)
+    slices = [
+        slice_of(ragged(*([float(i + k)] * length for k, length in enumerate(sizes))))
+        for i, sizes in enumerate(lengths)
     ]
     logging.disable(logging.ERROR)
     try:
-        results = worker.begin(pieces).finish()
+        results = worker.begin(slices).finish()
     finally:
         logging.disable(logging.NOTSET)
-    for (prediction, target, _), got in zip(pieces, results, strict=True):
+    for (prediction, target, _), got in zip(slices, results, strict=True):
         want = score(prediction, target, gradients=True)
-        for mine, theirs in zip(got.arrays(), want.arrays(), strict=True):
-            assert {name: x.tolist() for name, x in mine.items()} == {
-                name: x.tolist() for name, x in theirs.items()
+        for actual, expected in zip(got.arrays(), want.arrays(), strict=True):
+            assert {name: x.tolist() for name, x in actual.items()} == {
+                name: x.tolist() for name, x in expected.items()
             }
 
 
@@ -114,7 +114,11 @@ def test_a_series_that_is_too_large_alone_fails_alone(caplog):
     worker = DeviceWorker(CPU, FaultyKernel(memory=3))
     with caplog.at_level(logging.CRITICAL):
         good, bad, mixed = worker.begin(
-            [piece(ragged([1.0])), piece(ragged([2.0] * 5)), piece(ragged([3.0], [4.0] * 5))]
+            [
+                slice_of(ragged([1.0])),
+                slice_of(ragged([2.0] * 5)),
+                slice_of(ragged([3.0], [4.0] * 5)),
+            ]
         ).finish()
     assert losses(good) == [1]
     assert isinstance(bad, torch.OutOfMemoryError)
@@ -143,10 +147,10 @@ def test_the_budget_shrinks_and_comes_back_slowly(caplog, memory):
 def test_poison_among_32_is_found_in_few_calls(caplog):
     kernel = FaultyKernel()
     worker = DeviceWorker(CPU, kernel)
-    pieces = [piece(ragged([POISON if n == 13 else float(n)])) for n in range(32)]
+    slices = [slice_of(ragged([POISON if n == 13 else float(n)])) for n in range(32)]
     with caplog.at_level(logging.CRITICAL):
-        results = worker.begin(pieces).finish()
-    assert [losses(one) for one in results if not isinstance(one, Exception)] == [
+        results = worker.begin(slices).finish()
+    assert [losses(scores) for scores in results if not isinstance(scores, Exception)] == [
         [n] for n in range(32) if n != 13
     ]
     assert str(results[13]) == "poisoned"
@@ -175,14 +179,14 @@ def test_a_device_that_fails_whatever_it_is_given_is_lost(caplog):
         asyncio.run(main())
 
 
-def test_the_worker_tells_a_lost_device_from_a_bad_piece(caplog):
+def test_the_worker_distinguishes_a_lost_device_from_a_bad_slice(caplog):
     kernel = FaultyKernel()
     worker = DeviceWorker(CPU, kernel)
     with caplog.at_level(logging.CRITICAL):
-        assert isinstance(worker.score(piece(ragged([POISON]))), RuntimeError)
+        assert isinstance(worker.score(slice_of(ragged([POISON]))), RuntimeError)
         kernel.broken = True
         with pytest.raises(DeviceLostError):
-            worker.score(piece(ragged([1.0])))
+            worker.score(slice_of(ragged([1.0])))
 
 
 def test_a_hung_device_is_noticed_and_its_return_too():

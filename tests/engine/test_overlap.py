@@ -126,7 +126,7 @@ def test_stop_finishes_what_is_in_flight():
 
 
 @pytest.mark.parametrize("dies_at", [1, 2, 3])
-def test_nobody_is_lost_when_the_worker_dies_with_two_batches_in_flight(dies_at, caplog):
+def test_no_request_is_lost_when_the_worker_dies_with_two_batches_in_flight(dies_at, caplog):
     finished = []
 
     def dies(*_):

@@ -29,7 +29,7 @@ def staged(fake, kernel=None, **limits):
     return DeviceWorker(CPU, kernel, lambda _: Staging(fake, **limits))
 
 
-def piece(seed, options=GRADIENTS, dtype=torch.float32, lengths=(3, 1, 20)):
+def slice_of(seed, options=GRADIENTS, dtype=torch.float32, lengths=(3, 1, 20)):
     make = torch.Generator().manual_seed(seed)
     sides = (torch.randn(sum(lengths), generator=make).to(dtype) for _ in range(2))
     return Slice(*(Ragged.from_lengths(side, lengths) for side in sides), options)
@@ -37,19 +37,19 @@ def piece(seed, options=GRADIENTS, dtype=torch.float32, lengths=(3, 1, 20)):
 
 def mixed(seed):
     dtypes = torch.float32, torch.float64
-    pieces = [piece(100 * seed + i, CHOICES[i % 3], dtypes[i % 2]) for i in range(8)]
-    return pieces + [pieces[0]] * (seed % 3)
+    slices = [slice_of(100 * seed + i, CHOICES[i % 3], dtypes[i % 2]) for i in range(8)]
+    return slices + [slices[0]] * (seed % 3)
 
 
 def alike(seed):
-    return [piece(seed), piece(seed + 50)]
+    return [slice_of(seed), slice_of(seed + 50)]
 
 
 def assert_same(got, want):
-    for mine, theirs in zip(got, want, strict=True):
-        assert isinstance(mine, Scores), mine
+    for actual, expected in zip(got, want, strict=True):
+        assert isinstance(actual, Scores), actual
         for part in ("values", "masked", "gradients"):
-            columns, wanted = getattr(mine, part), getattr(theirs, part)
+            columns, wanted = getattr(actual, part), getattr(expected, part)
             assert list(columns) == list(wanted)
             for name, column in columns.items():
                 assert column.dtype == wanted[name].dtype
@@ -62,16 +62,16 @@ def test_batches_in_flight_score_as_the_plain_path_does(eagerness, make):
     fake, plain = LazyStreams(eagerness), DeviceWorker(CPU)
     worker = staged(fake)
     batches = [make(seed) for seed in range(12)]
-    want = [plain.begin(pieces).finish() for pieces in batches]
+    want = [plain.begin(slices).finish() for slices in batches]
     flying, got = [], []
-    for pieces in batches:
-        flying.append(worker.begin(pieces))
+    for slices in batches:
+        flying.append(worker.begin(slices))
         if len(flying) > 1:
             got.append(flying.pop(0).finish())
             assert_same(got[-1], want[len(got) - 1])
     got.append(flying.pop().finish())
-    for mine, theirs in zip(got, want, strict=True):  # still so after the batches that followed
-        assert_same(mine, theirs)
+    for actual, expected in zip(got, want, strict=True):  # still so after the batches that followed
+        assert_same(actual, expected)
     assert fake.hazards == []
 
 
@@ -79,21 +79,21 @@ def test_an_answer_is_left_alone_until_its_last_view_is_gone():
     fake = LazyStreams()
     staging = Staging(fake)
     worker = DeviceWorker(CPU, fake.kernel(kernel_for(CPU)), lambda _: staging)
-    (scores,) = worker.begin([piece(0)]).finish()
+    (scores,) = worker.begin([slice_of(0)]).finish()
     sent = memoryview(scores.gradients["smape"].numpy())[5:9]
     before = bytes(sent)
     address = scores.gradients["smape"].data_ptr()
     del scores
     addresses = set()
     for seed in range(1, 9):
-        (other,) = worker.begin([piece(seed)]).finish()
+        (other,) = worker.begin([slice_of(seed)]).finish()
         addresses.add(other.gradients["smape"].data_ptr())
         del other
     assert bytes(sent) == before
     assert address not in addresses
     del sent
     for seed in range(9):
-        (other,) = worker.begin([piece(seed)]).finish()
+        (other,) = worker.begin([slice_of(seed)]).finish()
         addresses.add(other.gradients["smape"].data_ptr())
     assert address in addresses
     assert staging._pool.retained_bytes <= 4 * SMALLEST
@@ -102,7 +102,7 @@ def test_an_answer_is_left_alone_until_its_last_view_is_gone():
 def test_the_host_waits_only_when_it_finishes():
     fake = LazyStreams()
     worker = staged(fake)
-    first, second = worker.begin([piece(1)]), worker.begin([piece(2)])
+    first, second = worker.begin([slice_of(1)]), worker.begin([slice_of(2)])
     assert fake.log == [("begun",)] * 2
     assert not first.done
     first.finish()
@@ -123,24 +123,24 @@ def poisoned(kernel=kernel_for(CPU)):  # noqa: B008 - the same each time
 
 
 def with_poison(at, n=4):
-    pieces = [piece(seed) for seed in range(n)]
-    pieces[at].prediction.values[2] = POISON
-    return pieces
+    slices = [slice_of(seed) for seed in range(n)]
+    slices[at].prediction.values[2] = POISON
+    return slices
 
 
 @pytest.mark.parametrize("eagerness", [0, 0.9])
-def test_a_failure_on_the_device_shows_at_the_finish_and_spoils_nobody_else(eagerness, caplog):
+def test_a_failure_on_the_device_shows_at_the_finish_and_spoils_no_other(eagerness, caplog):
     fake = LazyStreams(eagerness)
     worker, plain = staged(fake, poisoned()), DeviceWorker(CPU)
-    pieces, others = with_poison(1), [piece(7), piece(8)]
-    pending = worker.begin(pieces)
+    slices, others = with_poison(1), [slice_of(7), slice_of(8)]
+    pending = worker.begin(slices)
     following = worker.begin(others)
     fake.drain()
     assert pending.done
     with caplog.at_level(logging.CRITICAL):
         got = pending.finish()
     assert isinstance(got.pop(1), RuntimeError)
-    assert_same(got, plain.begin(pieces[:1] + pieces[2:]).finish())
+    assert_same(got, plain.begin(slices[:1] + slices[2:]).finish())
     assert_same(following.finish(), plain.begin(others).finish())
     assert fake.hazards == []
 
@@ -179,23 +179,23 @@ def test_a_failure_at_the_begin_lets_go_of_nothing_that_is_in_use(refused, caplo
     fake, plain = Refusing(**refused), DeviceWorker(CPU)
     worker = staged(fake)
     with caplog.at_level(logging.CRITICAL):
-        pending = worker.begin([piece(1)])
+        pending = worker.begin([slice_of(1)])
     assert pending.done
     (failed,) = pending.finish()
     assert isinstance(failed, RuntimeError)
-    following = [worker.begin([piece(seed)]) for seed in (2, 3)]
+    following = [worker.begin([slice_of(seed)]) for seed in (2, 3)]
     for seed, pending in zip((2, 3), following, strict=True):
-        assert_same(pending.finish(), plain.begin([piece(seed)]).finish())
+        assert_same(pending.finish(), plain.begin([slice_of(seed)]).finish())
     assert fake.hazards == []
 
 
 def test_beyond_the_pinned_memory_batches_are_still_right():
     fake, plain = LazyStreams(), DeviceWorker(CPU)
     worker = staged(fake, pinned_bytes=2 * SMALLEST)
-    large = [piece(seed, lengths=(SMALLEST // 4, 5)) for seed in range(3)]
-    pendings = [worker.begin([one]) for one in large]
-    for pending, one in zip(pendings, large, strict=True):
-        assert_same(pending.finish(), plain.begin([one]).finish())
+    large = [slice_of(seed, lengths=(SMALLEST // 4, 5)) for seed in range(3)]
+    batches = [worker.begin([part]) for part in large]
+    for batch, part in zip(batches, large, strict=True):
+        assert_same(batch.finish(), plain.begin([part]).finish())
     assert fake.hazards == []
 
 
@@ -228,13 +228,13 @@ def test_staged_scores_are_those_of_the_plain_path_on_a_gpu():
     worker, plain = DeviceWorker(device), DeviceWorker(device, stage=lambda _: None)
     rng = np.random.default_rng(0)
     sizes = [(int(n),) * 7 for n in rng.integers(1, 200_000, 30)]
-    batches = [[piece(i, lengths=lengths), *mixed(i)] for i, lengths in enumerate(sizes)]
-    want = [plain.begin(pieces).finish() for pieces in batches]
+    batches = [[slice_of(i, lengths=lengths), *mixed(i)] for i, lengths in enumerate(sizes)]
+    want = [plain.begin(slices).finish() for slices in batches]
     flying, got = [], []
-    for pieces in batches:
-        flying.append(worker.begin(pieces))
+    for slices in batches:
+        flying.append(worker.begin(slices))
         if len(flying) > 1:
             got.append(flying.pop(0).finish())
     got.append(flying.pop().finish())
-    for mine, theirs in zip(got, want, strict=True):
-        assert_same(mine, theirs)
+    for actual, expected in zip(got, want, strict=True):
+        assert_same(actual, expected)

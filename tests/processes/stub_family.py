@@ -27,7 +27,7 @@ def supervise(kind: str) -> int:
     assert ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1) == 0
     settings = Settings.from_environment()
     configure(settings, "supervisor")
-    worker, frontend = ([sys.executable, "-S", __file__, one] for one in ("worker", kind))
+    worker, frontend = ([sys.executable, "-S", __file__, part] for part in ("worker", kind))
     return Supervisor(settings, worker, frontend).run()
 
 

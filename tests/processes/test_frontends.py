@@ -29,7 +29,7 @@ from wire import ARROW, stream
 
 
 def fleet(frontends: int = 2, **settings: object):
-    """Start a supervised service with a device that does what it is told."""
+    """Start a supervised service with a faulty device."""
     quiet = {"device": "cpu", "log_level": "warning", **QUEUED, **settings}
     return instance(faulty(frontends), frontends=frontends, **quiet)
 
@@ -74,7 +74,9 @@ def test_batches_form_across_front_ends(service):
     async def main():
         connections = list((await connection_to_each(service)).values())
         first = await block(service)
-        calls = [one.begin(post(tagged(100 + n))) for n, one in enumerate(connections)]
+        calls = [
+            connection.begin(post(tagged(100 + n))) for n, connection in enumerate(connections)
+        ]
         await queued(service, 2)
         service.gate.unlink()
         assert losses(await first) == [777]
@@ -101,7 +103,7 @@ def test_a_front_end_that_dies_or_hangs_is_replaced_and_the_other_serves_on(serv
     check(counts(frontend_kills.findings(service, [how])))
 
 
-def test_front_ends_without_descriptors_meet_the_next_worker(service):
+def test_front_ends_without_descriptors_connect_to_the_next_worker(service):
     check(counts(no_descriptors.findings(service)))
 
 
@@ -113,7 +115,7 @@ def test_nothing_grows_over_200_requests_and_5_workers(service):
             for _ in range(3):
                 os.kill(await asyncio.to_thread(lambda: service.worker), signal.SIGKILL)
                 for _ in range(5):
-                    asked = (ask_arrow(one, tag) for tag, one in enumerate(connections, 1))
+                    asked = (ask_arrow(each, tag) for tag, each in enumerate(connections, 1))
                     await asyncio.gather(*asked)
             pids = [*sorted(service.frontends), service.worker]
             sizes.append([(descriptors(pid), resident(pid)) for pid in pids])

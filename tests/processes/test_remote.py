@@ -33,7 +33,7 @@ MEBI = 1 << 20
 
 
 def ragged(*series):
-    return Ragged.from_series([torch.tensor(one, dtype=torch.float64) for one in series])
+    return Ragged.from_series([torch.tensor(values, dtype=torch.float64) for values in series])
 
 
 def submit(engine, prediction, **options):
@@ -46,7 +46,7 @@ def descriptors():
 
 
 class Workers:
-    """Workers in this process, one at a time, that die when told to."""
+    """Workers in this process, one at a time, that die on demand."""
 
     def __init__(self, listener, engine, kernel=None):
         self.listener = listener
@@ -166,9 +166,9 @@ def test_an_answer_survives_memory_to_the_bit(dtype, losses):
     block = np.empty(layout.size, np.uint8)
     layout.write(block, want)
     got = layout.scores(block)
-    for mine, theirs in zip(got.arrays(), want.arrays(), strict=True):
-        assert list(mine) == list(theirs)
-        assert all(mine[name].tobytes() == theirs[name].tobytes() for name in mine)
+    for actual, expected in zip(got.arrays(), want.arrays(), strict=True):
+        assert list(actual) == list(expected)
+        assert all(actual[name].tobytes() == expected[name].tobytes() for name in actual)
 
 
 def test_invalid_requests_are_refused_and_harm_no_other(caplog):
@@ -176,9 +176,9 @@ def test_invalid_requests_are_refused_and_harm_no_other(caplog):
         arena, answers = Arena(1 << 20), []
         host = Host(DeviceWorker(CPU, kernel_for(CPU)), 10**6, lambda: None)
         await host.engine.start()
-        one, other = pair()
-        host.connect(one)
-        channel = Channel(other, lambda message, _: answers.append(message))
+        ours, theirs = pair()
+        host.connect(ours)
+        channel = Channel(theirs, lambda message, _: answers.append(message))
         channel.open()
         block = arena.allocate(1 << 19)
         block[:] = 0
@@ -203,7 +203,7 @@ def test_invalid_requests_are_refused_and_harm_no_other(caplog):
         async with asyncio.timeout(60):
             while sum(len(a.get("done", ())) for a in answers) < 1:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.001)
-        failed = [one[0] for answer in answers for one in answer.get("failed", ())]
+        failed = [entry[0] for answer in answers for entry in answer.get("failed", ())]
         assert failed == list(range(2, 11))
         channel.close()
         await host.engine.stop()
@@ -219,9 +219,9 @@ def test_a_worker_that_cannot_map_memory_makes_way_for_a_fresh_one(caplog):
     async def main():
         unfit = asyncio.Event()
         host = Host(DeviceWorker(CPU, kernel_for(CPU)), 10**6, accused, on_unfit=unfit.set)
-        one, other = pair()
-        host.connect(one)
-        channel = Channel(other, lambda *_: None)
+        ours, theirs = pair()
+        host.connect(ours)
+        channel = Channel(theirs, lambda *_: None)
         channel.open()
         channel.send({"table": 0})  # and no descriptor: it had no room for one
         async with asyncio.timeout(60):
@@ -235,13 +235,13 @@ def test_a_worker_that_cannot_map_memory_makes_way_for_a_fresh_one(caplog):
 
 def test_channels_keep_order_when_the_other_end_is_slow():
     async def main():
-        one, other = pair()
+        ours, theirs = pair()
         seen, ended = [], asyncio.Event()
-        sender = Channel(one, lambda *_: None)
+        sender = Channel(ours, lambda *_: None)
         sender.open()
         for number in range(2000):
             sender.send([number, "x" * 1000])
-        receiver = Channel(other, lambda message, _: seen.append(message[0]), ended.set)
+        receiver = Channel(theirs, lambda message, _: seen.append(message[0]), ended.set)
         receiver.open()
         async with asyncio.timeout(60):
             while len(seen) < 2000:  # noqa: ASYNC110 - no event
@@ -322,9 +322,9 @@ def test_large_requests_in_shared_memory_or_not_score_to_the_bit():
                 want = score(p, p.like(torch.zeros_like(p.values)), gradients=True)
                 for prediction in (p, p.like(shared)):
                     got = (await submit(engine, prediction)).scores
-                    for mine, theirs in zip(got.arrays(), want.arrays(), strict=True):
+                    for actual, expected in zip(got.arrays(), want.arrays(), strict=True):
                         assert all(
-                            mine[name].tobytes() == theirs[name].tobytes() for name in theirs
+                            actual[name].tobytes() == expected[name].tobytes() for name in expected
                         )
             await engine.stop()
 
@@ -396,7 +396,7 @@ def test_a_request_alone_at_a_second_crash_is_convicted():
 
 
 @given(st.lists(st.sampled_from(Ending), max_size=12))
-def test_one_crash_or_three_kills_convict_nobody(endings):
+def test_one_crash_or_three_kills_convict_no_request(endings):
     suspicion, guilty = Suspicion(), False
     for ending in endings:
         guilty = guilty or suspicion.convicts(ending)

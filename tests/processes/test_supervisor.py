@@ -53,10 +53,10 @@ def supervised(folder: Path, kind: str) -> Iterator[Family]:
         process.wait()
 
 
-def test_it_lives_without_descriptors_and_listens_to_those_who_drain(tmp_path):
+def test_it_lives_without_descriptors_and_reads_messages_of_draining_children(tmp_path):
     with supervised(tmp_path, "serving") as family:
         pid = family.process.pid
-        used = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
+        used = {int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir()}
         first_free = next(number for number in range(1000) if number not in used)
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         assert before[0] == before[1], "it may have as many as may be"
@@ -70,7 +70,7 @@ def test_it_lives_without_descriptors_and_listens_to_those_who_drain(tmp_path):
         assert family.process.wait(20) == 0
 
 
-def test_who_was_not_ready_has_nothing_to_lose_when_it_ends(tmp_path):
+def test_a_child_that_was_not_ready_may_end_in_a_drain(tmp_path):
     with supervised(tmp_path, "starting") as family:
         family.await_text("listening")
         os.kill(min(family.frontends), signal.SIGKILL)

@@ -40,10 +40,10 @@ def promtool(*arguments, cwd=FOLDER):
 
 
 @pytest.fixture(scope="module")
-def told(url):
+def shown(url):
     """Labels and their values by sample, as a real service tells them."""
-    one = {"series": [{"prediction": [1.0], "target": [2.0]}]}
-    httpx.post(f"{url}/score", json=one, timeout=60).raise_for_status()
+    body = {"series": [{"prediction": [1.0], "target": [2.0]}]}
+    httpx.post(f"{url}/score", json=body, timeout=60).raise_for_status()
     found = {}
     for family in families(scrape(url)).values():
         for sample in family.samples:
@@ -54,27 +54,27 @@ def told(url):
 
 
 @pytest.mark.parametrize("expression", [*SHOWN, *(rule["expr"] for rule in RULES)])
-def test_what_is_asked_for_exists(expression, told):
+def test_metrics_that_are_queried_exist(expression, shown):
     names = re.findall(r"loss_scoring_\w+", expression)
     assert names or 'up{job="loss-scoring"}' in expression
     for name in names:
-        assert name in told
+        assert name in shown
     for name, braces in re.findall(r"(loss_scoring_\w+)\{(.*?)\}", expression):
         for label, exactly, value in re.findall(r'(\w+)(=~?)"(.*?)"', braces):
-            assert label in told[name]
+            assert label in shown[name]
             if exactly == "=" or "$" not in value:
                 wanted = set(value.split("|")) - {"500", "504", "429", "503"}
-                assert wanted <= told[name][label]
+                assert wanted <= shown[name][label]
     for label in re.findall(r"by \((.*?)\)", expression):
         grouped = set(label.split(", ")) - {"namespace"}  # Prometheus adds it on Kubernetes
-        assert any(grouped <= told[name].keys() for name in names)
+        assert any(grouped <= shown[name].keys() for name in names)
 
 
-def test_every_metric_is_shown(told):
+def test_every_metric_is_shown(shown):
     """A metric that nobody looks at is not worth its cost."""
     shown = " ".join(SHOWN)
     histograms = r"_(bucket|sum|count)$"
-    for name in {re.sub(histograms, "", name) for name in told}:
+    for name in {re.sub(histograms, "", name) for name in shown}:
         assert name in shown, name
 
 
@@ -103,7 +103,9 @@ def test_alerts_fire_when_they_should():
 
 @needs_promtool
 def test_promtool_takes_what_the_dashboard_asks(tmp_path):
-    rules = [{"record": f"shown:{i}", "expr": plain(one)} for i, one in enumerate(SHOWN)]
+    rules = [
+        {"record": f"shown:{i}", "expr": plain(expression)} for i, expression in enumerate(SHOWN)
+    ]
     file = tmp_path / "shown.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "shown", "rules": rules}]}))
     promtool("check", "rules", str(file))

@@ -59,7 +59,7 @@ def log():
     return printed.getvalue()
 
 
-def test_each_line_parses_and_access_lines_tell_of_requests(log):
+def test_each_line_parses_and_access_lines_describe_requests(log):
     access = {
         line["request_id"]: line for line in lines_of(log) if line["logger"] == "service.access"
     }
@@ -87,15 +87,17 @@ def test_neither_keys_nor_bodies_nor_queries_are_logged(log):
 
 def test_supervisor_front_end_and_worker_write_the_same_lines():
     with (
-        instance(faulty(1), frontends=1, device="cpu", access_log=True, **QUEUED) as one,
-        httpx.Client(base_url=one.url, timeout=60) as client,
+        instance(faulty(1), frontends=1, device="cpu", access_log=True, **QUEUED) as service,
+        httpx.Client(base_url=service.url, timeout=60) as client,
     ):
         client.post("/score", json={}, headers={"X-Request-Id": "mine"})
         poison = {"series": [{"prediction": [666.0], "target": [1.0]}]}
         failed = client.post("/score", json=poison, headers={"X-Request-Id": "failed"})
         assert failed.status_code == 500
         # The line of an answer is written after it.
-        lines = wait_until(lambda: '"failed"' in one.log_text() and lines_of(one.log_text()))
+        lines = wait_until(
+            lambda: '"failed"' in service.log_text() and lines_of(service.log_text())
+        )
     assert {line["role"] for line in lines} >= {"supervisor", "frontend"}
     assert len({line["pid"] for line in lines}) >= 2
     by_id = {line["request_id"]: line for line in lines if "request_id" in line}

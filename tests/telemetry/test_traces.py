@@ -165,7 +165,7 @@ def test_lines_of_the_log_name_the_trace(caplog):
     assert line["span_id"] == f"{span.context.span_id:016x}"
 
 
-def test_spans_of_all_processes_meet_in_one_trace(monkeypatch):
+def test_spans_of_all_processes_share_a_trace(monkeypatch):
     from collector import Collector
 
     with Collector() as collector:
