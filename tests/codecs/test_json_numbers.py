@@ -1,8 +1,11 @@
 """Numbers of a body: rounded as Python rounds, and refused wherever JSON refuses."""
 
 import math
+import os
 import random
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -113,3 +116,23 @@ def test_what_is_not_a_list_of_numbers_is_left_to_the_strict_reader(text):
 )
 def test_what_is_infinite_is_left_to_the_strict_reader(text):
     assert read(f"[{text}]", "[1]") is None
+
+
+def test_a_decimal_comma_of_the_locale_costs_time_and_no_digits(tmp_path):
+    sources = ["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"]
+    try:
+        subprocess.run(sources, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no sources of locales are installed")
+    script = """
+import locale
+from loss_scoring.service.codecs.json import decode, decode_common
+locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+assert locale.localeconv()["decimal_point"] == ","
+text = "0.12345678901234567890123"
+body = b'{"series": [{"prediction": [%s], "target": [1]}]}' % text.encode()
+assert decode_common(body, 1) is None
+assert decode(body, max_elements=1).prediction.array[0] == float(text)
+"""
+    environment = os.environ | {"LOCPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
