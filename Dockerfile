@@ -76,7 +76,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     NUMBA_CPU_NAME=${CPU_NAME} \
     NUMBA_CPU_FEATURES=${CPU_FEATURES} \
     NUMBA_CACHE_LOCATOR_CLASSES=loss_scoring.core.compiled.PackagedCache \
-    TRITON_CACHE_MANAGER=loss_scoring.core.kernels.triton_cache:SeededCache \
+    TRITON_CACHE_MANAGER=loss_scoring.core.kernels.ahead:SeededCache \
     TRITON_SEED_DIR=/opt/triton \
     TRITON_CACHE_DIR=/tmp/triton
 USER 10001:10001

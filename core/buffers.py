@@ -3,9 +3,9 @@
 A fresh array of some megabytes costs more in page faults than a kernel needs to fill it, and giving
 it back to the operating system makes the next one fresh again. The pool keeps the memory instead.
 
-A block is free when nobody but the pool refers to it: every view of it, be it a slice, a tensor, an
-Arrow buffer or a memoryview on its way to a socket, holds a reference to the block itself. So there
-is nothing to give back and nothing to forget. This needs exact reference counts, hence the GIL.
+A block is free when only the pool refers to it: every view of it, be it a slice, a tensor, an Arrow
+buffer or a memoryview on its way to a socket, holds a reference to the block itself. So nothing is
+ever returned explicitly. This needs exact reference counts, hence the GIL.
 """
 
 import sys
@@ -31,7 +31,7 @@ def _references(blocks: list[NDArray[np.uint8]]) -> int:
 _FREE = _references([np.empty(1, np.uint8)])
 
 
-def _ordinary(size: int) -> NDArray[np.uint8]:
+def _allocate_memory(size: int) -> NDArray[np.uint8]:
     return np.empty(size, np.uint8)
 
 
@@ -56,7 +56,7 @@ class BufferPool:
     """
 
     def __init__(
-        self, retain_bytes: int, allocate: Callable[[int], NDArray[np.uint8]] = _ordinary
+        self, retain_bytes: int, allocate: Callable[[int], NDArray[np.uint8]] = _allocate_memory
     ) -> None:
         self._retain_bytes = retain_bytes
         self._allocate = allocate
@@ -78,9 +78,9 @@ class BufferPool:
     def retained_bytes(self) -> int:
         """How much memory the pool holds, in use or not."""
         with self._lock:
-            return self._held()
+            return self._total()
 
-    def _held(self) -> int:
+    def _total(self) -> int:
         return sum(block.nbytes for block in self._blocks)
 
     def empty(self, length: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -93,7 +93,7 @@ class BufferPool:
         return np.empty(length, dtype)
 
     def _take(self, size: int) -> bool:
-        """Make a free block the last of the list; False if there is none and no room for one."""
+        """Make a free block the last of the list; False if there is none and no memory left."""
         free = []
         for i in range(len(self._blocks)):
             self._blocks.append(self._blocks.pop(0))  # each is last once, where it is counted
@@ -106,7 +106,7 @@ class BufferPool:
         # Whole powers of two, so that sizes that differ a little share blocks; what is not touched
         # of ordinary memory costs none.
         whole = 1 << (size - 1).bit_length()
-        excess = self._held() + whole - self._retain_bytes
+        excess = self._total() + whole - self._retain_bytes
         if excess > sum(self._blocks[i].nbytes for i in free):
             return False
         for dropped, i in enumerate(free):  # those not taken for longest come first

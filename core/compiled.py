@@ -23,7 +23,7 @@ from numba.core.compiler_lock import global_compiler_lock
 # is passed to an inlined function. That was 80 % of the time of the loop that reads JSON: an early
 # return keeps numba from pruning a pair of counts, and each is a locked addition.
 _FAST: Any = {"nogil": True, "error_model": "numpy", "_nrt": False}
-_NOT_KEPT = "numba cannot cache on disk, so each start compiles"
+_NO_CACHE = "numba cannot cache on disk, so each start compiles"
 
 if hasattr(os, "register_at_fork"):
     # A fork waits for the compiler: a child would find its lock held, and LLVM half-way.
@@ -35,9 +35,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **options: Any) -> Any:
-    """Return a function that compiles itself at its first call, and keeps the result on disk.
+    """Return a function that compiles itself at its first call, and caches the result on disk.
 
-    It warns where nothing can be written, as then each start compiles.
+    It warns where nothing can be written, as each start compiles then.
 
     Args:
         function: What to compile.
@@ -52,7 +52,7 @@ def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **optio
         # What ``cache=True`` does with numba's own.
         loop._cache = _Cache(function)  # type: ignore[no-untyped-call] # noqa: SLF001
     except RuntimeError as error:  # no folder for it
-        warnings.warn(f"{_NOT_KEPT}: {error}", stacklevel=2)
+        warnings.warn(f"{_NO_CACHE}: {error}", stacklevel=2)
     return loop
 
 
@@ -85,8 +85,10 @@ class _Cache(FunctionCache):
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
-        except OSError as error:  # read-only or full; the text is one for all functions: told once
-            warnings.warn(f"{_NOT_KEPT}: {error.strerror}", stacklevel=2)
+        except (
+            OSError
+        ) as error:  # read-only or full; one text for all functions, so that it is shown once
+            warnings.warn(f"{_NO_CACHE}: {error.strerror}", stacklevel=2)
 
 
 class PackagedCache(InTreeCacheLocator):

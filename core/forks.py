@@ -1,7 +1,7 @@
-"""What a forked child has to make again.
+"""Renews locks and threads in forked children.
 
 A child has only the thread that forked: a pool's threads are gone, and a lock that another thread
-held is never released. What owns such things says here how it gets new ones.
+held is never released.
 """
 
 import os

@@ -1,8 +1,8 @@
 """What of this machine a process may use: its processors, and the device that a name stands for.
 
 A container with a limit of cpu still sees all processors of its node. Threads on each of them use
-the time of a period up in its first moments, and then all of them stand still until the next one.
-Python's own counts know of no such limit (cpython issue 80235), so it is read here.
+the time of a period up in its first moments, and are all suspended until the next period. Python's
+own counts ignore such limits (cpython issue 80235).
 """
 
 import os
@@ -31,7 +31,7 @@ def available_cores(
 ) -> int:
     """Return the processors in the affinity mask, or fewer if a control group has time for fewer.
 
-    A part of a processor counts as one, as it would be left idle else.
+    A part of a processor counts as a whole one, as it would be left idle otherwise.
 
     Args:
         membership: Says which control groups this process is in.

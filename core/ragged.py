@@ -57,8 +57,8 @@ class Ragged:
     Series i is ``values[offsets[i]:offsets[i + 1]]``. The values may be on any device. The offsets
     are on the CPU, since every part of the service that cuts batches reads them.
 
-    What was given as an array stays one until somebody wants a tensor, and the other way round, as
-    a view each time: a small request costs less than a few calls into torch.
+    An array stays an array until a tensor is asked for, and the other way round; each conversion is
+    a view. A small request costs less than a few calls into torch.
 
     Args:
         values: One-dimensional float32 or float64, all elements of all series in order.
@@ -99,7 +99,7 @@ class Ragged:
 
     @classmethod
     def trusted(cls, values: Buffer, offsets: NDArray[np.int64]) -> Self:
-        """Make one of parts that are known to keep the rules, without looking at them again."""
+        """Make a ragged buffer of parts that are known to be valid, without checking them."""
         made = object.__new__(cls)
         made._values = values
         made.offsets = offsets
@@ -116,7 +116,7 @@ class Ragged:
     @classmethod
     def from_series(cls, series: Sequence[Tensor]) -> Self:
         """Copy a sequence of one-dimensional tensors, at least one, into a flat buffer."""
-        return cls.from_lengths(torch.cat(list(series)), [len(one) for one in series])
+        return cls.from_lengths(torch.cat(list(series)), list(map(len, series)))
 
     @classmethod
     def cat(cls, parts: Sequence[Self], out: Tensor | None = None) -> Self:
@@ -133,7 +133,7 @@ class Ragged:
         for part in parts[1:]:
             offsets.append(part.offsets[1:] + start)
             start += part.elements
-        buffers = [part._values for part in parts]  # noqa: SLF001 - it is ours
+        buffers = [part._values for part in parts]  # noqa: SLF001 - of this class
         values = (
             concatenate(buffers)
             if out is None

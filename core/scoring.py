@@ -46,8 +46,8 @@ def may_be_missing(scores: Scores) -> bool:
     """Tell from the scores of some series whether one may hold a missing element.
 
     A missing element leaves a trace in every loss: MAE is NaN or infinite, and a quotient is
-    masked. So the kernel has looked for missing elements already, at no cost; only a trace is
-    worth another look, since a sum may overflow and a target be 0.
+    masked. So the kernel has detected missing elements already, at no cost; only a trace needs a
+    closer check, since a sum may overflow and a target be 0.
     """
     losses, masked, _ = scores.columns
     for name, values in losses.items():

@@ -1,4 +1,13 @@
-"""Compiles the CUDA kernels where there is no GPU, as images are built."""
+"""Compiles the CUDA kernels where there is no GPU, as images are built, and finds them in images.
+
+Triton writes where it reads, so the kernels in an image cannot be its cache as they are. With
+
+    TRITON_CACHE_MANAGER=loss_scoring.core.kernels.ahead:SeededCache
+    TRITON_SEED_DIR=/opt/triton     what the image brings
+    TRITON_CACHE_DIR=/tmp/triton    what it lacks, say the kernels of a newer GPU
+
+a start compiles nothing that the seed has, and needs a compiler for nothing.
+"""
 
 import os
 import subprocess
@@ -13,11 +22,20 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.driver import CudaUtils
 from triton.runtime import driver
+from triton.runtime.cache import FileCacheManager
 
 from loss_scoring.core.kernels.fused_cuda import warm_up
 
 CAPABILITIES = (80, 86, 89, 90, 100, 103, 120)
 """Of A100; A10; L4 and L40S; H100 and H200; B200; B300; RTX PRO 6000."""
+
+
+class SeededCache(FileCacheManager):  # type: ignore[misc]
+    """Triton's cache, which reads what the folder ``TRITON_SEED_DIR`` has from there."""
+
+    def _make_path(self, filename: str) -> str:
+        seed = Path(os.environ["TRITON_SEED_DIR"], self.key, filename)
+        return str(seed) if seed.exists() else super()._make_path(filename)
 
 
 class _AbsentGpu:
@@ -67,7 +85,7 @@ def compile_launcher() -> None:
     """
     flags = sys.getdlopenflags()
     with tempfile.TemporaryDirectory() as folder:
-        # The GPU's driver has the real one. Nothing in it is called here, nor looked for by name.
+        # The GPU's driver has the real library. No function of this one is called or looked up.
         library = Path(folder, "libcuda.so.1")
         command = [os.environ.get("CC", "cc"), "-shared", "-Wl,-soname,libcuda.so.1"]
         subprocess.run([*command, "-o", library, "-x", "c", os.devnull], check=True)  # noqa: S603 - what Triton does

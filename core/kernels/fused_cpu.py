@@ -1,13 +1,13 @@
-"""The fused CPU kernel: one read of the inputs for all losses and gradients, on own threads.
+"""The fused CPU kernel: one read of the inputs for all losses and gradients, on threads of its own.
 
 A series longer than ``CHUNK`` is cut at multiples of ``CHUNK`` from its own start, and its partial
 sums are added in order; so the bits depend neither on the batch nor on the number of threads.
 The loops are in ``core.kernels.fused_loops``.
 
-All losses are one pass; one loss is one pass; some are a pass each, which keeps the number of
-specialisations at 10 per dtype and per way with missing elements. A specialisation that was not
-warmed up is compiled by its first call. It is not served by the plain kernel meanwhile: that sums
-in another order, and the same request would change its last bits once the compiler is done.
+All losses together are one pass, and so is a single loss; any other choice takes a pass for each
+loss, which limits the specialisations to 10 per dtype and per treatment of missing elements. A
+specialisation that was not warmed up is compiled by its first call. The plain kernel does not serve
+it meanwhile: it sums in another order, and the same request would change its last bits later.
 
 The loop needs a microsecond for a small batch, so the Python around it decides what that costs.
 What depends on the options alone is worked out once for each thread (``Plan``): which accumulators
@@ -40,7 +40,7 @@ CHUNK = 1 << 16
 SHARE = 1 << 18
 """Elements below which a thread is not worth waking (50-75 microseconds)."""
 _QUOTIENTS = tuple(name for name, loss in LOSSES.items() if loss.has_quotient)
-_NONE_KNOWN = np.empty((0, len(LOSSES)), np.int64)
+_UNKNOWN = np.empty((0, len(LOSSES)), np.int64)
 _OUTPUTS = BufferPool(retain_bytes=256 << 20)
 """Three gradients of a batch of 4 Mi float64 are 96 MiB; two such answers may be under way."""
 Array = NDArray[Any]
@@ -134,7 +134,7 @@ class Lanes:
         Args:
             names: Of the losses.
             kind: Integers as wide as an element, so that counting fills the same vectors as adding.
-            skip_missing: Whether elements are counted that are present.
+            skip_missing: Whether present elements are counted.
         """
         return [
             self._tallies[kind, ""] if skip_missing else None,
@@ -170,18 +170,17 @@ class FusedCpuKernel:
         renew_in_children(self)
 
     def renew(self) -> None:
-        """Take a new pool of threads, which start when they are wanted."""
+        """Take a new pool of threads, which start when they are needed."""
         others = max(self.threads - 1, 1)
         self._pool = ThreadPoolExecutor(others, thread_name_prefix="fused-cpu")
 
     takes_arrays = True
-    """Arrays will do for tensors, and save what a view of one as the other costs."""
 
     def __call__(
         self, prediction: Buffer, target: Buffer, offsets: Buffer, options: ScoreOptions
     ) -> Scores:
         """Score every series."""
-        p, y, offsets = _ordinary(prediction), _ordinary(target), _ordinary(offsets)
+        p, y, offsets = _writable(prediction), _writable(target), _writable(offsets)
         plan = _PLANS.plan_of(options)
         if len(p) <= CHUNK or (offsets[1:] - offsets[:-1]).max() <= CHUNK:
             values, masked, _, slopes = self._sweep(p, y, offsets, plan)
@@ -220,7 +219,7 @@ class FusedCpuKernel:
         return values, masked, slopes
 
     def _sweep(
-        self, p: Array, y: Array, offsets: Array, plan: Plan, known: Array = _NONE_KNOWN
+        self, p: Array, y: Array, offsets: Array, plan: Plan, known: Array = _UNKNOWN
     ) -> tuple[Columns, Columns, Array | None, Columns]:
         """Sweep all series or pieces, sharing them among threads by elements."""
         n, elements = len(offsets) - 1, len(p)
@@ -248,7 +247,7 @@ class FusedCpuKernel:
         return values, masked, present, slopes
 
 
-def _ordinary(side: Buffer) -> Array:
+def _writable(side: Buffer) -> Array:
     """View a buffer; copy what would be another type: unaligned, or read-only."""
     array = side if isinstance(side, np.ndarray) else as_array(side)
     return array if array.flags.carray else np.require(array, None, ("C", "A", "W"))
@@ -277,9 +276,9 @@ def warm_up(*, rare: bool = False) -> None:
     specs = [*ALL_LOSSES, *([LossSpec("smape", block_denom_grad=False)] if rare else [])]
     together = [ALL_LOSSES, (*ALL_LOSSES[:2], specs[-1])] if rare else [ALL_LOSSES]
     for dtype in (torch.float32, torch.float64):
-        one = torch.ones(1, dtype=dtype)
+        element = torch.ones(1, dtype=dtype)
         for losses in (*together, *((spec,) for spec in specs)):
             for gradients in (False, True):
                 for missing in ("error", "skip") if rare else ("error",):
                     options = ScoreOptions(losses, gradients, missing)
-                    fused_cpu_kernel(one, one, offsets, options)
+                    fused_cpu_kernel(element, element, offsets, options)

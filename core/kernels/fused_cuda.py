@@ -127,14 +127,14 @@ class _Batch:
         self.series = len(offsets) - 1
         self.aligned = not (offsets % _ALIGNED).any()
         self.options = options
-        self.lengths = self._there(np.diff(offsets))
-        self.starts, self.sizes, self.owners = map(self._there, self.pieces[:3])
+        self.lengths = self._on_device(np.diff(offsets))
+        self.starts, self.sizes, self.owners = map(self._on_device, self.pieces[:3])
 
-    def _there(self, array: NDArray[np.int64]) -> Tensor:
-        there = torch.from_numpy(array)
+    def _on_device(self, array: NDArray[np.int64]) -> Tensor:
+        tensor = torch.from_numpy(array)
         if self.device.type == "cuda":  # out of pageable memory the host would wait for the copy
-            there = there.pin_memory()
-        return there.to(self.device, non_blocking=True)
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def launch(
         self, divisors: Tensor, *, sums: bool, slopes: bool
@@ -179,8 +179,8 @@ class _Batch:
         if self.series:
             join_pieces[(-(-self.series // _JOINED), COLUMNS)](
                 sums,
-                self._there(self.pieces.firsts),
-                self._there(self.pieces.counts),
+                self._on_device(self.pieces.firsts),
+                self._on_device(self.pieces.counts),
                 totals,
                 sums.shape[1],
                 self.series,
@@ -209,7 +209,7 @@ def build_launcher() -> None:
             one, or no GPU.
     """
     try:
-        driver.active.utils  # noqa: B018 - made at the first look
+        driver.active.utils  # noqa: B018 - made when first read
     except (AssertionError, ImportError, OSError, subprocess.CalledProcessError) as error:
         raise RuntimeError(str(error)) from error
 

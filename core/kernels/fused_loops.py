@@ -16,7 +16,7 @@ What was measured (one thread, million elements/s; see bench/kernel.py):
 
 - ``noalias`` on the arguments is worth 1.2 to 1.9 times with gradients: without it LLVM compares
   every pair of buffers per series before it dares to vectorise. numba has no option for it, so
-  ``Restrict`` sets the flag. It is sound: outputs and lanes are always fresh arrays.
+  ``Restrict`` sets the flag. That holds: outputs and lanes are always fresh arrays.
 - Indices are unsigned, else each is tested for being negative (Python's wraparound).
 - A loop over a constant 16 lanes with a body as small as MAE's is unrolled before the vectorizer
   sees it, and may stay scalar (float64 with gradient: 0.1 of the floor): for MAE alone the width
@@ -46,76 +46,61 @@ def _inlined(function):
 
 @_inlined
 def _block(
-    p,
-    y,
-    base,
-    first,
-    width,
-    full,
-    g_mae,
-    g_mape,
-    g_smape,
-    here,
-    sums_mae,
-    sums_mape,
-    sums_smape,
-    counts_mape,
-    counts_smape,
-    slopes_mae,
-    slopes_mape,
-    slopes_smape,
-):
+    p, y, base, first, width, full, g_mae, g_mape, g_smape, counts_present,
+    sums_mae, sums_mape, sums_smape, counts_mape, counts_smape,
+    slopes_mae, slopes_mape, slopes_smape,
+):  # fmt: skip
     kind = p.dtype.type
-    most = kind(np.finfo(p.dtype).max)
+    largest = kind(np.finfo(p.dtype).max)
     zero = kind(0)
     one = kind(1)
-    beyond = False
+    overflowed = False
     for k in range(width):
         i = base + uint64(k)
         x = p[i]
         t = y[i]
-        there = k >= first
-        sound = True
-        if here is not None:
-            sound = (abs(x) <= most) & (abs(t) <= most)
-            there = there & sound
-            here[k] += there
+        counted = k >= first
+        valid = True
+        if counts_present is not None:
+            valid = (abs(x) <= largest) & (abs(t) <= largest)
+            counted = counted & valid
+            counts_present[k] += counted
         if sums_mae is not None:
-            sums_mae[k] += np.float64(abs(t - x)) if there else 0.0
+            sums_mae[k] += np.float64(abs(t - x)) if counted else 0.0
             if slopes_mae is not None:
                 slope = g_mae if x > t else (-g_mae if x < t else zero)
-                if here is not None:
-                    slope = slope if sound else zero
+                if counts_present is not None:
+                    slope = slope if valid else zero
                 slopes_mae[i] = slope
         if sums_mape is not None:
             q = (t - x) / t
-            usable = abs(q) <= most
-            sums_mape[k] += np.float64(abs(q)) if usable & there else 0.0
-            counts_mape[k] += (not usable) & there
+            usable = abs(q) <= largest
+            sums_mape[k] += np.float64(abs(q)) if usable & counted else 0.0
+            counts_mape[k] += (not usable) & counted
             if slopes_mape is not None:
                 slope = g_mape / t
-                slope = slope if slope < most else most
-                slope = slope if slope > -most else -most
+                slope = slope if slope < largest else largest
+                slope = slope if slope > -largest else -largest
                 slope = -slope if q > 0 else (slope if q < 0 else zero)
-                slopes_mape[i] = (slope if usable & sound else zero) + zero
+                slopes_mape[i] = (slope if usable & valid else zero) + zero
         if sums_smape is not None:
             d = abs(t) + abs(x)
             q = abs(t - x) / d
-            usable = q <= most
-            sums_smape[k] += np.float64(q) if usable & there else 0.0
-            counts_smape[k] += (not usable) & there
+            usable = q <= largest
+            sums_smape[k] += np.float64(q) if usable & counted else 0.0
+            counts_smape[k] += (not usable) & counted
             if slopes_smape is not None:
                 steep = g_smape / d
                 if full is None:
-                    steep = steep if steep < most else most
+                    steep = steep if steep < largest else largest
                 slope = steep if x > t else (-steep if x < t else zero)
                 if full is not None:
                     side = one if x > zero else (-one if x < zero else zero)
                     slope = slope - side * (g_smape * (q / d))
-                    beyond |= usable & (not (abs(slope) <= most))
-                slopes_smape[i] = (slope if usable & sound else zero) + zero
+                    overflowed |= usable & (not (abs(slope) <= largest))
+                slopes_smape[i] = (slope if usable & valid else zero) + zero
     if full is not None:
-        if beyond:
+        if overflowed:
             _join(p, y, base, width, g_smape, slopes_smape)
 
 
@@ -127,7 +112,7 @@ def _join(p, y, base, width, g, slopes):
     of the other, which is up to 1.4 times as fast as with a select (float64 1.07).
     """
     kind = p.dtype.type
-    most = kind(np.finfo(p.dtype).max)
+    largest = kind(np.finfo(p.dtype).max)
     zero = kind(0)
     one = kind(1)
     for k in range(width):
@@ -139,10 +124,10 @@ def _join(p, y, base, width, g, slopes):
         sign = one if x > t else (-one if x < t else zero)
         side = one if x > zero else (-one if x < zero else zero)
         slope = sign * (g / d) - side * (g * (q / d))
-        if (q <= most) & (not (abs(slope) <= most)):
+        if (q <= largest) & (not (abs(slope) <= largest)):
             slope = ((sign - side * q) * g) / d
-            slope = slope if slope < most else most
-            slope = slope if slope > -most else -most
+            slope = slope if slope < largest else largest
+            slope = slope if slope > -largest else -largest
             slopes[i] = slope + zero
 
 
@@ -162,43 +147,23 @@ def _clear(lanes):
 
 
 def _sweep(
-    p,
-    y,
-    offsets,
-    start,
-    stop,
-    lanes,
-    known,
-    skip_zero,
-    full,
-    here,
-    sums_mae,
-    sums_mape,
-    sums_smape,
-    counts_mape,
-    counts_smape,
-    present,
-    value_mae,
-    value_mape,
-    value_smape,
-    masked_mape,
-    masked_smape,
-    slopes_mae,
-    slopes_mape,
-    slopes_smape,
-):
+    p, y, offsets, start, stop, lanes, known, skip_zero, full, counts_present,
+    sums_mae, sums_mape, sums_smape, counts_mape, counts_smape, present,
+    value_mae, value_mape, value_smape, masked_mape, masked_smape,
+    slopes_mae, slopes_mape, slopes_smape,
+):  # fmt: skip
     kind = p.dtype.type
-    most = kind(np.finfo(p.dtype).max)
+    largest = kind(np.finfo(p.dtype).max)
     one = kind(1)
     for s in range(start, stop):
         a = offsets[s]
         n = offsets[s + 1] - a
-        t_mae = t_mape = t_smape = n
+        divisor_mae = divisor_mape = divisor_smape = n
         if len(known) > 0:
-            t_mae = known[s, 0]
-            t_mape = known[s, 1]
-            t_smape = known[s, 2]
-        elif (here is not None) | skip_zero:
+            divisor_mae = known[s, 0]
+            divisor_mape = known[s, 1]
+            divisor_smape = known[s, 2]
+        elif (counts_present is not None) | skip_zero:
             if (slopes_mae is not None) or (slopes_mape is not None) or (slopes_smape is not None):
                 lost = 0
                 lost_mape = 0
@@ -206,22 +171,22 @@ def _sweep(
                 for i in range(uint64(a), uint64(a + n)):
                     x = p[i]
                     t = y[i]
-                    there = True
-                    if here is not None:
-                        there = (abs(x) <= most) & (abs(t) <= most)
-                        lost += not there
+                    counted = True
+                    if counts_present is not None:
+                        counted = (abs(x) <= largest) & (abs(t) <= largest)
+                        lost += not counted
                     if sums_mape is not None:
-                        lost_mape += there & (not (abs((t - x) / t) <= most))
+                        lost_mape += counted & (not (abs((t - x) / t) <= largest))
                     if sums_smape is not None:
-                        lost_smape += there & (not (abs(t - x) / (abs(t) + abs(x)) <= most))
-                t_mae -= lost
-                t_mape -= lost + (lost_mape if skip_zero else 0)
-                t_smape -= lost + (lost_smape if skip_zero else 0)
-        g_mae = one / kind(t_mae)
-        g_mape = one / kind(t_mape)
-        g_smape = one / kind(t_smape)
-        if here is not None:
-            _clear(here)
+                        lost_smape += counted & (not (abs(t - x) / (abs(t) + abs(x)) <= largest))
+                divisor_mae -= lost
+                divisor_mape -= lost + (lost_mape if skip_zero else 0)
+                divisor_smape -= lost + (lost_smape if skip_zero else 0)
+        g_mae = one / kind(divisor_mae)
+        g_mape = one / kind(divisor_mape)
+        g_smape = one / kind(divisor_smape)
+        if counts_present is not None:
+            _clear(counts_present)
         if sums_mae is not None:
             _clear(sums_mae)
         if sums_mape is not None:
@@ -237,71 +202,28 @@ def _sweep(
                     width = lanes
             for j in range(0, n - LANES + 1, LANES):
                 _block(
-                    p,
-                    y,
-                    uint64(a + j),
-                    0,
-                    width,
-                    full,
-                    g_mae,
-                    g_mape,
-                    g_smape,
-                    here,
-                    sums_mae,
-                    sums_mape,
-                    sums_smape,
-                    counts_mape,
-                    counts_smape,
-                    slopes_mae,
-                    slopes_mape,
-                    slopes_smape,
-                )
+                    p, y, uint64(a + j), 0, width,
+                    full, g_mae, g_mape, g_smape, counts_present,
+                    sums_mae, sums_mape, sums_smape, counts_mape, counts_smape,
+                    slopes_mae, slopes_mape, slopes_smape,
+                )  # fmt: skip
             rest = n % LANES
             if rest > 0:
                 _block(
-                    p,
-                    y,
-                    uint64(a + n - LANES),
-                    LANES - rest,
-                    width,
-                    full,
-                    g_mae,
-                    g_mape,
-                    g_smape,
-                    here,
-                    sums_mae,
-                    sums_mape,
-                    sums_smape,
-                    counts_mape,
-                    counts_smape,
-                    slopes_mae,
-                    slopes_mape,
-                    slopes_smape,
-                )
+                    p, y, uint64(a + n - LANES), LANES - rest, width,
+                    full, g_mae, g_mape, g_smape, counts_present,
+                    sums_mae, sums_mape, sums_smape, counts_mape, counts_smape,
+                    slopes_mae, slopes_mape, slopes_smape,
+                )  # fmt: skip
         else:
             _block(
-                p,
-                y,
-                uint64(a),
-                0,
-                n,
-                full,
-                g_mae,
-                g_mape,
-                g_smape,
-                here,
-                sums_mae,
-                sums_mape,
-                sums_smape,
-                counts_mape,
-                counts_smape,
-                slopes_mae,
-                slopes_mape,
-                slopes_smape,
-            )
+                p, y, uint64(a), 0, n, full, g_mae, g_mape, g_smape, counts_present,
+                sums_mae, sums_mape, sums_smape, counts_mape, counts_smape,
+                slopes_mae, slopes_mape, slopes_smape,
+            )  # fmt: skip
         count = n
-        if here is not None:
-            count = np.int64(_fold(here))
+        if counts_present is not None:
+            count = np.int64(_fold(counts_present))
             present[s] = count
         whole = len(known) == 0
         if sums_mae is not None:

@@ -1,9 +1,9 @@
 """The device code of the fused CUDA kernel, in Triton.
 
 A program scores a tile: ``ROWS`` pieces of series, each of at most ``WIDTH`` elements. Element k of
-a piece always stands in column k, wherever the series lies in the batch, and a row is summed by
+a piece is always in column k, wherever the series lies in the batch, and a row is summed by
 ``_fold``: neighbours in pairs, then the sums in pairs. Each step is one addition of two numbers, so
-the order is written here and depends neither on how the compiler lays a tile out over threads nor
+the order is fixed and depends neither on how the compiler lays a tile out over threads nor
 on the rows beside it. That is what makes a loss the same bits in every batch.
 
 Divisions are correctly rounded and nothing may be fused into a multiply-add (see the launch in
@@ -36,10 +36,10 @@ def _sign(high, low):
 
 
 @triton.jit
-def _within(x, most):
+def _within(x, largest):
     """Clamp to the largest finite numbers; NaN becomes one of them, and is masked later."""
-    x = tl.where(x < most, x, most)
-    return tl.where(x > -most, x, -most)
+    x = tl.where(x < largest, x, largest)
+    return tl.where(x > -largest, x, -largest)
 
 
 @triton.jit
@@ -118,60 +118,60 @@ def score_tiles(
     inside = column < size[:, None]
     x = tl.load(prediction + index, mask=inside, other=0.0)
     t = tl.load(target + index, mask=inside, other=0.0)
-    most = tl.full([ROWS, WIDTH], MOST, x.dtype)
+    largest = tl.full([ROWS, WIDTH], MOST, x.dtype)
     one = tl.full([ROWS, WIDTH], 1.0, x.dtype)
     zero = tl.full([ROWS, WIDTH], 0.0, x.dtype)
-    finite = (tl.abs(x) <= most) & (tl.abs(t) <= most)
-    there = inside & (finite | (skip == 0))
+    finite = (tl.abs(x) <= largest) & (tl.abs(t) <= largest)
+    counted = inside & (finite | (skip == 0))
     if skip * add:
-        present = _fold(there, ROWS, WIDTH, STEPS)
+        present = _fold(counted, ROWS, WIDTH, STEPS)
         tl.store(sums + 5 * pieces + row, present, mask=real)
     owner = tl.load(owners + row, mask=real, other=0)
     if mae:
         if add:
-            total = _fold(tl.where(there, tl.abs(t - x), zero), ROWS, WIDTH, STEPS)
+            total = _fold(tl.where(counted, tl.abs(t - x), zero), ROWS, WIDTH, STEPS)
             tl.store(sums + row, total, mask=real)
         if slope:
             divisor = tl.load(divisors + owner, mask=real, other=1)[:, None]
             g = _divide(one, tl.broadcast_to(divisor, [ROWS, WIDTH]).to(x.dtype))
             derivative = tl.where(x > t, g, tl.where(x < t, -g, zero))
-            derivative = tl.where(there, derivative, zero)
+            derivative = tl.where(counted, derivative, zero)
             tl.store(slopes_mae + index, derivative, mask=inside)
     if mape:
         quotient = _divide(t - x, t)
-        usable = (tl.abs(quotient) <= most) & there
+        usable = (tl.abs(quotient) <= largest) & counted
         if add:
             total = _fold(tl.where(usable, tl.abs(quotient), zero), ROWS, WIDTH, STEPS)
             tl.store(sums + pieces + row, total, mask=real)
-            masked = _fold(there & ~(tl.abs(quotient) <= most), ROWS, WIDTH, STEPS)
+            masked = _fold(counted & ~(tl.abs(quotient) <= largest), ROWS, WIDTH, STEPS)
             tl.store(sums + 3 * pieces + row, masked, mask=real)
         if slope:
             divisor = tl.load(divisors + series + owner, mask=real, other=1)[:, None]
             g = _divide(one, tl.broadcast_to(divisor, [ROWS, WIDTH]).to(x.dtype))
-            derivative = _within(-_divide(_sign(quotient, zero) * g, t), most)
+            derivative = _within(-_divide(_sign(quotient, zero) * g, t), largest)
             tl.store(slopes_mape + index, tl.where(usable, derivative, zero) + zero, mask=inside)
     if smape:
         bottom = tl.abs(t) + tl.abs(x)
         quotient = _divide(tl.abs(t - x), bottom)
-        usable = (quotient <= most) & there
+        usable = (quotient <= largest) & counted
         if add:
             total = _fold(tl.where(usable, quotient, zero), ROWS, WIDTH, STEPS)
             tl.store(sums + 2 * pieces + row, total, mask=real)
-            masked = _fold(there & ~(quotient <= most), ROWS, WIDTH, STEPS)
+            masked = _fold(counted & ~(quotient <= largest), ROWS, WIDTH, STEPS)
             tl.store(sums + 4 * pieces + row, masked, mask=real)
         if slope:
             divisor = tl.load(divisors + 2 * series + owner, mask=real, other=1)[:, None]
             g = _divide(one, tl.broadcast_to(divisor, [ROWS, WIDTH]).to(x.dtype))
             steep = _divide(g, bottom)
             sign = _sign(x, t)
-            derivative = sign * tl.where(steep < most, steep, most)
+            derivative = sign * tl.where(steep < largest, steep, largest)
             if full:
                 side = _sign(x, zero)
-                joined = sign - side * quotient  # here, as registers spill if it comes later
+                joined = sign - side * quotient  # not later, as registers would spill
                 derivative = sign * steep - side * (g * _divide(quotient, bottom))
                 joined = _divide(joined * g, bottom)
-                derivative = tl.where(tl.abs(derivative) <= most, derivative, joined)
-            derivative = _within(derivative, most)
+                derivative = tl.where(tl.abs(derivative) <= largest, derivative, joined)
+            derivative = _within(derivative, largest)
             tl.store(slopes_smape + index, tl.where(usable, derivative, zero) + zero, mask=inside)
 
 

@@ -14,11 +14,11 @@ from loss_scoring.core.ragged import Buffer, as_array, as_tensor, concatenate
 Columns = Mapping[str, Buffer]
 Arrays = Mapping[str, NDArray[Any]]
 SHORT = 64
-"""Series up to which a loop of Python's own costs less than a reduction (2 microseconds)."""
+"""Series up to which a Python loop costs less than a reduction (2 microseconds)."""
 
 
 class Scores:
-    """Losses of n series, as columns: all tensors, or all arrays that are shown as such.
+    """Losses of n series, as columns: all tensors, or all arrays, which read as tensors.
 
     Args:
         values: For each loss, float64 of length n. NaN where no element was left to average.
@@ -54,7 +54,7 @@ class Scores:
             return parts[0]
 
         def join(kind: int) -> Columns:
-            columns = [part._parts[kind] for part in parts]  # noqa: SLF001 - it is ours
+            columns = [part._parts[kind] for part in parts]  # noqa: SLF001 - of this class
             return {name: concatenate([column[name] for column in columns]) for name in columns[0]}
 
         return cls(*map(join, range(3)))
@@ -125,8 +125,8 @@ class Kernel(Protocol):
     """Scores flat buffers that are known to be valid.
 
     A kernel promises: element terms and gradients in the inputs' dtype, in the order of
-    operations that the design gives; sums in float64; and the same bits for a series whatever
-    stands beside it.
+    operations that the plain kernel has; sums in float64; and the same bits for a series whatever
+    else is in the batch.
     """
 
     def __call__(
@@ -139,13 +139,13 @@ class Kernel(Protocol):
             target: The same dtype, length and device.
             offsets: int64 on the CPU, as in ``Ragged``.
             options: What to compute; ``missing="error"`` is treated as ``propagate``, and the
-                caller looks at the scores for what is missing (``core.find_missing``).
+                caller finds missing elements by the scores (``core.find_missing``).
         """
         ...
 
 
 class HostKernel(Kernel, Protocol):
-    """A kernel of the CPU that takes arrays as well, and saves what a view as a tensor costs."""
+    """A CPU kernel that takes arrays as well, which saves the cost of views as tensors."""
 
     takes_arrays: bool
 

@@ -3,16 +3,21 @@
 A table in the long form has one row an element, as a forecasting pipeline keeps it: columns that
 together name a series, one column of targets, and one column of predictions a model. The answer
 has one row a series and model. The command line, the service's long form and ``score_table`` read
-and answer such tables with what is here, so they agree to the bit.
+and answer such tables by these functions, so they agree to the bit.
 
 It is not imported by ``core``, which does without Arrow.
 """
 
 from loss_scoring.core.table.columns import (
+    Duplicates,
+    Layout,
     LeftOutWarning,
     ModelColumns,
     TableError,
+    element_type,
+    faults_of,
     find_models,
+    find_time,
     holds_codes,
     holds_numbers,
     is_text,
@@ -20,8 +25,18 @@ from loss_scoring.core.table.columns import (
     suggestion,
     text_faults,
 )
-from loss_scoring.core.table.groups import Groups, NullKeyError, Runs, find_runs, group_rows
-from loss_scoring.core.table.layout import Duplicates, Layout, element_type, faults_of, find_time
+from loss_scoring.core.table.groups import (
+    HINT,
+    Groups,
+    NullKeyError,
+    RepeatedTimeError,
+    Repeats,
+    Runs,
+    find_repeats,
+    find_runs,
+    group_rows,
+    increases,
+)
 from loss_scoring.core.table.numbers import (
     as_type,
     narrowest,
@@ -39,7 +54,6 @@ from loss_scoring.core.table.score import (
     score_table,
 )
 from loss_scoring.core.table.spelling import spell, spell_cell, spell_series
-from loss_scoring.core.table.times import HINT, RepeatedTimeError, Repeats, find_repeats, increases
 
 __all__ = [
     "HINT",

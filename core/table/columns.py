@@ -1,24 +1,36 @@
-"""Which columns of a table are models where nobody names them: the one rule of all entries.
+"""Which column of a table is what, and what may be wrong with that: one rule for all entries.
 
-A column of numbers in any type is a model, unless it has another role or a name that forecasting
-libraries give to something else: an index, a forecast step, a bound of an interval, a quantile.
-Whatever is left out is reported with the reason, so that no model vanishes in silence. For the same
-reason a column of text that is mostly numbers is an error: it is a model with a cell that could not
-be read.
+Unless models are named, a column of numbers in any type is a model, but for those that have another
+role or a name that forecasting libraries give to something else: an index, a forecast step, a bound
+of an interval, a quantile. Whatever is left out is reported with the reason. For the same reason a
+column of text that is mostly numbers is an error: it is a model with a cell that cannot be read.
 """
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loss_scoring.core.table.numbers import decoded
+from loss_scoring.core.options import LOSSES
+from loss_scoring.core.table.numbers import decoded, narrowest
+
+Duplicates = Literal["error", "allow"]
+"""What rows of one series with the same time are."""
+_TAKEN = {
+    "model",
+    "length",
+    *LOSSES,
+    *(f"{name}_{column}" for name in LOSSES for column in ("masked", "gradient")),
+}
+"""Columns of the answer; a key of the same name could not be distinguished from them."""
 
 _ROLES = ("unique_id", "ds", "cutoff", "y")
-"""Nixtla's id, time, cutoff and target; no predictions, even where others stand for them."""
+"""Nixtla's id, time, cutoff and target; no predictions, even where others have these roles."""
 _DECIMAL = r"\d+(\.\d+)?"
 _LEVEL = r"0?\.0*[1-9]\d*"
 """A number strictly between 0 and 1."""
@@ -83,7 +95,7 @@ class TableError(ValueError):
 
 
 class LeftOutWarning(UserWarning):
-    """Columns were taken for no models, and nobody had named them or left them out."""
+    """Columns that were neither named nor excluded are not scored."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +117,9 @@ class ModelColumns:
         return tuple(name for name, reason in self.left_out if reason == _TEXT)
 
     def __str__(self) -> str:
-        """Say what is scored and what is not."""
-        said = f"scored as models: {', '.join(self.models)}"
-        return f"{said}; left out: {listed(self.left_out)}" if self.left_out else said
+        """Return what is scored and what is not, for a message."""
+        scored = f"scored as models: {', '.join(self.models)}"
+        return f"{scored}; left out: {listed(self.left_out)}" if self.left_out else scored
 
 
 def find_models(
@@ -121,7 +133,7 @@ def find_models(
         exclude: Columns that are no models, by the caller's word.
 
     Raises:
-        TableError: If a column to exclude is not there.
+        TableError: If a column to exclude is absent.
 
     Example:
         >>> schema = pa.schema({"ds": "int64", "A": "double", "A-lo-90": "double", "B": "int32"})
@@ -186,7 +198,7 @@ def listed(left_out: Collection[tuple[str, str]]) -> str:
 
 
 def absent_faults(absent: Collection[str], names: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield each column that is not there, the first few with a name that is close to it."""
+    """Yield each absent column, the first few with a name that is close to it."""
     for i, name in enumerate(absent):
         yield name, "is absent" + (suggestion(name, names) if i < 20 else "")
 
@@ -198,14 +210,14 @@ def suggestion(name: str, names: Collection[str]) -> str:
         >>> suggestion("unique_ids", ["unique_id", "y"])
         "; did you mean 'unique_id'?"
     """
-    some = [one for one in list(names)[:_MAX_COMPARED] if len(one) <= 64]
-    folded = {one.casefold(): one for one in some}
+    compared = (known for known in list(names)[:_MAX_COMPARED] if len(known) <= 64)
+    folded = {known.casefold(): known for known in compared}
     close = difflib.get_close_matches(name[:64].casefold(), folded, 1)
     return f"; did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def holds_numbers(type_: pa.DataType) -> bool:
-    """Tell whether a column of this type can be scored; one of nulls only is all missing."""
+    """Tell whether a column of this type can be scored; a column of nulls is all missing."""
     kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null)
     return any(is_kind(decoded(type_)) for is_kind in kinds)
 
@@ -216,13 +228,13 @@ def holds_text(type_: pa.DataType) -> bool:
 
 
 def is_text(type_: pa.DataType) -> bool:
-    """Tell whether a column of this type is one of text that no dictionary codes."""
+    """Tell whether a column of this type is text without a dictionary."""
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     return any(is_kind(type_) for is_kind in kinds)
 
 
 def _reason(field: pa.Field) -> str:
-    """Return why a column is no model, empty if it is one."""
+    """Return why a column is no model, empty if it is a model."""
     for kind, pattern in _PATTERNS.items():
         if pattern.fullmatch(field.name):
             return kind
@@ -234,8 +246,8 @@ def _reason(field: pa.Field) -> str:
 def _numbers_as_text(column: pa.ChunkedArray | pa.Array, unit: str) -> str | None:
     """Return what is wrong with text of which half or more reads as numbers, else None."""
     numbers = cells = rows = 0
-    number: tuple[int, str] | None = None  # the first cell that is one
-    other: tuple[int, str] | None = None  # the first that is none
+    number: tuple[int, str] | None = None  # the first cell that is a number
+    other: tuple[int, str] | None = None  # the first that is not
     for texts in getattr(column, "chunks", [column]):
         if _matches(texts, _CODE).true_count:
             return None
@@ -257,7 +269,7 @@ def _numbers_as_text(column: pa.ChunkedArray | pa.Array, unit: str) -> str | Non
 
 
 def _matches(texts: pa.Array, pattern: str) -> pa.BooleanArray:
-    """Tell which texts match; each entry of a dictionary is looked at once."""
+    """Tell which texts match; each entry of a dictionary is matched once."""
     if pa.types.is_dictionary(texts.type):
         return _matches(texts.dictionary, pattern).take(texts.indices)
     if pa.types.is_string_view(texts.type):  # which Arrow cannot match
@@ -265,6 +277,127 @@ def _matches(texts: pa.Array, pattern: str) -> pa.BooleanArray:
     return pc.match_substring_regex(texts, pattern)
 
 
-def _first(texts: pa.Array, is_one: pa.BooleanArray, rows: int) -> tuple[int, str] | None:
-    place = is_one.index(True).as_py()
+def _first(texts: pa.Array, matches: pa.BooleanArray, rows: int) -> tuple[int, str] | None:
+    place = matches.index(True).as_py()
     return None if place < 0 else (rows + place, texts[place].as_py()[:64])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which column is what.
+
+    Attributes:
+        keys: The columns that together name a series.
+        target: The column of actual values.
+        models: The columns of predictions.
+        left_out: Column and reason, of those that were taken for no models; see ``ModelColumns``.
+        time: The column that no two rows of a series have the same value of; None if that is not
+            to be checked.
+    """
+
+    keys: tuple[str, ...]
+    target: str
+    models: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    time: str | None = None
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The columns of numbers."""
+        return (self.target, *self.models)
+
+
+def faults_of(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]:
+    """Yield each column that is not as it should be, and what is wrong with it.
+
+    Text where numbers belong is left to ``text_faults``, which names the cell.
+    """
+    count = Counter(schema.names)
+    named = Counter([*layout.keys, *layout.numbers])
+    if not layout.keys:
+        yield "", "no column is named that tells series apart"
+    if not layout.models:
+        yield "", _without_models(layout)
+    yield from absent_faults([name for name in named if not count[name]], schema.names)
+    for name in named:
+        if named[name] > 1 and count[name]:
+            yield name, "is named more than once"
+        elif count[name] > 1:
+            yield name, "is in the table more than once"
+        elif count[name]:
+            yield from _type_faults(schema.field(name), is_key=name in layout.keys)
+
+
+def _type_faults(field: pa.Field, *, is_key: bool) -> Iterator[tuple[str, str]]:
+    name, type_ = field.name, field.type
+    if not is_key:
+        if not (holds_numbers(type_) or holds_text(type_)):
+            yield name, f"must hold numbers, not {type_}"
+        return
+    if name in _TAKEN:
+        yield name, "has the name of a column of the answer; rename it"
+    if not _is_key(type_):
+        wanted = "must hold text, numbers, dates or times to group by"
+        yield name, f"{wanted}, not {type_}; cast it to text, UUIDs and other objects as well"
+
+
+def find_time(schema: pa.Schema, time: str, layout: Layout) -> str | None:
+    """Return the column of times by which repeated rows can be found, None if there is none.
+
+    Raises:
+        TableError: If a column is named, other than Nixtla's ``ds``, that is absent, appears
+            more than once or has values that cannot be compared.
+    """
+    count = schema.names.count(time)
+    if count == 0 and time != "ds":
+        raise TableError(*absent_faults([time], schema.names))
+    if count == 0 or time in layout.keys:
+        return None
+    type_ = schema.field(time).type if count == 1 else None
+    if type_ is not None and (_is_key(type_) or pa.types.is_duration(type_)):
+        return time
+    if time == "ds" or (type_ is not None and pa.types.is_null(type_)):
+        return None
+    if type_ is None:
+        raise TableError((time, "is in the table more than once"))
+    wanted = "must hold times, or text or numbers, to find repeated rows by"
+    raise TableError((time, f"{wanted}, not {type_}; cast it, or allow duplicates"))
+
+
+def _without_models(layout: Layout) -> str:
+    if not layout.left_out:
+        return "there is no column of predictions: none is named, and no other holds numbers"
+    return (
+        f"there is no column of predictions; left out: {listed(layout.left_out)}; name the models"
+    )
+
+
+def element_type(schema: pa.Schema, layout: Layout) -> pa.DataType:
+    """Return what to compute in: float if it holds the target and all models exactly, else double.
+
+    Example:
+        >>> schema = pa.schema({"y": "int16", "A": "float", "B": "int32"})
+        >>> element_type(schema, Layout(("id",), "y", ("A",)))
+        DataType(float)
+        >>> element_type(schema, Layout(("id",), "y", ("A", "B")))
+        DataType(double)
+    """
+    return narrowest(schema.field(name).type for name in layout.numbers)
+
+
+def _is_key(type_: pa.DataType) -> bool:
+    """Tell whether keys of a type are equal by value, also those that a dictionary codes."""
+    if pa.types.is_dictionary(type_):
+        return _is_key(type_.value_type) and not pa.types.is_floating(type_.value_type)
+    kinds = (
+        is_text,
+        pa.types.is_integer,
+        pa.types.is_boolean,
+        pa.types.is_date,
+        pa.types.is_timestamp,
+        pa.types.is_time,
+        pa.types.is_decimal,
+        pa.types.is_float32,
+        pa.types.is_float64,
+    )
+    return any(is_kind(type_) for is_kind in kinds)

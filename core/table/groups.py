@@ -1,13 +1,14 @@
-"""Rows to series: which rows have equal keys, without a step of Python per row or series.
+"""Rows to series, and the rows of one series at one time, without a step of Python a row or series.
 
 Equal neighbours are found by comparing a column with itself one row on; so a table whose series
-are each together is grouped at the speed of a comparison, and stays where it is. Only the keys of
+are contiguous is grouped at the speed of a comparison, and stays where it is. Only the keys of
 such runs are encoded, by Arrow's hash tables, which compare what they hold: keys are equal by
 value, never by hash alone. Keys that are floats are equal as pandas groups them: 0.0 and -0.0 are
 one key, and so is every NaN.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,12 @@ from numpy.typing import NDArray
 
 from loss_scoring.core.table.columns import TableError
 from loss_scoring.core.table.numbers import one_array
+from loss_scoring.core.table.spelling import spell_cell, spell_series
+
+HINT = (
+    "does the table hold its rows twice, or is there another column, such as a cutoff, that tells "
+    "series apart?"
+)
 
 
 class NullKeyError(TableError):
@@ -42,7 +49,7 @@ class Groups:
         keys: One row a series.
         offsets: Where each series starts and ends, int64 from 0 to the number of rows.
         order: The rows of the table, series by series, each in the table's order; None if that
-            is how they stand.
+            is their order.
     """
 
     keys: pa.Table
@@ -56,7 +63,7 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Rows with equal keys that stand together, in a table whose series may not.
+    """Contiguous rows with equal keys, in a table whose series need not be contiguous.
 
     Attributes:
         keys: The columns that together name a series.
@@ -87,7 +94,10 @@ class Runs:
         """Take rows of the keys, in the types that the keys have."""
         taken = [column.take(pa.array(rows)) for column in self._takeable]
         return pa.table(
-            [_like(one, field.type) for one, field in zip(taken, self.keys.schema, strict=True)],
+            [
+                _like(column, field.type)
+                for column, field in zip(taken, self.keys.schema, strict=True)
+            ],
             self.keys.column_names,
         )
 
@@ -98,8 +108,8 @@ def find_runs(keys: pa.Table) -> Runs:
     Raises:
         NullKeyError: If a key is null.
     """
-    taken = [takeable(column) for column in keys.columns]
-    columns = [comparable(column) for column in taken]
+    taken = [_takeable(column) for column in keys.columns]
+    columns = [_comparable(column) for column in taken]
     for name, column in zip(keys.column_names, columns, strict=True):
         if column.null_count:
             raise NullKeyError(name, np.flatnonzero(column.is_null().to_numpy()))
@@ -124,7 +134,94 @@ def group_rows(keys: pa.Table) -> Groups:
     return find_runs(keys).group()
 
 
-def takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+class Repeats(NamedTuple):
+    """Rows whose series has an earlier row of the same time.
+
+    Attributes:
+        rows: They themselves, in the order of the table.
+        earlier: For each, the last such row before it.
+        series: For each, which it is.
+    """
+
+    rows: NDArray[np.int64]
+    earlier: NDArray[np.int64]
+    series: NDArray[np.int64]
+
+    def describe(self, i: int, times: pa.ChunkedArray, groups: Groups) -> str:
+        """Say what is wrong with one of the rows, whose column of times is known."""
+        time = spell_cell(times, int(self.rows[i]))
+        series = spell_series(groups.keys, int(self.series[i]))
+        return f"is {time} in rows {self.earlier[i]} and {self.rows[i]} of the series {series}"
+
+
+class RepeatedTimeError(TableError):
+    """Rows of one series have the same time.
+
+    Attributes:
+        repeats: All of them.
+    """
+
+    def __init__(
+        self, name: str, repeats: Repeats, times: pa.ChunkedArray, groups: Groups, allow: str
+    ) -> None:
+        self.repeats = repeats
+        first = repeats.describe(0, times, groups)
+        count = len(repeats.rows)
+        super().__init__((name, f"{first} (the first of {count} such rows); {HINT} {allow}"))
+
+
+def increases(times: pa.ChunkedArray, groups: Groups) -> bool:
+    """Tell whether times increase from row to row within each series, so that none is repeated."""
+    column = _times_in_order(times, groups)
+    later, before = column.slice(1), column.slice(0, max(len(column) - 1, 0))
+    increased = np.array(pc.greater(later, before).fill_null(False))  # noqa: FBT003 - of Arrow
+    increased[groups.offsets[1:-1] - 1] = True
+    return bool(increased.all())
+
+
+def find_repeats(times: pa.ChunkedArray, groups: Groups) -> Repeats:
+    """Find rows whose series has an earlier row of the same time; a null is equal to nothing.
+
+    Where times increase within each series it takes one comparison, and some hundred bytes a row
+    otherwise.
+
+    Args:
+        times: One a row, in the order of the table; of a type that can be a key.
+        groups: The series of its rows.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> table = pa.table({"id": ["a", "b", "a"], "ds": [1, 1, 1]})
+        >>> repeats = find_repeats(table["ds"], group_rows(table.select(["id"])))
+        >>> repeats.rows.tolist(), repeats.earlier.tolist(), repeats.series.tolist()
+        ([2], [0], [0])
+    """
+    if increases(times, groups):
+        none = np.empty(0, np.int64)
+        return Repeats(none, none, none)
+    coded = one_array(_times_in_order(times, groups)).dictionary_encode()
+    places = np.flatnonzero(coded.indices.is_valid())
+    member = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))[places]
+    keys = coded.indices.drop_null().to_numpy() + len(coded.dictionary) * member
+    ranked = np.argsort(keys, kind="stable")
+    again = np.flatnonzero(np.diff(keys[ranked]) == 0)
+    rows, earlier = places[ranked[again + 1]], places[ranked[again]]
+    series = member[ranked[again]]
+    if groups.order is not None:
+        rows, earlier = groups.order[rows], groups.order[earlier]
+    ascending = np.argsort(rows)
+    return Repeats(rows[ascending], earlier[ascending], series[ascending])
+
+
+def _times_in_order(times: pa.ChunkedArray, groups: Groups) -> pa.ChunkedArray:
+    """Return times that are equal where others are, series by series."""
+    column = _takeable(times)
+    if groups.order is not None:
+        column = column.take(pa.array(groups.order))
+    return _comparable(column)
+
+
+def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column that Arrow can take rows of: in one dictionary, and without views."""
     if pa.types.is_dictionary(column.type):
         return pa.chunked_array([one_array(column)])
@@ -133,8 +230,8 @@ def takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a takeable column as one that is equal where it is, and that Arrow can encode."""
+def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a _takeable column as one that is equal where it is, and that Arrow can encode."""
     if pa.types.is_dictionary(column.type):
         # Two entries of a dictionary may be equal; and an entry may be null.
         array = column.chunk(0)
@@ -175,8 +272,8 @@ def _ranks(columns: list[pa.ChunkedArray]) -> tuple[NDArray[np.int64], int]:
     """
     ranks, count = _encoded(columns[0])
     for column in columns[1:]:
-        more, others = _encoded(column)  # a product of two counts of rows fits in 64 bits
-        ranks, count = _encoded(pa.chunked_array([pa.array(ranks * others + more)]))
+        codes, distinct = _encoded(column)  # a product of two counts of rows fits in 64 bits
+        ranks, count = _encoded(pa.chunked_array([pa.array(ranks * distinct + codes)]))
     return ranks, count
 
 

@@ -22,8 +22,8 @@ _SMALL = {
 
 def narrowest(types: Iterable[pa.DataType]) -> pa.DataType:
     """Return float if it holds the numbers of all types exactly, else double."""
-    held = {decoded(type_) for type_ in types} - {pa.null()}
-    return pa.float32() if held and held <= _SMALL else pa.float64()
+    kinds = {decoded(type_) for type_ in types} - {pa.null()}
+    return pa.float32() if kinds and kinds <= _SMALL else pa.float64()
 
 
 def decoded(type_: pa.DataType) -> pa.DataType:

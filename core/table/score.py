@@ -28,17 +28,25 @@ from loss_scoring.core.options import (
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
 from loss_scoring.core.table.columns import (
+    Duplicates,
+    Layout,
     LeftOutWarning,
     ModelColumns,
     TableError,
+    element_type,
+    faults_of,
     find_models,
+    find_time,
     text_faults,
 )
-from loss_scoring.core.table.groups import Groups, group_rows
-from loss_scoring.core.table.layout import Duplicates, Layout, element_type, faults_of, find_time
+from loss_scoring.core.table.groups import (
+    Groups,
+    RepeatedTimeError,
+    find_repeats,
+    group_rows,
+)
 from loss_scoring.core.table.numbers import tensor_of_column
 from loss_scoring.core.table.spelling import spell_series
-from loss_scoring.core.table.times import RepeatedTimeError, find_repeats
 
 _KEYS = ("unique_id", "cutoff")
 
@@ -115,6 +123,30 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         missing,
         zero_division,
     )
+    layout = _find_layout(table, group_by, time, target, predictions, exclude, duplicates)
+    groups = group_rows(table.select(layout.keys))
+    if layout.time is not None:
+        times = table.column(layout.time)
+        if len((repeats := find_repeats(times, groups)).rows):
+            allowed = "Name it in group_by, or pass duplicates='allow'"
+            raise RepeatedTimeError(layout.time, repeats, times, groups, allowed)
+    kind = element_type(table.schema, layout)
+
+    def values(name: str) -> torch.Tensor:
+        return tensor_of_column(table.column(name), kind, groups.order)
+
+    return score_models(groups, layout, values, options, device)
+
+
+def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
+    table: pa.Table,
+    group_by: Sequence[str],
+    time: str,
+    target: str,
+    predictions: Sequence[str] | None,
+    exclude: Sequence[str],
+    duplicates: Duplicates,
+) -> Layout:
     keys = tuple(group_by)
     if duplicates not in get_args(Duplicates):
         raise ValueError(f"duplicates must be 'error' or 'allow', not {duplicates!r}")
@@ -137,29 +169,16 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         raise TableError(*faults)
     if found.left_out:
         silenced = "name columns by predictions= or leave them out by exclude= to silence this"
-        warnings.warn(f"{found}; {silenced}", LeftOutWarning, stacklevel=2)
-    if duplicates == "error" and layout.time is None and time in {*table.schema.names} - {*keys}:
+        warnings.warn(f"{found}; {silenced}", LeftOutWarning, stacklevel=3)
+    if duplicates == "allow":
+        return replace(layout, time=None)
+    if layout.time is None and time in {*table.schema.names} - {*keys}:
         warnings.warn(
             f"rows with the same {time!r} are not looked for: its values cannot be compared; cast "
             "it, or pass duplicates='allow' to silence this",
-            stacklevel=2,
+            stacklevel=3,
         )
-    groups = group_rows(table.select(layout.keys))
-    if duplicates == "error" and layout.time is not None:
-        _check_repeats(table.column(layout.time), groups, layout.time)
-    kind = element_type(table.schema, layout)
-
-    def values(name: str) -> torch.Tensor:
-        return tensor_of_column(table.column(name), kind, groups.order)
-
-    return score_models(groups, layout, values, options, device)
-
-
-def _check_repeats(times: pa.ChunkedArray, groups: Groups, name: str) -> None:
-    repeats = find_repeats(times, groups)
-    if len(repeats.rows):
-        allowed = "Name it in group_by, or pass duplicates='allow'"
-        raise RepeatedTimeError(name, repeats, times, groups, allowed)
+    return layout
 
 
 class MissingElementError(TableError):
@@ -292,7 +311,7 @@ def interleave(column: NDArray[Any], models: int) -> NDArray[Any]:
 def interleave_elements(
     flat: NDArray[Any], offsets: NDArray[np.int64], models: int
 ) -> NDArray[Any]:
-    """Return elements that are ordered by model, ordered by series; those of one stay in place.
+    """Return elements that are ordered by model, ordered by series; a single model's stay in place.
 
     Args:
         flat: As many elements for each model as ``offsets`` say.

@@ -1,7 +1,7 @@
 """Keys and times in words: what JSON and messages hold for them.
 
 Python's own types do not hold all times of Arrow (nanoseconds, the year 300000, zones of which this
-machine has no table), so nothing here makes one.
+machine has no table), so none is made.
 """
 
 import math

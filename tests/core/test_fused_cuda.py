@@ -104,7 +104,7 @@ def compile_ahead(**environment):
 def test_what_it_compiles_to_for_sm_80_and_sm_90(tmp_path):
     reports = compile_ahead(TRITON_CACHE_DIR=str(tmp_path / "image"))
     found = compile_ahead(  # as in a container: what the image brings is read, nothing is written
-        TRITON_CACHE_MANAGER="loss_scoring.core.kernels.triton_cache:SeededCache",
+        TRITON_CACHE_MANAGER="loss_scoring.core.kernels.ahead:SeededCache",
         TRITON_SEED_DIR=str(tmp_path / "image"),
         TRITON_CACHE_DIR=str(tmp_path / "container"),
     )
