@@ -23,15 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 from loss_scoring.core import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
+from loss_scoring.core.compiled import Restrict
 from loss_scoring.core.kernels import plain_kernel
 from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel, Lanes, Plan
-from loss_scoring.core.kernels.fused_loops import _Restrict
 
 LANES = Lanes()
 FULL = LossSpec("smape", block_denom_grad=False)
 
 
-@njit(nogil=True, pipeline_class=_Restrict)
+@njit(nogil=True, pipeline_class=Restrict)
 def floor(p, y, out) -> None:
     for i in range(len(p)):
         out[i] = p[i] + y[i]
