@@ -136,7 +136,7 @@ def assemble(
         is_score = scope.get("method") == "POST" and scope["path"] == "/score"
         return (score if is_score else serve_others)(scope, receive, send)
 
-    return ContextMiddleware(dispatch, metrics, settings, keys, tracing)
+    return ContextMiddleware(dispatch, metrics, settings, keys, tracing, score)
 
 
 _RAISED = "loss_scoring.raised"

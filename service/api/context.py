@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from opentelemetry.trace import Span
 from starlette.requests import ClientDisconnect
@@ -17,7 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from loss_scoring.service.api.auth import Keys
 from loss_scoring.service.api.cors import Cors
 from loss_scoring.service.api.problems import problem, problem_of
-from loss_scoring.service.errors import OverloadedError, UnauthorizedError, UnknownKeyError
+from loss_scoring.service.errors import (
+    OverloadedError,
+    ServiceError,
+    UnauthorizedError,
+    UnknownKeyError,
+)
+from loss_scoring.service.limits.budget import MemoryBudget
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry import REQUEST
 from loss_scoring.service.telemetry.metrics import Answered, Metrics, Scored
@@ -65,18 +72,29 @@ class Context:
     span: Span | None = None
 
 
+class Admission(Protocol):
+    """Decides at the head of a request whether there is memory for it."""
+
+    memory: MemoryBudget
+
+    def refusal(self, context: Context, query: bytes) -> ServiceError | None:
+        """Return what a request is to be refused with, if it is."""
+
+
 class ContextMiddleware:
     """Gives every request a context and every answer its headers; the last guard for errors."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - where the parts of a request meet
         self,
         app: ASGIApp,
         metrics: Metrics,
         settings: Settings,
         keys: Keys | None = None,
         tracing: Tracing | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._app = app
+        self._admission = admission
         self._metrics = metrics
         self._access_log = settings.access_log
         self._cors = Cors.of(settings)
@@ -90,7 +108,8 @@ class ContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = scope[CONTEXT] = self._begin(scope)
+        context = scope[CONTEXT] = scope.get(CONTEXT) or self._begin(scope)
+        REQUEST.set({"request_id": context.request_id})
 
         def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
@@ -117,6 +136,32 @@ class ContextMiddleware:
         finally:
             self._end(context, scope)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether it is worth asking for a ``refusal``."""
+        return self._admission is not None and self._admission.memory.scarce
+
+    def refusal(self, scope: Scope) -> Response | None:
+        """Return the answer to a ``POST /score`` for which there is no memory, None if there is.
+
+        It is asked at the head of a request, before anything else is made for it: what a refusal
+        costs decides how much is served under overload. A request without a valid key is left to
+        be refused for that.
+        """
+        context = scope[CONTEXT] = self._begin(scope)
+        if self._admission is None or (self._keys and self._refusal(self._keys, context, scope)):
+            return None
+        error = self._admission.refusal(context, scope["query_string"])
+        if error is None:
+            return None
+        context.reason, context.route, context.status = error.reason, "/score", error.status
+        answer = problem_of(error, context.request_id)
+        answer.raw_headers += self._headers(context)
+        token = REQUEST.set({"request_id": context.request_id})
+        self._end(context, scope)
+        REQUEST.reset(token)
+        return answer
+
     def _begin(self, scope: Scope) -> Context:
         headers = dict(scope["headers"])
         if len(headers) < len(scope["headers"]):
@@ -124,7 +169,6 @@ class ContextMiddleware:
         request_id = headers.get(b"x-request-id", b"").decode("latin-1")
         if not _VALID_ID.fullmatch(request_id):
             request_id = f"{self._prefix}{next(self._ids):012x}"
-        REQUEST.set({"request_id": request_id})
         peer = scope.get("client")
         context = Context(request_id, headers, peer[0] if peer else "")
         if self._tracing is not None:

@@ -5,7 +5,7 @@ A plain ASGI endpoint: a framework's model would make a Python object of every n
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -15,7 +15,7 @@ from loss_scoring.service.api.context import CONTEXT, Context
 from loss_scoring.service.api.negotiation import FORMATS, negotiate
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.api.start import Start
-from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, encode, is_short
+from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, Formats, encode, is_short
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.engine import Answer, Scorer
 from loss_scoring.service.errors import FieldError, InvalidError, ServiceError
@@ -53,7 +53,7 @@ class ScoreEndpoint:
         """Answer one request."""
         context: Context = scope[CONTEXT]
         context.route = "/score"
-        with self.memory.reservation(context.client) as reservation:
+        with Reservation(self.memory, context.client) as reservation:
             self._open += 1
             try:
                 format_, parts = await self._answer(scope, receive, context, reservation)
@@ -80,15 +80,9 @@ class ScoreEndpoint:
         deadline = Deadline(min(timeout_ms, self._settings.max_timeout_ms) / 1e3)
         if not self._start.done:
             await self._start.wait(deadline.at)
-        formats = negotiate(
-            headers.get(b"content-type", b""),
-            headers.get(b"content-encoding", b""),
-            headers.get(b"accept", b""),
-        )
+        formats = _formats(headers)
         query: bytes = scope["query_string"]
-        context.format = reservation.kind = formats.request
-        if b"group_columns" in query and formats.request == "arrow":
-            reservation.kind = "long"
+        context.format, reservation.kind = formats.request, _kind(formats, query)
         limit, codec = self._codec.body_limit(formats), self._codec
         body = await receive_body(
             scope, headers, receive, limit, self._pace, deadline, reservation.receive
@@ -130,6 +124,22 @@ class ScoreEndpoint:
         deadline.check()  # what a thread has begun keeps its memory until it is done
         return await deadline.wait_for(self._threads.run(reservation, work, *arguments))
 
+    def refusal(self, context: Context, query: bytes) -> ServiceError | None:
+        """Return what a request is refused with, by its head alone, if there is no memory for it.
+
+        Other faults of it are left to be found when it is served.
+        """
+        headers = context.headers
+        length = headers.get(b"content-length", b"")
+        try:
+            formats = _formats(headers)
+        except ServiceError:
+            return None
+        if not length.isdigit() or int(length) > self._codec.body_limit(formats):
+            return None
+        context.format = formats.request
+        return self.memory.refusal(context.client, _kind(formats, query), int(length))
+
     async def _score(
         self, request: ScoreRequest, client: str, receive: Receive, deadline: float
     ) -> Answer:
@@ -148,6 +158,20 @@ class ScoreEndpoint:
         finally:
             future.cancel()
             gone.cancel()
+
+
+def _formats(headers: Mapping[bytes, bytes]) -> Formats:
+    return negotiate(
+        headers.get(b"content-type", b""),
+        headers.get(b"content-encoding", b""),
+        headers.get(b"accept", b""),
+    )
+
+
+def _kind(formats: Formats, query: bytes) -> str:
+    """Return what requests that usually need as much memory as each other have in common."""
+    is_long = b"group_columns" in query and formats.request == "arrow"
+    return "long" if is_long else formats.request
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from loss_scoring.service.errors import OverloadedError, OverShareError, TooLargeError
-from loss_scoring.service.limits.fairness import ALONE, FairShare, Verdict
-from loss_scoring.service.limits.retry_after import DrainRate
+from loss_scoring.service.limits.fairness import ALONE, DrainRate, FairShare, Verdict
 
 _REMEMBERED = 1024
 """Kinds of requests of clients whose expansion is known."""
@@ -39,13 +38,13 @@ class Budget:
     @property
     def held(self) -> int:
         """How much all clients hold together."""
-        return self._share.held
+        return self._share.total
 
     def take(self, client: str, amount: int, held: int = 0) -> None:
         """Take an amount for one request of a client.
 
         Args:
-            client: Who asks.
+            client: Whose request it is.
             amount: How much.
             held: What the same request holds already.
 
@@ -55,13 +54,18 @@ class Budget:
         """
         with self._lock:
             verdict = self._share.take(client, amount)
-            if verdict is Verdict.ADMITTED:
-                return
+        if verdict is not Verdict.ADMITTED:
+            raise self._refusal(verdict, client, amount, held)
+
+    def _refusal(
+        self, verdict: Verdict, client: str, amount: int, held: int
+    ) -> OverShareError | OverloadedError:
+        with self._lock:
             after = self._drain.seconds_for(amount, now=time.monotonic())
-            hogs = verdict is Verdict.OVER_SHARE and self._share.held_by(client) > held
-        if hogs:
-            raise OverShareError(self._over_share, after, reason=f"{self._reason}-share")
-        raise OverloadedError(self._full, after, reason=f"{self._reason}-full")
+            over_share = verdict is Verdict.OVER_SHARE and self._share.held_by(client) > held
+        if over_share:
+            return OverShareError(self._over_share, after, reason=f"{self._reason}-share")
+        return OverloadedError(self._full, after, reason=f"{self._reason}-full")
 
     def release(self, client: str, amount: int) -> None:
         """Release what was taken, or a part of it."""
@@ -100,14 +104,29 @@ class MemoryBudget(Budget):
         super().__init__(max_bytes)
         self.small_bytes = small_bytes
         self.max_request_bytes = int(ALONE * max_bytes)
+        self._ample = max_bytes // 2
         self._expansion: OrderedDict[tuple[str, str], float] = OrderedDict()
 
-    def reservation(self, client: str) -> "Reservation":
-        """Return the reservation of one request, which is empty as yet."""
-        return Reservation(self, client)
+    @property
+    def scarce(self) -> bool:
+        """Whether it is worth a look, at the head of a request, if there is enough for it."""
+        return self._share.total > self._ample
+
+    def refusal(self, client: str, kind: str, size: int) -> OverShareError | OverloadedError | None:
+        """Return what a request with a body of some kind and size is to be refused with, if it is.
+
+        Nothing is reserved: the request does that itself.
+        """
+        amount = self.likely(client, kind, size)
+        with self._lock:
+            verdict = self._share.verdict(client, amount)
+        return None if verdict is Verdict.ADMITTED else self._refusal(verdict, client, amount, 0)
 
     def likely(self, client: str, kind: str, size: int) -> int:
         """Return what a body of some kind and size is likely to need in all.
+
+        At least the bytes themselves. What is only likely takes at most half of what a request may
+        have, so that a body that fits is not refused for it.
 
         Args:
             client: Whose it is; what others send must not make its bodies look large.
@@ -115,7 +134,8 @@ class MemoryBudget(Budget):
             size: Of the body, or of a part of it.
         """
         with self._lock:
-            return int(size * self._expansion.get((client, kind), 1.0))
+            likely = int(size * self._expansion.get((client, kind), 1.0))
+        return max(size, min(likely, self.max_request_bytes // 2))
 
     def learn(self, client: str, kind: str, size: int, needed: int) -> None:
         """Remember what a body needed in all."""
@@ -142,15 +162,12 @@ class Reservation:
     def receive(self, size: int) -> None:
         """Reserve what a body, or a part of one, is likely to need; raises as ``reserve`` does.
 
-        At least the bytes themselves. What is only likely takes at most half of what a request
-        may have, so that a body that fits is not refused for it. A small body is reserved when it
-        is settled.
+        A small body is reserved when it is settled.
         """
         self._received += size
         if self._received > self._budget.small_bytes:
             likely = self._budget.likely(self._client, self.kind, self._received)
-            wanted = max(self._received, min(likely, self._budget.max_request_bytes // 2))
-            self._take(max(wanted - self._held, 0))
+            self._take(max(likely - self._held, 0))
 
     def reserve(self, added: int) -> None:
         """Hold at least the bytes received and ``added`` bytes.

@@ -1,4 +1,4 @@
-"""How clients share what is scarce: bytes of memory, elements in the queue. Pure.
+"""How clients share what is scarce, bytes of memory or elements in the queue. Pure.
 
 A client may hold at most ``GREED`` times what is free. So a client that is alone gets four fifths,
 n greedy clients get equal shares, and a fifth of what is left is always there for a newcomer. This
@@ -7,6 +7,7 @@ thresholds for shared-memory packet switches", 1998); it needs no list of client
 shares.
 """
 
+import math
 from collections import defaultdict
 from enum import Enum
 
@@ -45,28 +46,27 @@ class FairShare:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._held: dict[str, int] = defaultdict(int)
-        self._total = 0
+        self.total = 0
+        """How much all clients hold together."""
 
     def held_by(self, client: str) -> int:
-        """Return how much a client holds."""
         return self._held.get(client, 0)
 
-    @property
-    def held(self) -> int:
-        """How much all clients hold together."""
-        return self._total
+    def verdict(self, client: str, amount: int) -> Verdict:
+        """Return what ``take`` would."""
+        held = self._held.get(client, 0)
+        share = ALONE * (self._capacity - self.total + held)
+        if held + amount <= share or amount == 0:
+            return Verdict.ADMITTED
+        return Verdict.OVER_SHARE if amount <= share else Verdict.FULL
 
     def take(self, client: str, amount: int) -> Verdict:
         """Take an amount if that much is free and the client's share allows it."""
-        if amount == 0:
-            return Verdict.ADMITTED  # and leave no trace
-        held = self._held.get(client, 0)
-        left_by_others = self._capacity - self._total + held
-        if held + amount > ALONE * left_by_others:
-            return Verdict.OVER_SHARE if amount <= ALONE * left_by_others else Verdict.FULL
-        self._held[client] = held + amount
-        self._total += amount
-        return Verdict.ADMITTED
+        verdict = self.verdict(client, amount)
+        if verdict is Verdict.ADMITTED and amount:
+            self._held[client] += amount
+            self.total += amount
+        return verdict
 
     def release(self, client: str, amount: int) -> None:
         """Release what was taken, or a part of it."""
@@ -77,4 +77,35 @@ class FairShare:
             self._held[client] = left
         else:
             del self._held[client]
-        self._total -= amount
+        self.total -= amount
+
+
+_MEMORY_S = 5.0
+
+
+class DrainRate:
+    """How fast a resource is freed, so that a refusal can say when to retry.
+
+    A moving average over the last seconds, in which older amounts count less and less.
+
+    Example:
+        >>> rate = DrainRate()
+        >>> for now in range(60):
+        ...     rate.drained(100, now=now)
+        >>> rate.seconds_for(1000, now=60)
+        11
+    """
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._since = -math.inf
+
+    def drained(self, amount: int, *, now: float) -> None:
+        """Count an amount that was freed."""
+        self._sum = self._sum * math.exp((self._since - now) / _MEMORY_S) + amount
+        self._since = now
+
+    def seconds_for(self, amount: int, *, now: float) -> int:
+        """Return whole seconds, 1 to 30, after which an amount may be free."""
+        rate = self._sum * math.exp((self._since - now) / _MEMORY_S) / _MEMORY_S
+        return min(max(math.ceil(amount / rate), 1), 30) if rate > 0 else 1

@@ -44,6 +44,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from loss_scoring.service.api.context import ContextMiddleware
 from loss_scoring.service.api.cors import Cors
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.errors import HeadTooLargeError, LateError, MalformedError, ServiceError
@@ -65,8 +66,16 @@ class State(Enum):
     CLOSING = "closing"
 
 
-def bounded(settings: Settings, metrics: Metrics) -> type[HttpToolsProtocol]:
-    """Return the protocol for ``uvicorn.Config(http=...)`` with the limits of the settings."""
+def bounded(
+    settings: Settings, metrics: Metrics, context: ContextMiddleware | None = None
+) -> type[HttpToolsProtocol]:
+    """Return the protocol for ``uvicorn.Config(http=...)`` with the limits of the settings.
+
+    Args:
+        settings: Its limits.
+        metrics: Where to count.
+        context: Refuses requests at their heads while memory is scarce.
+    """
     deadlines = {
         State.IDLE: settings.keep_alive_s,
         State.HEAD: settings.header_timeout_s,
@@ -81,6 +90,7 @@ def bounded(settings: Settings, metrics: Metrics) -> type[HttpToolsProtocol]:
         "max_head": settings.max_header_bytes,
         "metrics": metrics,
         "cors": Cors.of(settings),
+        "context": context,
     }
     return type("Bounded", (BoundedProtocol,), shared)
 
@@ -94,6 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
     max_head: ClassVar[int]
     metrics: ClassVar[Metrics]
     cors: ClassVar[Cors | None]
+    context: ClassVar[ContextMiddleware | None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -199,7 +210,26 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unparsed = 0
         self._enter(State.BODY)
         self._end.begin_body(self.headers)
-        super().on_headers_complete()
+        if not (self.context and self.context.crowded and self._answer_at_head(self.context)):
+            super().on_headers_complete()
+
+    def _answer_at_head(self, context: ContextMiddleware) -> bool:
+        """Refuse a request for which there is no memory; its body, which still comes, is skipped.
+
+        Neither a cycle nor a task is made for it.
+        """
+        path, _, query = self.url.partition(b"?")
+        if path != b"/score" or self.parser.get_method() != b"POST":
+            return False
+        if self.expect_100_continue or not self.parser.should_keep_alive():
+            return False  # the connection is to be closed with care
+        scope: Any = self.scope
+        scope |= {"method": "POST", "path": "/score", "query_string": query}
+        answer = context.refusal(scope)
+        if answer is not None:
+            self.server_state.total_requests += 1
+            self._write(answer)
+        return answer is not None
 
     def _unsupported_upgrade_warning(self) -> None:
         """Ignore that another protocol is asked for (RFC 9110, 7.8): parse the head without it.
@@ -218,9 +248,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
-        cycle: Any = self.cycle
-        if cycle.response_complete:
+        if self._is_answered():
             return
+        cycle: Any = self.cycle
         if not cycle.body:
             cycle.body = body  # uvicorn would copy it into a bytearray, and out of it again
         else:
@@ -235,6 +265,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._state is State.HEAD:  # its parser has stopped
             return
         self._enter(State.IDLE)
+        if self._is_answered():
+            return
         self.flow.resume_reading()  # what follows is bounded by the backlog
         self.scope[BUFFERED] = True  # type: ignore[literal-required]
         super().on_message_complete()

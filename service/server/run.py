@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from loss_scoring.service.api.context import ContextMiddleware
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.early_stop import STOPS
 from loss_scoring.service.server.protocol import bounded
@@ -93,7 +94,7 @@ def run_server(
     """Serve an application until SIGTERM or SIGINT, on a socket of its own or on given ones."""
     config = uvicorn.Config(
         app,
-        http=bounded(settings, metrics),
+        http=bounded(settings, metrics, app if isinstance(app, ContextMiddleware) else None),
         ws="none",
         host=settings.host,
         port=settings.port,

@@ -17,7 +17,7 @@ from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.options import columns_from_query
 from loss_scoring.service.codecs.request import Limits
 from loss_scoring.service.errors import Faults, InvalidError, UnreadableError
-from loss_scoring.service.limits.budget import MemoryBudget
+from loss_scoring.service.limits.budget import MemoryBudget, Reservation
 
 
 def by_table(table, _path, **columns):
@@ -41,7 +41,7 @@ def by_wire(table, _path, **columns):
     faults.check()
     body = memoryview(sink.getvalue())
     options = ScoreOptions(missing="skip")
-    memory = MemoryBudget(1 << 24).reservation("")
+    memory = Reservation(MemoryBudget(1 << 24), "")
     request = long.decode(body, options, named, Limits(1 << 20, 99), memory)
     left_out = request.layout.left_out
     return list(request.layout.models), json.dumps(dict(left_out)) if left_out else ""

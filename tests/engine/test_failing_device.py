@@ -18,7 +18,7 @@ from loss_scoring.service.engine import BatchPolicy, Engine, Limits
 from loss_scoring.service.engine.worker import DeviceLostError, DeviceWorker, Slice
 from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
-from loss_scoring.service.limits.retry_after import DrainRate
+from loss_scoring.service.limits.fairness import DrainRate
 
 CPU = torch.device("cpu")
 POISON = 666.0

@@ -7,25 +7,25 @@ import pytest
 
 from loss_scoring.service.codecs import json
 from loss_scoring.service.errors import OverloadedError, OverShareError, TooLargeError
-from loss_scoring.service.limits.budget import MemoryBudget, QueueQuota
+from loss_scoring.service.limits.budget import MemoryBudget, QueueQuota, Reservation
 
 
 def test_what_is_likely_is_learned_settled_and_released():
     memory = MemoryBudget(10_000, small_bytes=0)
     for _ in range(60):
-        with memory.reservation("a") as reservation:
+        with Reservation(memory, "a") as reservation:
             reservation.kind = "json"
             reservation.receive(100)
             reservation.settle(300)
             assert memory.held == 400
     assert memory.held == 0
-    with memory.reservation("a") as reservation:
+    with Reservation(memory, "a") as reservation:
         reservation.kind = "json"
         reservation.receive(100)
         assert 390 <= memory.held <= 400, "it is reserved before the body is there"
         reservation.settle(0)
         assert memory.held == 100
-    with memory.reservation("a") as other:
+    with Reservation(memory, "a") as other:
         other.kind = "arrow"
         other.receive(100)
         assert memory.held == 100, "kinds are not alike"
@@ -35,11 +35,11 @@ def test_what_is_likely_is_learned_settled_and_released():
 def test_what_one_client_needs_teaches_nothing_about_others():
     memory = MemoryBudget(10_000, small_bytes=0)
     for _ in range(60):
-        with memory.reservation("a") as reservation:
+        with Reservation(memory, "a") as reservation:
             reservation.kind = "arrow"
             reservation.receive(1)
             reservation.settle(3000)
-    with memory.reservation("b") as reservation:
+    with Reservation(memory, "b") as reservation:
         reservation.kind = "arrow"
         reservation.receive(100)
         assert memory.held == 100
@@ -52,7 +52,7 @@ def test_what_one_client_needs_teaches_nothing_about_others():
 def test_a_body_that_is_decoded_in_steps_teaches_once():
     once, twice = MemoryBudget(10_000, small_bytes=0), MemoryBudget(10_000, small_bytes=0)
     for memory in (once, twice):
-        with memory.reservation("a") as reservation:
+        with Reservation(memory, "a") as reservation:
             reservation.kind = "long"
             reservation.receive(100)
             if memory is twice:
@@ -68,10 +68,10 @@ def test_a_body_that_is_decoded_in_steps_teaches_once():
 def test_a_body_that_fits_is_not_refused_for_what_is_only_likely():
     memory = MemoryBudget(1000, small_bytes=0)
     for _ in range(60):
-        with memory.reservation("a") as reservation:
+        with Reservation(memory, "a") as reservation:
             reservation.receive(10)
             reservation.settle(90)
-    with memory.reservation("a") as reservation:
+    with Reservation(memory, "a") as reservation:
         reservation.receive(500)  # ten times as much would never fit
         reservation.settle(0)
         assert memory.held == 500
@@ -79,16 +79,16 @@ def test_a_body_that_fits_is_not_refused_for_what_is_only_likely():
 
 def test_a_small_body_is_reserved_when_it_is_settled():
     memory = MemoryBudget(1000, small_bytes=100)
-    with memory.reservation("a") as reservation:
+    with Reservation(memory, "a") as reservation:
         reservation.receive(60)
         assert memory.held == 0
         reservation.settle(200)
         assert memory.held == 260
-    with memory.reservation("a") as reservation:
+    with Reservation(memory, "a") as reservation:
         reservation.receive(60)
         reservation.receive(60)
         assert memory.held == 120, "what came before is reserved too"
-    with memory.reservation("a") as reservation, memory.reservation("b") as other:
+    with Reservation(memory, "a") as reservation, Reservation(memory, "b") as other:
         reservation.receive(100)
         other.receive(700)
         with pytest.raises(OverloadedError):
@@ -98,11 +98,11 @@ def test_a_small_body_is_reserved_when_it_is_settled():
 
 def test_refusals_hold_nothing():
     memory = MemoryBudget(1000, small_bytes=0)
-    with memory.reservation("a") as first:
+    with Reservation(memory, "a") as first:
         first.receive(700)
-        with pytest.raises(OverShareError), memory.reservation("a") as second:
+        with pytest.raises(OverShareError), Reservation(memory, "a") as second:
             second.receive(200)
-        with pytest.raises(OverloadedError), memory.reservation("b") as third:
+        with pytest.raises(OverloadedError), Reservation(memory, "b") as third:
             third.receive(400)
         assert memory.held == 700
         with pytest.raises(TooLargeError, match="MiB"):
@@ -113,7 +113,7 @@ def test_refusals_hold_nothing():
 
 def test_a_client_that_holds_nothing_else_is_not_blamed():
     memory = MemoryBudget(1000, small_bytes=0)
-    with memory.reservation("a") as first, memory.reservation("b") as second:
+    with Reservation(memory, "a") as first, Reservation(memory, "b") as second:
         first.receive(500)
         second.receive(350)
         with pytest.raises(OverloadedError):
@@ -123,7 +123,7 @@ def test_a_client_that_holds_nothing_else_is_not_blamed():
 def test_bytes_are_held_until_work_that_cannot_be_cancelled_has_ended():
     async def main():
         memory, work = MemoryBudget(1000, small_bytes=0), asyncio.get_running_loop().create_future()
-        with memory.reservation("a") as reservation:
+        with Reservation(memory, "a") as reservation:
             reservation.receive(500)
             reservation.until(work)
         assert memory.held == 500
@@ -143,7 +143,7 @@ def test_threads_that_reserve_and_release_lose_nothing():
     def work(client):
         for size in range(1, 400):
             try:
-                with memory.reservation(client) as reservation:
+                with Reservation(memory, client) as reservation:
                     reservation.receive(size)
                     reservation.reserve(size)
                     reservation.settle(size // 2)

@@ -30,10 +30,10 @@ def test_what_is_held_is_exact_and_bounded(wishes):
             assert mine > 0 or not alone
         if back and held:
             share.release(*held.pop(0))
-        assert share.held == sum(amount for _, amount in held) <= CAPACITY
+        assert share.total == sum(amount for _, amount in held) <= CAPACITY
     for one in held:
         share.release(*one)
-    assert share.held == 0
+    assert share.total == 0
     assert share.take("a", int(ALONE * CAPACITY)) is Verdict.ADMITTED
 
 
@@ -54,7 +54,7 @@ def test_greedy_clients_get_equal_parts_and_a_newcomer_finds_room():
         share = FairShare(CAPACITY)
         holds = fill(share, range(n))
         assert max(holds.values()) - min(holds.values()) <= 1
-        free = CAPACITY - share.held
+        free = CAPACITY - share.total
         assert free >= CAPACITY / (1 + 4 * n) - n
         assert share.take("newcomer", free // 2) is Verdict.ADMITTED
 
