@@ -77,7 +77,7 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | 
     stop, series, id_bytes, nulls, has_rows = read_series(text, start, values, layout, id_text)
     if series == 0 or start + 1 + size - stop > _LONGEST_SKELETON:
         return None
-    plan = _plan(bytes(body[: start + 1]) + bytes(body[stop:]))
+    plan = _plan(b"".join((body[: start + 1], body[stop:])))
     if plan is None:
         return None
     options, dtype = plan
