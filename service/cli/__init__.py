@@ -58,9 +58,11 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; what a user got wrong is told in words, with exit status 2."""
+    """Run the command line; a user's mistake is one line on standard error and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that its encoding lacks costs no scores
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a name that its encoding lacks must not cost the scores
             stream.reconfigure(errors="backslashreplace")
     try:
         app()

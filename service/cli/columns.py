@@ -29,7 +29,7 @@ _MAX_NAMED = 20
 
 @dataclass(frozen=True)
 class Roles:
-    """What the user says of the columns; None takes the name that the form uses.
+    """The columns that the user names; None takes the name that the form uses.
 
     Attributes:
         id: ``unique_id``, or ``id``.

@@ -1,4 +1,4 @@
-"""``loss-scoring score``: score a file here, without a server."""
+"""``loss-scoring score``: score a file without a server."""
 
 import sys
 from contextlib import suppress
@@ -76,7 +76,7 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     sort: Annotated[bool, typer.Option(help="Sort by key first, in memory.")] = False,
 ) -> None:
-    """Score a file of forecasts here, without a server.
+    """Score a file of forecasts without a server.
 
     The long form has the columns unique_id, [cutoff,] ds, y and one a model, as Nixtla's
     cross_validation returns them; the nested form one row a series, with lists. Prints one line a

@@ -115,7 +115,7 @@ def _whole_series(
     """Cut tables between series; the last series of each may go on in the next."""
     rest: list[pa.Table] = []  # rows of one series
     for table in tables:
-        begun = [rest[0].slice(0, 1)] if rest else []  # stands for them all
+        begun = [rest[0].slice(0, 1)] if rest else []  # its key is that of all
         groups = _together(pa.concat_tables([*begun, table]), layout)
         if len(groups) > 1:
             offsets = groups.offsets[:-1] - len(begun) + sum(map(len, rest))

@@ -43,7 +43,7 @@ OF_KUBERNETES = {
         ("LOSS_SCORING_", None),
     ],
 )
-def test_a_misspelt_one_is_refused_with_what_was_meant(name, meant):
+def test_a_misspelt_variable_is_refused_with_a_suggestion(name, meant):
     with pytest.raises(ValueError, match=f"^{name} is not a setting") as refused:
         check_names({name: "1", "LOSS_SCORINGS": "", "PATH": ""}, NAMES)
     assert str(refused.value).partition("; ")[2] == (f"did you mean {meant}?" if meant else "")
@@ -91,8 +91,8 @@ def test_a_service_starts_beside_a_service_of_its_name(frontends):
     with instance(
         frontends=frontends, device="cpu", environment=OF_KUBERNETES, log_level="warning"
     ) as running:
-        said = running.log_text()
-        assert said == ""
+        printed = running.log_text()
+        assert printed == ""
 
 
 def test_the_first_line_says_what_starts():

@@ -197,7 +197,7 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "flags", "says"),
+    ("name", "content", "flags", "expected"),
     [
         ("absent.csv", None, [], "absent.csv"),
         ("f.txt", "a", [], "ending"),
@@ -236,21 +236,21 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
         ("f.csv", "unique_id,y,m\na,1,\n", [], "element 0 of m in row 0 is missing"),
     ],
 )
-def test_mistakes_are_told_in_words(tmp_path, name, content, flags, says):
+def test_mistakes_are_explained(tmp_path, name, content, flags, expected):
     path = name if "://" in name else tmp_path / name
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     status, out, err = cli("score", path, *flags)
     assert status == 2
     assert out == ""
-    assert says in err
+    assert expected in err
     assert "Traceback" not in err
 
 
-def test_what_is_no_single_file_is_told_the_way_out(tmp_path):
+def test_a_path_that_is_not_one_file_gets_a_hint(tmp_path):
     (tmp_path / "f.parquet").mkdir()
     (tmp_path / "part.csv").write_text("")
-    for paths, says in (
+    for paths, expected in (
         ([tmp_path / "f.parquet"], "is a folder; score its files one by one"),
         ([tmp_path / "part.csv", tmp_path / "more.csv"], "more.csv: one file at a time"),
         (["-"], "is a pipe; write it to a file"),
@@ -258,18 +258,18 @@ def test_what_is_no_single_file_is_told_the_way_out(tmp_path):
     ):
         status, out, err = cli("score", *paths)
         assert (status, out) == (2, "")
-        assert says in err
+        assert expected in err
 
 
-def test_an_output_that_cannot_be_written_is_told_before_any_work(tmp_path):
+def test_an_unwritable_output_is_refused_before_any_work(tmp_path):
     (tmp_path / "folder.csv").mkdir()
-    for output, says in (("folder.csv", "is a folder"), ("absent/o.csv", "there is no folder")):
+    for output, expected in (("folder.csv", "is a folder"), ("absent/o.csv", "there is no folder")):
         _, _, err = cli("score", tmp_path / "absent.csv", "-o", tmp_path / output)
-        assert f"{tmp_path / output}: {says}" in err
+        assert f"{tmp_path / output}: {expected}" in err
 
 
 @pytest.mark.parametrize("written", ["o.csv", "o.parquet", "o.arrow", "o.arrows"])
-def test_a_fault_of_reading_is_not_told_of_the_output(tmp_path, written):
+def test_a_read_error_names_the_input(tmp_path, written):
     path = tmp_path / "f.parquet"
     pq.write_table(pa.table({"unique_id": ["a"], "y": [1.0], "m": [2.0]}), path)
     path.write_bytes(b"PAR1" + b"\xff" * 60 + path.read_bytes()[64:])
@@ -279,7 +279,7 @@ def test_a_fault_of_reading_is_not_told_of_the_output(tmp_path, written):
     assert [file.name for file in tmp_path.iterdir()] == ["f.parquet"]
 
 
-def test_a_fault_of_writing_is_told_of_the_output(tmp_path):
+def test_a_write_error_names_the_output(tmp_path):
     path, output = tmp_path / "f.parquet", tmp_path / "o.csv"
     zone = pa.array([0], pa.timestamp("us", "Mars/Olympus"))  # which CSV needs, and nobody knows
     pq.write_table(pa.table({"unique_id": ["a"], "cutoff": zone, "y": [1.0], "m": [2.0]}), path)
@@ -359,7 +359,7 @@ def test_losses_in_a_real_process():
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "expected"),
     [
         (["--port", "70000"], "port"),
         (["--device", "tpu"], "device"),
@@ -367,8 +367,8 @@ def test_losses_in_a_real_process():
         (["--device", "cuda:7"], "CUDA"),
     ],
 )
-def test_mistakes_of_who_starts_the_service(flags, says):
+def test_invalid_flags_of_serve_are_refused(flags, expected):
     wrong = CliRunner().invoke(app, ["serve", *flags])
     assert wrong.exit_code == 2
-    assert says in wrong.stderr
+    assert expected in wrong.stderr
     assert "Traceback" not in wrong.stderr

@@ -1,4 +1,4 @@
-"""A start with cold caches: it says that it compiles, and whoever asks is told that it starts."""
+"""A start with cold caches: it logs that it compiles, and probes answer that it is starting."""
 
 import os
 import signal

@@ -70,11 +70,11 @@ def test_models_are_found_by_one_rule(entry, case: Case, tmp_path):
     if isinstance(case.verdict, Refused):
         with pytest.raises((TableError, InvalidError)) as error:
             entry(table, tmp_path)
-        said = str(error.value)
+        printed = str(error.value)
         if entry is by_wire:
             assert [one.pointer for one in error.value.errors] == [f"/{case.name}"]
-            said = f"{case.name!r} {said}"
-        assert all(part in said for part in case.verdict.says), said
+            printed = f"{case.name!r} {printed}"
+        assert all(part in printed for part in case.verdict.says), printed
         return
     models, left_out = entry(table, tmp_path)
     if case.verdict == MODEL:
@@ -87,7 +87,7 @@ def test_models_are_found_by_one_rule(entry, case: Case, tmp_path):
 
 
 @each_entry
-def test_what_is_named_otherwise_is_none(entry, tmp_path):
+def test_columns_with_another_role_are_no_models(entry, tmp_path):
     table = table_of(Case("sales", pa.array([1.0, 2.0, 3.0, 4.0]), MODEL))
     table = table.append_column("step", table["ds"])
     named = {"time": "step", "target": "sales"}
@@ -110,9 +110,9 @@ def test_lists_of_numbers_are_the_models_of_a_nested_file(tmp_path):
     lists = {name: [[1.0, 2.0]] for name in ("y", "A", "A-lo-90", "ds")}
     others = {"n": [2.0], "store": ["5"], "texts": [["north", "south"]]}
     table = pa.table({"unique_id": ["a"], **lists, "whole": [[1, 2]], **others})
-    models, said = by_command(table, tmp_path)
+    models, printed = by_command(table, tmp_path)
     assert models == ["A", "whole"]
-    assert said.splitlines()[1] == (
+    assert printed.splitlines()[1] == (
         "left out: 'A-lo-90' (a bound of a prediction interval), 'n' (holds double, not lists), "
         "'store' (text), 'texts' (holds list<item: string>)"
     )
@@ -137,18 +137,18 @@ def test_categories_that_are_all_numbers_are_text(tmp_path):
     columns = {"unique_id": ["a"] * 2, "ds": [1, 2], "y": [1.0, 2.0], "A": [1.0, 2.0]}
     category = pa.array(["1", "2"]).dictionary_encode()
     pq.write_table(pa.table({**columns, "grade": category}), tmp_path / "f.parquet")
-    said = "scored as models: A\nleft out: 'grade' (text)\n"
-    assert run(tmp_path / "f.parquet") == (0, said)
+    printed = "scored as models: A\nleft out: 'grade' (text)\n"
+    assert run(tmp_path / "f.parquet") == (0, printed)
 
 
 def test_lists_of_text_that_is_mostly_numbers_are_refused(tmp_path):
     path = tmp_path / "f.parquet"
     lists = {"y": [[1.0, 2.0], [3.0]], "A": [[1.0, 2.0], [3.0]], "B": [["1", "2"], ["1,900"]]}
     pq.write_table(pa.table({"unique_id": ["a", "b"], **lists}), path)
-    status, said = run(path)
+    status, printed = run(path)
     assert status == 2
-    assert "column 'B' holds numbers, but '1,900' in element 2 is text" in said
-    assert "by --exclude" in said
+    assert "column 'B' holds numbers, but '1,900' in element 2 is text" in printed
+    assert "by --exclude" in printed
     assert run(path, "--exclude", "B") == (0, "scored as models: A\n")
 
 
@@ -163,9 +163,9 @@ def test_a_series_that_comes_twice_in_a_nested_file_is_refused(
     path = tmp_path / "f.parquet"
     lists = [[1.0, 2.0]] * len(ids)
     pq.write_table(pa.table({"unique_id": list(ids), "y": lists, "A": lists}), path)
-    status, said = run(path)
+    status, printed = run(path)
     assert status == 2
-    assert f"rows {rows} are both series unique_id=" in said
+    assert f"rows {rows} are both series unique_id=" in printed
     assert run(path, "--duplicates", "allow") == (0, "scored as models: A\n")
 
 
@@ -175,25 +175,25 @@ def test_a_series_that_comes_twice_in_a_nested_file_is_refused(
 def test_an_absent_column_is_named_with_its_flag(tmp_path, flags):
     path = tmp_path / "f.csv"
     path.write_text("unique_id,ds,y,A\n1,1,7,1\n")
-    status, said = run(path, *flags)
+    status, printed = run(path, *flags)
     assert status == 2
-    assert f"no column 'nope' among unique_id, ds, y, A; name it by {flags[0]}" in said
+    assert f"no column 'nope' among unique_id, ds, y, A; name it by {flags[0]}" in printed
 
 
 @pytest.mark.parametrize("block", [24, 1 << 20])
-def test_blank_rows_at_the_end_of_a_csv_file_are_none(tmp_path, monkeypatch, block):
+def test_blank_rows_at_the_end_of_a_csv_file_are_ignored(tmp_path, monkeypatch, block):
     monkeypatch.setattr("loss_scoring.service.cli.files._CSV_BLOCK_BYTES", block)
     path = tmp_path / "f.csv"
     rows = "unique_id,ds,y,A\na,1,2,3\na,2,3,4\n"
     path.write_text(rows + ",,,\n" * 20)
     assert run(path) == (0, "scored as models: A\n")
     path.write_text(rows + ",,,\n" * 20 + "b,1,2,3\n")
-    status, said = run(path)
-    assert (status, "column 'unique_id' holds nulls, the first in row 2" in said) == (2, True)
+    status, printed = run(path)
+    assert (status, "column 'unique_id' holds nulls, the first in row 2" in printed) == (2, True)
 
 
 def test_utf_16_is_named(tmp_path):
     path = tmp_path / "f.csv"
     path.write_text("unique_id,ds,y,A\na,1,2,3\n", encoding="utf-16")
-    status, said = run(path)
-    assert (status, "is in UTF-16; convert it to UTF-8" in said) == (2, True)
+    status, printed = run(path)
+    assert (status, "is in UTF-16; convert it to UTF-8" in printed) == (2, True)

@@ -1,4 +1,4 @@
-"""A service that cannot start as it is told says so in one line, whatever processes it has."""
+"""A service that cannot start prints one line, whatever processes it has."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def test_keys_that_cannot_be_read_end_the_start_with_one_line(frontends, tmp_pat
 
 
 @pytest.mark.parametrize("frontends", ["0", "2"])
-def test_nor_does_it_start_with_a_key_that_is_none(frontends):
+def test_an_invalid_key_ends_the_start(frontends):
     environment = os.environ | {"LOSS_SCORING_API_KEYS": "short"}
     ended = subprocess.run(
         [*SERVE, "--port", "0", "--frontends", frontends],

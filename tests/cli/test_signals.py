@@ -72,11 +72,11 @@ def run(when: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("when", [BEFORE_UVICORN, COMPILING])
 def test_a_signal_amid_the_start_ends_the_server_at_once(when):
-    code, said, log = run(when)
-    assert (code, said) == (0, ""), log
+    code, shown, log = run(when)
+    assert (code, shown) == (0, ""), log
 
 
 @pytest.mark.parametrize("when", [STARTED, ACCEPTED])
-def test_a_later_one_drains_what_was_accepted_and_a_second_one_ends_it_at_once(when):
-    code, said, log = run(when)
-    assert (code, said) == (1, "draining\n"), log
+def test_a_later_signal_drains_and_a_second_one_ends_at_once(when):
+    code, shown, log = run(when)
+    assert (code, shown) == (1, "draining\n"), log

@@ -17,8 +17,8 @@ def resources(cubin):
         file.write(cubin)
         file.flush()
         command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = {name: int(count) for name, count in re.findall(r"\b([A-Z]+):(\d+)", said)}
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {name: int(count) for name, count in re.findall(r"\b([A-Z]+):(\d+)", printed)}
     return found["REG"], found["STACK"] + found["LOCAL"]
 
 

@@ -10,17 +10,17 @@ def score_series(p, y, loss, *, block=True, missing="propagate", zero_division="
     with np.errstate(all="ignore"):
         error = np.abs(y - p)
         if loss == "mae":
-            term, sound = error, np.ones(len(p), bool)
+            term, usable = error, np.ones(len(p), bool)
         elif loss == "mape":
             term = np.abs((y - p) / y)
-            sound = np.isfinite(term)
+            usable = np.isfinite(term)
         else:
             term = error / (np.abs(y) + np.abs(p))
-            sound = np.isfinite(term)
-        there = np.isfinite(p) & np.isfinite(y) if missing == "skip" else np.ones(len(p), bool)
-        counted = there & sound if zero_division == "skip" else there
+            usable = np.isfinite(term)
+        present = np.isfinite(p) & np.isfinite(y) if missing == "skip" else np.ones(len(p), bool)
+        counted = present & usable if zero_division == "skip" else present
         t = int(counted.sum())
-        terms = np.where(sound, term, 0).astype(np.float64)
+        terms = np.where(usable, term, 0).astype(np.float64)
         value = terms[counted].sum() / t if t else np.nan
         g = dtype(1) / dtype(t)
         d = np.abs(y) + np.abs(p)
@@ -38,9 +38,9 @@ def score_series(p, y, loss, *, block=True, missing="propagate", zero_division="
                 gradient = np.where(np.isfinite(gradient), gradient, joined)
         most = np.finfo(p.dtype).max
         gradient = np.clip(gradient, -most, most)
-        gradient[~(counted & sound)] = 0
+        gradient[~(counted & usable)] = 0
         gradient[gradient == 0] = 0.0
-    return value, int((~sound & there).sum()), gradient
+    return value, int((~usable & present).sum()), gradient
 
 
 def darts_loss(p, y, loss, *, block=True):

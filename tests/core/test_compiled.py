@@ -71,7 +71,7 @@ def test_where_the_cache_cannot_be_written_it_warns_and_works(monkeypatch, step)
         assert one(1.5) == 2.5
 
 
-def test_what_is_kept_on_disk_is_named_after_all_of_its_sources(tmp_path):
+def test_cached_code_is_named_after_all_of_its_sources(tmp_path):
     def name(text):
         def loop():
             pass

@@ -39,18 +39,18 @@ def columns(scores):
 
 
 def assert_same_bits(got, want):
-    for mine, theirs in zip(columns(got), columns(want), strict=True):
-        assert list(mine) == list(theirs)
-        for name in mine:
-            assert mine[name].numpy().tobytes() == theirs[name].numpy().tobytes(), name
+    for ours, theirs in zip(columns(got), columns(want), strict=True):
+        assert list(ours) == list(theirs)
+        for name in ours:
+            assert ours[name].numpy().tobytes() == theirs[name].numpy().tobytes(), name
 
 
 def assert_as_plain(p, y, lengths, options):
     got = run(FusedCpuKernel(1), p, y, lengths, options)
     want = run(plain_kernel, p, y, lengths, options)
-    for mine, theirs in zip(columns(got), columns(want), strict=True):
-        assert list(mine) == list(theirs)
-        assert all(mine[name].dtype == theirs[name].dtype for name in mine)
+    for ours, theirs in zip(columns(got), columns(want), strict=True):
+        assert list(ours) == list(theirs)
+        assert all(ours[name].dtype == theirs[name].dtype for name in ours)
     # The plain kernel adds one by one, so n equal terms cost it up to n/2 epsilons (8.6e-13 at
     # 65,543); what the fused kernel itself is held to is in the test of exact sums.
     loose = max(lengths, default=0) * 2**-53 if len(np.unique(p)) == 1 else 0
@@ -61,8 +61,8 @@ def assert_as_plain(p, y, lengths, options):
             == want.masked.get(name, torch.zeros(0)).tolist()
         )
         if options.gradients:
-            mine, theirs = (one.gradients[name].numpy() for one in (got, want))
-            assert mine.tobytes() == theirs.tobytes(), name
+            ours, theirs = (one.gradients[name].numpy() for one in (got, want))
+            assert ours.tobytes() == theirs.tobytes(), name
 
 
 @each_dtype
@@ -175,9 +175,9 @@ def test_losses_are_returned_in_the_order_asked_for(losses):
                 [20, 30],
                 ScoreOptions(asked, gradients=True, missing=missing),
             )
-            for mine, theirs in zip(columns(got), columns(usual), strict=True):
-                assert list(mine) == [spec.name for spec in asked if spec.name in theirs]
-                for name, column in mine.items():
+            for ours, theirs in zip(columns(got), columns(usual), strict=True):
+                assert list(ours) == [spec.name for spec in asked if spec.name in theirs]
+                for name, column in ours.items():
                     assert column.numpy().tobytes() == theirs[name].numpy().tobytes()
 
 

@@ -74,11 +74,11 @@ def test_pieces_cover_every_series_in_order(lengths):
     pieces = fused_cuda.pieces_of(offsets)
     for series, length in enumerate(lengths):
         first, count = int(pieces.firsts[series]), int(pieces.counts[series])
-        mine = slice(first, first + count)
-        assert pieces.owners[mine].tolist() == [series] * count
-        sizes = pieces.sizes[mine].tolist()
+        own = slice(first, first + count)
+        assert pieces.owners[own].tolist() == [series] * count
+        sizes = pieces.sizes[own].tolist()
         assert sizes == [min(WIDEST, length - WIDEST * k) for k in range(count)]
-        assert pieces.starts[mine].tolist() == [offsets[series] + WIDEST * k for k in range(count)]
+        assert pieces.starts[own].tolist() == [offsets[series] + WIDEST * k for k in range(count)]
         for width, (start, stop) in pieces.spans.items():
             if start <= first < stop and count:
                 assert first + count <= stop

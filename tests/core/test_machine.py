@@ -44,7 +44,7 @@ V2, V1 = "0::/pods/mine\n", "5:memory:/pods/mine\n4:cpu,cpuacct:/pods/mine\n0::/
         ("", 64),
     ],
 )
-def test_a_quota_bounds_the_mask_and_is_rounded_up(cores, quota, expected):
+def test_a_quota_limits_the_mask_and_is_rounded_up(cores, quota, expected):
     assert cores(V2, {"pods/mine/cpu.max": quota}) == expected
 
 
@@ -77,7 +77,7 @@ def test_without_groups_the_mask_alone_counts(cores, tmp_path, monkeypatch):
     assert cores(V2, {"pods/mine/cpu.max": "900000 100000"}) == 2
 
 
-def test_where_there_is_no_mask_the_processors_count(cores, monkeypatch):
+def test_without_an_affinity_mask_all_processors_count(cores, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert cores("", {}) == 6
@@ -89,7 +89,7 @@ def test_the_kernel_has_a_thread_for_each_processor_that_may_be_used():
     assert FusedCpuKernel().threads == available_cores()
 
 
-def test_nobody_counts_processors_by_himself():
+def test_processors_are_counted_in_one_module():
     root = Path(__file__).parents[2]
     files = [path for part in ("core", "service") for path in (root / part).rglob("*.py")]
     counting = [f.name for f in files if {"cpu_count(", "sched_getaffinity("} & set_of(f)]

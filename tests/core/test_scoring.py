@@ -188,7 +188,7 @@ def test_ragged_cuts_and_joins():
         (torch.ones(2), [0.0, 2.0]),
     ],
 )
-def test_ragged_refuses_unsound_layouts(values, offsets):
+def test_ragged_refuses_invalid_layouts(values, offsets):
     with pytest.raises(ValueError, match=r"values|offsets"):
         Ragged(values, torch.tensor(offsets))
 

@@ -134,7 +134,7 @@ def test_series_together_are_read_in_place_and_share_the_target(monkeypatch):
         assert prediction.offsets is target.offsets
 
 
-def test_the_rows_of_a_series_do_not_matter_where_they_stand():
+def test_the_rows_of_a_series_need_not_be_contiguous():
     rng = np.random.default_rng(3)
     lengths = rng.integers(1, 9, 50)
     table = pa.table(
@@ -228,7 +228,7 @@ def table(**columns):
 
 
 @pytest.mark.parametrize(
-    ("made", "options", "says"),
+    ("made", "options", "expected"),
     [
         (table(), {"group_by": ["no"]}, "'no' is absent"),
         (table(), {"group_by": []}, "tells series apart"),
@@ -254,8 +254,8 @@ def table(**columns):
         (table(y=[float("inf"), 1.0]), {}, "'y' is missing or not finite in row 0"),
     ],
 )  # fmt: skip
-def test_mistakes_are_told_in_words(made, options, says):
-    with pytest.raises(TableError, match=says):
+def test_mistakes_are_explained(made, options, expected):
+    with pytest.raises(TableError, match=expected):
         score_table(made, **{"group_by": ["id"], **options})
 
 

@@ -124,7 +124,7 @@ def test_a_long_key_is_cut():
         score_table(repeated, group_by=["unique_id"])
 
 
-def test_a_table_without_cutoffs_is_told_how():
+def test_a_table_without_cutoffs_gets_a_hint():
     with pytest.raises(TableError, match=r"'cutoff' is absent; pass group_by=\['unique_id'\]"):
         score_table(table(ds=[1, 2]))
 
@@ -155,7 +155,7 @@ def test_times_that_python_does_not_hold_are_named(type_, role):
     assert part in str(error.value)
 
 
-def test_keys_without_a_value_are_none_in_words():
+def test_null_keys_are_spelled_as_none():
     for values in (
         pa.array([None, 1], pa.timestamp("s")),
         pa.array([None, 0.5]),
