@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from loss_scoring.core.buffers import BufferPool
 from loss_scoring.core.forks import renew_in_children
 from loss_scoring.core.kernels.fused_loops import LANES, sweep
-from loss_scoring.core.kernels.interface import Scores
+from loss_scoring.core.kernels.interface import Arrays, Scores
 from loss_scoring.core.machine import available_cores
 from loss_scoring.core.options import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
 from loss_scoring.core.ragged import Buffer, as_array
@@ -44,7 +44,6 @@ _UNKNOWN = np.empty((0, len(LOSSES)), np.int64)
 _OUTPUTS = BufferPool(retain_bytes=256 << 20)
 """Three gradients of a batch of 4 Mi float64 are 96 MiB; two such answers may be under way."""
 Array = NDArray[Any]
-Columns = dict[str, Array]
 
 
 def _columns(
@@ -190,7 +189,7 @@ class FusedCpuKernel:
 
     def _score_pieces(
         self, p: Array, y: Array, offsets: Array, plan: Plan
-    ) -> tuple[Columns, Columns, Columns]:
+    ) -> tuple[Arrays, Arrays, Arrays]:
         """Score where some series is in several pieces: their sums decide what is divided by."""
         options, n = plan.options, len(offsets) - 1
         divisors = dict.fromkeys(LOSSES, np.diff(offsets))
@@ -220,7 +219,7 @@ class FusedCpuKernel:
 
     def _sweep(
         self, p: Array, y: Array, offsets: Array, plan: Plan, known: Array = _UNKNOWN
-    ) -> tuple[Columns, Columns, Array | None, Columns]:
+    ) -> tuple[Arrays, Arrays, Array | None, Arrays]:
         """Sweep all series or pieces, sharing them among threads by elements."""
         n, elements = len(offsets) - 1, len(p)
         values = {name: np.empty(n) for name in plan.names}
