@@ -59,12 +59,6 @@ class Codec:
     ) -> ScoreRequest | None:
         """Read a request inline; None if it is not a common one, or may take long.
 
-        Args:
-            body: All of it.
-            formats: What it is.
-            query: Of the URL.
-            memory: Settled once the request is known.
-
         Raises:
             ServiceError: If it must be refused.
         """
@@ -87,12 +81,6 @@ class Codec:
         self, body: memoryview, formats: Formats, query: bytes, memory: Memory
     ) -> ScoreRequest:
         """Read any request; may take long, and be called in any thread.
-
-        Args:
-            body: All of it.
-            formats: What it is.
-            query: Of the URL.
-            memory: Asked for memory before it is used.
 
         Raises:
             UnreadableError: If the body is not what its type says.
@@ -138,14 +126,14 @@ def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryvi
     if request.options.missing == "error" and may_be_missing(scores):  # as the kernel has seen
         request.check_missing()
     if format_ == "json":
-        return joined(json.write(request.document(scores), request.elements))
-    return joined(request.stream(scores))
+        parts = json.write(request.document(scores), request.elements)
+    else:
+        parts = request.stream(scores)
+    return parts if len(parts) == 1 else joined(parts)
 
 
 def joined(parts: list[memoryview]) -> list[memoryview]:
     """Return parts with small neighbours joined, as each may become a packet."""
-    if len(parts) == 1:
-        return parts
     out: list[memoryview] = []
     for is_large, group in groupby(parts, lambda part: part.nbytes >= LARGE):
         if is_large:

@@ -56,17 +56,11 @@ def decode(
     Its memory is not known beforehand, and asked for as it becomes known: to decompress the stream;
     to find the runs of equal keys; to group those and lay the numbers out; to find repeated rows.
 
-    Args:
-        body: The stream.
-        options: What to compute.
-        columns: Which of its columns are what.
-        limits: Of its size, the elements of each model counted.
-        memory: Asked for what is used beside the body before it is.
-
     Raises:
         UnreadableError: If the body is not a valid Arrow IPC stream.
         InvalidError: If columns, types or keys break the contract, or a series has one time twice.
-        TooLargeError: If it is over a limit, or its keys in the answer are.
+        TooLargeError: If it is over a limit, the elements of each model counted, or its keys in the
+            answer are.
     """
     table, layout, texts = _read(body, columns, limits, memory)
     rows, models = int(table.num_rows), len(layout.models)

@@ -36,24 +36,12 @@ _ALIGNMENT = 8
 
 @dataclass
 class _Schema:
-    """What a schema says, and the layout of the batch that followed it last.
-
-    Attributes:
-        schema: As pyarrow reads it.
-        nodes: Where each column starts among the numbers of nodes.
-        buffers: Where each column starts among the buffers.
-        counts: How many numbers there are of nodes and of buffers.
-        dtype: Of elements.
-        offset_dtype: Of the offsets of series.
-        gradient: The type of a gradient column.
-        id_type: The type of ids, if there are any.
-        layout: Of the metadata of a batch.
-    """
+    """What a schema says, and the layout of the batch that followed it last."""
 
     schema: pa.Schema
-    nodes: dict[str, int]
-    buffers: dict[str, int]
-    counts: tuple[int, int]
+    nodes: dict[str, int]  # where each column starts among the numbers of nodes
+    buffers: dict[str, int]  # and among the buffers
+    counts: tuple[int, int]  # of the numbers of nodes and of buffers
     dtype: np.dtype[Any]
     offset_dtype: np.dtype[Any]
     gradient: pa.DataType
@@ -64,22 +52,15 @@ class _Schema:
 class _Batch(NamedTuple):
     """Where what is in a body, checked: the same for all bodies with the same metadata.
 
-    Attributes:
-        rows: How many series there are.
-        elements: How many elements there are for them on each side at least.
-        end: Where the batch ends.
-        offsets: Where those of the prediction are, and those of the target.
-        values: Where the elements of the prediction start, and those of the target.
-        ids: The buffers of the ids, but that of nulls.
-        schema: The schema.
+    Offsets and values are those of the prediction and of the target.
     """
 
     rows: int
-    elements: int
+    elements: int  # that each side has at least
     end: int
     offsets: list[slice]
     values: list[int]
-    ids: list[slice]
+    ids: list[slice]  # their buffers, but that of nulls
     schema: _Schema
 
 
@@ -88,13 +69,7 @@ class _Uncommon(Exception):  # noqa: N818 - it is no error
 
 
 def decode_plain(body: memoryview, options: ScoreOptions, max_elements: int) -> ListRequest | None:
-    """Read a request from a plain stream, in place; None if it is not plain, or to be refused.
-
-    Args:
-        body: The stream.
-        options: What to compute.
-        max_elements: The most elements.
-    """
+    """Read a request from a plain stream, in place; None if it is not plain, or to be refused."""
     if body.readonly:  # as only small ones are, and the kernel would copy their numbers
         body = memoryview(bytearray(body))
     try:

@@ -32,12 +32,8 @@ _SIDES = ("prediction", "target")
 def decode(body: memoryview, options: ScoreOptions, limits: Limits, memory: Memory) -> ListRequest:
     """Read a request from a stream.
 
-    Args:
-        body: The stream.
-        options: What to compute.
-        limits: Of its size.
-        memory: Asked for what is decompressed before it is and, before each copy of numbers that
-            cannot be read in place, for what all copies take by then.
+    Memory is asked for what is decompressed before it is and, before each copy of numbers that
+    cannot be read in place, for what all copies take by then.
 
     Raises:
         UnreadableError: If the body is not a valid Arrow IPC stream.

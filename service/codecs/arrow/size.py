@@ -118,42 +118,25 @@ def decompressed_size(message: pa.ipc.Message) -> int:
 
 
 class BatchNumbers(NamedTuple):
-    """The numbers in the metadata of a record batch.
-
-    Attributes:
-        rows: Of the batch.
-        size: Bytes of its body.
-        nodes: Rows and nulls of each column, and of each level of lists.
-        buffers: Where each starts in the body, and its bytes.
-    """
+    """The numbers in the metadata of a record batch."""
 
     rows: int
-    size: int
-    nodes: tuple[int, ...]
-    buffers: tuple[int, ...]
+    size: int  # bytes of its body
+    nodes: tuple[int, ...]  # rows and nulls of each column, and of each level of lists
+    buffers: tuple[int, ...]  # where each starts in the body, and its bytes
 
 
 class BatchLayout(NamedTuple):
-    """What the metadata of a record batch are like, but for their numbers.
+    """What the metadata of a record batch are like, but for their numbers."""
 
-    Attributes:
-        struct: The metadata as runs of numbers, and the bytes around these.
-        blank: What the struct holds where all numbers are 0.
-        constants: Returns the bytes among what the struct holds.
-        numbers: Where those of ``BatchNumbers`` are in it.
-    """
-
-    struct: struct.Struct
-    blank: tuple[bytes | int, ...]
-    constants: Callable[[Sequence[Any]], tuple[Any, ...]]
-    numbers: Sequence[slice]
+    struct: struct.Struct  # runs of numbers, and the bytes around these
+    blank: tuple[bytes | int, ...]  # what it holds where all numbers are 0
+    constants: Callable[[Sequence[Any]], tuple[Any, ...]]  # returns the bytes of what it holds
+    numbers: Sequence[slice]  # where those of ``BatchNumbers`` are in it
 
     @classmethod
     def of(cls, message: pa.Buffer | bytes) -> "BatchLayout":
-        """Find the numbers in the metadata of a batch that is not compressed.
-
-        Args:
-            message: Of the batch; its body is not read.
+        """Find the numbers in the message of a batch, of which the body is not read.
 
         Raises:
             Exception: One of ``DAMAGED``, also if the batch is compressed or has no rows.

@@ -31,9 +31,9 @@ def read_table(
     Args:
         body: The stream.
         max_bytes: The most bytes once decompressed.
-        choose: Returns their names, in order; raises if the schema is not as it should be.
+        choose: Returns the columns' names, in order; raises if the schema is not as it should be.
         memory: Asked for what is decompressed before it is.
-        keys: Those whose texts may not be long.
+        keys: The columns whose texts may not be long.
 
     Raises:
         UnreadableError: If the body is not a valid Arrow IPC stream.

@@ -38,19 +38,12 @@ class _Lists(NamedTuple):
 
 @dataclass(frozen=True, eq=False)  # so that it is hashed as an object
 class _Template:
-    """What all answers with the same columns have in common.
-
-    Attributes:
-        schema: The message of the schema.
-        layout: What the metadata of the batch are like.
-        masked: How many columns of masked counts there are.
-        lists: How gradients are nested; None if there are none.
-    """
+    """What all answers with the same columns have in common."""
 
     schema: bytes
     layout: BatchLayout
-    masked: int
-    lists: _Lists | None
+    masked: int  # columns of masked counts
+    lists: _Lists | None  # of gradients
 
 
 def write_table(table: pa.Table | pa.RecordBatch) -> list[memoryview]:
@@ -83,15 +76,7 @@ def write_lists(
     offsets: NDArray[np.int64],
     gradient_type: pa.DataType | None,
 ) -> list[memoryview]:
-    """Write id and length, then losses, masked counts and gradients as columns.
-
-    Args:
-        scores: On the CPU.
-        options: What was computed.
-        ids: One a series.
-        offsets: Where series start and end.
-        gradient_type: The type of a gradient column; None if there is none.
-    """
+    """Write id and length, then losses, masked counts and gradients as columns."""
     losses, masked, gradients = scores.arrays()
     id_type, buffers = _ids(ids)
     template = _template(id_type, tuple(losses), tuple(masked), gradient_type)
