@@ -118,7 +118,7 @@ class ContextMiddleware:
             return send(message)
 
         try:
-            refusal = self._keys and self._refusal(self._keys, context, scope)
+            refusal = self._keys and self._unauthorized(self._keys, context, scope)
             await (refusal or self._app)(scope, receive, send_with_headers)
         except ClientDisconnect:
             log.info("client gone: %s", scope["path"])
@@ -149,7 +149,9 @@ class ContextMiddleware:
         be refused for that.
         """
         context = scope[CONTEXT] = self._begin(scope)
-        if self._admission is None or (self._keys and self._refusal(self._keys, context, scope)):
+        if self._admission is None or (
+            self._keys and self._unauthorized(self._keys, context, scope)
+        ):
             return None
         error = self._admission.refusal(context, scope["query_string"])
         if error is None:
@@ -176,7 +178,7 @@ class ContextMiddleware:
             context.span = self._tracing.begin(*request, headers, context.client)
         return context
 
-    def _refusal(self, keys: Keys, context: Context, scope: Scope) -> Response | None:
+    def _unauthorized(self, keys: Keys, context: Context, scope: Scope) -> Response | None:
         """Return the refusal of a request without a valid key, before its body is read.
 
         OPTIONS needs no key: browsers send none when they ask whether a page may call.
