@@ -19,6 +19,7 @@ FILES = {
     "uvicorn": "service/server/protocol.py",
     "numba": "core/compiled.py",
     "prometheus_client": "service/telemetry/multiprocess.py",
+    "triton": "core/kernels/ahead.py",
 }
 NAMES = {
     "uvicorn": {
@@ -40,8 +41,16 @@ NAMES = {
         "numba.core.dispatcher": "Dispatcher",
     },
     "prometheus_client": {
-        "prometheus_client.values": "ValueClass MutexValue MultiProcessValue",
+        "prometheus_client": "Histogram",
         "prometheus_client.multiprocess": "mark_process_dead",
+        "prometheus_client.values": "ValueClass MutexValue MultiProcessValue",
+    },
+    "triton": {
+        "triton.backends.compiler": "GPUTarget",
+        "triton.backends.nvidia.driver": "CudaUtils",
+        "triton.knobs": "nvidia_knobs.scope",
+        "triton.runtime.cache": "FileCacheManager._make_path",
+        "triton.runtime.driver": "DriverConfig.set_active",
     },
 }
 ATTRIBUTES = {
@@ -50,6 +59,8 @@ ATTRIBUTES = {
     f"{HTTP}.flow_control.FlowControl": "read_paused",
     "numba.core.dispatcher.Dispatcher": "_cache",
     "prometheus_client.Histogram": "_buckets _sum _upper_bounds",
+    "triton.runtime.driver.DriverConfig": "_active",
+    "triton.runtime.cache.FileCacheManager": "key",
 }
 """What objects have, which their classes' sources set."""
 

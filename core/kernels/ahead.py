@@ -7,6 +7,10 @@ Triton writes where it reads, so the kernels in an image cannot be its cache as 
     TRITON_CACHE_DIR=/tmp/triton    what it lacks, say the kernels of a newer GPU
 
 a start compiles nothing that the seed has, and needs a compiler for nothing.
+
+This file leans on what Triton keeps private: how a cache makes paths, which driver is active, what
+a driver is asked. Tested with triton 3.7, and by ``tests/test_private_names.py`` with the installed
+one.
 """
 
 import os
