@@ -1,6 +1,6 @@
 """Lets SIGTERM end PID 1 of a container while it imports; imported before all that takes seconds.
 
-To PID 1 the kernel gives no signal that it has not asked for, so one that came early would be lost,
+The kernel drops signals to PID 1 for which it has no handler, so an early SIGTERM would be lost,
 and the container killed at the end of its grace period. Any other process ends by itself.
 """
 

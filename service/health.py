@@ -1,6 +1,6 @@
 """The health check of the container, which has no curl: ``python -m loss_scoring.service.health``.
 
-It asks where the environment says that the service listens; of flags it knows nothing.
+It connects to where the environment says that the service listens; it does not see flags.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from loss_scoring.service.environment import is_link
 
 _TIMEOUT_S = 3
 _ALL_ADDRESSES = {"", "0.0.0.0", "::"}  # noqa: S104 - not to listen on
-_UNAUTHORIZED = 401  # the probes need a key: it answers, and who has no key cannot know more
+_UNAUTHORIZED = 401  # probes need a key: the service answers, and more cannot be known without one
 
 
 def main() -> int:
@@ -27,11 +27,11 @@ def main() -> int:
         ) as connection:
             connection.request("GET", "/readyz")
             answer = connection.getresponse()
-            said = answer.read().decode(errors="replace")
+            body = answer.read().decode(errors="replace")
     except (OSError, ValueError, http.client.HTTPException) as error:
         sys.stderr.write(f"no answer of {host}, port {port}: {error}\n")
         return 1
-    sys.stdout.write(said + "\n")
+    sys.stdout.write(body + "\n")
     return 0 if answer.status in {http.client.OK, _UNAUTHORIZED} else 1
 
 

@@ -1,7 +1,7 @@
 """Receives a body into memory, within limits of size and time.
 
 The size is checked before the memory is spent. The time is ``timeout_s``, and one second more for
-every ``min_bytes_per_s`` bytes that arrived (as Apache's RequestReadTimeout): one rule that ends
+every ``min_bytes_per_s`` bytes that arrived (as Apache's RequestReadTimeout): a rule that ends
 both a stalled client and one that sends a byte now and then, and that a large Content-Length does
 not stretch.
 """

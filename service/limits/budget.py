@@ -109,7 +109,7 @@ class MemoryBudget(Budget):
 
     @property
     def scarce(self) -> bool:
-        """Whether it is worth a look, at the head of a request, if there is enough for it."""
+        """Whether so much is taken that heads of requests are checked for ``refusal``."""
         return self._share.total > self._ample
 
     def refusal(self, client: str, kind: str, size: int) -> OverShareError | OverloadedError | None:
@@ -157,7 +157,7 @@ class Reservation:
         self._held = self._received = 0
         self._work: asyncio.Future[Any] | None = None
         self.kind = ""
-        """Of request, once it is known; those of one kind usually need alike."""
+        """Of request, once it is known; requests of a kind usually need alike."""
 
     def receive(self, size: int) -> None:
         """Reserve what a body, or a part of one, is likely to need; raises as ``reserve`` does.
@@ -192,7 +192,7 @@ class Reservation:
             self._take(-excess)
 
     def until(self, work: asyncio.Future[Any]) -> None:
-        """Hold the bytes until some work ends that cannot be cancelled."""
+        """Hold the bytes until work ends that cannot be cancelled."""
         self._work = work
 
     def _take(self, size: int) -> None:

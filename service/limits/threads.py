@@ -17,8 +17,8 @@ _COUNT = min(8, available_cores() + 2)
 class Threads:
     """Runs work of requests, as much at once as there are threads.
 
-    Nothing waits inside the executor, where it could not be called off. What a thread has begun
-    goes on when nobody waits for it any more, and its request holds its bytes until then.
+    Work waits outside the executor, where it can still be cancelled. What a thread has begun goes
+    on even if its request is cancelled, which keeps its reservation until then.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class Threads:
     async def run(
         self, reservation: Reservation, work: Callable[..., _T], *arguments: object
     ) -> _T:
-        """Return the result of some work.
+        """Return the result of a call in a thread.
 
         Args:
             reservation: Of the request.
-            work: What to call.
-            arguments: With what.
+            work: The function.
+            arguments: Its arguments.
         """
         await self._free.acquire()
         future = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
@@ -44,4 +44,4 @@ class Threads:
     def _done(self, future: asyncio.Future[Any]) -> None:
         self._free.release()
         if not future.cancelled():
-            future.exception()  # if nobody waits for it any more, nobody is told
+            future.exception()  # marks it as retrieved, where its request was cancelled

@@ -28,8 +28,8 @@ for nobody. One that has pipelined requests gets the answers to all that are who
 them.
 
 This file leans on what uvicorn keeps private: the attributes and callbacks of ``HttpToolsProtocol``
-and of its cycle. Tested with uvicorn 0.54, and by ``tests/test_private_names.py`` with whichever is
-installed.
+and of its cycle. Tested with uvicorn 0.38 and 0.54, and by ``tests/test_private_names.py`` with the
+installed one.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ def bounded(
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. Everything a request passes through here counts in its latency."""
+    """One connection. All of this counts in the latency of a request."""
 
     deadlines: ClassVar[Mapping[State, float]]
     write_timeout_s: ClassVar[float]
@@ -200,7 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._fault = self._too_large()
             raise self._fault  # uvicorn calls send_400_response
         if self.parser.get_http_version() not in {"1.1", "1.0"}:
-            self._fault = MalformedError("only HTTP/1.0 and HTTP/1.1 are spoken here")
+            self._fault = MalformedError("this server speaks HTTP/1.0 and HTTP/1.1 only")
             raise self._fault
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":

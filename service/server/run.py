@@ -27,8 +27,8 @@ _FAILED, _CUT_OFF = 3, 1
 _ACCEPTED_A_TURN, _IF_SHARED = 16, 2
 """libuv accepts one connection a turn of the event loop and socket. Of 300 that came at once to a
 busy server, the last one waited for 0.97 s; with 16 handles on the socket it was 0.16 s. Where
-several front ends share the socket, who takes 16 leaves none to the others: of 32 connections one
-of two got 30; with 2 handles each, 18."""
+several front ends share the socket, the first to accept 16 leaves none to the others: of 32
+connections the first of two got 30; with 2 handles each, 18."""
 
 
 class _Server(uvicorn.Server):
@@ -41,9 +41,9 @@ class _Server(uvicorn.Server):
     Args:
         config: What to serve.
         start: Tells how far the start is.
-        patient: Whether a second signal says nothing new. A supervisor sends one to a front end
-            that has it already from whoever tells all processes to end, as systemd does; and kills
-            when it is to be at once.
+        patient: Whether to ignore a second signal. A supervisor sends its own to a front end that
+            may have been signalled with all processes, as systemd does; it kills where the end must
+            be immediate.
     """
 
     def __init__(self, config: uvicorn.Config, start: Start, *, patient: bool) -> None:
@@ -98,11 +98,13 @@ def run_server(
         ws="none",
         host=settings.host,
         port=settings.port,
-        log_level=max(settings.log_level, "warning", key=_LEVELS.index),  # it says more below
-        access_log=False,  # ours knows more and says less
+        log_level=max(
+            settings.log_level, "warning", key=_LEVELS.index
+        ),  # at lower levels it logs more
+        access_log=False,  # ours has more fields, in fewer words
         log_config=None,
         server_header=False,
-        proxy_headers=False,  # nothing here asks for the client's address
+        proxy_headers=False,  # clients behind a proxy are known by their keys
         timeout_graceful_shutdown=settings.shutdown_s,
     )
     server = _Server(config, start, patient=listening is not None)
@@ -118,8 +120,8 @@ def run_server(
     sockets = [config.bind_socket()] if listening is None else listening
     accepted = _ACCEPTED_A_TURN if listening is None else _IF_SHARED
     for shared in sockets:
-        # Whoever shares it, another front end, would be stuck in `accept` if this duplicate made it
-        # a blocking one, if only for a moment.
+        # Another front end that shares it would hang in `accept` if this duplicate made it
+        # blocking, even for a moment.
         shared.setblocking(False)  # noqa: FBT003 - positional only
     more = [shared.dup() for shared in sockets for _ in range(accepted - 1)]
     server.run([*sockets, *more])  # it closes them all when it stops

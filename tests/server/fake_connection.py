@@ -1,4 +1,4 @@
-"""A connection without sockets or sleeps: a transport that records, a loop whose clock is told."""
+"""A connection without sockets or sleeps: a transport that records, a loop whose clock the test sets."""
 
 import math
 

@@ -36,8 +36,8 @@ def impatient():
 
 @pytest.fixture
 def raw(impatient):
-    with connect(impatient) as one:
-        yield one
+    with connect(impatient) as connection:
+        yield connection
 
 
 def connect(base: str) -> socket.socket:
@@ -256,12 +256,12 @@ def test_answers_come_before_the_refusal_of_what_follows_and_after_the_end_of_re
             assert re.findall(rb"HTTP/1.1 (\d+) ", read_all(raw)) == statuses
 
 
-def test_many_pipelined_requests_are_all_answered_in_order_though_their_end_was_told(impatient):
+def test_many_pipelined_requests_are_all_answered_in_order_though_the_client_has_ended(impatient):
     """More than the server holds: reading pauses, and goes on as they are answered."""
     ids = [b"%d" % n for n in range(3000)]
     with connect(impatient) as raw:
         raw.sendall(
-            b"".join(b"GET /livez HTTP/1.1\r\nX-Request-Id: %b\r\n\r\n" % one for one in ids)
+            b"".join(b"GET /livez HTTP/1.1\r\nX-Request-Id: %b\r\n\r\n" % id_ for id_ in ids)
         )
         raw.shutdown(socket.SHUT_WR)
         assert re.findall(rb"x-request-id: (\d+)", read_all(raw)) == ids

@@ -35,11 +35,11 @@ def port(request):
 @contextmanager
 def connection(port):
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=30) as one,
-        one.makefile("rb") as reads,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as raw,
+        raw.makefile("rb") as reads,
     ):
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield one, reads
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield raw, reads
 
 
 def answer(reads):
@@ -62,43 +62,43 @@ def assert_scored(reads):
 @pytest.mark.parametrize("framed", FRAMED)
 @pytest.mark.parametrize("upgrade", UPGRADES)
 def test_it_is_scored_and_the_connection_goes_on(port, upgrade, framed):
-    with connection(port) as (one, reads):
+    with connection(port) as (raw, reads):
         for head in (UPGRADES[upgrade], b"", UPGRADES[upgrade]):
-            one.sendall(START + head + FRAMED[framed])
+            raw.sendall(START + head + FRAMED[framed])
             assert_scored(reads)
 
 
 @pytest.mark.parametrize("framed", FRAMED)
 def test_a_body_may_come_in_packets_and_requests_pipelined(port, framed):
     request = START + H2C + FRAMED[framed]
-    with connection(port) as (one, reads):
+    with connection(port) as (raw, reads):
         for cut in range(10, len(request), 7):  # heads too: each byte may be the last of a packet
-            one.sendall(request[:cut])
-            one.sendall(request[cut:])
+            raw.sendall(request[:cut])
+            raw.sendall(request[cut:])
             assert_scored(reads)
-        one.sendall(request * 3)
+        raw.sendall(request * 3)
         for _ in range(3):
             assert_scored(reads)
 
 
 def test_a_go_ahead_is_given_and_the_end_of_the_connection_kept(port):
-    with connection(port) as (one, reads):
+    with connection(port) as (raw, reads):
         head = START + b"Expect: 100-continue\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n"
-        one.sendall(head + b"Content-Length: %d\r\n\r\n" % len(BODY))
+        raw.sendall(head + b"Content-Length: %d\r\n\r\n" % len(BODY))
         assert reads.readline().startswith(b"HTTP/1.1 100 ")
         assert reads.readline() == b"\r\n"
-        one.sendall(BODY)
+        raw.sendall(BODY)
         assert_scored(reads)
         assert reads.read() == b""
 
 
 def test_what_is_in_a_body_is_never_read_as_a_request(port):
     inner = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-    with connection(port) as (one, reads):
-        one.sendall(START + H2C + b"Content-Length: %d\r\n\r\n" % len(inner))
-        one.sendall(inner)
+    with connection(port) as (raw, reads):
+        raw.sendall(START + H2C + b"Content-Length: %d\r\n\r\n" % len(inner))
+        raw.sendall(inner)
         assert answer(reads)[0] == 400  # it is not JSON
-        one.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n" + H2C + b"\r\n")
+        raw.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n" + H2C + b"\r\n")
         status, _, body = answer(reads)
         assert (status, json.loads(body)) == (200, {"status": "ready"})
 
