@@ -216,7 +216,7 @@ class Reservation:
     ) -> None:
         if self._work is not None and not self._work.done():
             self._work.add_done_callback(lambda _: self._release())
-        else:
+        elif self._held:
             self._release()
 
     def _release(self) -> None:

@@ -62,11 +62,12 @@ class FairShare:
 
     def take(self, client: str, amount: int) -> Verdict:
         """Take an amount if that much is free and the client's share allows it."""
-        verdict = self.verdict(client, amount)
-        if verdict is Verdict.ADMITTED and amount:
-            self._held[client] += amount
-            self.total += amount
-        return verdict
+        held = self._held.get(client, 0)
+        if amount == 0 or held + amount > ALONE * (self._capacity - self.total + held):
+            return self.verdict(client, amount)
+        self._held[client] = held + amount
+        self.total += amount
+        return Verdict.ADMITTED
 
     def release(self, client: str, amount: int) -> None:
         """Release what was taken, or a part of it."""
