@@ -94,7 +94,7 @@ class DrainRate:
         >>> for now in range(60):
         ...     rate.drained(100, now=now)
         >>> rate.seconds_for(1000, now=60)
-        11
+        12
     """
 
     def __init__(self) -> None:
