@@ -55,6 +55,9 @@ class Memory(Protocol):
     def settle(self, added: int) -> None:
         """Hold exactly the bytes of the body and ``added`` bytes."""
 
+    def check(self) -> None:
+        """Raise ``DeadlineError`` if nobody waits for the answer; called between pieces of work."""
+
 
 @dataclass(slots=True, eq=False)  # not frozen: that takes three times as long to make
 class ScoreRequest(ABC):

@@ -12,7 +12,12 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from loss_scoring.service.errors import OverloadedError, OverShareError, TooLargeError
+from loss_scoring.service.errors import (
+    DeadlineError,
+    OverloadedError,
+    OverShareError,
+    TooLargeError,
+)
 from loss_scoring.service.limits.fairness import ALONE, DrainRate, FairShare, Verdict
 
 _REMEMBERED = 1024
@@ -149,13 +154,14 @@ class MemoryBudget(Budget):
 class Reservation:
     """The bytes that one request holds until the end of the ``with``, or of a thread's work."""
 
-    __slots__ = ("_budget", "_client", "_held", "_received", "_work", "kind")
+    __slots__ = ("_budget", "_client", "_ended", "_held", "_received", "_work", "kind")
 
     def __init__(self, budget: MemoryBudget, client: str) -> None:
         self._budget = budget
         self._client = client
         self._held = self._received = 0
         self._work: asyncio.Future[Any] | None = None
+        self._ended = False
         self.kind = ""
         """Of request, once it is known; requests of a kind usually need alike."""
 
@@ -191,6 +197,14 @@ class Reservation:
         else:
             self._take(-excess)
 
+    def check(self) -> None:
+        """Raise ``DeadlineError`` if the request has ended: at its deadline, or its client left.
+
+        Work in a thread cannot be cancelled; it calls this between pieces that take milliseconds.
+        """
+        if self._ended:
+            raise DeadlineError("nobody waits for the answer any more")
+
     def until(self, work: asyncio.Future[Any]) -> None:
         """Hold the bytes until work ends that cannot be cancelled."""
         self._work = work
@@ -214,6 +228,7 @@ class Reservation:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        self._ended = True
         if self._work is not None and not self._work.done():
             self._work.add_done_callback(lambda _: self._release())
         elif self._held:

@@ -31,6 +31,9 @@ class Account:
     def settle(self, size: int) -> None:
         pass
 
+    def check(self) -> None:
+        pass
+
 
 def write(table: pa.Table | list[pa.RecordBatch], **options: Any) -> bytes:
     batches = table.to_batches() if isinstance(table, pa.Table) else table

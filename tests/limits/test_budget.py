@@ -6,7 +6,12 @@ import threading
 import pytest
 
 from loss_scoring.service.codecs import json
-from loss_scoring.service.errors import OverloadedError, OverShareError, TooLargeError
+from loss_scoring.service.errors import (
+    DeadlineError,
+    OverloadedError,
+    OverShareError,
+    TooLargeError,
+)
 from loss_scoring.service.limits.budget import MemoryBudget, QueueQuota, Reservation
 
 
@@ -135,6 +140,13 @@ def test_bytes_are_held_until_work_that_cannot_be_cancelled_has_ended():
         assert memory.held == 0
 
     asyncio.run(main())
+
+
+def test_work_in_a_thread_is_called_off_once_its_request_has_ended():
+    with Reservation(MemoryBudget(1000), "a") as reservation:
+        reservation.check()
+    with pytest.raises(DeadlineError):
+        reservation.check()
 
 
 def test_threads_that_reserve_and_release_lose_nothing():
