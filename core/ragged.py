@@ -76,10 +76,12 @@ class Ragged:
         (2, [0, 2, 3], [1.0, 2.0])
     """
 
-    __slots__ = ("__weakref__", "_values", "offsets")
+    __slots__ = ("__weakref__", "_values", "elements", "offsets")
 
     offsets: NDArray[np.int64]
     """Where series start and end."""
+    elements: int
+    """How many elements there are."""
 
     def __init__(self, values: Buffer, offsets: Buffer) -> None:
         _check_dtype(values)
@@ -95,6 +97,7 @@ class Ragged:
         if (offsets[1:] < offsets[:-1]).any():
             raise ValueError("offsets must not decrease")
         self._values = values
+        self.elements = len(values)
         self.offsets = offsets
 
     @classmethod
@@ -102,6 +105,7 @@ class Ragged:
         """Make a ragged buffer of parts that are known to be valid, without checking them."""
         made = object.__new__(cls)
         made._values = values
+        made.elements = len(values)
         made.offsets = offsets
         return made
 
@@ -161,12 +165,8 @@ class Ragged:
     @property
     def array(self) -> NDArray[Any]:
         """All elements, as an array; raises TypeError if they are on a device."""
-        return as_array(self._values)
-
-    @property
-    def elements(self) -> int:
-        """How many elements there are."""
-        return int(self._values.shape[0])
+        values = self._values
+        return values if isinstance(values, np.ndarray) else as_array(values)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -52,10 +52,9 @@ def may_be_missing(scores: Scores) -> bool:
     losses, masked, _ = scores.columns
     for name, values in losses.items():
         if name not in masked:
-            column = _on_host(values)
-            if len(column) <= SHORT:
-                return not all(map(math.isfinite, column.tolist()))
-            return not bool(np.isfinite(column).all())
+            if len(values) <= SHORT:
+                return not all(map(math.isfinite, values.tolist()))
+            return not bool(np.isfinite(_on_host(values)).all())
     return any(bool(_on_host(counts).any()) for counts in masked.values())
 
 

@@ -179,7 +179,10 @@ class FusedCpuKernel:
         self, prediction: Buffer, target: Buffer, offsets: Buffer, options: ScoreOptions
     ) -> Scores:
         """Score every series."""
-        p, y, offsets = _writable(prediction), _writable(target), _writable(offsets)
+        p, y, offsets = [
+            side if isinstance(side, np.ndarray) and side.flags.carray else _writable(side)
+            for side in (prediction, target, offsets)
+        ]
         plan = _PLANS.plan_of(options)
         if len(p) <= CHUNK or (offsets[1:] - offsets[:-1]).max() <= CHUNK:
             values, masked, _, slopes = self._sweep(p, y, offsets, plan)
@@ -248,8 +251,7 @@ class FusedCpuKernel:
 
 def _writable(side: Buffer) -> Array:
     """View a buffer; copy what would be another type: unaligned, or read-only."""
-    array = side if isinstance(side, np.ndarray) else as_array(side)
-    return array if array.flags.carray else np.require(array, None, ("C", "A", "W"))
+    return np.require(as_array(side), None, ("C", "A", "W"))
 
 
 def _pieces(offsets: Array) -> tuple[Array, Array]:

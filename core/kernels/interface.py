@@ -1,7 +1,7 @@
 """What every kernel takes and returns."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -28,10 +28,13 @@ class Scores:
             for. Element j holds the derivative of its own series' loss.
     """
 
-    __slots__ = ("_parts",)
+    __slots__ = ("columns",)
+
+    columns: tuple[Columns, Columns, Columns]
+    """Values, masked counts and gradients as they are: tensors on a device, or arrays."""
 
     def __init__(self, values: Columns, masked: Columns, gradients: Columns) -> None:
-        self._parts = values, masked, gradients
+        self.columns = values, masked, gradients
 
     @classmethod
     def empty(cls, options: ScoreOptions, dtype: torch.dtype) -> "Scores":
@@ -54,7 +57,7 @@ class Scores:
             return parts[0]
 
         def join(kind: int) -> Columns:
-            columns = [part._parts[kind] for part in parts]  # noqa: SLF001 - of this class
+            columns = [part.columns[kind] for part in parts]
             return {name: concatenate([column[name] for column in columns]) for name in columns[0]}
 
         return cls(*map(join, range(3)))
@@ -68,57 +71,43 @@ class Scores:
         """Return the scores on another device."""
         return self._map(lambda _, column: as_tensor(column).to(device))
 
-    @property
-    def columns(self) -> tuple[Columns, Columns, Columns]:
-        """Values, masked counts and gradients as they are: tensors on a device, or arrays."""
-        return self._parts
-
     def arrays(self) -> tuple[Arrays, Arrays, Arrays]:
         """Return values, masked counts and gradients as arrays; they are on the CPU."""
-        if _are_arrays(self._parts):
-            return self._parts
+        if isinstance(next(iter(self.columns[0].values())), np.ndarray):
+            return cast("tuple[Arrays, Arrays, Arrays]", self.columns)
         values, masked, gradients = (
-            {name: as_array(column) for name, column in part.items()} for part in self._parts
+            {name: as_array(column) for name, column in part.items()} for part in self.columns
         )
         return values, masked, gradients
 
     def masked_elements(self) -> dict[str, int]:
         """Return for each loss with a quotient how many elements are masked in all."""
-        return {name: _total(column) for name, column in self._parts[1].items()}
+        return {
+            name: sum(column.tolist()) if len(column) <= SHORT else int(column.sum())
+            for name, column in self.columns[1].items()
+        }
 
     @property
     def values(self) -> dict[str, Tensor]:
         """For each loss, a value a series."""
-        return {name: as_tensor(column) for name, column in self._parts[0].items()}
+        return {name: as_tensor(column) for name, column in self.columns[0].items()}
 
     @property
     def masked(self) -> dict[str, Tensor]:
         """For each loss with a quotient, a count a series."""
-        return {name: as_tensor(column) for name, column in self._parts[1].items()}
+        return {name: as_tensor(column) for name, column in self.columns[1].items()}
 
     @property
     def gradients(self) -> dict[str, Tensor]:
         """For each loss, a derivative an element, if they were asked for."""
-        return {name: as_tensor(column) for name, column in self._parts[2].items()}
+        return {name: as_tensor(column) for name, column in self.columns[2].items()}
 
     def _map(self, change: Callable[[int, Buffer], Buffer]) -> "Scores":
         values, masked, gradients = (
             {name: change(kind, column) for name, column in part.items()}
-            for kind, part in enumerate(self._parts)
+            for kind, part in enumerate(self.columns)
         )
         return Scores(values, masked, gradients)
-
-
-def _are_arrays(
-    parts: tuple[Columns, Columns, Columns],
-) -> TypeGuard[tuple[Arrays, Arrays, Arrays]]:
-    return isinstance(next(iter(parts[0].values())), np.ndarray)
-
-
-def _total(column: Buffer) -> int:
-    if len(column) <= SHORT:
-        return sum(column.tolist())
-    return int(column.sum())
 
 
 class Kernel(Protocol):

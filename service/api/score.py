@@ -104,7 +104,8 @@ class ScoreEndpoint:
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
         losses = tuple([spec.name for spec in request.options.losses])
         masked = answer.scores.masked_elements()
-        context.scored = Scored(losses, len(request), request.elements, masked)
+        series = request.prediction
+        context.scored = Scored(losses, len(series), series.elements, masked)
         started = time.perf_counter()
         scored = request, answer.scores, formats.answer
         if is_short(request, formats.answer):

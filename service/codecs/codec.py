@@ -126,7 +126,7 @@ def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryvi
     if request.options.missing == "error" and may_be_missing(scores):  # as the kernel has seen
         request.check_missing()
     if format_ == "json":
-        parts = json.write(request.document(scores), request.elements)
+        parts = json.write(request.document(scores), request.prediction.elements)
     else:
         parts = request.stream(scores)
     return parts if len(parts) == 1 else joined(parts)

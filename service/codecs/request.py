@@ -82,15 +82,6 @@ class ScoreRequest(ABC):
     names_bytes: int = 0
     answer_bytes: int = field(init=False, default=0)
 
-    @property
-    def elements(self) -> int:
-        """The number of (prediction, target) pairs."""
-        return self.prediction.elements
-
-    def __len__(self) -> int:
-        """Return the number of series."""
-        return len(self.prediction)
-
     @abstractmethod
     def document(self, scores: Scores) -> dict[str, Any]:
         """Return the answer for JSON, in which what is NaN or infinite becomes null."""

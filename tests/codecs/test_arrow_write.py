@@ -83,7 +83,7 @@ def by_pyarrow(request, scores, ids, kind):
     """Return the answer as pyarrow makes and writes it."""
     losses, masked, gradients = scores.arrays()
     columns = {
-        "id": pa.array(np.arange(len(request))) if ids is None else ids,
+        "id": pa.array(np.arange(len(request.prediction))) if ids is None else ids,
         "length": pa.array(request.prediction.lengths),
     }
     columns |= {name: pa.array(values, from_pandas=True) for name, values in losses.items()}
@@ -205,6 +205,6 @@ def test_any_scores_are_written(values, kind):
     scores = Scores(
         {name: rng.permutation(np.array(values)) for name in names},
         {name: rng.integers(0, 1 << 62, rows) for name in names[1:]},
-        {name: rng.random(request.elements).astype(dtype) for name in names},
+        {name: rng.random(request.prediction.elements).astype(dtype) for name in names},
     )
     assert_written(request, scores, None, KINDS[kind])

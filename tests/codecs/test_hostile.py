@@ -43,11 +43,11 @@ def test_a_cut_stream_is_refused_or_read_as_whole_batches():
     lengths = set()
     for stop in range(len(body)):
         try:
-            lengths.add(len(read(body[:stop])))
+            lengths.add(len(read(body[:stop]).prediction))
         except ServiceError as error:
             assert isinstance(error, UnreadableError)  # noqa: PT017 - most cuts end here
     assert lengths == {0, 3, 5}
-    assert len(read(body)) == 5
+    assert len(read(body).prediction) == 5
 
 
 @pytest.mark.parametrize("type_", [ROWS, pa.list_(pa.list_(pa.float32(), 2), 3)])
@@ -93,7 +93,7 @@ def test_deltas_are_refused_as_each_copies_the_whole_dictionary():
 def test_a_dictionary_is_not_validated_beyond_measure():
     shared = pa.DictionaryArray.from_arrays(pa.array([0]), pa.array(["a" * 500] * 1000))
     batch = plain(1, id=shared).to_batches()[0]
-    assert len(read(write([batch] * 16), max_bytes=1 << 19)) == 16
+    assert len(read(write([batch] * 16), max_bytes=1 << 19).prediction) == 16
     with pytest.raises(TooLargeError, match="shared by too many record batches"):
         read(write([batch] * 40), max_bytes=1 << 19)
 

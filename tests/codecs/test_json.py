@@ -174,7 +174,7 @@ def test_everything_arrives():
     assert np.array_equal(request.prediction.values.numpy(), [1, np.nan, 3.5, 4], equal_nan=True)
     assert request.target.offsets.tolist() == [0, 3, 4]
     assert request.id_list() == ["a", 7]
-    assert (len(request), request.elements) == (2, 4)
+    assert (len(request.prediction), request.prediction.elements) == (2, 4)
 
 
 @pytest.mark.parametrize("name", ["a:b", "2020-01-01T00:00:00", "\u00e9", 'say "hi":', "\\:"])

@@ -279,7 +279,7 @@ def test_each_model_counts_in_the_limit_before_anything_is_laid_out():
     zero_bytes_each = {f"m{m}": pa.nulls(3) for m in range(100)}
     body = write(small(**zero_bytes_each))
     names = {**QUERY, "prediction_columns": ",".join(zero_bytes_each)}
-    assert len(read_long(body, names, max_elements=300)) == 200
+    assert len(read_long(body, names, max_elements=300).prediction) == 200
     with pytest.raises(TooLargeError, match="has 300 elements"):
         read_long(body, names, max_elements=299)
 
@@ -294,7 +294,7 @@ def test_what_grouping_takes_is_bounded_beforehand():
         columns = columns_from_query([("group_columns", "unique_id")], faults)
         request, account = read_within(write(made), columns)
         needed.append(account.reserved[-2])
-        assert request.elements == rows
+        assert request.prediction.elements == rows
     assert needed[0] < 3e6
     assert needed[1] > 7e6
 
@@ -395,7 +395,7 @@ def test_long_keys_are_refused_and_not_repeated_for_each_model():
     models = {f"m{m}": np.ones(count, np.float32) for m in range(20)}
     made = pa.table({"key": shared, "n": np.arange(count), "y": models["m0"], **models})
     query = {"group_columns": "key,n"}
-    assert len(read_long(write(made), query)) == count * 20
+    assert len(read_long(write(made), query).prediction) == count * 20
     with pytest.raises(TooLargeError, match="once for each series and model"):
         read_long(write(made), query, max_bytes=1 << 20)
 
@@ -417,7 +417,7 @@ def test_streams_are_read_by_the_code_of_the_list_form():
     body = write(batches, emit_dictionary_deltas=True)
     with pytest.raises(UnreadableError, match="deltas"):
         read_long(body, {"group_columns": "unique_id"})
-    assert len(read_long(write(batches), {"group_columns": "unique_id"})) == 100
+    assert len(read_long(write(batches), {"group_columns": "unique_id"}).prediction) == 100
     with pytest.raises(UnreadableError, match="follow the end"):
         read_long(write(small()) + b"junk")
     forged = write(small()).replace(
@@ -458,8 +458,8 @@ def test_several_batches_are_one_table():
 )
 def test_what_is_laid_out_again_is_accounted_for(made, answers_json, copies):
     request = read_long(write(made), {**QUERY, "group_columns": "unique_id"})
-    side = 8 * request.elements
+    side = 8 * request.prediction.elements
     assert request.copied == bool(copies)
     needed = request.estimate("json" if answers_json else "arrow", batch_elements=100)
     assert needed - request.answer_bytes == 2 * side * bool(copies) + len(LOSSES) * side * copies
-    assert request.answer_bytes >= request.names_bytes > 8 * len(request)
+    assert request.answer_bytes >= request.names_bytes > 8 * len(request.prediction)
