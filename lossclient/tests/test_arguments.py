@@ -86,6 +86,33 @@ def test_arguments_that_make_sense(options):
         assert client.score_series([[1.0]], [[3.0]]).losses["mae"].tolist() == [2]
 
 
+IN_URL = {"base_url": "http://me:secret@service.test"}
+KEY = {"api_key": "secret"}
+HEADER = {"headers": {"authorization": "Bearer secret"}}
+
+
+@pytest.mark.parametrize("options", [IN_URL | KEY, IN_URL | HEADER, KEY | HEADER])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_two_credentials_are_refused(kind, options):
+    with pytest.raises(InvalidInput, match="are different credentials; give one") as caught:
+        kind(**{"base_url": URL, **options})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [(IN_URL, "Basic bWU6c2VjcmV0"), (KEY, "Bearer secret"), (HEADER, "Bearer secret")],
+)
+def test_one_credential_is_sent(options, sent):
+    def respond(request):
+        assert request.headers.get_list("authorization") == [sent]
+        return answer(request)
+
+    transport = httpx.MockTransport(respond)
+    with Client(**{"base_url": URL, "transport": transport, **options}) as client:
+        assert client.score_series([[1.0]], [[3.0]]).losses["mae"].tolist() == [2]
+
+
 def test_a_secret_is_not_shown():
     for options in (
         {"api_key": "secret\n"},

@@ -559,12 +559,16 @@ SECRETS = {"api_key": "k3y", "headers": {"X-Api-Key": "h3ader"}}
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("dump", [pickle.dumps, lambda client: pickle.dumps([client], protocol=2)])
-def test_a_pickle_holds_no_secrets(kind, dump):
+@pytest.mark.parametrize(
+    "secret", [{"api_key": "k3y"}, {"base_url": "http://me:passw0rd@service.test/api"}]
+)
+def test_a_pickle_holds_no_secrets(kind, dump, secret):
     transport = httpx.MockTransport(answer)
-    client = kind("http://me:passw0rd@service.test/api", transport=transport, **SECRETS)
+    options = {"base_url": "http://service.test/api", **SECRETS, "api_key": None, **secret}
+    client = kind(transport=transport, **options)
     pickled = dump(client)
-    for secret in (b"k3y", b"h3ader", b"passw0rd", b"me:"):
-        assert secret not in pickled
+    for text in (b"k3y", b"h3ader", b"passw0rd", b"me:"):
+        assert text not in pickled
     assert b"http://service.test/api" in pickled
     assert repr(client) == f"{kind.__name__}('http://service.test/api')"
     assert "3" not in repr(client)

@@ -635,3 +635,30 @@ def test_bodies_are_compressed_on_request(coding):
     raw = wire.encode(FORECASTS, ALL)
     assert len(wire.compress(memoryview(bytes(100_000)), coding)) < 1000
     assert bytes(wire.compress(raw, coding)) == pa.compress(raw, codec=coding, asbytes=True)
+
+
+MOVES = "\x1b[2J\x9b1A\u202e\u2028"
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        httpx.Response(500, content=MOVES.encode()),
+        httpx.Response(200, content=MOVES.encode()),
+        httpx.Response(307, headers={"location": f"/{MOVES}".encode()}),
+        httpx.Response(400, headers={"content-encoding": MOVES.encode()}),
+        problem(400, detail=MOVES),
+        problem(422, detail=MOVES, errors=[{"pointer": MOVES, "detail": MOVES}] * 2),
+        problem(504, detail=MOVES, headers={"x-request-id": MOVES.encode()}),
+    ],
+)
+def test_a_stranger_moves_no_cursor(outcome):
+    _, _, _, error = play([outcome], retries=Retries(0))
+    assert str(error).replace("\n", "").isprintable()
+    assert "\\x1b[2J" in str(error)
+
+
+def test_no_more_faults_than_are_listed():
+    faults = [{"pointer": "/y/0", "detail": "is wrong"}] * 30
+    _, _, _, error = play([problem(422, errors=faults, error_count=40)])
+    assert (len(error.errors), error.count) == (20, 40)

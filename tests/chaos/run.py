@@ -65,6 +65,7 @@ SCENARIOS = [
     Scenario("chaos/descriptors", "No descriptors left", BEHIND),
     Scenario("chaos/draining", "Stopping"),
     Scenario("chaos/rolling", "Rolling restart"),
+    Scenario("chaos/hostile_answers", "A server that is hostile to its client"),
     Scenario("fuzz/mutated_arrow", "Damaged Arrow"),
     Scenario("fuzz/mutated_json", "Damaged JSON"),
     Scenario("fuzz/hostile_http", "Hostile HTTP"),

@@ -11,7 +11,7 @@ import httpx
 import pyarrow as pa
 from anyio.lowlevel import RunVar
 
-from lossclient.base_client import BaseClient
+from lossclient.base_client import BaseClient, async_chunks_of
 from lossclient.columns import Columns
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
@@ -19,6 +19,7 @@ from lossclient.frames import Duplicates, FrameT, read_frame, write_frame
 from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
 from lossclient.progress import progress_bar
+from lossclient.reading import SLOW, Reply
 from lossclient.series import Scores, read_series, scores_of
 from lossclient.wire import Part
 
@@ -233,19 +234,33 @@ class AsyncClient(BaseClient):
             else:
                 outcome = await self._post(step)
 
-    async def _post(self, post: Post) -> httpx.Response | httpx.RequestError:
+    async def _post(self, post: Post) -> Reply | httpx.RequestError:
         http = await self._http()
+        reading = self._reading(post)
+
+        def wait() -> None:
+            reading.restart()
+            scope.deadline = anyio.current_time() + reading.left_s()
+
         try:
-            response = await http.send(self._request(http, post), stream=True)
-            try:
-                # An answer that is not read closes its connection, which is one answer behind.
-                if post.is_answered_by(response.headers):
-                    await response.aread()
-            finally:
-                await response.aclose()
+            with anyio.CancelScope() as scope:
+                request = self._request(http, post, async_chunks_of(post.body, wait))
+                response = await http.send(request, stream=True)
+                try:
+                    # An answer that is not read closes its connection, which is one answer behind.
+                    if post.reads(response.headers):
+                        wait()
+                        async for chunk in response.aiter_bytes():
+                            if not reading.takes(chunk):
+                                break
+                            scope.deadline = anyio.current_time() + reading.left_s()
+                finally:
+                    await response.aclose()
         except httpx.RequestError as error:
             return error
-        return response
+        if scope.cancelled_caught:
+            return httpx.ReadTimeout(SLOW)
+        return Reply(response.status_code, response.headers, reading.content)
 
     async def _http(self) -> httpx.AsyncClient:
         """Return the connections of this event loop; no other task runs meanwhile."""

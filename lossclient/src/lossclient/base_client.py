@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,7 @@ from lossclient.exceptions import InvalidInput
 from lossclient.exchange import Post, Rules, SizeLimit, Surroundings
 from lossclient.network import proxy_for, transport_options
 from lossclient.options import ScoreOptions
+from lossclient.reading import BoundedTransport, Reading
 from lossclient.retries import Retries
 
 try:
@@ -96,6 +97,14 @@ class BaseClient:
         require(is_coding, "compression", "zstd or gzip, or None", coding)
         wanted = "a mapping of names to printable ASCII text, or None"
         require(headers is None or are_headers(headers), "headers", wanted)
+        given = {
+            "a name or password in base_url": bool(httpx.URL(self.base_url).userinfo),
+            "api_key": key is not None,
+            "Authorization in headers": "authorization" in map(str.lower, headers or ()),
+        }
+        several = [name for name, is_given in given.items() if is_given]
+        if len(several) > 1:  # one of them would silently not be sent
+            raise InvalidInput(f"{' and '.join(several)} are different credentials; give one")
 
     def _connect(self) -> None:
         """Begin without connections."""
@@ -146,7 +155,7 @@ class BaseClient:
         return os.environ.get(KEY_VARIABLE) if "api_key" in self._lost else self.api_key
 
     def _httpx_options(
-        self, transport_type: type[httpx.HTTPTransport | httpx.AsyncHTTPTransport]
+        self, transport_type: type[BoundedTransport | httpx.AsyncHTTPTransport]
     ) -> dict[str, Any]:
         """Return the arguments of httpx's client with such transports.
 
@@ -166,16 +175,23 @@ class BaseClient:
             "transport": self.transport or transport_type(**self._transport_options, limits=limits),
         }
 
-    def _request(self, http: httpx.Client | httpx.AsyncClient, post: Post) -> httpx.Request:
-        chunks = _chunks if isinstance(http, httpx.Client) else _async_chunks
+    def _request(
+        self,
+        http: httpx.Client | httpx.AsyncClient,
+        post: Post,
+        chunks: Iterator[bytes] | AsyncIterator[bytes],
+    ) -> httpx.Request:
         return http.build_request(
             "POST",
             "/score",
             params=post.query,
-            content=chunks(post.body),
+            content=chunks,
             headers={**post.headers, "Content-Length": str(len(post.body))},
             timeout=self._timeout_within(post.within_s),
         )
+
+    def _reading(self, post: Post) -> Reading:
+        return Reading(post.most_bytes, post.within_s, self._timeout_within(None).read)
 
     def _timeout_within(self, seconds: float | None) -> httpx.Timeout:
         """Return the timeouts of a request that may take so long."""
@@ -233,7 +249,7 @@ def _is_timeout(value: Any) -> bool:
     return all(phase is None or is_seconds(phase) for phase in phases)
 
 
-def _chunks(body: memoryview) -> Iterator[bytes]:
+def chunks_of(body: memoryview) -> Iterator[bytes]:
     """Yield a body in chunks.
 
     httpx hands a body of bytes to the socket whole, and httpcore copies what is left of it after
@@ -243,6 +259,8 @@ def _chunks(body: memoryview) -> Iterator[bytes]:
         yield body[start : start + _CHUNK].tobytes()
 
 
-async def _async_chunks(body: memoryview) -> AsyncIterator[bytes]:
-    for chunk in _chunks(body):
+async def async_chunks_of(body: memoryview, sent: Callable[[], None]) -> AsyncIterator[bytes]:
+    """Yield them, and call a function when the last is sent."""
+    for chunk in chunks_of(body):
         yield chunk
+    sent()

@@ -14,11 +14,12 @@ import httpx
 import pyarrow as pa
 
 from lossclient.async_client import AsyncClient
-from lossclient.base_client import BaseClient
+from lossclient.base_client import BaseClient, chunks_of
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.plan import join, plan
 from lossclient.progress import progress_bar
+from lossclient.reading import BoundedTransport, Reply
 from lossclient.wire import Part
 
 P = ParamSpec("P")
@@ -94,9 +95,9 @@ class Client(BaseClient):
 
     Args:
         base_url: Where the service is, like ``http://127.0.0.1:8000``; it may have a path.
-        api_key: Sent as a bearer token.
-        timeout: Seconds for each read and write, and at most 10 for connecting; or an
-            ``httpx.Timeout``.
+        api_key: Sent as a bearer token; not beside a name and password in ``base_url``.
+        timeout: Seconds for each write, for the head of an answer and again for its body, to which
+            each KiB adds one, and at most 10 for connecting; or an ``httpx.Timeout``.
         deadline_s: Seconds for a whole call, retries included. What is left of it goes to the
             service with every attempt, which then computes nothing that comes too late.
         retries: Attempts of a request after the first, or `Retries` in full.
@@ -130,7 +131,7 @@ class Client(BaseClient):
 
     def _renew_connections(self) -> None:
         self._connections = _Connections(
-            lambda: httpx.Client(**self._httpx_options(httpx.HTTPTransport)), self.concurrency
+            lambda: httpx.Client(**self._httpx_options(BoundedTransport)), self.concurrency
         )
 
     def close(self) -> None:
@@ -201,15 +202,20 @@ class Client(BaseClient):
                 outcome = self._post(step)
         return []  # the call has ended
 
-    def _post(self, post: Post) -> httpx.Response | httpx.RequestError:
+    def _post(self, post: Post) -> Reply | httpx.RequestError:
         self._check_open()
+        reading = self._reading(post)
         try:
-            with self._connections.borrow(post.within_s) as http:
-                response = http.send(self._request(http, post), stream=True)
+            with self._connections.borrow(post.within_s) as http, reading.by_this_thread():
+                request = self._request(http, post, chunks_of(post.body))
+                response = http.send(request, stream=True)
                 try:
                     # An answer that is not read closes its connection, which is one answer behind.
-                    if post.is_answered_by(response.headers):
-                        response.read()
+                    if post.reads(response.headers):
+                        reading.restart()
+                        for chunk in response.iter_bytes():
+                            if not reading.takes(chunk):
+                                break
                 finally:
                     response.close()
         except httpx.RequestError as error:
@@ -217,7 +223,7 @@ class Client(BaseClient):
         except RuntimeError:
             self._check_open()  # another thread may have closed it
             raise
-        return response
+        return Reply(response.status_code, response.headers, reading.content)
 
 
 _CLIENTS: WeakSet[Client] = WeakSet()

@@ -1,7 +1,7 @@
 """One part of a call from plan to scores: every decision, and no input or output.
 
 `exchange` is a generator, as httpx's own authentication flows are. It yields a `Post`, to be
-answered with httpx's response or error, or a `Pause`. Both clients drive it, one in threads and
+answered with a reply or httpx's error, or a `Pause`. Both clients drive it, one in threads and
 one in tasks, so they cannot differ in what they decide; and tests need neither sockets nor sleep.
 """
 
@@ -24,6 +24,7 @@ from lossclient.forecasts import Forecasts
 from lossclient.options import ScoreOptions
 from lossclient.plan import cut, halve, weight_of
 from lossclient.problems import Failure, excerpt, failure_of, unreadable
+from lossclient.reading import Reply, coding_of
 from lossclient.retries import Retries
 from lossclient.wire import Part
 
@@ -34,16 +35,26 @@ log = logging.getLogger("lossclient")
 
 @dataclass(frozen=True)
 class Post:
-    """Send this to ``/score``; without a deadline, ``within_s`` is None."""
+    """Send this to ``/score``.
+
+    Attributes:
+        query: Parameters.
+        headers: Those that this request needs.
+        body: In a content coding if ``headers`` say so.
+        within_s: The time until the deadline, None without one.
+        most_bytes: Of the body of an answer.
+    """
 
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: memoryview
     within_s: float | None
+    most_bytes: int
 
-    def is_answered_by(self, headers: Mapping[str, str]) -> bool:
-        """Whether an answer may be to this request; else its body is another request's scores."""
-        return _other_request(headers, self.headers["X-Request-Id"]) is None
+    def reads(self, headers: Mapping[str, str]) -> bool:
+        """Whether the body of an answer is of use: not another request's scores, not packed."""
+        is_other = _other_request(headers, self.headers["X-Request-Id"]) is not None
+        return not is_other and coding_of(headers) is None
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Pause:
 
 
 Step = Post | Pause
-Outcome = httpx.Response | httpx.RequestError | None
+Outcome = Reply | httpx.RequestError | None
 """Of a `Post`, the first two; of a `Pause`, None."""
 Answers = list[pa.Table]
 """In the order of series, the models of a series together."""
@@ -170,23 +181,34 @@ def _attempts(
 ) -> Generator[Step, Outcome, pa.Table | Failure]:
     """Try until there is an answer with scores, or another attempt cannot help."""
     body = wire.encode(forecasts, part, rules.first)
-    headers = {"Content-Type": wire.MEDIA_TYPE, "Accept": wire.MEDIA_TYPE}
+    headers = {
+        "Content-Type": wire.MEDIA_TYPE,
+        "Accept": wire.MEDIA_TYPE,
+        "Accept-Encoding": "identity",  # what is not packed is no larger than it looks
+    }
     if rules.compression is not None:
         body = wire.compress(body, rules.compression)
         headers["Content-Encoding"] = rules.compression
-    query = {**rules.options.query(), **wire.QUERY}
+    options = rules.options
+    query = {**options.query(), **wire.QUERY}
+    most_bytes = wire.most_answer_bytes(
+        forecasts, part, options.losses, gradients=options.gradients
+    )
     failed = 0
     while True:
         headers["X-Request-Id"] = _request_id(rules, part, failed + 1)
         left_s = rules.left_s()
         if left_s is not None:
             headers["X-Request-Timeout-Ms"] = str(max(1, min(int(left_s * 1000), 999_999_999)))
-        outcome = yield Post(query, dict(headers), body, left_s)
-        result = _read(outcome, forecasts, part, rules, headers["X-Request-Id"])
+        post = Post(query, dict(headers), body, left_s, most_bytes)
+        outcome = yield post
+        result = _read(outcome, forecasts, part, rules, post)
         if isinstance(result, pa.Table):
             return result
         failed += 1
         rules.failures.append(result.error)
+        if isinstance(outcome, httpx.TimeoutException):
+            rules.left_s()  # it may have been the deadline's
         wait_s = None
         if result.retryable:
             chance = rules.surroundings.chance()
@@ -212,11 +234,12 @@ def _request_id(rules: Rules, part: Part, attempt: int) -> str:
 
 
 def _read(
-    outcome: Outcome, forecasts: Forecasts, part: Part, rules: Rules, request_id: str
+    outcome: Outcome, forecasts: Forecasts, part: Part, rules: Rules, post: Post
 ) -> pa.Table | Failure:
+    request_id = post.headers["X-Request-Id"]
     if outcome is None:
-        raise TypeError("a Post is answered with a response or an error")
-    if isinstance(outcome, httpx.Response):
+        raise TypeError("a Post is answered with a reply or an error")
+    if not isinstance(outcome, httpx.RequestError):
         if other := _other_request(outcome.headers, request_id):
             error = UnexpectedAnswer(
                 f"the answer to another request, {other}: something between this client and "
@@ -226,7 +249,7 @@ def _read(
             )
             return Failure(error, retryable=True)  # another attempt goes over another connection
         if outcome.status_code == 200:
-            return _scores(outcome, forecasts, part, rules, request_id)
+            return _scores(outcome, forecasts, part, rules, post)
     return failure_of(
         outcome,
         forecasts,
@@ -239,17 +262,20 @@ def _read(
 
 
 def _scores(
-    response: httpx.Response, forecasts: Forecasts, part: Part, rules: Rules, request_id: str
+    reply: Reply, forecasts: Forecasts, part: Part, rules: Rules, post: Post
 ) -> pa.Table | Failure:
-    if response.headers.get("content-type") != wire.MEDIA_TYPE:
-        return unreadable(response, request_id, f"no Arrow stream: {excerpt(response)}")
+    request_id = post.headers["X-Request-Id"]
+    if coding_of(reply.headers) or reply.headers.get("content-type") != wire.MEDIA_TYPE:
+        return unreadable(reply, request_id, f"no Arrow stream: {excerpt(reply)}")
+    if len(reply.content) > post.most_bytes:
+        return unreadable(reply, request_id, f"more than the {post.most_bytes} bytes of those")
     losses, gradients = rules.options.losses, rules.options.gradients
     try:
         return wire.decode(
-            response.content, forecasts, part, losses, gradients=gradients, first=rules.first
+            reply.content, forecasts, part, losses, gradients=gradients, first=rules.first
         )
     except ValueError as error:
-        return unreadable(response, request_id, error)
+        return unreadable(reply, request_id, error)
 
 
 def _other_request(headers: Mapping[str, str], request_id: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from lossclient.arguments import printable
 from lossclient.exceptions import (
     BadRequest,
     DeadlineExceeded,
@@ -29,6 +30,7 @@ from lossclient.exceptions import (
     ValueFault,
 )
 from lossclient.forecasts import Forecasts
+from lossclient.reading import Reply, coding_of
 from lossclient.retries import RETRYABLE_STATUSES, retry_after_s
 from lossclient.wire import SERIES, TARGET, Part
 
@@ -36,6 +38,7 @@ _IN_SERIES = re.compile(rf"/({TARGET}|\d{{1,18}})/(\d{{1,18}})")
 """The target or a model, and the row in the request."""
 _ON_THE_WIRE = re.compile(rf",? *\b((of|in) )?(the )?(series )?{SERIES}=\d+\b,?")
 """What the service calls a series, in all its forms; the caller does not know the number."""
+_MAX_FAULTS = 20
 _PAGE = 1 << 13
 """Bytes of a page that is not from the service; its title comes early."""
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
@@ -65,7 +68,7 @@ class Failure:
 
 
 def failure_of(  # noqa: PLR0913 - the message names all of it
-    outcome: httpx.Response | httpx.RequestError,
+    outcome: Reply | httpx.RequestError,
     forecasts: Forecasts,
     part: Part,
     *,
@@ -88,13 +91,14 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
     if isinstance(outcome, httpx.RequestError):
         return _of_transport(outcome, request_id, f"{server}{via}")
     problem = _problem(outcome)
-    detail = problem.get("detail") or problem.get("title") or excerpt(outcome)
+    detail = problem.get("detail") or problem.get("title")
+    detail = printable(str(detail)) if detail else excerpt(outcome)
     location = outcome.headers.get("location")
     if 300 <= outcome.status_code < 400 and location is not None:
         detail = _redirected(location, server)
     elif outcome.status_code in {404, 405}:
         detail = f"{detail} (no POST {server}/score; base_url is where the service is, less /score)"
-    request_id = outcome.headers.get("x-request-id", request_id)
+    request_id = _id_of(outcome, request_id)
     is_declared = problem.get("retryable") is True
     after = retry_after_s(outcome.headers, now)
     retryable = is_declared or outcome.status_code in RETRYABLE_STATUSES
@@ -107,7 +111,7 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
     count = max(count if isinstance(count, int) else 0, len(faults))
     class_ = _class_of(outcome.status_code)
     error = class_(
-        _headline(faults, count, str(detail)) if class_ is InvalidValues else str(detail),
+        _headline(faults, count, detail) if class_ is InvalidValues else detail,
         status=outcome.status_code,
         request_id=request_id,
         retryable=is_declared,
@@ -121,13 +125,17 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
     return Failure(error, retryable, after)
 
 
-def unreadable(response: httpx.Response, request_id: str, reason: Exception | str) -> Failure:
+def unreadable(reply: Reply, request_id: str, reason: Exception | str) -> Failure:
     error = UnexpectedAnswer(
         f"not the scores that were asked for: {reason}",
-        status=response.status_code,
-        request_id=response.headers.get("x-request-id", request_id),
+        status=reply.status_code,
+        request_id=_id_of(reply, request_id),
     )
     return Failure(error, retryable=False)
+
+
+def _id_of(reply: Reply, request_id: str) -> str:
+    return printable(reply.headers.get("x-request-id", request_id))
 
 
 def _of_transport(error: httpx.RequestError, request_id: str, server: str) -> Failure:
@@ -169,7 +177,7 @@ def _redirected(location: str, server: str) -> str:
         way_out = "a proxy before the service changes its paths"
     else:
         way_out = f"base_url should be {base}"
-    return f"redirected to {location:.300}, which is not followed; {way_out}"
+    return f"redirected to {printable(location):.300}, which is not followed; {way_out}"
 
 
 def _class_of(status: int) -> type[ServiceError]:
@@ -180,23 +188,25 @@ def _class_of(status: int) -> type[ServiceError]:
     return BadRequest if status >= 400 else UnexpectedAnswer
 
 
-def _problem(response: httpx.Response) -> dict[str, Any]:
+def _problem(reply: Reply) -> dict[str, Any]:
     """Return the problem document of an answer, empty if it has none."""
-    if not response.headers.get("content-type", "").startswith("application/problem+json"):
+    if not reply.headers.get("content-type", "").startswith("application/problem+json"):
         return {}
     try:
-        problem = json.loads(response.content)
+        problem = json.loads(reply.content)
     except (ValueError, RecursionError):
         return {}
     return problem if isinstance(problem, dict) else {}
 
 
-def excerpt(response: httpx.Response) -> str:
+def excerpt(reply: Reply) -> str:
     """Return the beginning of an answer that is text; of a page, what a reader would see."""
-    text = response.content[:_PAGE].decode("utf-8", "replace")
-    if "html" in response.headers.get("content-type", "") or text.lstrip()[:1] == "<":
+    if coding := coding_of(reply.headers):
+        return f"a body in the content coding {printable(coding):.40}, which was not asked for"
+    text = reply.content[:_PAGE].decode("utf-8", "replace")
+    if "html" in reply.headers.get("content-type", "") or text.lstrip()[:1] == "<":
         text = html.unescape(_MARKUP.sub(" ", text))
-    return " ".join(text.split())[:200] or "no body"
+    return printable(" ".join(text.split())[:200]) or "no body"
 
 
 def _headline(faults: Sequence[ValueFault], count: int, detail: str) -> str:
@@ -213,10 +223,14 @@ def _off_the_wire(words: str) -> str:
 def _faults(problem: Mapping[str, Any], forecasts: Forecasts, part: Part) -> tuple[ValueFault, ...]:
     faults = problem.get("errors")
     return tuple(
-        _fault(str(fault.get("pointer")), _off_the_wire(str(fault.get("detail"))), forecasts, part)
-        for fault in (faults if isinstance(faults, list) else ())
+        _fault(_word(fault, "pointer"), _off_the_wire(_word(fault, "detail")), forecasts, part)
+        for fault in (faults[:_MAX_FAULTS] if isinstance(faults, list) else ())
         if isinstance(fault, dict)
     )
+
+
+def _word(fault: Mapping[str, Any], name: str) -> str:
+    return printable(str(fault.get(name)))
 
 
 def _fault(pointer: str, detail: str, forecasts: Forecasts, part: Part) -> ValueFault:

@@ -9,6 +9,7 @@ in double for a float model are rounded here.
 """
 
 import secrets
+import struct
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ TARGET = "y"
 """By default the service takes it for the target, and other floats for predictions."""
 SERIES = "series"
 QUERY: Mapping[str, str] = MappingProxyType({"group_columns": SERIES})
+_OVERHEAD = 1 << 16
+"""Bytes of an answer beside its columns: schema and metadata, or a page of words instead."""
+_UINT, _INT, _USHORT = map(struct.Struct, ("<I", "<i", "<H"))
 _NUMBER = np.dtype(np.int32)
 """Of the numbers of series, of which a call has one run; see `first_number`."""
 
@@ -95,6 +99,17 @@ def encode(forecasts: Forecasts, part: Part, first: int = 0) -> memoryview:
     return memoryview(sink.getvalue())
 
 
+def most_answer_bytes(
+    forecasts: Forecasts, part: Part, losses: Sequence[str], *, gradients: bool
+) -> int:
+    """Return the most bytes of an answer: twice its numbers and texts, for padding and bitmaps."""
+    elements = int(forecasts.offsets[part.stop] - forecasts.offsets[part.start]) * len(part.models)
+    name = 4 + len(str(part.models[-1]))
+    row = _NUMBER.itemsize + name + 8 + len(losses) * (8 + 8 + 8 * gradients)
+    slopes = elements * len(losses) * gradients * computed_in(forecasts, part.models[0]).itemsize
+    return _OVERHEAD + 2 * (part.rows * row + slopes)
+
+
 def compress(body: memoryview, coding: str) -> memoryview:
     """Return a body in a content coding: ``zstd`` or ``gzip``."""
     # As bytes: the memoryview of a compressed buffer is as long as that was before it shrank.
@@ -102,7 +117,7 @@ def compress(body: memoryview, coding: str) -> memoryview:
 
 
 def decode(  # noqa: PLR0913 - the answer is compared with the request
-    body: bytes,
+    body: bytes | bytearray,
     forecasts: Forecasts,
     part: Part,
     losses: Sequence[str],
@@ -117,24 +132,14 @@ def decode(  # noqa: PLR0913 - the answer is compared with the request
     Raises:
         ValueError: If it is not the answer for this part, these losses and gradients.
     """
-    try:
-        with pa.ipc.open_stream(body) as reader:
-            table = reader.read_all().replace_schema_metadata()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"not a valid Arrow stream: {error}") from error
     expected = _expected(forecasts, part, first)
     element = pa.from_numpy_dtype(computed_in(forecasts, part.models[0]))
-    masked = [f"{loss}_masked" for loss in losses if f"{loss}_masked" in table.column_names]
     slopes = [f"{loss}_gradient" for loss in losses] if gradients else []
     types = {field.name: field.type for field in expected.schema}
-    types |= dict.fromkeys(losses, pa.float64()) | dict.fromkeys(masked, pa.int64())
+    types |= dict.fromkeys(losses, pa.float64())
     types |= dict.fromkeys(slopes, pa.large_list(element))
-    if sorted(table.column_names) != sorted(types):
-        raise ValueError(f"columns {table.column_names}, not {list(types)}")
-    table = table.select(list(types))
-    if table.schema.types != list(types.values()):
-        raise ValueError(f"columns of types {table.schema.types}, not {list(types.values())}")
+    table = _read(body, types, [f"{loss}_masked" for loss in losses])
+    masked = [name for name in table.column_names if name not in types]
     if len(table) != len(expected):
         raise ValueError(f"{len(table)} rows for {len(expected)}")
     if not table.select(expected.column_names).equals(expected):
@@ -146,6 +151,60 @@ def decode(  # noqa: PLR0913 - the answer is compared with the request
         place = table.column_names.index(name)
         table = table.set_column(place, name, _gradient(name, table, forecasts, part))
     return table.drop_columns([SERIES, "model"])
+
+
+def _read(
+    body: bytes | bytearray, types: Mapping[str, pa.DataType], counts: Sequence[str]
+) -> pa.Table:
+    """Return the columns of such types, and those counts that there are.
+
+    Arrow allocates what a compressed buffer says that it unpacks to, and copies what a dictionary
+    repeats. So batches are read only where the types allow no dictionary, and if not compressed.
+    """
+    try:
+        messages = pa.ipc.MessageReader.open_stream(body)
+        schema = pa.ipc.read_schema(messages.read_next_message()).remove_metadata()
+        types = {**types, **{name: pa.int64() for name in counts if name in schema.names}}
+        if sorted(schema.names) != sorted(types):
+            raise ValueError(f"columns {schema.names!s:.500}, not {list(types)}")
+        found = [schema.field(name).type for name in types]
+        if found != list(types.values()):
+            raise ValueError(f"columns of types {found!s:.500}, not {list(types.values())}")
+        batches = []
+        for message in messages:
+            if _is_compressed(message.metadata):
+                raise ValueError("its batches are compressed, which was not asked for")
+            batches.append(pa.ipc.read_record_batch(message, schema))
+        table = pa.Table.from_batches(batches, schema)
+        table.validate(full=True)
+    except StopIteration:
+        raise ValueError("not a valid Arrow stream: it has no schema") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"not a valid Arrow stream: {error}") from error
+    return table.select(list(types))
+
+
+def _is_compressed(metadata: pa.Buffer) -> bool:
+    """Whether the buffers of a batch are compressed, by the metadata of its message.
+
+    These are a flatbuffer, which Arrow has verified: a table begins with the distance back to its
+    vtable, which says where each field is. A message has the batch as its field 2, and that has
+    its compression as field 3.
+    """
+    message = _UINT.unpack_from(metadata)[0]
+    place = _field(metadata, message, 2)
+    batch = place + _UINT.unpack_from(metadata, place)[0]
+    return _field(metadata, batch, 3) > 0
+
+
+def _field(flatbuffer: pa.Buffer, table: int, number: int) -> int:
+    """Return where a field is, 0 if the table has none."""
+    vtable = table - _INT.unpack_from(flatbuffer, table)[0]
+    entry = 4 + 2 * number
+    if entry >= _USHORT.unpack_from(flatbuffer, vtable)[0]:
+        return 0
+    offset: int = _USHORT.unpack_from(flatbuffer, vtable + entry)[0]
+    return table + offset if offset else 0
 
 
 def _numbers(part: Part, first: int) -> npt.NDArray[np.int32]:
