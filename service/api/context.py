@@ -1,6 +1,7 @@
 """What every answer carries: a request id, the time of each stage, and never a stack trace."""
 
 import asyncio
+import contextvars
 import itertools
 import logging
 import re
@@ -108,8 +109,8 @@ class ContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = scope[CONTEXT] = scope.get(CONTEXT) or self._begin(scope)
-        REQUEST.set({"request_id": context.request_id})
+        context = scope[CONTEXT] = scope.get(CONTEXT) or self._context(scope)
+        self._begin(context, scope)
 
         def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
@@ -148,7 +149,7 @@ class ContextMiddleware:
         costs decides how much is served under overload. A request without a valid key is left to
         be refused for that.
         """
-        context = scope[CONTEXT] = self._begin(scope)
+        context = scope[CONTEXT] = self._context(scope)
         if self._admission is None or (
             self._keys and self._unauthorized(self._keys, context, scope)
         ):
@@ -159,12 +160,15 @@ class ContextMiddleware:
         context.reason, context.route, context.status = error.reason, "/score", error.status
         answer = problem_of(error, context.request_id)
         answer.raw_headers += self._headers(context)
-        token = REQUEST.set({"request_id": context.request_id})
-        self._end(context, scope)
-        REQUEST.reset(token)
+        # What is set for this request must not stay set for the connection.
+        contextvars.copy_context().run(self._record, context, scope)
         return answer
 
-    def _begin(self, scope: Scope) -> Context:
+    def _record(self, context: Context, scope: Scope) -> None:
+        self._begin(context, scope)
+        self._end(context, scope)
+
+    def _context(self, scope: Scope) -> Context:
         headers = dict(scope["headers"])
         if len(headers) < len(scope["headers"]):
             headers = _joined(scope["headers"])
@@ -172,11 +176,14 @@ class ContextMiddleware:
         if not _VALID_ID.fullmatch(request_id):
             request_id = f"{self._prefix}{next(self._ids):012x}"
         peer = scope.get("client")
-        context = Context(request_id, headers, peer[0] if peer else "")
+        return Context(request_id, headers, peer[0] if peer else "")
+
+    def _begin(self, context: Context, scope: Scope) -> None:
+        """Set what logs and spans of the request carry."""
+        REQUEST.set({"request_id": context.request_id})
         if self._tracing is not None:
             request = scope["method"], scope["path"]
-            context.span = self._tracing.begin(*request, headers, context.client)
-        return context
+            context.span = self._tracing.begin(*request, context.headers, context.client)
 
     def _unauthorized(self, keys: Keys, context: Context, scope: Scope) -> Response | None:
         """Return the refusal of a request without a valid key, before its body is read.

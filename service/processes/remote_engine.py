@@ -81,8 +81,8 @@ class RemoteEngine:
 
     @property
     def lost(self) -> bool:
-        """Always False: the supervisor replaces workers."""
-        return False
+        """Whether the device of this process is: the supervisor replaces the worker's."""
+        return self._inline is not None and self._inline.lost
 
     @property
     def queued_elements(self) -> int:

@@ -15,11 +15,11 @@ _kept: list[object] = []
 _negotiate = score.negotiate
 
 
-def leak(headers: Any) -> Any:
+def leak(*headers: Any) -> Any:
     _kept.append(bytearray(b"x") * 16384)
     if len(_kept) % 50 == 0:
         _kept.append(os.open(os.devnull, os.O_RDONLY))
-    return _negotiate(headers)
+    return _negotiate(*headers)
 
 
 if __name__ == "__main__":

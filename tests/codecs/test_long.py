@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import GRADIENTS, Account, answers, read, write
 
-from loss_scoring.core import LOSSES, ScoreOptions
+from loss_scoring.core import LOSSES, ScoreOptions, score
 from loss_scoring.core.table import score_table
 from loss_scoring.service.codecs.arrow import long
+from loss_scoring.service.codecs.codec import encode
 from loss_scoring.service.codecs.options import columns_from_query, options_from_query
 from loss_scoring.service.codecs.request import Limits
 from loss_scoring.service.errors import Faults, InvalidError, TooLargeError, UnreadableError
@@ -463,3 +464,17 @@ def test_what_is_laid_out_again_is_accounted_for(made, answers_json, copies):
     needed = request.estimate("json" if answers_json else "arrow", batch_elements=100)
     assert needed - request.answer_bytes == 2 * side * bool(copies) + len(LOSSES) * side * copies
     assert request.answer_bytes >= request.names_bytes > 8 * len(request.prediction)
+
+
+def test_a_long_answer_in_json_says_what_was_left_out():
+    rows = 20_000
+    table = pa.table({
+        "unique_id": np.arange(rows), "ds": np.ones(rows, np.int64),
+        "y": np.ones(rows), "A": np.ones(rows), "A-lo-90": np.ones(rows),
+    })  # fmt: skip
+    request = read_long(write(table), {"group_columns": "unique_id"})
+    scores = score(request.prediction, request.target, gradients=True)
+    answer = plain_json.loads(b"".join(encode(request, scores, "json")))
+    assert list(answer["left_out"]) == ["A-lo-90"]
+    assert answer["left_out"] == dict(request.layout.left_out)
+    assert len(answer["gradients"]["mae"]) == rows

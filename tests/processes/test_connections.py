@@ -95,6 +95,14 @@ def test_without_descriptors_it_connects_once_there_is_one(monkeypatch, caplog):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_front_end_is_lost_with_its_own_device(lost):
+    own = MagicMock(lost=lost)
+    engine = RemoteEngine(Arena(), QueueQuota(10**6), "nowhere", inline=own)
+    assert engine.lost is lost
+    assert not RemoteEngine(Arena(), QueueQuota(10**6), "nowhere").lost
+
+
 def take(taken):
     with contextlib.suppress(OSError):
         while True:

@@ -16,7 +16,7 @@ def write(document: dict[str, Any], elements: int) -> list[memoryview]:
     A loss or gradient that is NaN or infinite is null, as JSON has neither.
 
     Args:
-        document: Arrays, lists of them, and objects of both.
+        document: Arrays, lists of them, texts, and objects of all of these.
         elements: The most numbers there are in a column.
     """
     if elements <= _AT_ONCE:
@@ -28,9 +28,12 @@ def _pieces(value: Any, elements: int) -> Iterator[bytes | memoryview]:
     """Write a long answer piece by piece, as orjson lets no other thread run meanwhile.
 
     Args:
-        value: A column, the rows of one, or an object of them.
+        value: A column, the rows of one, a text, or an object of them.
         elements: The most numbers there are in a column.
     """
+    if isinstance(value, str):
+        yield orjson.dumps(value)
+        return
     step = len(value) * _AT_ONCE // elements
     if isinstance(value, dict):
         for i, (name, column) in enumerate(value.items()):
