@@ -46,6 +46,8 @@ _HINTS = {
 }
 """What was probably meant by other types."""
 _MAX_TYPE_BYTES = 256
+_MAX_ACCEPT_BYTES = 1024
+"""Browsers send 150."""
 
 
 @lru_cache(maxsize=256)  # of headers that are bounded themselves
@@ -84,6 +86,8 @@ def _request_format(content_type: str) -> str:
 
 
 def _answer_format(accept: str, request: str) -> str:
+    if len(accept) > _MAX_ACCEPT_BYTES:
+        raise NotAcceptableError(f"Accept is longer than {_MAX_ACCEPT_BYTES} bytes")
     best, best_quality = "", 0.0
     # The request's own format comes first, so that it wins a tie.
     for name in sorted(FORMATS, key=lambda name: name != request):

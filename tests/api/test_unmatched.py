@@ -155,3 +155,9 @@ def test_another_content_type_is_named_with_those_that_are_known(client, sent, s
 def test_accept_is_named(client):
     answer = client.post("/score", json={"series": []}, headers={"Accept": "text/csv"})
     assert problem(answer, 406)["detail"].startswith("Accept is 'text/csv' and allows neither of ")
+
+
+def test_an_accept_that_costs_more_than_it_says_is_refused(client):
+    accept = "," * 1024 + "application/json"
+    answer = client.post("/score", json={"series": []}, headers={"Accept": accept})
+    assert problem(answer, 406)["detail"] == "Accept is longer than 1024 bytes"
