@@ -10,10 +10,12 @@ ServiceError
 ├── TooLargeError          413  over a limit of this server
 ├── UnsupportedMediaError  415  a content type that is not supported
 │   └── UnsupportedCodingError  a content coding that is not
+├── ExpectationError       417  Expect asks for what is not known
 ├── InvalidError           422  readable, but values or options break the contract
 ├── OverShareError         429  this client's requests take what others need
 ├── HeadTooLargeError      431  request line and headers are over a limit of this server
 ├── ScoringError           500  the device failed on this request
+├── UnimplementedError     501  a method or transfer coding that is not known
 ├── OverloadedError        503  the server is full, or not ready
 └── DeadlineError          504  the answer was not there in time
 """
@@ -122,6 +124,12 @@ class UnsupportedCodingError(UnsupportedMediaError):
     headers = MappingProxyType({"Accept-Encoding": "gzip, zstd"})
 
 
+class ExpectationError(ServiceError):
+    """Expect asks for what is not known."""
+
+    status, slug, title = 417, "expectation", "The expectation cannot be met"
+
+
 class InvalidError(ServiceError):
     """Readable, but values or options break the contract.
 
@@ -150,6 +158,12 @@ class ScoringError(ServiceError):
 
     status, slug, title = 500, "scoring-failed", "The scores could not be computed"
     retryable = True
+
+
+class UnimplementedError(ServiceError):
+    """A part of HTTP that this server does not have."""
+
+    status, slug, title = 501, "not-implemented", "This part of HTTP is not implemented"
 
 
 class _BusyError(ServiceError):

@@ -26,11 +26,10 @@ NAMES = {
         f"{HTTP}.flow_control": "HIGH_WATER_LIMIT FlowControl.pause_reading FlowControl.resume_reading",
         f"{HTTP}.httptools_impl": """STATUS_LINE
             HttpToolsProtocol.connection_made HttpToolsProtocol.connection_lost
-            HttpToolsProtocol.data_received HttpToolsProtocol.eof_received
+            HttpToolsProtocol.data_received HttpToolsProtocol.eof_received HttpToolsProtocol.on_header
             HttpToolsProtocol.pause_writing HttpToolsProtocol.resume_writing
             HttpToolsProtocol.on_headers_complete HttpToolsProtocol.on_body
             HttpToolsProtocol.on_message_complete HttpToolsProtocol.on_response_complete
-            HttpToolsProtocol.send_400_response HttpToolsProtocol._unsupported_upgrade_warning
             RequestResponseCycle.receive""",
     },
     "numba": {

@@ -19,7 +19,7 @@ from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, Formats, enco
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.engine import Answer, Scorer
 from loss_scoring.service.errors import FieldError, InvalidError, ServiceError
-from loss_scoring.service.limits.body import Deadline, Pace, receive_body
+from loss_scoring.service.limits.body import Deadline, Pace, receive_body, whole_number
 from loss_scoring.service.limits.budget import MemoryBudget, Reservation
 from loss_scoring.service.limits.threads import Threads
 from loss_scoring.service.settings import Settings
@@ -27,6 +27,7 @@ from loss_scoring.service.telemetry.metrics import Scored
 
 _T = TypeVar("_T")
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
+_TIMEOUT_MS_BELOW = 10**9
 _SENT_AT_ONCE = 1 << 19
 """One write holds the event loop for as long as it takes to copy."""
 
@@ -131,15 +132,15 @@ class ScoreEndpoint:
         Other faults of it are left to be found when it is served.
         """
         headers = context.headers
-        length = headers.get(b"content-length", b"")
+        length = whole_number(headers.get(b"content-length", b""))
         try:
             formats = _formats(headers)
         except ServiceError:
             return None
-        if not length.isdigit() or int(length) > self._codec.body_limit(formats):
+        if length is None or length > self._codec.body_limit(formats):
             return None
         context.format = formats.request
-        return self.memory.refusal(context.client, _kind(formats, query), int(length))
+        return self.memory.refusal(context.client, _kind(formats, query), length)
 
     async def _score(
         self, request: ScoreRequest, client: str, receive: Receive, deadline: float
@@ -181,10 +182,11 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def _timeout_ms(given: bytes) -> int:
-    if not given.isdigit() or not 0 < len(given.lstrip(b"0")) <= 9:
+    number = whole_number(given)
+    if not number or number >= _TIMEOUT_MS_BELOW:
         fault = FieldError("X-Request-Timeout-Ms", "must be a whole number of milliseconds, over 0")
         raise InvalidError(f"the header {fault.pointer} {fault.detail}", (fault,))
-    return int(given)
+    return number
 
 
 async def _send(send: Send, format_: str, parts: Sequence[memoryview]) -> None:

@@ -26,6 +26,7 @@ from loss_scoring.service.errors import (
 BUFFERED = "loss_scoring.buffered"
 """A key in the scope of a request whose whole body has arrived, so that nothing needs a timer."""
 
+_MOST_DIGITS = 18
 _T = TypeVar("_T")
 
 
@@ -72,6 +73,12 @@ class Pace(NamedTuple):
     min_bytes_per_s: int
 
 
+def whole_number(text: bytes) -> int | None:
+    """Return the number that a header gives; None if it is none below 10^18."""
+    digits = text.lstrip(b"0")  # Python refuses to read thousands of them
+    return int(digits or b"0") if text.isdigit() and len(digits) <= _MOST_DIGITS else None
+
+
 async def receive_body(  # noqa: PLR0913, PLR0917 - limits are no part of a request
     scope: Mapping[str, Any],
     headers: Mapping[bytes, bytes],
@@ -105,10 +112,10 @@ async def receive_body(  # noqa: PLR0913, PLR0917 - limits are no part of a requ
     """
     length = None
     if (announced := headers.get(b"content-length")) is not None:
-        length = int(announced) if announced.isdigit() else limit + 1
-        if length > limit:
+        length = whole_number(announced)
+        if length is None or length > limit:
             raise TooLargeError(
-                f"the body has {announced.decode('latin-1')} bytes, this server takes {limit}"
+                f"the body has {announced[:20].decode('latin-1')} bytes, this server takes {limit}"
             )
         reserve(length)
     chunk, more = b"", True

@@ -211,7 +211,7 @@ def test_nothing_is_begun_in_a_thread_past_the_deadline(monkeypatch):
     assert asyncio.run(main()).status_code == 504
 
 
-@pytest.mark.parametrize("behind", [b"", b"GET /livez HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize("behind", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
 def test_the_request_of_a_broken_connection_is_never_computed(faulty, behind):  # noqa: F811
     url, gate, ledger = faulty
     gate.touch()

@@ -31,6 +31,9 @@ class Loop:
     def time(self):
         return self.now
 
+    def call_soon(self, callback):
+        self.call_later(0, callback)
+
     def call_later(self, delay, callback):
         self.timers.append(Timer(self.now + delay, callback))
         return self.timers[-1]

@@ -93,18 +93,17 @@ def test_its_body_is_skipped_and_the_next_request_is_answered(service):
 
 
 def test_requests_that_are_pipelined_are_refused_in_turn(service):
-    head = (
-        b"POST /score HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 80000\r\n\r\n"
-    )
+    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 80000\r\n\r\n"
     for n in range(0, len(stream := (head + BODY) * 3), 7000):
         service.protocol.data_received(stream[n : n + 7000])
+        service.loop.pass_time(0)
     assert service.transport.written.count(b"HTTP/1.1 503 ") == 3
 
 
 def test_a_body_that_does_not_end_is_cut_off(service):
     service.send(body=BODY)
     service.protocol.data_received(
-        b"POST /score HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 90000\r\n\r\nx"
+        b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90000\r\n\r\nx"
     )
     service.loop.pass_time(service.protocol.deadlines[State.BODY] + 2)
     assert service.transport.aborted

@@ -261,7 +261,9 @@ def test_many_pipelined_requests_are_all_answered_in_order_though_the_client_has
     ids = [b"%d" % n for n in range(3000)]
     with connect(impatient) as raw:
         raw.sendall(
-            b"".join(b"GET /livez HTTP/1.1\r\nX-Request-Id: %b\r\n\r\n" % id_ for id_ in ids)
+            b"".join(
+                b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Request-Id: %b\r\n\r\n" % id_ for id_ in ids
+            )
         )
         raw.shutdown(socket.SHUT_WR)
         assert re.findall(rb"x-request-id: (\d+)", read_all(raw)) == ids

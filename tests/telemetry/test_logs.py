@@ -52,7 +52,9 @@ def log():
             httpx.post(f"{url}/score", headers=wrong, timeout=60)
             host, port = url.rpartition("/")[2].split(":")
             with socket.create_connection((host, int(port))) as raw:
-                raw.sendall(b"GET / HTTP/1.1\r\nX: " + SECRET.encode() * 300 + b"\r\n\r\n")
+                raw.sendall(
+                    b"GET / HTTP/1.1\r\nHost: x\r\nX: " + SECRET.encode() * 300 + b"\r\n\r\n"
+                )
                 assert b" 431 " in raw.recv(4096)
     finally:
         sys.stderr = stderr
