@@ -186,7 +186,7 @@ class _BusyError(ServiceError):
 class OverShareError(_BusyError):
     """It would be accepted, if other requests of the client did not take so much."""
 
-    status, slug, title = 429, "over-share", "This client holds too much of the server"
+    status, slug, title = 429, "over-share", "This client uses too much of the server"
     reasons = ("queue-share", "memory-share")
 
 

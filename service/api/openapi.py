@@ -32,7 +32,7 @@ _REFUSALS = {
     "415": "Neither JSON nor Arrow, or a coding not in Accept-Encoding.",
     "417": "Expect is not 100-continue; the connection is closed.",
     "422": "Values or options break the contract; see errors.",
-    "429": "This client holds too much of the server; see Retry-After.",
+    "429": "This client uses too much of the server; see Retry-After.",
     "431": "The headers are too large; the connection is closed.",
     "500": "The device failed on this request.",
     "501": "A Transfer-Encoding other than chunked; the connection is closed.",
