@@ -20,6 +20,7 @@ ServiceError
 └── DeadlineError          504  the answer was not there in time
 """
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -29,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_LISTED_ERRORS = 20
+_EXHAUSTED_RETRY_S = 5
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class OverloadedError(_BusyError):
     """The server is full, starting or stopping."""
 
     status, slug, title = 503, "overloaded", "The server cannot take this request now"
-    reasons = ("queue-full", "memory-full", "starting", "not-ready", "device-lost")
+    reasons = ("queue-full", "memory-full", "starting", "not-ready", "device-lost", "exhausted")
 
 
 class DeadlineError(ServiceError):
@@ -202,6 +204,37 @@ class DeadlineError(ServiceError):
 
     status, slug, title = 504, "deadline", "The deadline has passed"
     retryable = True
+
+
+_EXHAUSTED = ("out of memory", "allocate memory", "not enough memory", "start new thread")
+"""What RuntimeErrors of torch and threading say, and OSErrors of Arrow's decompressors."""
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Tell whether an error says that the machine, or its device, has no memory or thread left."""
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    speaks = isinstance(error, RuntimeError | OSError)
+    return isinstance(error, MemoryError) or (
+        speaks and any(text in str(error) for text in _EXHAUSTED)
+    )
+
+
+def refusal_of(error: BaseException) -> ServiceError | None:
+    """Return what a request that failed with an error is refused with; None if it is a defect.
+
+    A reader may have taken want of memory for a fault of the body: the cause decides.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if is_exhausted(cause):
+            return OverloadedError(
+                "the machine has too little memory or too few threads; try again later",
+                _EXHAUSTED_RETRY_S,
+                reason="exhausted",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return error if isinstance(error, ServiceError) else None
 
 
 @dataclass

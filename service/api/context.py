@@ -24,6 +24,7 @@ from loss_scoring.service.errors import (
     ServiceError,
     UnauthorizedError,
     UnknownKeyError,
+    refusal_of,
 )
 from loss_scoring.service.limits.budget import MemoryBudget
 from loss_scoring.service.settings import Settings
@@ -128,11 +129,16 @@ class ContextMiddleware:
                 raise  # half an answer is out: only closing the connection is honest
             # Not raised again: the task ends here, and the server would log a stack trace.
             await _cut_off(context)(scope, receive, send_with_headers)
-        except Exception:
+        except Exception as error:
             log.exception("unexpected error in request %s", context.request_id)
             if context.status != NO_ANSWER:
                 raise  # half an answer is out: only closing the connection is honest
-            answer = problem(500, context.request_id, retryable=True)
+            known = refusal_of(error)
+            answer = (
+                problem(500, context.request_id, retryable=True)
+                if known is None
+                else problem_of(known, context.request_id)
+            )
             await answer(scope, receive, send_with_headers)
         finally:
             self._end(context, scope)

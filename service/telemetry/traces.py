@@ -8,6 +8,7 @@ extra, ``pip install loss-scoring[otel]``, imported only where the environment a
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 _ASKS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_FLUSH_MS = 3000
+_FLUSH_MS = 1000
 _PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
@@ -110,8 +111,15 @@ class Tracing:
         span.end(now)
 
     def flush(self) -> None:
-        """Export finished spans; blocks, for some seconds at most."""
-        self._provider.force_flush(_FLUSH_MS)
+        """Export finished spans; blocks, for some seconds at most.
+
+        The SDK's own exporter ignores the limit, and tries a dead collector for a minute.
+        """
+        flushing = threading.Thread(
+            target=self._provider.force_flush, args=(_FLUSH_MS,), name="flush", daemon=True
+        )
+        flushing.start()
+        flushing.join(_FLUSH_MS / 1e3)
 
 
 def _traceparent(context: SpanContext) -> str:

@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from traffic import block, queued
 
 from loss_scoring.service.app import create_app
 from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry import traces
 from loss_scoring.service.telemetry.traces import Tracing, tracing_from_environment
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
@@ -243,3 +245,15 @@ def test_without_being_asked_the_sdk_is_not_imported():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_dead_collector_holds_no_end_up(monkeypatch):
+    class Provider:
+        def get_tracer(self, _name):
+            return None
+
+        def force_flush(self, _limit_ms):
+            threading.Event().wait()
+
+    monkeypatch.setattr(traces, "_FLUSH_MS", 1)
+    Tracing(Provider()).flush()
