@@ -4,6 +4,7 @@ A plain ASGI endpoint: a framework's model would make a Python object of every n
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -18,12 +19,14 @@ from loss_scoring.service.api.start import Start
 from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, Formats, encode, is_short
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.engine import Answer, Scorer
-from loss_scoring.service.errors import FieldError, InvalidError, ServiceError
+from loss_scoring.service.errors import FieldError, InvalidError, ServiceError, refusal_of
 from loss_scoring.service.limits.body import Deadline, Pace, receive_body, whole_number
 from loss_scoring.service.limits.budget import MemoryBudget, Reservation
 from loss_scoring.service.limits.threads import Threads
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry.metrics import Scored
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
@@ -58,9 +61,14 @@ class ScoreEndpoint:
             self._open += 1
             try:
                 format_, parts = await self._answer(scope, receive, context, reservation)
-            except ServiceError as error:
-                context.reason = error.reason
-                answer = problem_of(error, context.request_id)(scope, receive, send)
+            except Exception as error:
+                refusal = refusal_of(error)
+                if refusal is None:
+                    raise
+                if refusal is not error:
+                    log.warning("a request is refused: %s", error)
+                context.reason = refusal.reason
+                answer = problem_of(refusal, context.request_id)(scope, receive, send)
             else:
                 answer = _send(send, format_, parts)
             finally:

@@ -16,13 +16,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from loss_scoring.core import Ragged, ScoreOptions, Scores
 from loss_scoring.service.engine.policy import BatchPolicy, Span
 from loss_scoring.service.engine.scorer import Answer, BatchObserver, Limits
 from loss_scoring.service.engine.worker import Batch, DeviceLostError, DeviceWorker, Slice
-from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
+from loss_scoring.service.errors import (
+    DeadlineError,
+    OverloadedError,
+    ScoringError,
+    ServiceError,
+    is_exhausted,
+    refusal_of,
+)
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.telemetry import TRACEPARENT
 
@@ -75,7 +83,11 @@ class Job:
         self.unscored -= span.stop - span.start
         if self.unscored:
             return None
-        return Answer(Scores.cat(self.parts), self.queue_s, self.compute_s)
+        try:
+            scores = Scores.cat(self.parts)
+        except Exception as error:  # noqa: BLE001 - such as no memory for the whole
+            return _failure(error)
+        return Answer(scores, self.queue_s, self.compute_s)
 
 
 _Flight = tuple[list[tuple[Span, Job]], Batch, float]
@@ -113,6 +125,7 @@ class Engine:
         """Called after ``on_batch`` with the trace of each request, elements and seconds."""
         self._busy_since = math.inf
         self._exhausted = 0
+        self._in_flight: deque[_Flight] = deque()
         self._work = threading.Condition()  # on a lock that its holder may take again
         self._jobs: dict[int, Job] = {}
         self._numbers = itertools.count()
@@ -262,8 +275,21 @@ class Engine:
             self._jobs.pop(number, None)
 
     def _run(self) -> None:
+        failed: Exception | None = None
         try:
-            self._serve()
+            while True:
+                try:
+                    if failed is not None:
+                        self._fail_all(failed)
+                    self._serve()
+                except Exception as error:
+                    if not is_exhausted(error):
+                        raise
+                    log.exception("there is no memory; all requests fail, and others are taken")
+                    failed = error.with_traceback(None)  # its frames would keep the tensors alive
+                    time.sleep(_POLL_S)
+                else:
+                    return
         except BaseException:
             log.critical("the device worker died; the service is no longer ready", exc_info=True)
             with self._work:
@@ -271,8 +297,22 @@ class Engine:
                 orphans = list(self._jobs.items())
             self._settle([(n, job, ScoringError("the device worker died")) for n, job in orphans])
 
+    def _fail_all(self, error: Exception) -> None:
+        """Fail what was admitted: some of it was taken from the queue, and is in no batch."""
+        while self._in_flight:
+            scored, batch, _ = self._in_flight.popleft()
+            with suppress(Exception):
+                batch.finish()  # the device may still use its memory
+            for _, job in scored:
+                if job.on_device is not None:
+                    job.on_device(False)  # noqa: FBT003 - the one thing it says
+        self._busy_since = math.inf
+        with self._work:
+            jobs = list(self._jobs.items())
+        self._settle([(number, job, _failure(error)) for number, job in jobs])
+
     def _serve(self) -> None:
-        in_flight: deque[_Flight] = deque()
+        in_flight = self._in_flight
         while (spans := self._next_batch(in_flight)) or in_flight:
             if not in_flight:
                 self._busy_since = time.monotonic()
@@ -350,8 +390,10 @@ class Engine:
         return [(number, job, DeadlineError(detail)) for number, job in late if job]
 
 
-def _failure(error: Exception) -> ScoringError:
-    return ScoringError(f"the device could not score it: {type(error).__name__}")
+def _failure(error: Exception) -> ServiceError:
+    return refusal_of(error) or ScoringError(
+        f"the device could not score it: {type(error).__name__}"
+    )
 
 
 def _deliver(answers: Sequence[tuple[asyncio.Future[Answer], Answer | Exception]]) -> None:

@@ -21,10 +21,9 @@ from loss_scoring.core import (
 )
 from loss_scoring.core.machine import available_cores
 from loss_scoring.service.engine.staging import CudaStreams, Staged, Staging
+from loss_scoring.service.errors import is_exhausted
 
 log = logging.getLogger(__name__)
-
-_EXHAUSTED = (torch.OutOfMemoryError, MemoryError)
 
 
 class DeviceLostError(Exception):
@@ -196,19 +195,30 @@ class DeviceWorker:
             halves = group[:middle], group[middle:]
             return [result for half in halves for result in self._finish(half, self._start(half))]
         (part,) = group
-        if isinstance(error, _EXHAUSTED) and len(part.prediction) > 1:
-            parts = [self.score(half) for half in _halves(part)]
-            failed = next((half for half in parts if isinstance(half, Exception)), None)
-            return [failed or Scores.cat([half for half in parts if isinstance(half, Scores)])]
+        if is_exhausted(error) and len(part.prediction) > 1:
+            return [self._score_halves(part)]
         try:
             self._score_ones()
         except Exception as lost:
-            raise DeviceLostError(f"{self.device} fails whatever it is given") from lost
+            if not is_exhausted(lost):  # which may pass
+                raise DeviceLostError(f"{self.device} fails whatever it is given") from lost
         return [error]
+
+    def _score_halves(self, part: Slice) -> Scores | Exception:
+        scores = []
+        for half in _halves(part):
+            result = self.score(half)
+            if isinstance(result, Exception):
+                return result
+            scores.append(result)
+        try:
+            return Scores.cat(scores)
+        except Exception as error:  # noqa: BLE001 - such as no memory for the whole
+            return self._failed([part], error)
 
     def _failed(self, group: Sequence[Slice], error: Exception) -> Exception:
         log.error("scoring %d slices failed on %s", len(group), self.device, exc_info=error)
-        if isinstance(error, _EXHAUSTED):
+        if is_exhausted(error):
             self.exhausted += 1
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()  # cached blocks may have the wrong size

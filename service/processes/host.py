@@ -22,7 +22,7 @@ from loss_scoring.service.engine.engine import Engine
 from loss_scoring.service.engine.policy import BatchPolicy
 from loss_scoring.service.engine.scorer import Answer, Limits
 from loss_scoring.service.engine.worker import DeviceWorker
-from loss_scoring.service.errors import OverloadedError, ScoringError, ServiceError
+from loss_scoring.service.errors import OverloadedError, ScoringError, ServiceError, refusal_of
 from loss_scoring.service.processes.channel import Channel
 from loss_scoring.service.processes.endings import Ending
 from loss_scoring.service.processes.memory import ForeignArena
@@ -179,11 +179,13 @@ class _Peer:
             self._fail(number, error)
             return
         answer = done.result()
-        if layout.size > _COPIED_AT_ONCE:
-            copied = self._loop.run_in_executor(None, layout.write, block, answer.scores)
-            copied.add_done_callback(lambda copied: self._done(number, answer, copied.exception()))
-            return
         try:
+            if layout.size > _COPIED_AT_ONCE:
+                copied = self._loop.run_in_executor(None, layout.write, block, answer.scores)
+                copied.add_done_callback(
+                    lambda copied: self._done(number, answer, copied.exception())
+                )
+                return
             layout.write(block, answer.scores)
         except Exception as failed:  # noqa: BLE001 - whatever it is, the front end must know
             self._done(number, answer, failed)
@@ -195,7 +197,8 @@ class _Peer:
         if error is None:
             self._notify("done", [number, answer.queue_s, answer.compute_s])
         else:
-            self._fail(number, ScoringError(f"the answer could not be written: {error}"))
+            unwritten = ScoringError(f"the answer could not be written: {error}")
+            self._fail(number, refusal_of(error) or unwritten)
 
     def _fail(self, number: int, error: BaseException) -> None:
         after = error.retry_after_s if isinstance(error, OverloadedError) else None

@@ -141,16 +141,16 @@ class RemoteEngine:
         job = RemoteJob(number, client, prediction, target, options, deadline, future, layout)
         self._jobs[job.number] = job
         future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
-        if 2 * elements * prediction.dtype.itemsize <= _COPIED_INLINE:
-            try:
+        try:
+            if 2 * elements * prediction.dtype.itemsize <= _COPIED_INLINE:
                 job.place(self._arena, self._pool)
-            except BaseException:
-                self._remove(job)
-                raise
-            self._send_soon(job)
-        else:
-            placed = loop.run_in_executor(None, job.place, self._arena, self._pool)
-            placed.add_done_callback(lambda done: self._placed(job, done.exception()))
+                self._send_soon(job)
+            else:
+                placed = loop.run_in_executor(None, job.place, self._arena, self._pool)
+                placed.add_done_callback(lambda done: self._placed(job, done.exception()))
+        except BaseException:  # such as no memory to share, or no thread
+            self._remove(job)
+            raise
         return future
 
     def _placed(self, job: RemoteJob, error: BaseException | None) -> None:

@@ -22,6 +22,7 @@ from loss_scoring.core.kernels import kernel_for
 from loss_scoring.service.engine import BatchPolicy, Engine, Limits
 from loss_scoring.service.engine import engine as module
 from loss_scoring.service.engine import worker as device_worker
+from loss_scoring.service.engine.engine import Job
 from loss_scoring.service.engine.staging import Staging
 from loss_scoring.service.engine.worker import DeviceWorker, Slice
 from loss_scoring.service.errors import OverloadedError, OverShareError, ScoringError, ServiceError
@@ -358,7 +359,7 @@ def test_not_ready_before_the_start_nor_when_the_device_is_broken():
 
 def test_when_the_worker_dies_every_request_fails(caplog):
     def dies(*_):
-        raise MemoryError
+        raise RuntimeError("a defect")
 
     async def main():
         kernel = Kernel()
@@ -378,13 +379,13 @@ def test_when_the_worker_dies_every_request_fails(caplog):
 
 
 def test_no_request_is_lost_when_the_worker_dies_halfway_through_a_batch(monkeypatch, caplog):
-    cat, calls = Scores.cat, []
+    collect, calls = Job.collect, []
 
-    def dies_on_the_third(parts):
-        calls.append(parts)
+    def dies_on_the_third(*arguments):
+        calls.append(arguments)
         if len(calls) == 3:
-            raise MemoryError
-        return cat(parts)
+            raise RuntimeError("a defect")
+        return collect(*arguments)
 
     async def main():
         kernel = Kernel()
@@ -393,7 +394,7 @@ def test_no_request_is_lost_when_the_worker_dies_halfway_through_a_batch(monkeyp
             first = submit(engine, ragged([1.0]))
             await entered(kernel)
             others = [submit(engine, ragged([float(n)])) for n in range(4)]
-            monkeypatch.setattr(Scores, "cat", dies_on_the_third)
+            monkeypatch.setattr(Job, "collect", dies_on_the_third)
             kernel.gate.set()
             results = await asyncio.gather(first, *others, return_exceptions=True)
             assert results[0].scores.values["mae"].item() == 1

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loss_scoring.core import Ragged, ScoreOptions, score
+from loss_scoring.core import Ragged, ScoreOptions, Scores, score
 from loss_scoring.core.kernels import kernel_for
 from loss_scoring.service.engine import BatchPolicy, Engine, Limits
 from loss_scoring.service.engine.worker import DeviceLostError, DeviceWorker, Slice
@@ -139,6 +139,82 @@ def test_the_budget_shrinks_and_comes_back_slowly(caplog, memory):
                 await submit(engine, ragged([1.0]))
                 seen.append(policy.batch_elements)
             assert seen == [min(640, 320 + 20 * n) for n in range(1, 21)]
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(main())
+
+
+NO_MEMORY = (
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 8"),
+    MemoryError("Unable to allocate 8 bytes"),
+)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["torch", "numpy"])
+def test_a_shortage_on_the_cpu_costs_halves_and_then_nothing(error, caplog):
+    kernel = FaultyKernel(memory=4)
+
+    def call(*given):
+        try:
+            return kernel(*given)
+        except torch.OutOfMemoryError:
+            raise error from None
+
+    worker = DeviceWorker(CPU, call)
+    with caplog.at_level(logging.CRITICAL):
+        assert losses(worker.score(slice_of(ragged([1.0] * 4, [2.0] * 4)))) == [1, 2]
+        kernel.memory = 0
+        assert worker.score(slice_of(ragged([1.0]))) is error, "and the device is not lost"
+        kernel.memory = 4
+        assert losses(worker.score(slice_of(ragged([1.0])))) == [1]
+
+
+def test_what_cannot_be_joined_fails_alone(monkeypatch, caplog):
+    cat, fails = Scores.cat, [True, False]
+
+    def cat_or_fail(parts):
+        if len(parts) > 1 and fails.pop(0):
+            raise NO_MEMORY[0]
+        return cat(parts)
+
+    async def main():
+        async with running(FaultyKernel(), batch=2) as (engine, _):
+            monkeypatch.setattr(Scores, "cat", cat_or_fail)
+            cut = [[1.0], [2.0], [3.0]]
+            with pytest.raises(OverloadedError) as refused:
+                await submit(engine, ragged(*cut))
+            assert refused.value.reason == "exhausted"
+            answer = await submit(engine, ragged(*cut))
+            assert answer.scores.values["mae"].tolist() == [1, 2, 3]
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(main())
+
+
+def test_a_shortage_outside_the_kernel_fails_what_was_admitted_and_nothing_later(caplog):
+    shortages = [MemoryError()]
+
+    def on_batch(_):
+        if shortages:
+            raise shortages.pop()
+
+    async def main():
+        kernel = FaultyKernel()
+        policy = BatchPolicy(batch_elements=1000)
+        engine = Engine(DeviceWorker(CPU, kernel), policy, on_batch)
+        await engine.start()
+        kernel.gate.clear()
+        kernel.entered.clear()
+        first = submit(engine, ragged([1.0]))
+        await entered(kernel)
+        second = submit(engine, ragged([2.0]))
+        kernel.gate.set()
+        failed = await asyncio.gather(first, second, return_exceptions=True)
+        assert [error.reason for error in failed] == ["exhausted"] * 2
+        assert engine.ready
+        assert (await submit(engine, ragged([3.0]))).scores.values["mae"].tolist() == [3]
+        await engine.stop()
+        assert policy.queued_elements == 0
 
     with caplog.at_level(logging.CRITICAL):
         asyncio.run(main())

@@ -132,7 +132,7 @@ def test_no_request_is_lost_when_the_worker_dies_with_two_batches_in_flight(dies
     def dies(*_):
         finished.append(1)
         if len(finished) == dies_at:
-            raise MemoryError
+            raise RuntimeError("a defect")
 
     async def main():
         kernel = Kernel()
