@@ -154,11 +154,11 @@ class MemoryBudget(Budget):
 class Reservation:
     """The bytes that one request holds until the end of the ``with``, or of a thread's work."""
 
-    __slots__ = ("_budget", "_client", "_ended", "_held", "_received", "_work", "kind")
+    __slots__ = ("_budget", "_ended", "_held", "_received", "_work", "client", "kind")
 
     def __init__(self, budget: MemoryBudget, client: str) -> None:
         self._budget = budget
-        self._client = client
+        self.client = client
         self._held = self._received = 0
         self._work: asyncio.Future[Any] | None = None
         self._ended = False
@@ -172,7 +172,7 @@ class Reservation:
         """
         self._received += size
         if self._received > self._budget.small_bytes:
-            likely = self._budget.likely(self._client, self.kind, self._received)
+            likely = self._budget.likely(self.client, self.kind, self._received)
             self._take(max(likely - self._held, 0))
 
     def reserve(self, added: int) -> None:
@@ -189,10 +189,10 @@ class Reservation:
         """Hold exactly the bytes received and ``added`` bytes; raises as ``reserve`` does."""
         needed = self._received + added
         if self._received > self._budget.small_bytes:
-            self._budget.learn(self._client, self.kind, self._received, needed)
+            self._budget.learn(self.client, self.kind, self._received, needed)
         excess = self._held - needed
         if excess > 0:
-            self._budget.release(self._client, excess)
+            self._budget.release(self.client, excess)
             self._held -= excess
         else:
             self._take(-excess)
@@ -216,7 +216,7 @@ class Reservation:
                 f"body and answer need about {needed >> 20} MiB, this server gives a request "
                 f"{most >> 20}; split it by series, or ask for Arrow or for fewer gradients"
             )
-        self._budget.take(self._client, size, self._held)
+        self._budget.take(self.client, size, self._held)
         self._held = needed
 
     def __enter__(self) -> Self:
@@ -236,5 +236,5 @@ class Reservation:
 
     def _release(self) -> None:
         if self._held:
-            self._budget.release(self._client, self._held)
+            self._budget.release(self.client, self._held)
             self._held = 0

@@ -11,6 +11,7 @@ import resource
 import selectors
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +26,9 @@ from loss_scoring.service.telemetry.multiprocess import MetricsDirectory, forget
 log = logging.getLogger("loss_scoring.service.supervisor")
 
 _TICK_S = 0.5
-_GRACE_S = 2
+_GRACE_S = 4
+"""After ``shutdown_s``: longer than a front end takes to end by itself."""
+_KILLED_S = 0.5
 _FAILED, _CUT_OFF = 3, 1
 
 
@@ -224,4 +227,5 @@ class Supervisor:
         for child in self._children:
             child.signal(signal.SIGKILL)
         for child in self._children:
-            child.running.wait()
+            with suppress(subprocess.TimeoutExpired):  # a driver may hold it; it dies with us
+                child.running.wait(_KILLED_S)

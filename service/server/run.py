@@ -6,8 +6,12 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -23,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _LEVELS = ("debug", "info", "warning", "error")
 _FAILED, _CUT_OFF = 3, 1
+_GRACE_S = 2
+"""After ``shutdown_s``, for what comes after the requests."""
 
 _ACCEPTED_A_TURN, _IF_SHARED = 16, 2
 """libuv accepts one connection a turn of the event loop and socket. Of 300 that came at once to a
@@ -50,14 +56,25 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._start = start
         self._patient = patient
+        self._stopping = threading.Event()
+        threading.Thread(target=self._end_in_time, name="end", daemon=True).start()
+
+    def _end_in_time(self) -> None:
+        """End the process once its time is over, whatever some thread or library still does."""
+        self._stopping.wait()
+        time.sleep((self.config.timeout_graceful_shutdown or 0) + _GRACE_S)
+        os._exit(0)  # without a line in the log, whose lock another thread may have
 
     def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
         """Drain; the second time end at once."""
         if not (self._start.done or self._start.failed):
             os._exit(0)
-        if self.should_exit and not self._patient:
-            os._exit(_CUT_OFF)
+        if self.should_exit:
+            if not self._patient:
+                os._exit(_CUT_OFF)
+            return
         self.should_exit = True
+        self._stopping.set()
 
     async def on_tick(self, counter: int) -> bool:
         """Tell whether to end, as when the start has failed."""
@@ -125,5 +142,17 @@ def run_server(
         shared.setblocking(False)  # noqa: FBT003 - positional only
     more = [shared.dup() for shared in sockets for _ in range(accepted - 1)]
     server.run([*sockets, *more])  # it closes them all when it stops
-    if start.failed or not server.started:
-        sys.exit(_FAILED)
+    _end(_FAILED if start.failed or not server.started else 0)
+
+
+def _end(status: int) -> NoReturn:
+    """End the process at once.
+
+    The interpreter would wait for threads, or crash in those that still work, for nobody, while it
+    takes down what they use.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed at the other end, or here
+            stream.flush()
+    os._exit(status)

@@ -80,3 +80,39 @@ def test_a_signal_amid_the_start_ends_the_server_at_once(when):
 def test_a_later_signal_drains_and_a_second_one_ends_at_once(when):
     code, shown, log = run(when)
     assert (code, shown) == (1, "draining\n"), log
+
+
+STUCK = """
+import signal, threading, time
+import uvicorn
+from loss_scoring.service.server.run import run_server
+from loss_scoring.service.api.start import Start
+from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry.metrics import Metrics
+
+start = Start(background=True)
+start.done = True
+
+async def app(scope, receive, send):
+    while scope["type"] == "lifespan":
+        kind = (await receive())["type"]
+        {where}
+        await send({"type": kind + ".complete"})
+
+class Server(uvicorn.Server):
+    async def startup(self, *arguments, **options):
+        await uvicorn_startup(self, *arguments, **options)
+        signal.raise_signal(signal.SIGTERM)
+
+uvicorn_startup, uvicorn.Server.startup = uvicorn.Server.startup, Server.startup
+run_server(app, Settings(port=0, shutdown_s=1), Metrics(), start)
+"""
+IN_A_THREAD = "threading.Thread(target=time.sleep, args=(1000,)).start()"
+ON_THE_EVENT_LOOP = 'kind == "lifespan.shutdown" and time.sleep(1000)'
+
+
+@pytest.mark.parametrize("where", [IN_A_THREAD, ON_THE_EVENT_LOOP])
+def test_the_process_ends_whatever_is_stuck(where):
+    command = [sys.executable, "-c", STUCK.replace("{where}", where)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
