@@ -24,7 +24,7 @@ from loss_scoring.service.codecs.arrow.size import (
     PREFIX,
     BatchLayout,
     BatchNumbers,
-    decompressed_size,
+    cost_of,
     is_native,
 )
 from loss_scoring.service.codecs.request import MAX_ID_BYTES, ListRequest
@@ -200,7 +200,7 @@ def _numbers(metadata: bytes, schema: _Schema) -> BatchNumbers:
             raise _Uncommon
         nodes, buffers = ([0] * count for count in layout.counts)
         message = pa.ipc.read_message(pa.py_buffer(layout.pack(0, 0, nodes, buffers)))
-        if message.type != "record batch" or decompressed_size(message):
+        if message.type != "record batch" or cost_of(message).unpacked:
             raise _Uncommon
         pa.ipc.read_record_batch(message, schema.schema)  # which checks all but the numbers
         schema.layout = layout

@@ -1,4 +1,4 @@
-"""What the headers of an Arrow IPC stream say: above all, how large it becomes in memory.
+"""What the headers of an Arrow IPC stream say: above all, what reading it costs.
 
 A compressed buffer starts with its size once decompressed, and the reader allocates just that
 much before it decompresses. So the sum of those sizes bounds the memory, and 16 MB of zeros that
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from loss_scoring.service.codecs.mistaken import what_it_is_instead_of_arrow
@@ -31,44 +32,73 @@ _SCHEMA_ENDIANNESS = 0
 _ENDIANNESS = {"little": 0, "big": 1}[sys.byteorder]  # a value of the enum Endianness
 _RECORD_BATCH_LENGTH, _RECORD_BATCH_NODES = 0, 1
 _RECORD_BATCH_BUFFERS, _RECORD_BATCH_COMPRESSION = 2, 3
-_DICTIONARY_BATCH_DATA, _DICTIONARY_BATCH_IS_DELTA = 1, 2
+_DICTIONARY_BATCH_ID, _DICTIONARY_BATCH_DATA, _DICTIONARY_BATCH_IS_DELTA = 0, 1, 2
 _COUNT = struct.Struct("<I")  # what a vector begins with
 _NUMBER_BYTES = 8
-_BUFFER_BYTES = 16  # struct Buffer { offset: int64, length: int64 }
 
-_DICTIONARY_CHECKS = 16
-"""How often the limit may be read: a dictionary is validated again with each record batch."""
+MAX_METADATA_BYTES = 1 << 22
+"""Of a message: a schema, or what describes the buffers of a batch."""
+MAX_PARTS = 1 << 20
+_BATCH_PARTS = 64
+"""A batch takes the time of as many parts (columns, levels of lists, and buffers)."""
+_BATCH_BYTES, _PART_BYTES = 256, 128
+"""What the objects take that describe a batch, and each of its parts."""
+_SCHEMA_COPIES = 16
+"""Bytes that the objects of a schema take for each that it was sent in."""
+_VALIDATED = 16
+"""How often the limit may be read: every dictionary is validated again with each record batch."""
 DAMAGED = (struct.error, IndexError, TypeError, ValueError)
-"""What ``decompressed_size`` raises for a damaged header."""
+"""What ``cost_of`` raises for a damaged header."""
 
 
-def check_size(body: pa.Buffer, limit: int) -> int:
-    """Return the bytes that reading a stream takes beside the body itself.
+class Cost(NamedTuple):
+    """What reading a message takes."""
 
-    Those are what is compressed, once decompressed; the rest is read in place.
+    unpacked: int = 0  # bytes of what is compressed, once decompressed
+    objects: int = 0  # bytes of what describes its buffers
+    parts: int = _BATCH_PARTS
+    dictionary: int | None = None  # which one it is
+
+
+def check_size(body: pa.Buffer, limit: int) -> tuple[int, int]:
+    """Return what is unpacked of a stream, and what its objects take; the rest is read in place.
 
     Args:
         body: The stream.
         limit: The most bytes that it may need once decompressed.
 
     Raises:
-        TooLargeError: If the stream needs more than the limit once decompressed.
+        TooLargeError: If the stream needs more than the limit once decompressed, is of too many
+            parts, or would have a large dictionary validated too often.
         UnreadableError: If a header is damaged.
     """
-    total = dictionary = checked = 0
+    unpacked = objects = parts = validated = 0
+    dictionaries: dict[int, int] = {}
+    shared = 0  # bytes of the dictionaries that the next record batch refers to
     source = pa.BufferReader(body)
     try:
         for message in pa.ipc.MessageReader.open_stream(source):
-            size = decompressed_size(message)
-            total += size
-            if total > limit:
+            cost = cost_of(message)
+            unpacked += cost.unpacked
+            objects += cost.objects
+            parts += cost.parts
+            if unpacked > limit:
                 raise TooLargeError(f"the stream is over {limit} bytes once decompressed")
-            if message.type == "dictionary":
-                dictionary = size + message.body.size
+            if parts > MAX_PARTS:
+                raise TooLargeError(
+                    "the stream is of too many record batches, or of too many columns in each; "
+                    "join batches (pyarrow: combine_chunks, polars: rechunk)"
+                )
+            if cost.dictionary is not None:
+                size = cost.unpacked + message.body.size
+                shared += size - dictionaries.get(cost.dictionary, 0)
+                dictionaries[cost.dictionary] = size
             elif message.type == "record batch":
-                checked += dictionary
-            if checked > limit * _DICTIONARY_CHECKS:
+                validated += shared
+            if validated > limit * _VALIDATED:
                 raise TooLargeError("a large dictionary is shared by too many record batches")
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         reason = what_it_is_instead_of_arrow(memoryview(body)) or f": {error}"
         raise UnreadableError(f"the body is not an Arrow IPC stream{reason}") from error
@@ -77,7 +107,7 @@ def check_size(body: pa.Buffer, limit: int) -> int:
         raise UnreadableError(f"an Arrow message header is damaged{meant}") from error
     if source.tell() < body.size:  # a second stream, say, whose series would get no answer
         raise UnreadableError(f"{body.size - source.tell()} bytes follow the end of the stream")
-    return total
+    return unpacked, objects
 
 
 def is_native(message: pa.ipc.Message) -> bool:
@@ -92,29 +122,40 @@ def is_native(message: pa.ipc.Message) -> bool:
     return schema.scalar(_SCHEMA_ENDIANNESS, "<h") == _ENDIANNESS
 
 
-def decompressed_size(message: pa.ipc.Message) -> int:
-    """Return what a message grows to if it is compressed, 0 if it is not.
+def cost_of(message: pa.ipc.Message) -> Cost:
+    """Return what reading a message takes.
 
     Raises:
+        TooLargeError: If its metadata are too long.
         UnreadableError: If it is a delta of a dictionary, or of an old version of the format.
         Exception: One of ``DAMAGED``.
     """
+    size = message.metadata.size
+    if size > MAX_METADATA_BYTES:
+        raise TooLargeError(
+            f"the schema or the metadata of a batch take {size} bytes; {MAX_METADATA_BYTES} are "
+            "allowed"
+        )
     root = Table.root(message.metadata)
     header_type = root.scalar(_MESSAGE_HEADER_TYPE, "B")
     if header_type not in (_DICTIONARY_BATCH, _RECORD_BATCH):
-        return 0
+        return Cost(objects=_SCHEMA_COPIES * size)
     if root.find(_MESSAGE_METADATA) and root.scalar(_MESSAGE_VERSION, "<h") != _V5:
         # Arrow 0.17 announced compression in the metadata, and its readers still honour it.
         raise UnreadableError("metadata on batches is only read in version V5 of the format")
-    batch = root.table(_MESSAGE_HEADER)
+    batch, dictionary = root.table(_MESSAGE_HEADER), None
     if header_type == _DICTIONARY_BATCH:
         if batch.scalar(_DICTIONARY_BATCH_IS_DELTA, "?"):
             # Every batch between two deltas holds a copy of the whole dictionary so far.
             raise UnreadableError("dictionary deltas are not read; send whole dictionaries")
+        dictionary = batch.scalar(_DICTIONARY_BATCH_ID, "<q")
         batch = batch.table(_DICTIONARY_BATCH_DATA)
-    if not batch.find(_RECORD_BATCH_COMPRESSION):
-        return 0  # read in place: it is as large as it was sent
-    return sum(_buffer_sizes(batch, message.body))
+    parts = batch.count(_RECORD_BATCH_NODES) + batch.count(_RECORD_BATCH_BUFFERS)
+    is_compressed = batch.find(_RECORD_BATCH_COMPRESSION)  # if not, it is as large as it was sent
+    unpacked = _unpacked_bytes(batch, message.body) if is_compressed else 0
+    return Cost(
+        unpacked, _BATCH_BYTES + _PART_BYTES * parts, _BATCH_PARTS + parts, dictionary
+    )
 
 
 class BatchNumbers(NamedTuple):
@@ -197,26 +238,22 @@ def _runs_of_numbers(metadata: bytes) -> list[tuple[int, int]]:
     return runs
 
 
-def _buffer_sizes(batch: "Table", body: pa.Buffer) -> list[int]:
-    field = batch.find(_RECORD_BATCH_BUFFERS)
-    if not field:
-        return []
-    vector = batch.follow(field)
-    (count,) = _COUNT.unpack_from(batch.data, vector)
-    sizes = []
-    for i in range(count):
-        offset, length = struct.unpack_from(
-            "<qq", batch.data, vector + _COUNT.size + i * _BUFFER_BYTES
-        )
-        if length == 0:
-            continue
-        if not 0 <= offset <= offset + length <= body.size:
-            raise ValueError("a buffer outside the message")
-        (size,) = struct.unpack_from("<q", memoryview(body), offset)
-        sizes.append(length if size == -1 else size)  # -1: stored as it is
-        if size < -1:
-            raise ValueError("a negative size")
-    return sizes
+def _unpacked_bytes(batch: "Table", body: pa.Buffer) -> int:
+    """Return the bytes of the buffers of a compressed batch once decompressed."""
+    count = batch.count(_RECORD_BATCH_BUFFERS)
+    if not count:
+        return 0
+    vector = batch.follow(batch.find(_RECORD_BATCH_BUFFERS)) + _COUNT.size
+    places = np.frombuffer(batch.data, np.int64, 2 * count, vector).reshape(-1, 2)
+    starts, lengths = places[places[:, 1] != 0].T
+    if ((starts < 0) | (lengths < _NUMBER_BYTES) | (starts > body.size - lengths)).any():
+        raise ValueError("a buffer outside the message")
+    numbers = np.frombuffer(body, np.uint8)[starts[:, None] + np.arange(_NUMBER_BYTES)]
+    sizes = numbers.view(np.int64).ravel()
+    if (sizes < -1).any():
+        raise ValueError("a negative size")
+    sizes = np.where(sizes == -1, lengths, sizes)  # -1: stored as it is
+    return sum(sizes.tolist())  # of any size, as sums of int64 are not
 
 
 class Table(NamedTuple):
@@ -252,6 +289,11 @@ class Table(NamedTuple):
     def follow(self, place: int) -> int:
         """Return what an offset in the message leads to."""
         return place + int(struct.unpack_from("<I", self.data, place)[0])
+
+    def count(self, field: int) -> int:
+        """Return the length of a vector, 0 if it is absent."""
+        place = self.find(field)
+        return int(_COUNT.unpack_from(self.data, self.follow(place))[0]) if place else 0
 
     def table(self, field: int) -> "Table":
         """Return a table within the table."""

@@ -40,7 +40,7 @@ def read_table(
         InvalidError: If a text is too long.
         TooLargeError: If it takes more than ``max_bytes`` once decompressed.
     """
-    memory.receive(check_size(pa.py_buffer(body), max_bytes))
+    memory.receive(sum(check_size(pa.py_buffer(body), max_bytes)))
     try:
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             wanted = choose(reader.schema)
