@@ -22,6 +22,7 @@ from loss_scoring.core.table.columns import (
     holds_numbers,
     is_text,
     listed,
+    spell_type,
     suggestion,
     text_faults,
 )
@@ -53,7 +54,7 @@ from loss_scoring.core.table.score import (
     score_models,
     score_table,
 )
-from loss_scoring.core.table.spelling import spell, spell_cell, spell_series
+from loss_scoring.core.table.spelling import spell, spell_cell, spell_series, speller
 
 __all__ = [
     "HINT",
@@ -92,6 +93,8 @@ __all__ = [
     "spell",
     "spell_cell",
     "spell_series",
+    "spell_type",
+    "speller",
     "suggestion",
     "tensor_of",
     "tensor_of_column",

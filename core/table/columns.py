@@ -78,6 +78,8 @@ _WRITTEN = (
 _ALL_NUMBERS = "holds numbers as text"
 _MAX_COMPARED = 100
 _TEXT = "text"
+_SHOWN = 100
+"""Characters of a type that a message shows."""
 
 
 class TableError(ValueError):
@@ -141,8 +143,8 @@ def find_models(
         >>> found.models, found.left_out
         (('A', 'B'), (('A-lo-90', 'a bound of a prediction interval'),))
     """
-    absent = [name for name in dict.fromkeys(exclude) if name not in schema.names]
-    if absent:
+    names = set(schema.names)
+    if absent := [name for name in dict.fromkeys(exclude) if name not in names]:
         raise TableError(*absent_faults(absent, schema.names))
     passed = {*taken, *_ROLES, *exclude}
     reasons = {i: _reason(field) for i, field in enumerate(schema) if field.name not in passed}
@@ -182,7 +184,7 @@ def text_faults(
             continue
         detail = _numbers_as_text(table.column(name), unit)
         if name in named:
-            yield name, detail or f"must hold numbers, not {type_}"
+            yield name, detail or f"must hold numbers, not {spell_type(type_)}"
         elif detail and not (pa.types.is_dictionary(type_) and detail.startswith(_ALL_NUMBERS)):
             yield name, f"{detail}, or leave the column out by {exclude}"
 
@@ -233,6 +235,12 @@ def is_text(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
+def spell_type(type_: pa.DataType) -> str:
+    """Return a type for a message; that of a union or struct may be long."""
+    text = str(type_)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _reason(field: pa.Field) -> str:
     """Return why a column is no model, empty if it is a model."""
     for kind, pattern in _PATTERNS.items():
@@ -240,7 +248,7 @@ def _reason(field: pa.Field) -> str:
             return kind
     if holds_numbers(field.type):
         return ""
-    return _TEXT if holds_text(field.type) else f"holds {field.type}"
+    return _TEXT if holds_text(field.type) else f"holds {spell_type(field.type)}"
 
 
 def _numbers_as_text(column: pa.ChunkedArray | pa.Array, unit: str) -> str | None:
@@ -332,13 +340,16 @@ def _type_faults(field: pa.Field, *, is_key: bool) -> Iterator[tuple[str, str]]:
     name, type_ = field.name, field.type
     if not is_key:
         if not (holds_numbers(type_) or holds_text(type_)):
-            yield name, f"must hold numbers, not {type_}"
+            yield name, f"must hold numbers, not {spell_type(type_)}"
         return
     if name in _TAKEN:
         yield name, "has the name of a column of the answer; rename it"
     if not _is_key(type_):
         wanted = "must hold text, numbers, dates or times to group by"
-        yield name, f"{wanted}, not {type_}; cast it to text, UUIDs and other objects as well"
+        yield (
+            name,
+            f"{wanted}, not {spell_type(type_)}; cast it to text, UUIDs and other objects as well",
+        )
 
 
 def find_time(schema: pa.Schema, time: str, layout: Layout) -> str | None:
@@ -361,7 +372,7 @@ def find_time(schema: pa.Schema, time: str, layout: Layout) -> str | None:
     if type_ is None:
         raise TableError((time, "is in the table more than once"))
     wanted = "must hold times, or text or numbers, to find repeated rows by"
-    raise TableError((time, f"{wanted}, not {type_}; cast it, or allow duplicates"))
+    raise TableError((time, f"{wanted}, not {spell_type(type_)}; cast it, or allow duplicates"))
 
 
 def _without_models(layout: Layout) -> str:

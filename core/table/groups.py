@@ -24,6 +24,8 @@ HINT = (
     "series apart?"
 )
 
+_DECIMALS = {32: pa.decimal32, 64: pa.decimal64, 128: pa.decimal128, 256: pa.decimal256}
+
 
 class NullKeyError(TableError):
     """Rows whose key is null belong to no series.
@@ -235,9 +237,25 @@ def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type):
         # Two entries of a dictionary may be equal; and an entry may be null.
         array = column.chunk(0)
-        entries = array.dictionary.dictionary_encode().indices
-        return pa.chunked_array([entries.take(array.indices)])
-    return _bits(column) if pa.types.is_floating(column.type) else column
+        entries = one_array(_encodable(pa.chunked_array([array.dictionary])))
+        return pa.chunked_array([entries.dictionary_encode().indices.take(array.indices)])
+    return _bits(column) if pa.types.is_floating(column.type) else _encodable(column)
+
+
+def _encodable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return decimals that Arrow cannot compare or encode as others that are alike.
+
+    Those are decimals under 128 bits, and of a negative scale; without it the order is the same.
+    """
+    type_ = column.type
+    if not pa.types.is_decimal(type_):
+        return column
+    if type_.scale < 0:
+        type_ = _DECIMALS[type_.bit_width](type_.precision, 0)
+        column = pa.chunked_array([chunk.view(type_) for chunk in column.chunks], type_)
+    if type_.bit_width < 128:
+        column = column.cast(pa.decimal128(type_.precision, type_.scale))
+    return column
 
 
 def _bits(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -47,7 +47,7 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
     if not pa.types.is_dictionary(column.type):
-        return column.combine_chunks()
+        return column.combine_chunks() if column.num_chunks else pa.nulls(0, column.type)
     names = column.type.value_type
     if column.num_chunks == 0:  # combine_chunks cannot make an empty dictionary of views
         return pa.DictionaryArray.from_arrays(pa.array([], pa.int64()), pa.array([], names))

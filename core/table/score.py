@@ -284,7 +284,7 @@ def answer_table(
     count, series = len(models), len(keys)
     owner = pa.array(np.repeat(np.arange(series), count))
     columns: list[Any] = [_repeated(column, owner) for column in keys.columns]
-    columns.append(pa.array(list(models) * series, pa.string()))
+    columns.append(_repeated_models(models, series))
     lengths = np.repeat(np.diff(offsets), count)
     columns.append(pa.array(lengths))
     losses, masked, gradients = scores.arrays()
@@ -329,6 +329,13 @@ def interleave_elements(
     places = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
     places += np.arange(len(flat))
     return np.take(flat, places)
+
+
+def _repeated_models(models: tuple[str, ...], series: int) -> pa.Array | pa.ChunkedArray:
+    names = pa.array(models, pa.string())
+    if names.nbytes * series >= 1 << 31:  # more than one array of strings holds
+        return pa.array(list(models) * series, pa.string())
+    return names.take(pa.array(np.tile(np.arange(len(models)), series)))  # without the GIL
 
 
 def _repeated(column: pa.ChunkedArray, owner: pa.Array) -> pa.ChunkedArray:

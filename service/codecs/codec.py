@@ -117,8 +117,16 @@ def is_short(request: ScoreRequest, format_: str) -> bool:
     return request.answer_bytes <= cheaper * INLINE_BYTES
 
 
-def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryview]:
+def encode(
+    request: ScoreRequest, scores: Scores, format_: str, memory: Memory | None = None
+) -> list[memoryview]:
     """Write an answer, in parts that are not copied where they are large.
+
+    Args:
+        request: What was asked.
+        scores: Of all its series.
+        format_: ``json`` or ``arrow``.
+        memory: Asked between parts whether somebody waits for the answer.
 
     Raises:
         InvalidError: If elements are missing that must not be.
@@ -126,10 +134,16 @@ def encode(request: ScoreRequest, scores: Scores, format_: str) -> list[memoryvi
     if request.options.missing == "error" and may_be_missing(scores):  # as the kernel has seen
         request.check_missing()
     if format_ == "json":
-        parts = json.write(request.document(scores), request.prediction.elements)
+        check = _no_check if memory is None else memory.check
+        document = request.document(scores)
+        parts = json.write(document, request.prediction.elements, request.answer_bytes, check)
     else:
         parts = request.stream(scores)
     return parts if len(parts) == 1 else joined(parts)
+
+
+def _no_check() -> None:
+    pass
 
 
 def joined(parts: list[memoryview]) -> list[memoryview]:

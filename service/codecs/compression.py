@@ -39,6 +39,8 @@ def decompress(
     def read_into(space: memoryview) -> int:
         try:
             return int(stream.readinto(space))  # without the GIL
+        except MemoryError:
+            raise
         except (OSError, pa.ArrowException) as error:
             raise UnreadableError(f"the body is not whole {coding}: {error}") from error
 

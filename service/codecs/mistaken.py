@@ -1,6 +1,7 @@
 """What a body is that is not what its content type says, and what its sender meant."""
 
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -67,7 +68,7 @@ def long_form_meant(schema: pa.Schema) -> str | None:
         >>> long_form_meant(schema).rpartition("did you mean ")[2]
         '?group_columns=unique_id&target_column=y'
     """
-    flat = [name for name in schema.names if schema.names.count(name) == 1]
+    flat = [name for name, count in Counter(schema.names).items() if count == 1]
     numbers = {name for name in flat if holds_numbers(schema.field(name).type)}
     target = next((name for name in _TARGETS if name in numbers), None)
     texts = [name for name in flat if is_text(schema.field(name).type)]

@@ -8,10 +8,10 @@ in JSON and in Arrow.
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, overload
 
 import numpy as np
 import orjson
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions, Scores
-from loss_scoring.core.table import Groups, Layout, answer_table, interleave, spell, spell_series
+from loss_scoring.core.table import Groups, Layout, answer_table, interleave, spell_series, speller
 from loss_scoring.service.codecs.arrow.write import write_lists, write_table
 from loss_scoring.service.codecs.options import escape
 from loss_scoring.service.errors import Faults, TooLargeError
@@ -29,10 +29,16 @@ MAX_ID_BYTES = 512
 _ALLOW_MISSING = "missing=skip leaves such elements out, missing=propagate keeps them"
 MISSING = f"is missing or not finite; {_ALLOW_MISSING}"
 NULL = f"is null; {_ALLOW_MISSING}"
-_ROW_BYTES = 64
-"""What a series takes in an answer, its id and gradients aside."""
-_JSON_BYTES = 20
-"""What a gradient's element takes in JSON."""
+_HEAD_BYTES = 4096
+"""What an answer takes whatever is in it."""
+_FLOAT_BYTES = {8: 25, 4: 16}
+"""What a float of so many bytes takes in JSON at most, with a comma."""
+_COUNT_BYTES = 10
+"""The same of a length, a masked count, a position, or the brackets around a gradient."""
+_COLUMN_BYTES = 9
+"""What a row of a column takes in Arrow, where it may be null."""
+_FEW_ROWS = 1 << 10
+"""Rows of an answer in JSON that are made at once."""
 _FLOATS = {torch.float32: pa.float32(), torch.float64: pa.float64()}
 
 
@@ -41,6 +47,16 @@ class Limits(NamedTuple):
 
     bytes: int
     elements: int
+
+
+class NamesBytes(NamedTuple):
+    """What the names of series take in an answer at most, as often as they are in it."""
+
+    arrow: int = 0
+    json: int = 0
+
+
+NO_NAMES = NamesBytes()
 
 
 class Memory(Protocol):
@@ -68,8 +84,9 @@ class ScoreRequest(ABC):
         target: The same dtype and offsets.
         options: What to compute.
         copied: Whether numbers were laid out beside the body, and are not read in place.
-        names_bytes: About what the names of series take in the answer, as often as they are in it.
-        answer_bytes: About the size of the answer, once its format is known.
+        names_bytes: What the names of series take in the answer.
+        kept_bytes: What names and the order of rows take beside the body until then.
+        answer_bytes: The most bytes of the answer, once its format is known.
     """
 
     reorders: ClassVar[bool]
@@ -79,7 +96,8 @@ class ScoreRequest(ABC):
     target: Ragged
     options: ScoreOptions
     copied: bool = True
-    names_bytes: int = 0
+    names_bytes: NamesBytes = NO_NAMES
+    kept_bytes: int = 0
     answer_bytes: int = field(init=False, default=0)
 
     @abstractmethod
@@ -104,7 +122,7 @@ class ScoreRequest(ABC):
         faults.check()
 
     def estimate(self, format_: str, batch_elements: int) -> int:
-        """Set ``answer_bytes``, and return about what the request takes beside its body.
+        """Set ``answer_bytes``, and return what the request takes beside its body at most.
 
         Gradients are written in place. Text is kept beside the numbers, and gradients of a request
         that is cut into batches are kept in parts and joined.
@@ -114,15 +132,54 @@ class ScoreRequest(ABC):
             batch_elements: The most elements of a batch.
         """
         values, options = self.prediction.array, self.options
-        gradients = len(options.losses) if options.gradients else 0
-        is_json = format_ == "json"
-        element = _JSON_BYTES if is_json else values.itemsize
+        losses = len(options.losses)
+        gradients = losses if options.gradients else 0
         rows = len(self.prediction.offsets) - 1
-        answer = self.names_bytes + _ROW_BYTES * rows + element * values.size * gradients
-        is_laid_out = is_json or (self.copied and self.reorders)
-        copies = is_laid_out + (values.size > batch_elements)
+        counts = 2 + losses + gradients  # ids, lengths and masked counts
+        if format_ == "json":
+            is_laid_out = True
+            element = _FLOAT_BYTES[values.itemsize]
+            answer = self.names_bytes.json
+            answer += (_FLOAT_BYTES[8] * losses + _COUNT_BYTES * counts) * rows
+        else:
+            is_laid_out = self.copied and self.reorders
+            element = values.itemsize
+            answer = self.names_bytes.arrow + _COLUMN_BYTES * (losses + counts) * rows
+        answer += _HEAD_BYTES + element * values.size * gradients
         self.answer_bytes = answer
-        return answer + values.nbytes * (2 * self.copied + gradients * copies)
+        copies = is_laid_out + (values.size > batch_elements)
+        # Offsets and scores, which an answer of models has in another order.
+        beside = self.kept_bytes + (16 + 32 * losses) * rows
+        if is_laid_out and format_ == "arrow":
+            beside += 16 * values.size * options.gradients  # where each element was
+        return answer + beside + values.nbytes * (2 * self.copied + gradients * copies)
+
+
+class Rows(Sequence[Any]):
+    """A column of an answer in JSON, of which only the rows that are written are made.
+
+    Args:
+        count: Of rows.
+        make: Returns those from one to before another.
+    """
+
+    def __init__(self, count: int, make: Callable[[int, int], list[Any]]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(self._count)
+            return self._make(start, stop)
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._make(index, index + 1)[0]
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -148,23 +205,31 @@ class ListRequest(ScoreRequest):
     def document(self, scores: Scores) -> dict[str, Any]:
         losses, masked, gradients = scores.arrays()
         document: dict[str, Any] = {
-            "ids": self.id_list(),
+            "ids": self._id_column(),
             "lengths": self.prediction.lengths,
             "losses": losses,
             "masked": masked,
         }
         if gradients:
-            offsets = self.prediction.offsets.tolist()
             document["gradients"] = {
-                name: self._rows(flat, offsets) for name, flat in gradients.items()
+                name: _rows(len(self.prediction), partial(self._gradient_rows, flat))
+                for name, flat in gradients.items()
             }
         return document
 
-    def _rows(self, flat: NDArray[Any], offsets: list[int]) -> list[NDArray[Any]]:
+    def _id_column(self) -> Sequence[int | str]:
+        return self.ids if isinstance(self.ids, list) else _rows(len(self.ids), self._id_rows)
+
+    def _id_rows(self, start: int, stop: int) -> list[Any]:
+        ids = self.ids[start:stop]
+        return ids.to_pylist() if isinstance(ids, pa.Array) else list(ids)
+
+    def _gradient_rows(self, flat: NDArray[Any], start: int, stop: int) -> list[NDArray[Any]]:
+        offsets = self.prediction.offsets[start : stop + 1].tolist()
         rows = [flat[a:b] for a, b in itertools.pairwise(offsets)]
         if self.channels is None:
             return rows
-        widths = self.channels.tolist()
+        widths = self.channels[start:stop].tolist()
         return [row.reshape(-1, c) if c else row for row, c in zip(rows, widths, strict=True)]
 
     def stream(self, scores: Scores) -> list[memoryview]:
@@ -220,27 +285,32 @@ class LongRequest(ScoreRequest):
 
     def document(self, scores: Scores) -> dict[str, Any]:
         groups, models = self.groups, self.layout.models
-        count = len(models)
+        rows, count = len(self.prediction), len(models)
         losses, masked, gradients = scores.arrays()
         document: dict[str, Any] = {
             "groups": {
-                name: [key for key in spell(column) for _ in models]
+                name: _rows(rows, partial(_key_rows, column, speller(column), count))
                 for name, column in zip(groups.keys.column_names, groups.keys.columns, strict=True)
             },
-            "models": list(models) * len(groups),
+            "models": _rows(rows, lambda a, b: [models[i % count] for i in range(a, b)]),
             "lengths": np.repeat(np.diff(groups.offsets), count),
             "losses": {name: interleave(column, count) for name, column in losses.items()},
             "masked": {name: interleave(column, count) for name, column in masked.items()},
             "left_out": dict(self.layout.left_out),
         }
         if gradients:
-            offsets = self.prediction.offsets
-            starts, stops = (interleave(x, count).tolist() for x in (offsets[:-1], offsets[1:]))
             document["gradients"] = {
-                name: [flat[a:b] for a, b in zip(starts, stops, strict=True)]
+                name: _rows(rows, partial(self._gradient_rows, flat))
                 for name, flat in gradients.items()
             }
         return document
+
+    def _gradient_rows(self, flat: NDArray[Any], start: int, stop: int) -> list[NDArray[Any]]:
+        series, model = np.divmod(np.arange(start, stop), len(self.layout.models))
+        places = model * len(self.groups) + series
+        offsets = self.prediction.offsets
+        ends = zip(offsets[places].tolist(), offsets[places + 1].tolist(), strict=True)
+        return [flat[a:b] for a, b in ends]
 
     def stream(self, scores: Scores) -> list[memoryview]:
         groups, layout = self.groups, self.layout
@@ -267,6 +337,22 @@ class LongRequest(ScoreRequest):
         row = element if groups.order is None else int(groups.order[element])
         series = int(np.searchsorted(groups.offsets, element, side="right")) - 1
         return f"{pointer}/{row}", f"of the series {spell_series(groups.keys, series)} {MISSING}"
+
+
+def _rows(count: int, make: Callable[[int, int], list[Any]]) -> Sequence[Any]:
+    return make(0, count) if count <= _FEW_ROWS else Rows(count, make)
+
+
+def _key_rows(
+    column: pa.ChunkedArray,
+    spelled: Callable[[pa.ChunkedArray], list[Any]],
+    models: int,
+    start: int,
+    stop: int,
+) -> list[Any]:
+    first = start // models
+    keys = spelled(column.slice(first, -(-stop // models) - first))
+    return [keys[row // models - first] for row in range(start, stop)]
 
 
 def missing_elements(values: NDArray[Any]) -> NDArray[np.int64]:

@@ -20,9 +20,10 @@ class Account:
         self.before = pa.total_allocated_bytes()
         self.reserved: list[int] = []
         self.used: list[int] = []
+        self.received = 0
 
     def receive(self, size: int) -> None:
-        pass
+        self.received += size
 
     def reserve(self, size: int) -> None:
         self.used.append(pa.total_allocated_bytes() - self.before)
@@ -63,8 +64,10 @@ def read(
     *,
     max_bytes: int = 1 << 24,
     max_elements: int = 1 << 20,
+    account: Account | None = None,
 ) -> ScoreRequest:
-    return lists.decode(memoryview(body), options, Limits(max_bytes, max_elements), Account())
+    limits = Limits(max_bytes, max_elements)
+    return lists.decode(memoryview(body), options, limits, account or Account())
 
 
 def answers(request: ScoreRequest) -> tuple[pa.Table, bytes]:

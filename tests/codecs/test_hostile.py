@@ -10,10 +10,16 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-from streams import answers, pair, plain, read, write
+from streams import Account, answers, pair, plain, read, write
 
 from loss_scoring.service.codecs.json import decode
-from loss_scoring.service.errors import InvalidError, ServiceError, TooLargeError, UnreadableError
+from loss_scoring.service.errors import (
+    DeadlineError,
+    InvalidError,
+    ServiceError,
+    TooLargeError,
+    UnreadableError,
+)
 
 LISTS = pa.list_(pa.float64())
 ROWS = pa.list_(pa.list_(pa.float64(), 2))
@@ -175,3 +181,61 @@ def test_the_uneven_row_is_named(rows, place):
 def test_more_losses_than_there_are():
     body = {"losses": ["mae"] * 10**5, "series": []}
     assert fails(orjson.dumps(body)) == ["/losses"]
+
+
+def batches_of(count, columns):
+    one = np.ones(1)
+    batch = pa.record_batch({"id": ["a"], **{str(i): one for i in range(columns)}})
+    return write([batch] * count)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(20_000, 1), (1_000, 700)])
+def test_batches_without_end_are_refused_by_their_headers(count, columns):
+    body, before = batches_of(count, columns), pa.default_memory_pool().max_memory()
+    with pytest.raises(TooLargeError, match="too many record batches"):
+        read(body, max_bytes=1 << 27)
+    assert pa.default_memory_pool().max_memory() == before
+
+
+def test_what_describes_buffers_is_accounted_for():
+    with pytest.raises(InvalidError, match="faults were found"):
+        read(batches_of(100, 100), account=(account := Account()))
+    assert account.received > 100 * 100 * 3 * 100
+
+
+def test_every_dictionary_counts_and_not_the_last_alone():
+    large = pa.DictionaryArray.from_arrays(pa.array([0]), pa.array(["a" * 500] * 1000))
+    tiny = pa.array(["s"]).dictionary_encode()
+    batch = pa.record_batch({"A": large, "B": tiny, "y": [1.0], "p": [1.0]})
+    with pytest.raises(TooLargeError, match="shared by too many record batches"):
+        read(write([batch] * 40), max_bytes=1 << 19)
+
+
+def test_long_schemas_and_names_and_many_columns_are_refused():
+    table = plain(1)
+    with pytest.raises(TooLargeError, match="the schema or the metadata of a batch take"):
+        read(write(table.replace_schema_metadata({"a": "b" * (1 << 22)})))
+    with pytest.raises(InvalidError, match="the name is of 513 bytes; 512 are allowed"):
+        read(write(table.append_column("é" * 256 + "x", table["target"])))
+    none = pa.table({str(i): pa.array([], pa.int8()) for i in range(5000)})
+    with pytest.raises(TooLargeError, match="5000 columns; 4096 are allowed"):
+        read(write(none))
+
+
+@pytest.mark.parametrize("error", [MemoryError("none"), pa.ArrowMemoryError("malloc failed")])
+def test_want_of_memory_is_not_blamed_on_the_body(error, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(pa.ipc, "open_stream", fail)
+    with pytest.raises(MemoryError):
+        read(write([plain(2).to_batches()[0]] * 2))
+
+
+def test_reading_ends_when_nobody_waits_for_the_answer():
+    class Ended(Account):
+        def check(self):
+            raise DeadlineError("nobody waits")
+
+    with pytest.raises(DeadlineError):
+        read(write([plain(2).to_batches()[0]] * 2), account=Ended())

@@ -462,8 +462,10 @@ def test_what_is_laid_out_again_is_accounted_for(made, answers_json, copies):
     side = 8 * request.prediction.elements
     assert request.copied == bool(copies)
     needed = request.estimate("json" if answers_json else "arrow", batch_elements=100)
-    assert needed - request.answer_bytes == 2 * side * bool(copies) + len(LOSSES) * side * copies
-    assert request.answer_bytes >= request.names_bytes > 8 * len(request.prediction)
+    laid_out = 2 * side * bool(copies) + len(LOSSES) * side * copies
+    small_parts = request.kept_bytes + 256 * len(request.prediction)
+    assert 0 <= needed - request.answer_bytes - laid_out <= small_parts
+    assert request.answer_bytes >= request.names_bytes.arrow > 8 * len(request.prediction)
 
 
 def test_a_long_answer_in_json_says_what_was_left_out():

@@ -38,7 +38,8 @@ class Side(NamedTuple):
     def copied_bytes(self, type_: pa.DataType) -> int:
         """Return the bytes that ``tensor`` takes at most at once, beside the elements."""
         copies = (self.flat.type != type_) + (self.flat.null_count > 0)
-        return int(copies * len(self.flat) * type_.byte_width)
+        entries = len(self.flat.dictionary) if pa.types.is_dictionary(self.flat.type) else 0
+        return int((copies * len(self.flat) + entries) * type_.byte_width)
 
     @property
     def values(self) -> torch.Tensor:

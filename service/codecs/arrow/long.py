@@ -3,6 +3,7 @@
 What the command line and ``score_table`` do alike is in ``core.table``.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,15 +32,17 @@ from loss_scoring.core.table import (
     tensor_of_column,
     text_faults,
 )
-from loss_scoring.service.codecs.arrow.stream import (
-    read_table,
-    text_bytes,
-    text_lengths,
-    texts_of,
-)
+from loss_scoring.service.codecs.arrow.names import entry_bytes, names_bytes, texts_bytes
+from loss_scoring.service.codecs.arrow.stream import read_table, text_bytes
 from loss_scoring.service.codecs.options import LongColumns, escape
 from loss_scoring.service.codecs.pools import NUMBERS
-from loss_scoring.service.codecs.request import Limits, LongRequest, Memory, check_elements
+from loss_scoring.service.codecs.request import (
+    Limits,
+    LongRequest,
+    Memory,
+    NamesBytes,
+    check_elements,
+)
 from loss_scoring.service.errors import Faults, TooLargeError
 
 _TIME_BYTES = 128
@@ -68,22 +71,21 @@ def decode(
     memory.reserve(key_bytes := _grouping_bytes(table, layout, limits.bytes))
     runs = _find_runs(table, layout, texts)
     sides = 2 * rows * models * int(element.bit_width) // 8
-    needed = key_bytes + sides + _RUN_BYTES * len(runs.starts) + _ROW_BYTES * rows
+    cast = max(_cast_bytes(table.column(name), element) for name in layout.numbers)
+    needed = key_bytes + sides + cast + _RUN_BYTES * len(runs.starts) + _ROW_BYTES * rows
     memory.reserve(needed)
+    memory.check()
     groups = runs.group()
+    memory.check()
     if layout.time is not None and not increases(table.column(layout.time), groups):
         memory.reserve(needed + _TIME_BYTES * rows)
+        memory.check()
         _check_repeats(table.column(layout.time), groups, _pointer(layout.time))
-    answer_bytes = models * sum(map(_column_bytes, groups.keys.columns)) + _left_out_bytes(layout)
-    if answer_bytes > limits.bytes:
-        raise TooLargeError(
-            f"the group columns take {answer_bytes} bytes in the answer, once for each series and "
-            f"model; this server allows {limits.bytes}"
-        )
+    names, kept_bytes = _names_bytes(groups, layout, limits.bytes)
     numbers = [table.column(name) for name in layout.numbers]
     copied = models > 1 or groups.order is not None
     if copied:
-        target, prediction = _laid_out(numbers, element, groups.order)
+        target, prediction = _laid_out(numbers, element, groups.order, memory)
     else:
         target, prediction = (tensor_of_column(column, element).numpy() for column in numbers)
         copied = any(column.type != element or column.null_count for column in numbers)
@@ -95,7 +97,8 @@ def decode(
         options=options,
         layout=layout,
         groups=groups,
-        names_bytes=answer_bytes,
+        names_bytes=names,
+        kept_bytes=kept_bytes,
         copied=copied,
     )
 
@@ -129,7 +132,7 @@ def _layout(
     schema: pa.Schema, columns: LongColumns, faults: Faults
 ) -> tuple[Layout, tuple[str, ...]]:
     """Return which column is what, and those of text that were taken for no models."""
-    found = ModelColumns(columns.predictions or ())
+    found, count = ModelColumns(columns.predictions or ()), Counter(schema.names)
     if columns.predictions is None:
         taken = {*columns.groups, columns.time, columns.target}
         try:
@@ -137,7 +140,7 @@ def _layout(
         except TableError as error:
             for name, detail in error.faults:
                 faults.add("?exclude_columns", f"column {name!r} {detail}")
-    texts = tuple(name for name in found.texts if schema.names.count(name) == 1)
+    texts = tuple(name for name in found.texts if count[name] == 1)
     layout = Layout(columns.groups, columns.target, found.models, found.left_out)
     if columns.duplicates == "error":
         try:
@@ -155,10 +158,11 @@ def _grouping_bytes(table: pa.Table, layout: Layout, max_bytes: int) -> int:
         raise TooLargeError(
             f"the columns of text hold {texts} bytes; this server allows {max_bytes}"
         )
-    types = [table.schema.field(name).type for name in layout.keys]
+    keys = table.select(layout.keys)
     kinds = (pa.types.is_dictionary, is_text, pa.types.is_floating)
-    copied = sum(any(is_kind(type_) for is_kind in kinds) for type_ in types)
-    return 2 * texts + _KEY_BYTES * int(table.num_rows) * int(copied)
+    copied = sum(any(is_kind(column.type) for is_kind in kinds) for column in keys.columns)
+    entries = sum(map(entry_bytes, keys.columns))
+    return 2 * texts + 4 * entries + _KEY_BYTES * int(table.num_rows) * copied
 
 
 def _find_runs(table: pa.Table, layout: Layout, texts: tuple[str, ...]) -> Runs:
@@ -191,7 +195,10 @@ def _check_repeats(times: pa.ChunkedArray, groups: Groups, pointer: str) -> None
 
 
 def _laid_out(
-    columns: list[pa.ChunkedArray], element: pa.DataType, order: NDArray[np.int64] | None
+    columns: list[pa.ChunkedArray],
+    element: pa.DataType,
+    order: NDArray[np.int64] | None,
+    memory: Memory,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the target once for each model, and the models one after another.
 
@@ -201,6 +208,7 @@ def _laid_out(
     dtype = element.to_pandas_dtype()
     target, prediction = (NUMBERS.empty(rows * models, dtype).reshape(models, rows) for _ in "yp")
     for place, column in zip((target[0], *prediction), columns, strict=True):
+        memory.check()
         values = tensor_of_column(column, element).numpy()
         if order is None:
             place[:] = values
@@ -214,20 +222,28 @@ def _pointer(name: str) -> str:
     return f"/{escape(name)}" if name else "?prediction_columns"
 
 
-def _left_out_bytes(layout: Layout) -> int:
-    return sum(len(name) + 64 for name, _ in layout.left_out)
+def _cast_bytes(column: pa.ChunkedArray, element: pa.DataType) -> int:
+    """Return what numbers take while they are read that are not as they are computed."""
+    if column.type == element and column.num_chunks == 1 and not column.null_count:
+        return 0
+    entries = entry_bytes(column)  # of a byte each, perhaps
+    return (3 * len(column) + entries) * int(element.byte_width)  # cast, filled, joined
 
 
-def _column_bytes(column: pa.ChunkedArray) -> int:
-    """Return about how many bytes a column of keys takes."""
-    total = 0
-    for chunk in column.chunks:
-        texts = texts_of(chunk)
-        if not is_text(texts.type):
-            total += 32 * len(chunk)
-            continue
-        lengths = text_lengths(texts)
-        if pa.types.is_dictionary(chunk.type):
-            lengths = lengths[chunk.indices.to_numpy()]
-        total += 8 * len(chunk) + int(lengths.sum(dtype=np.int64))
-    return total
+def _names_bytes(groups: Groups, layout: Layout, max_bytes: int) -> tuple[NamesBytes, int]:
+    """Return what keys, models and left out columns take in the answer, and groups until then."""
+    models = layout.models
+    keys = [names_bytes(column, len(models)) for column in groups.keys.columns]
+    written = sum(key.json for key in keys)
+    if written > max_bytes:
+        raise TooLargeError(
+            f"the group columns take {written} bytes in the answer, once for each series and "
+            f"model; this server allows {max_bytes}"
+        )
+    parts = [*keys, texts_bytes(models, len(groups))]
+    parts.append(texts_bytes(tuple(text for fault in layout.left_out for text in fault), 1))
+    order_bytes = 0 if groups.order is None else groups.order.nbytes
+    return (
+        NamesBytes(sum(part.arrow for part in parts), sum(part.json for part in parts)),
+        2 * groups.keys.nbytes + groups.offsets.nbytes + order_bytes,
+    )

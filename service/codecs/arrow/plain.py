@@ -27,11 +27,15 @@ from loss_scoring.service.codecs.arrow.size import (
     cost_of,
     is_native,
 )
-from loss_scoring.service.codecs.request import MAX_ID_BYTES, ListRequest
+from loss_scoring.service.codecs.request import MAX_ID_BYTES, NO_NAMES, ListRequest, NamesBytes
 from loss_scoring.service.errors import UnreadableError
 
 _MAX_METADATA_BYTES = 1 << 14
 _ALIGNMENT = 8
+_ESCAPED = 6
+"""Bytes of JSON that a byte of text takes at most."""
+_NUMBER_BYTES = 21
+"""Bytes of JSON that an integer takes at most, with a comma."""
 
 
 @dataclass
@@ -61,6 +65,7 @@ class _Batch(NamedTuple):
     offsets: list[slice]
     values: list[int]
     ids: list[slice]  # their buffers, but that of nulls
+    names: NamesBytes
     schema: _Schema
 
 
@@ -105,6 +110,7 @@ def decode_plain(body: memoryview, options: ScoreOptions, max_elements: int) -> 
         ids=ids,
         gradient_type=batch.schema.gradient,
         copied=False,
+        names_bytes=batch.names,
     )
 
 
@@ -141,11 +147,14 @@ def _batch(metadata: bytes) -> _Batch:
         offsets.append(slice(raw.start, raw.start + size))
         values.append(flat.start)
         elements.append(count)
-    ids = []
+    ids, names = [], NO_NAMES
     if schema.id_type is not None:
+        is_text = pa.types.is_string(schema.id_type)
         first = schema.buffers["id"] + 1
-        ids = buffers[first : first + 1 + pa.types.is_string(schema.id_type)]
-    return _Batch(rows, min(elements), stop + numbers.size, offsets, values, ids, schema)
+        ids = buffers[first : first + 1 + is_text]
+        text = ids[-1].stop - ids[-1].start if is_text else 0
+        names = NamesBytes(text, _ESCAPED * text + _NUMBER_BYTES * rows)
+    return _Batch(rows, min(elements), stop + numbers.size, offsets, values, ids, names, schema)
 
 
 def _end_of_metadata(messages: bytes, start: int) -> int:

@@ -4,6 +4,7 @@ The buffers of the body become the buffers of the request without a copy whereve
 it: one record batch, float values without nulls, both sides of one type.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from loss_scoring.core import Ragged, ScoreOptions
-from loss_scoring.core.table import is_text, narrowest, one_array, suggestion
+from loss_scoring.core.table import is_text, narrowest, one_array, spell_type, suggestion
 from loss_scoring.service.codecs.arrow.lists import (
     Side,
     check_nulls,
@@ -19,11 +20,12 @@ from loss_scoring.service.codecs.arrow.lists import (
     gradient_type,
     is_series,
 )
+from loss_scoring.service.codecs.arrow.names import join_bytes, names_bytes
 from loss_scoring.service.codecs.arrow.plain import decode_plain
 from loss_scoring.service.codecs.arrow.stream import read_table
 from loss_scoring.service.codecs.mistaken import long_form_meant
 from loss_scoring.service.codecs.options import escape
-from loss_scoring.service.codecs.request import Limits, ListRequest, Memory
+from loss_scoring.service.codecs.request import NO_NAMES, Limits, ListRequest, Memory
 from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
 _SIDES = ("prediction", "target")
@@ -44,14 +46,20 @@ def decode(body: memoryview, options: ScoreOptions, limits: Limits, memory: Memo
     if request is not None:
         return request
     table = read_table(body, limits.bytes, _columns, memory)
-    ids = _ids(table)
     copied = 0
 
     def reserve_copy(size: int) -> None:
         nonlocal copied
         copied += size
+        memory.check()
         memory.reserve(copied)
 
+    has_ids = "id" in table.schema.names
+    kept = join_bytes(table.column("id")) if has_ids else 0
+    if kept:
+        reserve_copy(kept)
+    ids = _ids(table)
+    names = names_bytes(pa.chunked_array([ids])) if has_ids else NO_NAMES
     read = partial(flatten, max_elements=limits.elements, ids=ids, reserve=reserve_copy)
     prediction = read("prediction", table.column("prediction"))
     target = read("target", table.column("target"), like=prediction)
@@ -67,30 +75,34 @@ def decode(body: memoryview, options: ScoreOptions, limits: Limits, memory: Memo
         ids=ids,
         channels=np.full(table.num_rows, prediction.channels) if prediction.channels else None,
         gradient_type=gradient_type(table.schema.field("prediction").type, element),
-        copied=copied > 0,
+        copied=copied > kept,
+        names_bytes=names,
+        kept_bytes=kept,
     )
 
 
 def _columns(schema: pa.Schema) -> list[str]:
-    faults = Faults()
-    for name in dict.fromkeys(schema.names):
+    faults, count = Faults(), Counter(schema.names)
+    for name in count:
         if name not in ("id", *_SIDES):
             meant = suggestion(name, ("id", *_SIDES)) if faults.count < MAX_LISTED_ERRORS else ""
             faults.add(f"/{escape(name)}", f"unknown column{meant}")
-        elif schema.names.count(name) > 1:
+        elif count[name] > 1:
             faults.add(f"/{name}", "appears more than once")
     for side in _SIDES:
-        if side not in schema.names:
+        if not count[side]:
             faults.add(f"/{side}", "the column is absent")
-        elif schema.names.count(side) == 1 and not is_series(schema.field(side).type):
+        elif count[side] == 1 and not is_series(schema.field(side).type):
             faults.add(
                 f"/{side}",
                 f"must be lists of numbers (or of a fixed_size_list of numbers, one a channel), "
-                f"not {schema.field(side).type}",
+                f"not {spell_type(schema.field(side).type)}",
             )
-    if schema.names.count("id") == 1 and not _is_id(schema.field("id").type):
+    if count["id"] == 1 and not _is_id(schema.field("id").type):
         type_ = schema.field("id").type
-        faults.add("/id", f"must be strings or integers, not {type_}; cast it to strings")
+        faults.add(
+            "/id", f"must be strings or integers, not {spell_type(type_)}; cast it to strings"
+        )
     if faults.count and not any(is_series(field.type) for field in schema):
         hint = long_form_meant(schema)
         if hint is not None:

@@ -72,31 +72,10 @@ def check_size(body: pa.Buffer, limit: int) -> tuple[int, int]:
             parts, or would have a large dictionary validated too often.
         UnreadableError: If a header is damaged.
     """
-    unpacked = objects = parts = validated = 0
-    dictionaries: dict[int, int] = {}
-    shared = 0  # bytes of the dictionaries that the next record batch refers to
-    source = pa.BufferReader(body)
+    source, total = pa.BufferReader(body), _Total(limit)
     try:
         for message in pa.ipc.MessageReader.open_stream(source):
-            cost = cost_of(message)
-            unpacked += cost.unpacked
-            objects += cost.objects
-            parts += cost.parts
-            if unpacked > limit:
-                raise TooLargeError(f"the stream is over {limit} bytes once decompressed")
-            if parts > MAX_PARTS:
-                raise TooLargeError(
-                    "the stream is of too many record batches, or of too many columns in each; "
-                    "join batches (pyarrow: combine_chunks, polars: rechunk)"
-                )
-            if cost.dictionary is not None:
-                size = cost.unpacked + message.body.size
-                shared += size - dictionaries.get(cost.dictionary, 0)
-                dictionaries[cost.dictionary] = size
-            elif message.type == "record batch":
-                validated += shared
-            if validated > limit * _VALIDATED:
-                raise TooLargeError("a large dictionary is shared by too many record batches")
+            total.add(message)
     except MemoryError:
         raise
     except (pa.ArrowException, OSError) as error:
@@ -107,7 +86,39 @@ def check_size(body: pa.Buffer, limit: int) -> tuple[int, int]:
         raise UnreadableError(f"an Arrow message header is damaged{meant}") from error
     if source.tell() < body.size:  # a second stream, say, whose series would get no answer
         raise UnreadableError(f"{body.size - source.tell()} bytes follow the end of the stream")
-    return unpacked, objects
+    return total.unpacked, total.objects
+
+
+class _Total:
+    """What the messages of a stream take together."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts = self._validated = 0
+        self._dictionaries: dict[int, int] = {}
+        self._shared = 0  # bytes of the dictionaries that the next record batch refers to
+        self.unpacked = self.objects = 0
+
+    def add(self, message: pa.ipc.Message) -> None:
+        cost = cost_of(message)
+        self.unpacked += cost.unpacked
+        self.objects += cost.objects
+        self._parts += cost.parts
+        if cost.dictionary is not None:
+            size = cost.unpacked + message.body.size
+            self._shared += size - self._dictionaries.get(cost.dictionary, 0)
+            self._dictionaries[cost.dictionary] = size
+        elif message.type == "record batch":
+            self._validated += self._shared
+        if self.unpacked > self._limit:
+            raise TooLargeError(f"the stream is over {self._limit} bytes once decompressed")
+        if self._parts > MAX_PARTS:
+            raise TooLargeError(
+                "the stream is of too many record batches, or of too many columns in each; join "
+                "batches (pyarrow: combine_chunks, polars: rechunk)"
+            )
+        if self._validated > self._limit * _VALIDATED:
+            raise TooLargeError("a large dictionary is shared by too many record batches")
 
 
 def is_native(message: pa.ipc.Message) -> bool:
@@ -153,9 +164,7 @@ def cost_of(message: pa.ipc.Message) -> Cost:
     parts = batch.count(_RECORD_BATCH_NODES) + batch.count(_RECORD_BATCH_BUFFERS)
     is_compressed = batch.find(_RECORD_BATCH_COMPRESSION)  # if not, it is as large as it was sent
     unpacked = _unpacked_bytes(batch, message.body) if is_compressed else 0
-    return Cost(
-        unpacked, _BATCH_BYTES + _PART_BYTES * parts, _BATCH_PARTS + parts, dictionary
-    )
+    return Cost(unpacked, _BATCH_BYTES + _PART_BYTES * parts, _BATCH_PARTS + parts, dictionary)
 
 
 class BatchNumbers(NamedTuple):

@@ -19,7 +19,7 @@ from loss_scoring.service.codecs.json.loop import count_commas, read_series
 from loss_scoring.service.codecs.json.strict import decode_strictly, parse
 from loss_scoring.service.codecs.options import options_from_json
 from loss_scoring.service.codecs.pools import NUMBERS
-from loss_scoring.service.codecs.request import ListRequest, check_elements
+from loss_scoring.service.codecs.request import ListRequest, NamesBytes, check_elements
 from loss_scoring.service.errors import Faults, ServiceError
 
 find_series = re.compile(rb'"series"[ \t\r\n]*:[ \t\r\n]*\[').search
@@ -93,6 +93,7 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | 
         options=options,
         ids=ids,
         channels=widths if has_rows else None,
+        names_bytes=NamesBytes(id_bytes, id_bytes),  # an id is never longer when it is written
     )
     if nulls and options.missing == "error":
         request.check_missing()

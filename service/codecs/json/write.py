@@ -1,6 +1,6 @@
 """Answers to JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,20 +8,43 @@ import orjson
 
 _AT_ONCE = 1 << 14
 """Elements that are written without letting other threads run."""
+_BYTES_AT_ONCE = 1 << 20
+"""The most bytes of an answer that is."""
+_ROWS_AT_ONCE = 1 << 10
+"""The most rows of a column that are: names may be long."""
 
 
-def write(document: dict[str, Any], elements: int) -> list[memoryview]:
+def write(
+    document: dict[str, Any],
+    elements: int,
+    size: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> list[memoryview]:
     """Write an answer, in parts if it is long.
 
     A loss or gradient that is NaN or infinite is null, as JSON has neither.
 
     Args:
-        document: Arrays, lists of them, texts, and objects of all of these.
+        document: Arrays, lists, sequences that make a list of each slice, and objects of them.
         elements: The most numbers there are in a column.
+        size: About the bytes of the answer.
+        check: Called between parts; may raise.
     """
-    if elements <= _AT_ONCE:
-        return [memoryview(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))]
-    return [memoryview(piece) for piece in _pieces(document, elements)]
+    if elements <= _AT_ONCE and size <= _BYTES_AT_ONCE:
+        return [_dumps(document)]
+    parts = []
+    for part in _pieces(document, elements):
+        check()
+        parts.append(memoryview(part))
+    return parts
+
+
+def _dumps(value: Any) -> memoryview:
+    return memoryview(orjson.dumps(value, _whole, orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _whole(rows: Any) -> Any:
+    return rows[:]
 
 
 def _pieces(value: Any, elements: int) -> Iterator[bytes | memoryview]:
@@ -31,23 +54,27 @@ def _pieces(value: Any, elements: int) -> Iterator[bytes | memoryview]:
         value: A column, the rows of one, a text, or an object of them.
         elements: The most numbers there are in a column.
     """
-    if isinstance(value, str):
-        yield orjson.dumps(value)
-        return
-    step = len(value) * _AT_ONCE // elements
     if isinstance(value, dict):
         for i, (name, column) in enumerate(value.items()):
             yield b"%b%b:" % (b"," if i else b"{", orjson.dumps(name))
             yield from _pieces(column, elements)
         yield b"}" if value else b"{}"
-    elif step == 0 and isinstance(value[0], np.ndarray):  # long rows
+        return
+    if isinstance(value, str):
+        yield orjson.dumps(value)
+        return
+    step = len(value) * _AT_ONCE // max(elements, 1)
+    if step == 0 and isinstance(value[0], np.ndarray):  # long rows
         for i, row in enumerate(value):
             yield b"," if i else b"["
             yield from _pieces(row, row.size)
         yield b"]"
-    else:
-        for start in range(0, len(value), max(step, 1)):
-            yield b"," if start else b"["
-            part = value[start : start + max(step, 1)]
-            yield memoryview(orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY))[1:-1]
-        yield b"]"
+        return
+    if not isinstance(value, np.ndarray):
+        step = min(step, _ROWS_AT_ONCE)
+    yield b"["
+    for start in range(0, len(value), max(step, 1)):
+        if start:
+            yield b","
+        yield _dumps(value[start : start + max(step, 1)])[1:-1]
+    yield b"]"
