@@ -20,6 +20,7 @@ from loss_scoring.core.table import (
     LeftOutWarning,
     NullKeyError,
     TableError,
+    find_models,
     group_rows,
     interleave_elements,
     score_table,
@@ -330,3 +331,8 @@ def test_on_a_device():
     for name in LOSSES:
         assert np.allclose(here[name], there[name], rtol=1e-12)
         assert here[f"{name}_gradient"].equals(there[f"{name}_gradient"])
+
+
+@pytest.mark.parametrize("name", ["lower" + "-1.1" * 60 + "x", "upper_1" + ".1" * 200 + "%!"])
+def test_names_of_many_numbers_are_read_in_one_way(name):
+    assert find_models(pa.schema({name: pa.float64()}), ()).models == (name,)
