@@ -120,7 +120,7 @@ class ScoreEndpoint:
         if is_short(request, formats.answer):
             parts = encode(*scored)
         else:
-            parts = await self._in_thread(reservation, deadline, encode, *scored)
+            parts = await self._in_thread(reservation, deadline, encode, *scored, reservation)
         context.stages["encode"] = time.perf_counter() - started
         return formats.answer, parts
 

@@ -64,7 +64,7 @@ def _pieces(value: Any, elements: int) -> Iterator[bytes | memoryview]:
         yield orjson.dumps(value)
         return
     step = len(value) * _AT_ONCE // max(elements, 1)
-    if step == 0 and isinstance(value[0], np.ndarray):  # long rows
+    if step == 0 and len(value) and isinstance(value[0], np.ndarray):  # long rows
         for i, row in enumerate(value):
             yield b"," if i else b"["
             yield from _pieces(row, row.size)
