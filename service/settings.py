@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from loss_scoring.service import __version__
@@ -13,6 +13,8 @@ from loss_scoring.service.environment import PREFIX, is_link
 MEBI = 1 << 20
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
 """As browsers send it: in lower case, without a path, even a slash."""
+_MAY_BE_EMPTY = "cors_origins", "api_keys"
+"""No origin is the default; and that no key is an error is said where keys are read."""
 
 
 class Settings(BaseSettings):
@@ -155,6 +157,17 @@ class Settings(BaseSettings):
         if is_link(f"{PREFIX}PORT", str(given.get("port"))):
             return {name: value for name, value in given.items() if name != "port"}
         return given
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_filled_in(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what is empty, which for a host means all addresses of the machine."""
+        name = str(info.field_name)
+        if isinstance(value, str) and not value.strip() and name not in _MAY_BE_EMPTY:
+            raise ValueError(
+                f"{PREFIX}{name.upper()} or its flag is empty; unset it, or fill it in"
+            )
+        return value
 
     @field_validator("cors_origins")
     @classmethod

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from instance import SERVE, instance
 
+from loss_scoring.service.api.auth import Keys
 from loss_scoring.service.environment import check_names, is_link
 from loss_scoring.service.settings import Settings
 
@@ -75,6 +76,34 @@ def test_a_start_is_refused_before_anything_else(frontends):
         ended.stderr
         == "LOSS_SCORING_MAXOPEN is not a setting; did you mean LOSS_SCORING_MAX_OPEN_BYTES?\n"
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_variable_is_refused_by_its_name(name, value, monkeypatch):
+    variable = f"LOSS_SCORING_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    if name == "cors_origins":
+        assert Settings.from_environment() == Settings(cors_origins=None)
+        return
+    with pytest.raises(ValueError, match=f"{variable} .* ?(is empty|holds no key)"):
+        Keys.of(Settings.from_environment())
+
+
+@pytest.mark.parametrize("frontends", [0, 1])
+@pytest.mark.parametrize("as_flag", [False, True])
+def test_an_empty_host_does_not_listen_everywhere(frontends, as_flag):
+    flags = ["--host", ""] if as_flag else []
+    ended = subprocess.run(
+        [*SERVE, "--port", "0", "--frontends", str(frontends), *flags],
+        env=os.environ | ({} if as_flag else {"LOSS_SCORING_HOST": ""}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "LOSS_SCORING_HOST or its flag is empty" in ended.stderr
 
 
 def test_a_link_is_not_taken_for_the_port(monkeypatch):
