@@ -7,7 +7,7 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-peers test-generated test-darts test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-peers audit test-generated test-darts test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,15 @@ chaos: $(VENV)/.installed .venv-schemathesis/.installed ## break it in every way
 	.venv-generated/bin/pip install --quiet --upgrade 'pip>=25.1'
 	.venv-generated/bin/pip install --quiet --group generated
 	@touch $@
+
+.venv-audit/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-audit/bin/pip install --quiet --group audit
+	@touch $@
+
+audit: .venv-audit/.installed ## compare what the images and constraints.txt pin with known advisories, where their data can be had
+	$(PYTHON) tests/deploy/audit.py .venv-audit/bin/pip-audit
 
 test-generated: $(VENV)/.installed .venv-generated/.installed ## call the service with a generated client and, where chromium is, by its page
 	$(BIN)/python -m pytest tests/api/test_generated.py
