@@ -650,6 +650,8 @@ MOVES = "\x1b[2J\x9b1A\u202e\u2028"
         problem(400, detail=MOVES),
         problem(422, detail=MOVES, errors=[{"pointer": MOVES, "detail": MOVES}] * 2),
         problem(504, detail=MOVES, headers={"x-request-id": MOVES.encode()}),
+        problem(400, headers={"x-request-id": f"lossclient-{MOVES}".encode()}),
+        answer_with(pa.table({MOVES: [{MOVES: 1}]})),
     ],
 )
 def test_a_stranger_moves_no_cursor(outcome):

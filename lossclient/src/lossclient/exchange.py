@@ -19,6 +19,7 @@ import httpx
 import pyarrow as pa
 
 from lossclient import wire
+from lossclient.arguments import printable
 from lossclient.exceptions import DeadlineExceeded, LossClientError, UnexpectedAnswer
 from lossclient.forecasts import Forecasts
 from lossclient.options import ScoreOptions
@@ -242,8 +243,8 @@ def _read(
     if not isinstance(outcome, httpx.RequestError):
         if other := _other_request(outcome.headers, request_id):
             error = UnexpectedAnswer(
-                f"the answer to another request, {other}: something between this client and "
-                f"{rules.server}{rules.via} mixes answers up",
+                f"the answer to another request, {printable(other)}: something between this client "
+                f"and {rules.server}{rules.via} mixes answers up",
                 status=outcome.status_code,
                 request_id=request_id,
             )

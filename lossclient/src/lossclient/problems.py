@@ -127,7 +127,7 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
 
 def unreadable(reply: Reply, request_id: str, reason: Exception | str) -> Failure:
     error = UnexpectedAnswer(
-        f"not the scores that were asked for: {reason}",
+        f"not the scores that were asked for: {printable(str(reason))}",
         status=reply.status_code,
         request_id=_id_of(reply, request_id),
     )
