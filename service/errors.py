@@ -33,6 +33,17 @@ MAX_LISTED_ERRORS = 20
 _EXHAUSTED_RETRY_S = 5
 
 
+def printable(text: str) -> str:
+    r"""Return text whose characters all show: a stranger's neither move cursors nor end lines.
+
+    >>> print(printable("Theta \x1b[2J\n"))
+    Theta \x1b[2J\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 @dataclass(frozen=True)
 class FieldError:
     """One fault and where it is.

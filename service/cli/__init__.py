@@ -14,9 +14,10 @@ from rich.table import Table
 from loss_scoring.core import LOSSES
 from loss_scoring.service import __version__
 from loss_scoring.service.cli.compile import compile_all
+from loss_scoring.service.cli.files import explained
 from loss_scoring.service.cli.score import score
 from loss_scoring.service.cli.serve import serve
-from loss_scoring.service.errors import ServiceError
+from loss_scoring.service.errors import ServiceError, printable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(serve)
@@ -36,7 +37,8 @@ def losses() -> None:
         table.add_row(loss.name, f"{loss.title}:\n{loss.formula}", loss.gradient, parameters)
     console = Console()
     wide = None if console.is_terminal else max(console.width, _TABLE_WIDTH)
-    console.print(table, width=wide)
+    with explained("standard output"):
+        console.print(table, width=wide)
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,5 +69,5 @@ def main() -> None:
     try:
         app()
     except (ServiceError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {printable(str(error))}\n")
         sys.exit(2)

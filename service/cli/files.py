@@ -3,11 +3,13 @@
 import codecs
 import os
 import re
+import secrets
+import signal
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,16 +17,19 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from loss_scoring.core.table import TableError, holds_codes, is_text, text_faults
-from loss_scoring.service.errors import InvalidError, UnreadableError
+from loss_scoring.service.errors import InvalidError, ServiceError, UnreadableError
 
 BATCH_ROWS = 1 << 17
 _CSV_BLOCK_BYTES = 1 << 23
 _CSV_NULLS = [*pa.csv.ConvertOptions().null_values, "None", "<NA>", *map(" ".__mul__, range(1, 17))]
 """Nulls in a column of numbers: what Arrow takes for one, what pandas does, and blanks."""
 
+_ENDS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 FORMATS = (".parquet", ".csv", ".arrow", ".feather", ".ipc", ".arrows")
 """Endings; ``.arrows`` is written as an Arrow stream, and any Arrow ending may be read as one."""
 _COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip")
+_EXHAUSTED = "out of memory", "can't allocate memory", "not enough memory"
+"""What torch says on a GPU, and on a CPU by its version."""
 _CSV_COLUMN = re.compile(r"In CSV column #(?P<number>\d+): (?P<detail>.*)", re.DOTALL)
 
 
@@ -78,17 +83,29 @@ def open_source(
         return _plain_source(read(path), batch_rows)
 
 
+class ExhaustedError(ServiceError):
+    """There is not enough memory; the file may be valid."""
+
+
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path | str) -> Iterator[None]:
     """Name the file that an error is about."""
     try:
         yield
+    except BrokenPipeError:  # nobody reads standard output any more, which is no error
+        raise
+    except MemoryError as error:
+        raise ExhaustedError(f"{path}: not enough memory: {error}") from error
     except (InvalidError, TableError) as error:
         raise InvalidError(f"{path}: {error}") from error
     except (pa.ArrowException, OSError) as error:
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else str(error).split("\n", 1)[0]
         raise UnreadableError(f"{path}: {reason}") from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _EXHAUSTED):
+            raise
+        raise ExhaustedError(f"{path}: not enough memory: {error}") from error
 
 
 def _unread_kind(path: Path) -> str | None:
@@ -309,6 +326,8 @@ def _cell_fault(path: Path, name: str, detail: str, way_out: str) -> str:
 def open_output(path: Path | None, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Yield a function that appends rows; the file appears only once all are written.
 
+    Until then they are in a file that no other writer uses, and that no signal leaves behind.
+
     Raises:
         InvalidError: If the ending names no format, or there is no such folder.
         UnreadableError: If it cannot be written.
@@ -317,18 +336,55 @@ def open_output(path: Path | None, schema: pa.Schema) -> Iterator[Callable[[pa.T
         yield lambda _rows: None
         return
     check_output(path)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
 
     def write(rows: pa.Table) -> None:
         with explained(path):
             writer.write_table(rows)
 
+    with ended_by_signals():
+        try:
+            with explained(path):
+                file = part.open("xb")  # never a file or a link that is there
+            writer: Any = file
+            try:
+                with explained(path):
+                    writer = _writer(path.suffix.lower(), file, schema)
+                yield write
+                with explained(path):
+                    writer.close()
+            except BaseException:
+                for unneeded in (writer, file):  # closed now, and not by a __del__ that complains
+                    with suppress(Exception):  # the disk may be full
+                        unneeded.close()
+                raise
+            with explained(path):
+                file.close()
+                part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let the first signal that would end the process raise, so that ``finally`` is reached."""
+
+    def end(number: int, _frame: object) -> None:
+        for other in handlers:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    handlers = {number: signal.getsignal(number) for number in _ENDS}
+    handlers = {
+        number: was for number, was in handlers.items() if was not in {signal.SIG_IGN, None}
+    }
+    for number in handlers:
+        signal.signal(number, end)
     try:
-        with explained(path), _writer(path.suffix.lower(), part, schema) as writer:
-            yield write
-        part.replace(path)
+        yield
     finally:
-        part.unlink(missing_ok=True)
+        for number, was in handlers.items():
+            signal.signal(number, was)
 
 
 def check_output(path: Path) -> None:
@@ -341,9 +397,9 @@ def check_output(path: Path) -> None:
         raise InvalidError(f"{path}: there is no folder {path.parent}")
 
 
-def _writer(suffix: str, part: Path, schema: pa.Schema) -> Any:
+def _writer(suffix: str, file: BinaryIO, schema: pa.Schema) -> Any:
     if suffix == ".parquet":
-        return pq.ParquetWriter(part, schema, compression="zstd")
+        return pq.ParquetWriter(file, schema, compression="zstd")
     if suffix == ".csv":
-        return pa.csv.CSVWriter(part, schema)
-    return (pa.ipc.new_stream if suffix == ".arrows" else pa.ipc.new_file)(part, schema)
+        return pa.csv.CSVWriter(file, schema)
+    return (pa.ipc.new_stream if suffix == ".arrows" else pa.ipc.new_file)(file, schema)

@@ -33,7 +33,7 @@ from loss_scoring.service.cli.files import (
     open_source,
 )
 from loss_scoring.service.cli.series import Block, read_series
-from loss_scoring.service.errors import InvalidError
+from loss_scoring.service.errors import InvalidError, printable
 
 _UNBOUNDED = 1 << 16
 
@@ -110,7 +110,8 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
             raise TableError(("", "has no rows"))
     # As wide as it is, so that no digit is cut, and its texts as they are.
     console = Console(width=_UNBOUNDED, markup=False, emoji=False, highlight=False)
-    console.print(tally.table())
+    with explained("standard output"):
+        console.print(tally.table())
 
 
 def _options(losses: str, missing: Missing, zero_division: ZeroDivision) -> ScoreOptions:
@@ -132,9 +133,9 @@ def _one_file(files: list[Path]) -> Path:
 
 def _report_models(layout: FileColumns) -> None:
     with suppress(OSError):  # the scores matter more than standard error
-        sys.stderr.write(f"scored as models: {', '.join(layout.models)}\n")
+        sys.stderr.write(printable(f"scored as models: {', '.join(layout.models)}") + "\n")
         if layout.left_out:
-            sys.stderr.write(f"left out: {listed(layout.left_out)}\n")
+            sys.stderr.write(printable(f"left out: {listed(layout.left_out)}") + "\n")
 
 
 def _device(name: str) -> torch.device:
@@ -216,5 +217,5 @@ class _Tally:
                 for name in self._losses
             ]
             counts = [str(self._counts[name][m]) for name in self._masked]
-            table.add_row(model, str(self.series), str(self._scored[m]), *means, *counts)
+            table.add_row(printable(model), str(self.series), str(self._scored[m]), *means, *counts)
         return table

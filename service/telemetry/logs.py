@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from loss_scoring.service.errors import printable
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry import REQUEST
 
@@ -47,18 +48,30 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:
-            return orjson.dumps(line, default=str).decode()
+            text = orjson.dumps(line, default=str).decode()
         except TypeError:  # half a surrogate pair, or an integer of more than 64 bits
-            return json.dumps(line, default=str)
+            text = json.dumps(line, default=str)
+        # JSON lets controls of terminals pass: DEL, those beside Latin-1, and of the direction.
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 class TextFormatter(logging.Formatter):
-    """Writes a line of text that ends with the id of the request."""
+    """Writes a line of text that ends with the id of the request.
+
+    Tracebacks are further lines, indented, so that no text of a stranger looks like a line.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         request = REQUEST.get(_NO_REQUEST).get("request_id")
         line = super().formatMessage(record)
-        return line if request is None or request in line else f"{line} [{request}]"
+        line = line if request is None or request in line else f"{line} [{request}]"
+        return printable(line)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the library's name
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {printable(line)}" for line in lines)
 
 
 def configure(settings: Settings, role: str) -> None:
@@ -76,13 +89,18 @@ def configure(settings: Settings, role: str) -> None:
     handler.setFormatter(as_json if format_ == "json" else text)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    if format_ == "json":  # tracebacks of the interpreter are no lines of JSON
-        sys.excepthook = _log_uncaught
-        threading.excepthook = lambda thread: (
-            None
-            if thread.exc_value is None
-            else _log_uncaught(thread.exc_type, thread.exc_value, thread.exc_traceback)
-        )
+    # Tracebacks of the interpreter are no lines of JSON, and show whatever a stranger wrote.
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda thread: (
+        None
+        if thread.exc_value is None
+        else _log_uncaught(thread.exc_type, thread.exc_value, thread.exc_traceback)
+    )
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def _log_uncaught(

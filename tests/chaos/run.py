@@ -69,6 +69,7 @@ SCENARIOS = [
     Scenario("chaos/stuck", "Stopping while a thread cannot", BEHIND),
     Scenario("chaos/rolling", "Rolling restart"),
     Scenario("chaos/hostile_answers", "A server that is hostile to its client"),
+    Scenario("chaos/command_line", "The command line among others"),
     Scenario("fuzz/mutated_arrow", "Damaged Arrow"),
     Scenario("fuzz/mutated_json", "Damaged JSON"),
     Scenario("fuzz/hostile_http", "Hostile HTTP"),

@@ -5,7 +5,10 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from commands import cli
 from conftest import LOSS_SCORING
 
 MODEL = "[red]Prévision 二[/red] :smile:"
@@ -57,3 +60,31 @@ def test_a_full_disk_is_one_line(forecasts):
 def test_the_version_is_that_of_the_package():
     done = subprocess.run([LOSS_SCORING, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"loss-scoring {version('loss-scoring')}\n"
+
+
+STRANGE = "x\x1b]0;title\x07\x9b2J\u202e\nerror: forged"
+SHOWN = r"x\x1b]0;title\x07\x9b2J\u202e\nerror: forged"
+
+
+def test_a_stranger_moves_no_cursor_and_ends_no_line(tmp_path):
+    path = tmp_path / "f.parquet"
+    columns = {"unique_id": [STRANGE], "y": [1.0], STRANGE: [2.0], "horizon": [1], "q\x1b": [True]}
+    pq.write_table(pa.table(columns), path)
+    status, out, err = cli("score", path)
+    assert (status, err.splitlines()[0]) == (0, f"scored as models: {SHOWN}")
+    assert f" {SHOWN} " in out
+    assert (out + err).replace("\n", "").isprintable()
+    assert "\nerror:" not in err
+
+
+def test_errors_show_a_strangers_ids_and_names_of_files(tmp_path):
+    path = tmp_path / "f\x1b[2J\n.parquet"
+    columns = {"unique_id": [STRANGE], "y": [1.0], STRANGE: [None]}
+    schema = pa.schema([("unique_id", pa.string()), ("y", pa.float64()), (STRANGE, pa.float64())])
+    pq.write_table(pa.table(columns, schema), path)
+    status, _, err = cli("score", path)
+    assert status == 2
+    assert err.count("\n") == 2
+    assert err.replace("\n", "").isprintable()
+    assert SHOWN in err
+    assert r"f\x1b[2J\n.parquet" in err

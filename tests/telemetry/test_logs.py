@@ -135,6 +135,34 @@ def test_text_ends_with_the_request():
         REQUEST.reset(token)
 
 
+STRANGE = "a\x1b[2J\x7f\x9b2J\u202e\u2028\U000e0041\nCRITICAL forged"
+
+
+def test_a_stranger_moves_no_cursor_and_ends_no_line():
+    error = ValueError(STRANGE)
+    made = record(msg=STRANGE, args=(), exc_info=(ValueError, error, None))
+    made.fields = {"path": STRANGE}
+    as_json = JsonFormatter("test").format(made)
+    assert as_json.isprintable()
+    line = json.loads(as_json)
+    assert (line["message"], line["path"]) == (STRANGE, STRANGE)
+    token = REQUEST.set({"request_id": STRANGE})
+    try:
+        lines = TextFormatter("%(levelname)s %(message)s").format(made).split("\n")
+    finally:
+        REQUEST.reset(token)
+    assert all(map(str.isprintable, lines))
+    shown = r"a\x1b[2J\x7f\x9b2J\u202e\u2028\U000e0041\nCRITICAL forged"
+    assert lines[0].startswith(f"WARNING {shown}")
+    assert lines[1:] == [rf"  ValueError: {shown}".partition(r"\n")[0], "  CRITICAL forged"]
+
+
+def test_names_stay_as_they_are():
+    made = record(msg="Prévision 二 [red]", args=())
+    assert TextFormatter("%(message)s").format(made) == "Prévision 二 [red]"
+    assert "Prévision 二 [red]" in JsonFormatter("test").format(made)
+
+
 @pytest.mark.parametrize(
     ("format_", "tty", "is_json"),
     [("auto", True, False), ("auto", False, True), ("json", True, True), ("text", False, False)],
