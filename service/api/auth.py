@@ -2,8 +2,8 @@
 
 Only SHA-256 digests are stored, so that no key can reach a log, and all have one length. To rotate,
 add a key, move the clients, remove the old one. The file is polled once a second at most; write a
-new one beside it and rename it, so that it is never read half written. A file that cannot be read
-leaves the keys as they are; one without keys admits nobody.
+new one beside it and rename it, so that it is never read half written. What cannot be read, or is
+no file of at most 64 KiB, leaves the keys as they are; a file without keys admits nobody.
 
 The supervisor checks the keys as well, and imports no torch: neither does this.
 """
@@ -11,7 +11,9 @@ The supervisor checks the keys as well, and imports no torch: neither does this.
 import hashlib
 import hmac
 import logging
+import os
 import re
+import stat
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -27,6 +29,8 @@ _KEY = re.compile(rb"[A-Za-z0-9._~+/-]{16,}=*")  # b64token of RFC 6750, and not
 _WANTED = "a key has at least 16 of A-Z a-z 0-9 - . _ ~ + /"
 _BEARER = re.compile(rb"bearer +(\S+)", re.IGNORECASE)
 _POLL_S = 1.0
+_MAX_FILE_BYTES = 1 << 16
+"""Thousands of keys. Each request is compared with all."""
 
 
 class Keys:
@@ -101,16 +105,34 @@ class Keys:
                 log.error("api_keys_file: %s; the keys stay as they were", error)  # noqa: TRY400
 
     def _read(self, file: Path) -> None:
-        status = file.stat()
-        signature = status.st_mtime_ns, status.st_ino, status.st_size
+        signature = _signature(file.stat())
         if signature == self._seen:
             return
-        self._of_file = _digests(file.read_bytes().splitlines(), str(file), "line")
+        signature, text = _content(file)
+        self._of_file = _digests(text.splitlines(), str(file), "line")
         self._seen = signature
         if not (self._of_file or self._given):
             log.warning("api_keys_file %s holds no key: nobody is admitted", file)
         else:
             log.info("%d keys in %s", len(self._of_file), file)
+
+
+def _signature(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _content(file: Path) -> tuple[tuple[int, ...], bytes]:
+    """Return the signature and the content of a file, without waiting for a pipe."""
+    with open(
+        file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+    ) as opened:
+        status = os.fstat(opened.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{file} is not a regular file")
+        text = opened.read(_MAX_FILE_BYTES + 1)
+    if len(text) > _MAX_FILE_BYTES:
+        raise ValueError(f"{file} has more than {_MAX_FILE_BYTES} bytes")
+    return _signature(status), text
 
 
 def _digests(lines: list[bytes], where: str, unit: str) -> tuple[bytes, ...]:

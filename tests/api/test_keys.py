@@ -1,6 +1,8 @@
 """The set of keys, without a server: what is a key, and what a changed file does."""
 
 import logging
+import os
+import re
 
 import pytest
 
@@ -90,6 +92,38 @@ def test_a_file_that_cannot_be_read_leaves_the_keys_and_is_logged_once(file, clo
     file.write_text(NEW)
     clock.now = 6.0
     assert allows(keys, NEW)
+
+
+def folder(path):
+    path.mkdir()
+
+
+def link_to_endless_zeros(path):
+    path.symlink_to("/dev/zero")
+
+
+def huge(path):
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # takes no disk
+
+
+@pytest.mark.parametrize("become", [os.mkfifo, folder, link_to_endless_zeros, huge])
+def test_what_is_no_small_file_is_not_waited_for_and_leaves_the_keys(file, clock, caplog, become):
+    keys = Keys(None, file, clock=clock)
+    file.unlink()
+    become(file)
+    for clock.now in (1.0, 2.0):
+        assert allows(keys, OLD)
+    assert len(caplog.records) == 1
+    assert str(file) in caplog.text
+    with pytest.raises(ValueError, match=re.escape(str(file))):
+        Keys(None, file, clock=clock)
+    if file.is_dir():
+        file.rmdir()
+    rewrite(file, NEW)
+    clock.now = 3.0
+    assert allows(keys, NEW)
+    assert not allows(keys, OLD)
 
 
 @pytest.mark.parametrize("text", ["", "# none yet\n"])
