@@ -16,13 +16,15 @@ from loss_scoring.service.codecs.arrow.write import LARGE
 from loss_scoring.service.codecs.compression import decompress
 from loss_scoring.service.codecs.options import LongColumns, columns_from_query, options_from_query
 from loss_scoring.service.codecs.request import Limits, Memory, ScoreRequest
-from loss_scoring.service.errors import Faults
+from loss_scoring.service.errors import Faults, InvalidError
 
 INLINE_BYTES = 1 << 16
 """JSON below this is read and written in less time than a thread needs to begin."""
 _ARROW_IS_CHEAPER = 32
 """Times as cheap to read and write as JSON of its size."""
 _LONGEST_CACHED_QUERY = 1024
+_MOST_PARAMETERS = 256
+"""Each is a fault or an option, of which there are fewer."""
 
 
 class Formats(NamedTuple):
@@ -174,4 +176,6 @@ _cached_query = lru_cache(maxsize=512)(read_query)
 
 
 def _parameters(query: bytes) -> list[tuple[str, str]]:
+    if query.count(b"&") >= _MOST_PARAMETERS:
+        raise InvalidError(f"the query has more than {_MOST_PARAMETERS} parameters")
     return parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True)

@@ -68,6 +68,8 @@ log = logging.getLogger(__name__)
 
 _EMPTY_LINE = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[A-Za-z]+ \S+ HTTP/1\.[01]\r\n")
+_MOST_FIELDS = 256
+"""A line may have four bytes, and costs more than any of them."""
 _COST_A_TURN = 1 << 12
 _COST_OF_PART = 8
 """Both in bytes of framing. 512 parts that are content, of four bytes, take half a millisecond."""
@@ -163,7 +165,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Return whether to go on though nothing more will come."""
-        self._ended = self._pipelines and (self._is_serving() or self._is_scheduled)
+        self._ended = self._is_scheduled or (self._pipelines and self._is_serving())
         return self._ended
 
     def pause_writing(self) -> None:
@@ -257,6 +259,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Refuse, by raising, what is no request to this server; else begin it."""
         if self._unparsed > self.max_head:
             raise self._too_large()
+        if len(self.headers) > _MOST_FIELDS:
+            raise HeadTooLargeError(f"this server takes {_MOST_FIELDS} header lines")
         version = self.parser.get_http_version()
         if version not in {"1.1", "1.0"}:
             raise MalformedError("this server speaks HTTP/1.0 and HTTP/1.1 only")
@@ -267,7 +271,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self.url = path_of(self.url, self.parser.get_method())
         length, self.expect_100_continue = read_head(self.headers, version)
-        self._unparsed = 0
+        self._unparsed = self._cost = 0  # a turn has one head, which is bounded by itself
         self._enter(State.BODY)
         self._end.begin_body(length)
         if not (self.context and self.context.crowded and self._answer_at_head(self.context)):

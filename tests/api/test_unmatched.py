@@ -161,3 +161,8 @@ def test_an_accept_that_costs_more_than_it_says_is_refused(client):
     accept = "," * 1024 + "application/json"
     answer = client.post("/score", json={"series": []}, headers={"Accept": accept})
     assert problem(answer, 406)["detail"] == "Accept is longer than 1024 bytes"
+
+
+def test_parameters_that_cost_more_than_they_say_are_refused(client):
+    answer = client.post("/score?" + "a&" * 256, json={"series": []})
+    assert problem(answer, 422)["detail"] == "the query has more than 256 parameters"

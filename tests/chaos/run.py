@@ -73,6 +73,7 @@ SCENARIOS = [
     Scenario("fuzz/mutated_arrow", "Damaged Arrow"),
     Scenario("fuzz/mutated_json", "Damaged JSON"),
     Scenario("fuzz/hostile_http", "Hostile HTTP"),
+    Scenario("fuzz/cheap_bytes", "Cheap bytes"),
     Scenario("fuzz/endless_head", "A head without end"),
     Scenario("fuzz/pipelined_flood", "Requests without end"),
     Scenario("fuzz/schema", "The OpenAPI document is true"),

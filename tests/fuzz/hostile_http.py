@@ -69,6 +69,37 @@ SERVED: dict[str, bytes] = {
     "another protocol": GOOD.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", 1),
     "a request id of garbage": GOOD.replace(b"\r\n\r\n", b"\r\nX-Request-Id: \xff'\"<script>\r\n\r\n", 1),
 }  # fmt: skip
+JSON_HEAD = b"Host: x\r\nContent-Type: application/json\r\n"
+OVER_1_0 = b"POST /score HTTP/1.0\r\n" + JSON_HEAD
+EXPECTS = LENGTH + b"Expect: 100-continue\r\n"
+PRESCRIBED: dict[str, tuple[bytes, list[int]]] = {
+    "blanks around a length": (
+        START + b"Content-Length: \t%d \t\r\n\r\n" % len(BODY) + BODY,
+        [200],
+    ),
+    "zeros before a length": (START + b"Content-Length: %05000d\r\n\r\n" % len(BODY) + BODY, [200]),
+    "a go-ahead": (START + EXPECTS + b"\r\n" + BODY, [100, 200]),
+    "no go-ahead over HTTP/1.0": (OVER_1_0 + EXPECTS + b"\r\n" + BODY, [200]),
+    "another expectation": (START + LENGTH + b"Expect: gold\r\n\r\n" + BODY, [417]),
+    "no Host": (b"GET /livez HTTP/1.1\r\n\r\n", [400]),
+    "no Host over HTTP/1.0": (b"GET /livez HTTP/1.0\r\n\r\n", [200]),
+    "two Hosts": (b"GET /livez HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", [400]),
+    "an invalid Host": (b"GET /livez HTTP/1.1\r\nHost: a/b\r\n\r\n", [400]),
+    "a coded transfer": (
+        START + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + CHUNK + b"0\r\n\r\n",
+        [501],
+    ),
+    "a transfer without end": (START + b"Transfer-Encoding: gzip\r\n\r\n" + BODY, [400]),
+    "a transfer over HTTP/1.0": (
+        OVER_1_0 + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK + b"0\r\n\r\n",
+        [400],
+    ),
+    "a URL for a target": (b"GET http://a.example/livez HTTP/1.1\r\nHost: x\r\n\r\n", [200]),
+    "a star for a target": (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", [400]),
+    "an unknown method": (b"FETCH /livez HTTP/1.1\r\nHost: x\r\n\r\n", [501]),
+    "a method that no path takes": (b"TRACE /livez HTTP/1.1\r\nHost: x\r\n\r\n", [405]),
+}
+"""What RFC 9110 and 9112 say of a head, and the statuses of its answers."""
 LIMIT_S = 3.0
 
 
@@ -121,14 +152,18 @@ def findings(running: Instance, rounds: int) -> list[Finding]:
             sent += 1
             if statuses != [200]:
                 wrong[f"{name}: {statuses}"] += 1
+    heads = {name: exchange(running, data) for name, (data, _) in PRESCRIBED.items()}
+    otherwise = {name: found for name, found in heads.items() if found != PRESCRIBED[name][1]}
     pipelined = pipeline(running, 50)
     alive = running.alive and httpx.get(f"{running.url}/readyz", timeout=30).is_success
     log = running.log_text()
     for name, count in wrong.items():
         print(f"{count} x {name}")
+    print(*(f"{name}: {found}" for name, found in otherwise.items()), sep="\n")
     return [
         at_most(f"of {sent} hostile requests answered otherwise than 4xx or by closing",
                 wrong.total(), 0),
+        at_most(f"of {len(heads)} heads answered otherwise than RFC 9112 says", len(otherwise), 0),
         at_least("pipelined requests answered, of 50", pipelined.count(200), 50),
         at_most("unexpected errors in the log", log.count("unexpected error"), 0),
         at_least("alive and ready afterwards", alive, 1),

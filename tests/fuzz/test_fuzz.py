@@ -1,11 +1,12 @@
 """A short selection of the fuzzing; `make chaos` runs it whole (bench/reliability.md)."""
 
+import cheap_bytes
 import hostile_http
 import mutated_arrow
 import mutated_json
 import pipelined_flood
 import pytest
-from finding import check
+from finding import check, counts
 from instance import instance
 from mutants import mutants
 
@@ -30,6 +31,10 @@ def test_hostile_http(running):
 
 def test_a_pipelined_flood(running):
     check(pipelined_flood.findings(running, seconds=2)[0])
+
+
+def test_cheap_bytes(running):
+    check(counts(cheap_bytes.findings(running, seconds=0.2, connections=1)))
 
 
 def test_mutants_are_the_same_in_every_run():

@@ -124,3 +124,27 @@ def test_a_connection_that_ends_meanwhile_is_left_alone(protocol, closing):
         protocol.connection_lost(ConnectionResetError())
     protocol.loop.pass_time(0)
     assert protocol.cycle.more_body
+
+
+@pytest.mark.parametrize(("count", "status"), [(256, b""), (257, b"431")])
+def test_header_lines_are_bounded(protocol, count, status):
+    protocol.max_head = 10_000
+    protocol.data_received(POST + b"a:\r\n" * (count - 1) + b"\r\n")
+    assert protocol.transport.written[9:12] == status
+
+
+def test_a_long_head_does_not_put_off_its_body(protocol):
+    protocol.max_head = 10_000
+    protocol.data_received(POST + b"Content-Length: %09000d\r\n\r\n{}" % 2)
+    assert not protocol.cycle.more_body
+
+
+@pytest.mark.parametrize("end", [END, b""])
+def test_a_client_that_ends_behind_its_chunks_is_answered_if_they_are_whole(protocol, end):
+    protocol.data_received(OPEN + b"2\r\n\r\n\r\n" * 1000 + end)
+    assert protocol.eof_received()
+    protocol.loop.pass_time(0)
+    assert protocol.cycle.more_body == (not end)
+    assert protocol.transport.closing == (not end)
+    answered(protocol)
+    assert protocol.transport.closing
