@@ -25,6 +25,7 @@ from lossclient import (
     Unauthorized,
     Unavailable,
     UnexpectedAnswer,
+    ValueFault,
     wire,
 )
 from lossclient.exchange import Pause, Post, Rules, SizeLimit, Surroundings, exchange
@@ -658,6 +659,18 @@ def test_a_stranger_moves_no_cursor(outcome):
     _, _, _, error = play([outcome], retries=Retries(0))
     assert str(error).replace("\n", "").isprintable()
     assert "\\x1b[2J" in str(error)
+
+
+def test_a_fault_shows_a_strangers_model():
+    fault = ValueFault("/0/0", "is null", id=MOVES, cutoff=MOVES, model=MOVES, side="prediction")
+    assert str(fault).isprintable()
+    assert fault.model == MOVES
+
+
+def test_a_long_detail_is_cut():
+    faults = [{"pointer": "/y/0", "detail": " " * 30_000}]
+    _, _, _, error = play([problem(422, detail=" " * 30_000 + "x", errors=faults)])
+    assert len(str(error)) < 5000
 
 
 def test_no_more_faults_than_are_listed():

@@ -47,18 +47,6 @@ def without_password(text: str) -> str:
     return _PASSWORD.sub("//...@", text)
 
 
-def printable(text: str) -> str:
-    r"""Return text whose characters all show, so that a stranger's moves no terminal's cursor.
-
-    Example:
-        >>> print(printable("Theta \x1b[2J"))
-        Theta \x1b[2J
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def is_flag(value: Any) -> bool:
     return isinstance(value, bool | np.bool_)
 

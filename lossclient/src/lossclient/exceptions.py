@@ -17,6 +17,18 @@ LossClientError
 from dataclasses import dataclass
 
 
+def printable(text: str) -> str:
+    r"""Return text whose characters all show, so that a stranger's moves no terminal's cursor.
+
+    Example:
+        >>> print(printable("Theta \x1b[2J"))
+        Theta \x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class LossClientError(Exception):
     """Whatever went wrong.
 
@@ -116,9 +128,9 @@ class ValueFault:
             return f"{self.pointer} {self.detail}"
         place = f"series {self.id!r}"
         if self.cutoff is not None:
-            place += f" at cutoff {self.cutoff}"
+            place += f" at cutoff {printable(str(self.cutoff))}"
         if self.model is not None:
-            place += f", model {self.model}"
+            place += f", model {printable(self.model)}"
         place += f": {self.side} {self.position if self.index is None else list(self.index)}"
         if self.row is not None:
             place += f" (row {self.row})"

@@ -19,8 +19,12 @@ import httpx
 import pyarrow as pa
 
 from lossclient import wire
-from lossclient.arguments import printable
-from lossclient.exceptions import DeadlineExceeded, LossClientError, UnexpectedAnswer
+from lossclient.exceptions import (
+    DeadlineExceeded,
+    LossClientError,
+    UnexpectedAnswer,
+    printable,
+)
 from lossclient.forecasts import Forecasts
 from lossclient.options import ScoreOptions
 from lossclient.plan import cut, halve, weight_of

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import numpy as np
 
-from lossclient.arguments import printable
 from lossclient.exceptions import (
     BadRequest,
     DeadlineExceeded,
@@ -28,6 +27,7 @@ from lossclient.exceptions import (
     Unavailable,
     UnexpectedAnswer,
     ValueFault,
+    printable,
 )
 from lossclient.forecasts import Forecasts
 from lossclient.reading import Reply, coding_of
@@ -39,6 +39,8 @@ _IN_SERIES = re.compile(rf"/({TARGET}|\d{{1,18}})/(\d{{1,18}})")
 _ON_THE_WIRE = re.compile(rf",? *\b((of|in) )?(the )?(series )?{SERIES}=\d+\b,?")
 """What the service calls a series, in all its forms; the caller does not know the number."""
 _MAX_FAULTS = 20
+_LONGEST = 2000
+"""Characters of a detail, which patterns are looked for in; the service's own are shorter."""
 _PAGE = 1 << 13
 """Bytes of a page that is not from the service; its title comes early."""
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
@@ -92,7 +94,7 @@ def failure_of(  # noqa: PLR0913 - the message names all of it
         return _of_transport(outcome, request_id, f"{server}{via}")
     problem = _problem(outcome)
     detail = problem.get("detail") or problem.get("title")
-    detail = printable(str(detail)) if detail else excerpt(outcome)
+    detail = _words(detail) if detail else excerpt(outcome)
     location = outcome.headers.get("location")
     if 300 <= outcome.status_code < 400 and location is not None:
         detail = _redirected(location, server)
@@ -223,14 +225,20 @@ def _off_the_wire(words: str) -> str:
 def _faults(problem: Mapping[str, Any], forecasts: Forecasts, part: Part) -> tuple[ValueFault, ...]:
     faults = problem.get("errors")
     return tuple(
-        _fault(_word(fault, "pointer"), _off_the_wire(_word(fault, "detail")), forecasts, part)
+        _fault(
+            _words(fault.get("pointer")),
+            _off_the_wire(_words(fault.get("detail"))),
+            forecasts,
+            part,
+        )
         for fault in (faults[:_MAX_FAULTS] if isinstance(faults, list) else ())
         if isinstance(fault, dict)
     )
 
 
-def _word(fault: Mapping[str, Any], name: str) -> str:
-    return printable(str(fault.get(name)))
+def _words(value: object) -> str:
+    # Without runs of blanks, in whose square a pattern's time grows.
+    return printable(" ".join(str(value)[:_LONGEST].split()))
 
 
 def _fault(pointer: str, detail: str, forecasts: Forecasts, part: Part) -> ValueFault:
