@@ -31,6 +31,7 @@ from loss_scoring.service.errors import (
     is_exhausted,
     refusal_of,
 )
+from loss_scoring.service.limits.awake import TICK_S, AwakeClock
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.telemetry import TRACEPARENT
 
@@ -124,6 +125,8 @@ class Engine:
         self.on_traced: Callable[[Sequence[str | None], int, float], None] | None = None
         """Called after ``on_batch`` with the trace of each request, elements and seconds."""
         self._busy_since = math.inf
+        self._awake = AwakeClock()
+        self._ticking: asyncio.Task[None] | None = None
         self._exhausted = 0
         self._in_flight: deque[_Flight] = deque()
         self._work = threading.Condition()  # on a lock that its holder may take again
@@ -142,7 +145,7 @@ class Engine:
     @property
     def hung(self) -> bool:
         """Whether a batch has been on the device for longer than any may."""
-        return time.monotonic() - self._busy_since > self._limits.hung_s
+        return self._awake.now() - self._busy_since > self._limits.hung_s
 
     @property
     def lost(self) -> bool:
@@ -161,6 +164,12 @@ class Engine:
         await self._loop.run_in_executor(None, self._worker.warm_up)
         self._running = True
         self._thread.start()
+        self._ticking = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while True:
+            self._awake.tick()
+            await asyncio.sleep(TICK_S)
 
     async def stop(self) -> None:
         """Refuse new requests, finish the admitted ones and end the thread.
@@ -178,6 +187,8 @@ class Engine:
             if now - needed > _ABANDONED_S:
                 break
             await asyncio.sleep(_POLL_S)
+        if self._ticking is not None:
+            self._ticking.cancel()
 
     def score_inline(
         self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
@@ -195,7 +206,7 @@ class Engine:
         if not 0 < elements <= (limits.idle_inline_elements if idle else limits.inline_elements):
             return None
         started = time.monotonic()
-        self._check_ready(started)
+        self._check_ready()
         try:
             result = self._worker.score(Slice(prediction, target, options))
         except DeviceLostError as error:
@@ -207,10 +218,10 @@ class Engine:
             raise _failure(result)
         return Answer(result, 0.0, seconds)
 
-    def _check_ready(self, now: float) -> None:
+    def _check_ready(self) -> None:
         if not self._running:
             raise OverloadedError("the service is starting or stopping", 5, reason="not-ready")
-        if now - self._busy_since > self._limits.hung_s:
+        if self._busy_since < math.inf and self.hung:
             raise OverloadedError("the device does not answer", 30, reason="device-lost")
 
     def submit(  # noqa: PLR0913 - the last three are those of ``processes.host``
@@ -239,7 +250,7 @@ class Engine:
             OverloadedError: If the queue is full, the engine is not running or the device hangs.
         """
         now = time.monotonic()
-        self._check_ready(now)
+        self._check_ready()
         assert self._loop is not None  # noqa: S101 - it runs
         future: asyncio.Future[Answer] = self._loop.create_future()
         if len(prediction) == 0:
@@ -252,7 +263,7 @@ class Engine:
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
         offsets = memoryview(prediction.offsets)  # type: ignore[arg-type]
         with self._work:
-            self._check_ready(now)  # the thread may have ended since
+            self._check_ready()  # the thread may have ended since
             if self._quota is not None:
                 self._quota.take(client, prediction.elements)
             self._policy.admit(number, offsets, now=now, deadline=deadline, alone=alone)
@@ -315,12 +326,12 @@ class Engine:
         in_flight = self._in_flight
         while (spans := self._next_batch(in_flight)) or in_flight:
             if not in_flight:
-                self._busy_since = time.monotonic()
+                self._busy_since = self._awake.now()
             in_flight.extend(self._begin(spans))
             while in_flight and (len(in_flight) > 1 or not spans or in_flight[0][1].done):
                 settled = self._finish(in_flight.popleft())
                 # The next batch in flight has had the device since now.
-                self._busy_since = time.monotonic() if in_flight else math.inf
+                self._busy_since = self._awake.now() if in_flight else math.inf
                 self._settle(settled)
                 del settled  # bodies and gradients, else kept until the next batch ends
             if not in_flight:

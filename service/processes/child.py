@@ -43,12 +43,19 @@ class Child:
             ``arguments`` added.
         inherited: Descriptors of sockets.
         arguments: More; may be changed between two starts.
+        clock: By which its silence is judged.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], inherited: Sequence[int] = (), *arguments: str
+        self,
+        name: str,
+        command: Sequence[str],
+        inherited: Sequence[int] = (),
+        *arguments: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
+        self._clock = clock
         self.arguments = arguments
         self._command = command
         self._inherited = inherited
@@ -74,7 +81,7 @@ class Child:
         self.control = ours
         self.ready = False
         self.due: float | None = None
-        self._started = self._heartbeat = time.monotonic()
+        self._started, self._heartbeat = time.monotonic(), self._clock()
 
     @property
     def alive(self) -> bool:
@@ -97,15 +104,18 @@ class Child:
         with suppress(OSError):
             while raw := self.control.recv(_LONGEST_MESSAGE):
                 messages.append(json.loads(raw))
-                self._heartbeat = time.monotonic()
+                self._heartbeat = self._clock()
         return messages
 
     def became_ready(self) -> None:
         self.ready = self.ever_ready = True
 
     def kill_if_silent(self, limit_s: float) -> bool:
-        """Kill it if it runs and its last heartbeat is so old, or if starting far older."""
-        silent_s = time.monotonic() - self._heartbeat
+        """Kill it if it runs and its last heartbeat is so old, or if starting far older.
+
+        What it has sent must have been received.
+        """
+        silent_s = self._clock() - self._heartbeat
         if not self.alive or silent_s <= (limit_s if self.ready else STARTING_S):
             return False
         log.error("the %s %d does not answer", self.name, self.running.pid)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from loss_scoring.service.early_stop import STOPS
+from loss_scoring.service.limits.awake import TICK_S, AwakeClock
 from loss_scoring.service.processes.child import STARTING_S, Child
 from loss_scoring.service.processes.endings import LOST, Ending, FailedStarts
 from loss_scoring.service.settings import Settings
@@ -25,7 +26,6 @@ from loss_scoring.service.telemetry.multiprocess import MetricsDirectory, forget
 
 log = logging.getLogger("loss_scoring.service.supervisor")
 
-_TICK_S = 0.5
 _GRACE_S = 4
 """After ``shutdown_s``: longer than a front end takes to end by itself."""
 _KILLED_S = 0.5
@@ -57,6 +57,7 @@ class Supervisor:
         self._starts = starts or FailedStarts()
         self._commands = worker, frontend
         self._stops = 0
+        self._awake = AwakeClock()
         self._signals, writes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
         for stop in STOPS:
@@ -108,10 +109,11 @@ class Supervisor:
         workers.listen()
         name = workers.getsockname()[1:].decode()
         worker, frontend = self._commands
-        self._worker = Child("worker", worker, [workers.fileno()], Ending.NONE.value)
+        clock = self._awake.now
+        self._worker = Child("worker", worker, [workers.fileno()], Ending.NONE.value, clock=clock)
         self._workers = workers  # as long as the supervisor, for the workers to come
         self._frontends = [
-            Child("front end", frontend, [http.fileno()], name, str(slot))
+            Child("front end", frontend, [http.fileno()], name, str(slot), clock=clock)
             for slot in range(self._settings.frontends)
         ]
         self._children = [self._worker, *self._frontends]
@@ -123,7 +125,8 @@ class Supervisor:
             for child in self._children:
                 if child.alive:
                     selector.register(child.control, selectors.EVENT_READ)
-            selector.select(_TICK_S)
+            selector.select(TICK_S)
+        self._awake.tick()
         with suppress(BlockingIOError):
             os.read(self._signals, 4096)
         self._reap_inherited()
@@ -143,13 +146,13 @@ class Supervisor:
     def _keep_running(self) -> bool:
         """Replace processes that have ended; return False if one can never start."""
         self._check_worker()
+        self._receive_from_frontends()
         for slot, child in enumerate(self._frontends):
             if child.ended():
                 self._metrics.count_restart("frontend")
                 forget_gauges("frontend", slot)
             child.restart_if_due()
             child.kill_if_silent(self._settings.hung_s)
-        self._receive_from_frontends()
         if not self._was_ready and all(child.serving for child in self._children):
             self._was_ready = True
             seconds = time.monotonic() - self._began

@@ -58,6 +58,8 @@ SCENARIOS = [
     Scenario("chaos/failing_device", "A failing device", BEHIND),
     Scenario("chaos/worker_kills", "Workers that are killed"),
     Scenario("chaos/worker_stopped", "A worker that is stopped"),
+    Scenario("chaos/paused", "A machine that is paused"),
+    Scenario("chaos/paused", "A machine that is paused", BEHIND),
     Scenario("chaos/poison", "A request that kills its worker"),
     Scenario("chaos/frontend_kills", "Front ends that are killed"),
     Scenario("chaos/slow_sockets", "Slow clients"),

@@ -286,6 +286,23 @@ def test_a_hung_device_is_noticed_and_its_return_too():
     asyncio.run(main())
 
 
+def test_a_pause_of_the_machine_is_no_hang():
+    async def main():
+        kernel = FaultyKernel()
+        async with running(kernel, hung_s=30) as (engine, _):
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            counted, last = engine._awake._last
+            engine._awake._last = counted, last - 3600  # as if it had been paused since
+            assert not engine.hung
+            assert engine.ready
+            kernel.gate.set()
+            await first
+
+    asyncio.run(main())
+
+
 def test_what_is_late_is_never_computed():
     async def main():
         kernel = FaultyKernel()

@@ -89,6 +89,17 @@ def test_as_pid_1_it_reaps_what_it_inherits(tmp_path):
         family.await_text("ended with -9")
 
 
+def test_silence_is_judged_by_the_supervisors_own_time():
+    now = 0.0
+    child = Child("stub", ["sh", "-c", "exec sleep 60"], clock=lambda: now)
+    child.became_ready()
+    now = 3.0
+    assert not child.kill_if_silent(3)
+    now = 3.5
+    assert child.kill_if_silent(3)
+    child.control.close()
+
+
 @pytest.mark.parametrize("broken", ["socket.socketpair", "subprocess.Popen"])
 def test_a_child_that_cannot_be_started_is_tried_again_and_leaves_no_descriptors(
     monkeypatch, broken
