@@ -1,21 +1,23 @@
 """How loops become machine code, those of the kernels and those that read JSON: by numba.
 
 This file leans on what numba keeps private: the option ``_nrt``, the flag ``noalias``, the
-attribute ``_cache`` of a compiled function, the lock of the compiler, and how an array lies in
-LLVM's values.
+attribute ``_cache`` of a compiled function, the files of a cache, the lock of the compiler, and how
+an array lies in LLVM's values.
 Tested with numba 0.62 and 0.68, and by ``tests/core/test_compiled.py`` and
 ``tests/test_private_names.py`` with the installed one.
 """
 
 import os
+import pickle
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from numba import njit
-from numba.core.caching import FunctionCache, InTreeCacheLocator
+from numba.core.caching import FunctionCache, IndexDataCacheFile, InTreeCacheLocator
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -23,6 +25,7 @@ from numba.core.compiler_lock import global_compiler_lock
 # is passed to an inlined function. That was 80 % of the time of the loop that reads JSON: an early
 # return keeps numba from pruning a pair of counts, and each is a locked addition.
 _FAST: Any = {"nogil": True, "error_model": "numpy", "_nrt": False}
+_CHECKSUM_BYTES = 4
 _NO_CACHE = "numba cannot cache on disk, so each start compiles"
 
 if hasattr(os, "register_at_fork"):
@@ -50,7 +53,7 @@ def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **optio
     loop = njit(**_FAST, **options)(function)
     try:
         # What ``cache=True`` does with numba's own.
-        loop._cache = _Cache(function)  # type: ignore[no-untyped-call] # noqa: SLF001
+        loop._cache = _Cache(function)  # noqa: SLF001
     except RuntimeError as error:  # no folder for it
         warnings.warn(f"{_NO_CACHE}: {error}", stacklevel=2)
     return loop
@@ -79,16 +82,60 @@ def element_pointer(context: Any, builder: Any, signature: Any, arguments: Any) 
     return builder.gep(array.data, [arguments[1]])
 
 
+class _Files(IndexDataCacheFile):
+    """The files of a cache; each of machine code ends with a checksum.
+
+    LLVM ends the process, or runs what there is, where a file that it is given is damaged.
+    """
+
+    def _save_data(self, name: str, data: Any) -> None:
+        dumped = self._dump(data)  # type: ignore[no-untyped-call]
+        with self._open_for_write(self._data_path(name)) as file:  # type: ignore[no-untyped-call]
+            file.write(dumped + _checksum(dumped))
+
+    def _load_data(self, name: str) -> Any:
+        path = self._data_path(name)  # type: ignore[no-untyped-call]
+        whole = Path(path).read_bytes()
+        dumped, checksum = whole[:-_CHECKSUM_BYTES], whole[-_CHECKSUM_BYTES:]
+        if checksum != _checksum(dumped):
+            raise ValueError(f"{path} is damaged")
+        return pickle.loads(dumped)  # noqa: S301 - as numba does, who wrote it may run code anyway
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "little")
+
+
 class _Cache(FunctionCache):
-    """A cache that warns where it cannot be written; numba's own fails the call, once compiled."""
+    """A cache that warns where it cannot be read or written; numba's own fails the call."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file = _Files(  # type: ignore[no-untyped-call]
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file leads to
+            index = self._cache_file._index_path  # noqa: SLF001
+            warnings.warn(
+                f"compiling again, as the cache {index} cannot be read: {error!r}", stacklevel=2
+            )
+            with suppress(OSError):
+                self.flush()  # type: ignore[no-untyped-call]
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
-        except (
-            OSError
-        ) as error:  # read-only or full; one text for all functions, so that it is shown once
-            warnings.warn(f"{_NO_CACHE}: {error.strerror}", stacklevel=2)
+        except Exception as error:  # noqa: BLE001 - read-only, full, or damaged and read-only
+            # One text for all functions, so that it is shown once.
+            reason = getattr(error, "strerror", None) or repr(error)
+            warnings.warn(f"{_NO_CACHE}: {reason}", stacklevel=2)
 
 
 class PackagedCache(InTreeCacheLocator):

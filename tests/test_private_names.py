@@ -33,7 +33,11 @@ NAMES = {
             RequestResponseCycle.receive""",
     },
     "numba": {
-        "numba.core.caching": "FunctionCache.save_overload InTreeCacheLocator.from_function",
+        "numba.core.caching": """
+            FunctionCache.save_overload FunctionCache.load_overload FunctionCache.flush
+            IndexDataCacheFile._save_data IndexDataCacheFile._load_data IndexDataCacheFile._dump
+            IndexDataCacheFile._data_path IndexDataCacheFile._open_for_write
+            InTreeCacheLocator.from_function""",
         "numba.core.compiler": "CompilerBase DefaultPassBuilder.define_nopython_pipeline Flags.noalias",
         "numba.core.compiler_lock": "global_compiler_lock.acquire global_compiler_lock.release",
         "numba.core.cpu": "CPUTargetOptions._nrt CPUContext.make_array",
@@ -56,6 +60,8 @@ ATTRIBUTES = {
     f"{HTTP}.httptools_impl.HttpToolsProtocol": "loop parser transport flow cycle scope url headers server_state",
     f"{HTTP}.httptools_impl.RequestResponseCycle": "body message_event disconnected response_started response_complete",
     f"{HTTP}.flow_control.FlowControl": "read_paused",
+    "numba.core.caching.Cache": "_cache_file _cache_path _impl",
+    "numba.core.caching.IndexDataCacheFile": "_index_path",
     "numba.core.dispatcher.Dispatcher": "_cache",
     "prometheus_client.Histogram": "_buckets _sum _upper_bounds",
     "triton.runtime.driver.DriverConfig": "_active",

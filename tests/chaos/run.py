@@ -69,6 +69,7 @@ SCENARIOS = [
     Scenario("chaos/draining", "Stopping"),
     Scenario("chaos/stuck", "Stopping while a thread cannot"),
     Scenario("chaos/stuck", "Stopping while a thread cannot", BEHIND),
+    Scenario("chaos/caches", "Damaged caches"),
     Scenario("chaos/rolling", "Rolling restart"),
     Scenario("chaos/hostile_answers", "A server that is hostile to its client"),
     Scenario("chaos/command_line", "The command line among others"),

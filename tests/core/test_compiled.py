@@ -71,6 +71,38 @@ def test_where_the_cache_cannot_be_written_it_warns_and_works(monkeypatch, step)
         assert one(1.5) == 2.5
 
 
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("damage", ["empty", "cut short", "flipped", "foreign"])
+def test_a_damaged_cache_is_named_and_compiled_again(tmp_path, monkeypatch, ending, damage):
+    def hits():
+        def loop(number):
+            return number + 1
+
+        one = compiled.compiled(loop)
+        assert one(1) == 2
+        return sum(one.stats.cache_hits.values())
+
+    def damaged(whole):
+        return {
+            "empty": b"",
+            "cut short": whole[: len(whole) // 2],
+            "flipped": whole[: len(whole) // 2] + b"?" + whole[len(whole) // 2 + 1 :],
+            "foreign": b"not of this program",
+        }[damage]
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert (hits(), hits()) == (0, 1)
+    (file,) = tmp_path.rglob(f"*.{ending}")
+    whole = file.read_bytes()
+    file.write_bytes(damaged(whole))
+    if (ending, damage) == ("nbi", "flipped"):
+        hits()  # some flips change nothing
+        return
+    with pytest.warns(UserWarning, match=f"compiling again, as the cache {tmp_path}"):
+        assert hits() == 0
+    assert hits() == 1, "it was replaced"
+
+
 def test_cached_code_is_named_after_all_of_its_sources(tmp_path):
     def name(text):
         def loop():
