@@ -20,6 +20,8 @@ FILES = {
     "numba": "core/compiled.py",
     "prometheus_client": "service/telemetry/multiprocess.py",
     "triton": "core/kernels/ahead.py",
+    "httpx": "lossclient/src/lossclient/reading.py",
+    "httpcore": "lossclient/src/lossclient/reading.py",
 }
 NAMES = {
     "uvicorn": {
@@ -55,6 +57,8 @@ NAMES = {
         "triton.runtime.cache": "FileCacheManager._make_path",
         "triton.runtime.driver": "DriverConfig.set_active",
     },
+    "httpx": {"httpx": "HTTPTransport"},
+    "httpcore": {"httpcore": "ConnectionPool.create_connection HTTPProxy SOCKSProxy"},
 }
 ATTRIBUTES = {
     f"{HTTP}.httptools_impl.HttpToolsProtocol": "loop parser transport flow cycle scope url headers server_state",
@@ -66,6 +70,8 @@ ATTRIBUTES = {
     "prometheus_client.Histogram": "_buckets _sum _upper_bounds",
     "triton.runtime.driver.DriverConfig": "_active",
     "triton.runtime.cache.FileCacheManager": "key",
+    "httpx.HTTPTransport.__init__": "_pool",
+    "httpcore.ConnectionPool.__init__": "_network_backend",
 }
 """What objects have, which their classes' sources set."""
 
@@ -125,7 +131,8 @@ def test_the_installed_version_is_one_that_the_file_was_tested_with(library):
 def test_each_is_bounded_above(library):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = [line for line in project["dependency-groups"]["dev"] if isinstance(line, str)]
-    wanted = [*project["project"]["dependencies"], *groups]
+    client = tomllib.loads((ROOT / "lossclient/pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *groups, *client["project"]["dependencies"]]
     name = library.replace("_", "-")
     bounds = [line for line in wanted if re.match(rf"{name}\b", line)]
     assert bounds

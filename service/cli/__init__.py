@@ -5,7 +5,7 @@ from loss_scoring.service import early_stop  # noqa: F401 - first, as what comes
 # isort: split
 import io
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -69,5 +69,11 @@ def main() -> None:
     try:
         app()
     except (ServiceError, OSError) as error:
-        sys.stderr.write(f"error: {printable(str(error))}\n")
-        sys.exit(2)
+        _end(str(error))
+    except MemoryError as error:  # before a file was opened
+        _end(f"not enough memory: {error}")
+
+
+def _end(fault: str) -> NoReturn:
+    sys.stderr.write(f"error: {printable(fault)}\n")
+    sys.exit(2)
