@@ -223,7 +223,7 @@ _EXHAUSTED = ("out of memory", "allocate memory", "not enough memory", "start ne
 
 def is_exhausted(error: BaseException) -> bool:
     """Tell whether an error says that the machine, or its device, has no memory or thread left."""
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+    if isinstance(error, OSError) and error.errno in {errno.ENOMEM, errno.ENOSPC}:
         return True
     speaks = isinstance(error, RuntimeError | OSError)
     return isinstance(error, MemoryError) or (

@@ -130,15 +130,9 @@ class ContextMiddleware:
             # Not raised again: the task ends here, and the server would log a stack trace.
             await _cut_off(context)(scope, receive, send_with_headers)
         except Exception as error:
-            log.exception("unexpected error in request %s", context.request_id)
+            answer = _failure(context, error)
             if context.status != NO_ANSWER:
                 raise  # half an answer is out: only closing the connection is honest
-            known = refusal_of(error)
-            answer = (
-                problem(500, context.request_id, retryable=True)
-                if known is None
-                else problem_of(known, context.request_id)
-            )
             await answer(scope, receive, send_with_headers)
         finally:
             self._end(context, scope)
@@ -263,6 +257,17 @@ def _log_access(scope: Scope, context: Context, seconds: float) -> None:
         fields["reason"] = context.reason
     line = "%s %s %d", fields["method"], fields["path"], context.status
     _access.info(*line, extra={"fields": fields})
+
+
+def _failure(context: Context, error: Exception) -> Response:
+    """Log what nobody caught; return the answer to its request."""
+    refusal = refusal_of(error)
+    if refusal is None:
+        log.error("unexpected error in request %s", context.request_id, exc_info=error)
+        return problem(500, context.request_id, retryable=True)
+    log.warning("request %s is refused: %s", context.request_id, error)
+    context.reason = refusal.reason
+    return problem_of(refusal, context.request_id)
 
 
 def _cut_off(context: Context) -> Response:

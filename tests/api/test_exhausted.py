@@ -18,6 +18,7 @@ ERRORS = [
     MemoryError(),
     pa.ArrowMemoryError("malloc of size 64 failed"),
     OSError(12, "Cannot allocate memory"),
+    OSError(28, "No space left on device"),
     OSError("ZSTD decompression failed: Allocation error : not enough memory"),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
     RuntimeError("can't start new thread"),
@@ -39,7 +40,7 @@ def test_other_errors_are_what_they_are():
     assert refusal_of(ValueError("out of memory, says the client")) is None
 
 
-@pytest.mark.parametrize("stage", ["decode_common", "decode", "encode"])
+@pytest.mark.parametrize("stage", ["receive_body", "decode_common", "decode", "encode", "_send"])
 def test_a_shortage_in_any_stage_is_503_and_passes(stage, monkeypatch):
     start = Start()
     start.done = True
@@ -47,14 +48,14 @@ def test_a_shortage_in_any_stage_is_503_and_passes(stage, monkeypatch):
     transport = httpx.ASGITransport(app)
 
     def fail(*_):
-        raise ERRORS[4]
+        raise MemoryError
 
     async def main():
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             with monkeypatch.context() as patch:
                 if stage == "decode":
                     patch.setattr(Codec, "decode_common", lambda *_: None)
-                patch.setattr(score if stage == "encode" else Codec, stage, fail)
+                patch.setattr(Codec if "decode" in stage else score, stage, fail)
                 refused = await client.post("/score", json=GOOD)
             assert problem(refused, 503)["retryable"]
             assert int(refused.headers["retry-after"]) > 0
