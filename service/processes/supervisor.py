@@ -145,6 +145,7 @@ class Supervisor:
 
     def _keep_running(self) -> bool:
         """Replace processes that have ended; return False if one can never start."""
+        self._metrics.restore()
         self._check_worker()
         self._receive_from_frontends()
         for slot, child in enumerate(self._frontends):

@@ -27,7 +27,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from loss_scoring.core import LOSSES
 from loss_scoring.service.errors import known_reasons
-from loss_scoring.service.telemetry.multiprocess import RESTARTS, ROLES, BulkHistogram
+from loss_scoring.service.telemetry.multiprocess import (
+    RESTARTS,
+    ROLES,
+    BulkHistogram,
+    CountingFiles,
+)
 
 log = logging.getLogger(__name__)
 
@@ -203,8 +208,8 @@ class Metrics:
     """The metrics, in a registry of their own so that several services fit in one process.
 
     Args:
-        directory: Where several processes count, as ``count_as`` returns it; None for a process
-            that is alone.
+        files: Where this one of several processes counts, as ``count_as`` returns it; None for a
+            process that is alone.
         role: What kind of process this is, ``frontend`` or ``worker``.
 
     Attributes:
@@ -212,9 +217,10 @@ class Metrics:
         observe_batch: Counts the slices, elements and seconds of a device batch.
     """
 
-    def __init__(self, directory: Path | None = None, role: str = "frontend") -> None:
-        self._directory = directory
+    def __init__(self, files: CountingFiles | None = None, role: str = "frontend") -> None:
+        self._files = files
         self._counting = threading.RLock()
+        self._restored = False
         make = _Families()
         self._registry = make.registry
         self._batches = (
@@ -258,7 +264,7 @@ class Metrics:
     @property
     def shared(self) -> bool:
         """Whether other processes count in the same directory."""
-        return self._directory is not None
+        return self._files is not None
 
     def watch(self, gauge: str, read: Callable[[], float], *labels: str) -> None:
         """Set a gauge to what ``read`` returns whenever metrics are published."""
@@ -297,6 +303,7 @@ class Metrics:
     def publish(self) -> None:
         """Count what was put aside and read what is watched."""
         with self._counting:
+            self._restored = self._files is not None and self._files.restore()
             for deferred in self._deferred:
                 deferred.count()
             for gauge, read in self._watched:
@@ -318,12 +325,15 @@ class Metrics:
     def render(self) -> bytes:
         """Return the Prometheus text exposition."""
         self.publish()
-        if self._directory is None:
-            with self._counting:
-                return generate_latest(self._registry)
-        all_processes = CollectorRegistry()
-        MultiProcessCollector(all_processes, str(self._directory))  # type: ignore[no-untyped-call]
-        return generate_latest(all_processes)
+        if self._files is not None and self._restored:
+            all_processes = CollectorRegistry()
+            try:
+                MultiProcessCollector(all_processes, str(self._files.directory))  # type: ignore[no-untyped-call]
+                return generate_latest(all_processes)
+            except Exception:
+                log.exception("the metrics of other processes cannot be read")
+        with self._counting:
+            return generate_latest(self._registry)
 
 
 def _gauges(make: _Families) -> dict[str, Gauge]:

@@ -16,7 +16,7 @@ not pile up.
 import fcntl
 import logging
 import os
-import shutil
+import stat
 import tempfile
 import time
 from bisect import bisect_left
@@ -61,27 +61,111 @@ class BulkHistogram(Histogram):
         self._sum.inc(sum(amounts))
 
 
-def count_as(role: str, slot: int = 0) -> Path | None:
+class _Process(str):
+    """The name of a process in those of its files; not equal to itself once they are others.
+
+    The library maps its files again when the name of the process has changed, as after a fork.
+    """
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+
+class CountingFiles:
+    """The files in which this process counts, in a directory that only its user can enter.
+
+    Args:
+        directory: Made by the supervisor.
+        process: Role and slot.
+    """
+
+    def __init__(self, directory: Path, process: str) -> None:
+        self.directory = directory
+        self.process = _Process(process)
+        self._there = True
+        check_own(directory)
+        self._descriptors = [_open(path) for path in self._paths]
+        for descriptor in self._descriptors:
+            if not os.fstat(descriptor).st_size:
+                os.posix_fallocate(descriptor, 0, _FILE_BYTES)
+
+    @property
+    def _paths(self) -> list[Path]:
+        return [self.directory / f"{kind}_{self.process}.db" for kind in _KINDS]
+
+    def restore(self) -> bool:
+        """Make directory and files again if someone has removed them; tell whether they are there.
+
+        What was counted is in the removed files, as long as they are open.
+        """
+        try:
+            with suppress(FileExistsError):
+                self.directory.mkdir(0o700)
+            check_own(self.directory)
+            for n, path in enumerate(self._paths):
+                if not _is_at(path, self._descriptors[n]):
+                    self._restore(n, path)
+        except OSError as error:
+            if self._there:
+                log.warning("metrics of other processes are missing: %s", error)
+            self._there = False
+        else:
+            self._there = True
+        return self._there
+
+    def _restore(self, n: int, path: Path) -> None:
+        removed, descriptor = self._descriptors[n], _open(path)
+        size = os.fstat(removed).st_size
+        os.posix_fallocate(descriptor, 0, size)
+        os.pwrite(descriptor, os.pread(removed, size, 0), 0)
+        self._descriptors[n] = descriptor
+        self.process = _Process(self.process)
+        os.close(removed)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def check_own(directory: Path) -> None:
+    """Raise ``OSError`` unless it is a directory, and no link, that only this user can enter."""
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{directory} is not a directory of this user alone")
+
+
+def count_as(role: str, slot: int = 0) -> CountingFiles | None:
     """Count in the files of a slot from now on; call it before the first metric is made.
 
     Returns:
-        The directory of the files; None if no supervisor made one, or it is full: then this
-        process counts in memory.
+        The files; None if no supervisor made a directory, or it is full: then this process counts
+        in memory.
     """
     directory = os.environ.get(VARIABLE)
     if directory is None:
         return None
     library: Any = values
-    process = f"{role}-{slot}"
     try:
-        for kind in _KINDS:
-            _allocate(Path(directory, f"{kind}_{process}.db"))
+        files = CountingFiles(Path(directory), f"{role}-{slot}")
     except OSError as error:
         log.warning("this process has metrics of its own: %s", error)
         library.ValueClass = library.MutexValue
         return None
-    library.ValueClass = library.MultiProcessValue(lambda: process)
-    return Path(directory)
+    library.ValueClass = library.MultiProcessValue(lambda: files.process)
+    return files
 
 
 def forget_gauges(role: str, slot: int = 0) -> None:
@@ -90,26 +174,22 @@ def forget_gauges(role: str, slot: int = 0) -> None:
         multiprocess.mark_process_dead(f"{role}-{slot}", directory)  # type: ignore[no-untyped-call]
 
 
-def _allocate(path: Path) -> None:
-    """Make a file that the library finds large enough.
-
-    It would make one with a hole, and where the file system is full a process that writes into a
-    hole of a mapped file is killed.
-    """
-    with path.open("ab") as file:
-        if file.tell() == 0:
-            os.posix_fallocate(file.fileno(), 0, _FILE_BYTES)
-
-
 def _lock(directory: Path) -> int | None:
     """Return a descriptor that locks a directory while open, None if another process has one."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(directory, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory of such files; not what else is in it, and then not the directory."""
+    for path in directory.glob("*.db"):
+        path.unlink()
+    directory.rmdir()
 
 
 class MetricsDirectory:
@@ -121,15 +201,18 @@ class MetricsDirectory:
     def __init__(self) -> None:
         os.environ.pop(VARIABLE, None)
         self._path: Path | None = None
+        self._files: CountingFiles | None = None
+        self._locked: int | None = None
         try:
             self._remove_old()
             self._path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            _lock(self._path)  # until this process ends, by whatever
+            self._locked = _lock(self._path)  # until this process ends, by whatever
         except OSError as error:
             log.warning("each front end has metrics of its own: %s", error)
             return
         os.environ[VARIABLE] = str(self._path)
-        if count_as("supervisor") is None:
+        self._files = count_as("supervisor")
+        if self._files is None:
             self.close()
             return
         self._restarts = Counter(*RESTARTS, registry=None)
@@ -141,12 +224,24 @@ class MetricsDirectory:
         """Remove what supervisors left behind that were killed."""
         for old in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
             with suppress(OSError):
-                if time.time() - old.stat().st_mtime < _YOUNG_S:
+                if time.time() - old.lstat().st_mtime < _YOUNG_S:
                     continue
+                check_own(old)
                 lock = _lock(old)
                 if lock is not None:
-                    shutil.rmtree(old)
-                    os.close(lock)
+                    try:
+                        _remove(old)
+                    finally:
+                        os.close(lock)
+
+    def restore(self) -> None:
+        """Make the directory again if someone has removed it."""
+        if self._path is None or self._files is None or not self._files.restore():
+            return
+        if self._locked is None or not _is_at(self._path, self._locked):
+            if self._locked is not None:
+                os.close(self._locked)
+            self._locked = _lock(self._path)
 
     def count_restart(self, role: str) -> None:
         if self._path is not None:
@@ -154,6 +249,7 @@ class MetricsDirectory:
 
     def close(self) -> None:
         if self._path is not None:
-            shutil.rmtree(self._path, ignore_errors=True)
+            with suppress(OSError):
+                _remove(self._path)
             os.environ.pop(VARIABLE, None)
             self._path = None

@@ -70,6 +70,7 @@ SCENARIOS = [
     Scenario("chaos/stuck", "Stopping while a thread cannot"),
     Scenario("chaos/stuck", "Stopping while a thread cannot", BEHIND),
     Scenario("chaos/caches", "Damaged caches"),
+    Scenario("chaos/metrics_removed", "Metrics whose files are removed"),
     Scenario("chaos/rolling", "Rolling restart"),
     Scenario("chaos/hostile_answers", "A server that is hostile to its client"),
     Scenario("chaos/command_line", "The command line among others"),

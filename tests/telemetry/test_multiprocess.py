@@ -215,10 +215,80 @@ def test_what_a_killed_supervisor_left_is_removed_by_the_next(tmp_path, monkeypa
     old, young = tmp_path / "loss-scoring-metrics-old", tmp_path / "loss-scoring-metrics-young"
     used = tmp_path / "loss-scoring-metrics-used"
     for folder in (old, young, used):
-        folder.mkdir()
+        folder.mkdir(0o700)
+        (folder / "counter_worker-0.db").touch()
     lock = multiprocess._lock(used)
     for folder in (old, used):
         os.utime(folder, (0, 0))
     multiprocess.MetricsDirectory._remove_old()
     assert {folder.name[21:] for folder in tmp_path.iterdir()} == {"young", "used"}
     os.close(lock)
+
+
+def test_what_is_not_a_supervisors_own_is_never_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    prefix = tmp_path / "loss-scoring-metrics-"
+    target, link = tmp_path / "target", prefix.with_name(f"{prefix.name}link")
+    precious, open_to_all = (prefix.with_name(f"{prefix.name}{n}") for n in ("precious", "open"))
+    for folder, mode in ((target, 0o700), (precious, 0o700), (open_to_all, 0o755)):
+        folder.mkdir(mode)
+        (folder / "counter_worker-0.db").touch()
+        os.utime(folder, (0, 0))
+    (precious / "letter").touch()
+    link.symlink_to(target)
+    os.utime(precious, (0, 0))
+    os.utime(link, (0, 0), follow_symlinks=False)
+    multiprocess.MetricsDirectory._remove_old()
+    assert (precious / "letter").exists()
+    assert (target / "counter_worker-0.db").exists()
+    assert link.is_symlink()
+    assert open_to_all.exists()
+
+
+def test_links_in_the_place_of_files_are_not_followed(tmp_path, monkeypatch, caplog):
+    folder, target = tmp_path / "folder", tmp_path / "target"
+    folder.mkdir(0o700)
+    (folder / "counter_frontend-0.db").symlink_to(target)
+    monkeypatch.setenv(multiprocess.VARIABLE, str(folder))
+    monkeypatch.setattr(multiprocess.values, "ValueClass", multiprocess.values.MutexValue)
+    assert multiprocess.count_as("frontend") is None
+    assert "metrics of its own" in caplog.text
+    assert not target.exists()
+
+
+REMOVED = """
+import os, shutil
+from loss_scoring.service.telemetry.metrics import Metrics
+from loss_scoring.service.telemetry.multiprocess import MetricsDirectory, count_as, VARIABLE
+directory = MetricsDirectory()
+metrics = Metrics(count_as("frontend"))
+metrics.opened()
+path = os.environ[VARIABLE]
+for n in range(2):
+    shutil.rmtree(path)
+    metrics.opened()
+    directory.restore()
+    text = metrics.render().decode()
+    directory.count_restart("worker")
+os.rename(path, path + "-moved")
+os.symlink(path + "-moved", path)
+metrics.opened()
+print(text, "then", metrics.render().decode(), "then", sep=chr(10))
+print(directory._locked is not None, oct(os.stat(path + "-moved").st_mode))
+"""
+
+
+def test_metrics_go_on_when_their_directory_is_removed(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", REMOVED],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    restored, alone, kept = done.stdout.split("then\n")
+    assert total(restored, "loss_scoring_connections_total") == 3
+    assert total(restored, "loss_scoring_restarts_total", role="worker") == 1
+    assert total(alone, "loss_scoring_connections_total") == 4, "of this process, through no link"
+    assert kept == "True 0o40700\n"
+    assert "is not a directory of this user alone" in done.stderr
