@@ -21,6 +21,7 @@ ServiceError
 """
 
 import errno
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -246,6 +247,17 @@ def refusal_of(error: BaseException) -> ServiceError | None:
             )
         cause = cause.__cause__ or cause.__context__
     return error if isinstance(error, ServiceError) else None
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the variables of the calls that raised an error.
+
+    They, or what waits for the error, refer to it again, so that only the garbage collector would
+    release them: the bodies of requests that were refused.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 @dataclass

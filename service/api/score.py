@@ -19,7 +19,13 @@ from loss_scoring.service.api.start import Start
 from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, Formats, encode, is_short
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.engine import Answer, Scorer
-from loss_scoring.service.errors import FieldError, InvalidError, ServiceError, refusal_of
+from loss_scoring.service.errors import (
+    FieldError,
+    InvalidError,
+    ServiceError,
+    forget_frames,
+    refusal_of,
+)
 from loss_scoring.service.limits.body import Deadline, Pace, receive_body, whole_number
 from loss_scoring.service.limits.budget import MemoryBudget, Reservation
 from loss_scoring.service.limits.threads import Threads
@@ -67,6 +73,7 @@ class ScoreEndpoint:
                     raise
                 if refusal is not error:
                     log.warning("a request is refused: %s", error)
+                forget_frames(error)
                 context.reason = refusal.reason
                 answer = problem_of(refusal, context.request_id)(scope, receive, send)
             else:

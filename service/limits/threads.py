@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from loss_scoring.core.machine import available_cores
+from loss_scoring.service.errors import forget_frames
 from loss_scoring.service.limits.budget import Reservation
 
 _T = TypeVar("_T")
@@ -116,7 +117,7 @@ class Threads:
         self._idle += 1
         self._release(client)
         if not future.cancelled():
-            future.exception()  # if nobody waits for it any more, nobody is told
+            forget_frames(future.exception())  # if nobody waits any more, nobody is told
 
     def _serve(self) -> None:
         while True:
@@ -134,6 +135,7 @@ class Threads:
             error = raised
         with suppress(RuntimeError):  # the event loop has ended
             future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+        del future, arguments, result, error  # the traceback of an error refers to this frame
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -33,7 +34,7 @@ class Scenario:
 
     name: str
     title: str
-    given: Mapping[str, float] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def behind(self) -> str:
@@ -53,6 +54,9 @@ SCENARIOS = [
     Scenario("chaos/newcomers", "New connections beside busy ones"),
     Scenario("chaos/open_bodies", "Memory is bounded"),
     Scenario("chaos/open_bodies", "Memory is bounded", BEHIND),
+    Scenario("chaos/dear_bodies", "Names that answers repeat", {"kind": "names"}),
+    Scenario("chaos/dear_bodies", "Batches without end", {"kind": "pieces"}),
+    Scenario("chaos/dear_bodies", "Dictionaries that many share", {"kind": "dictionaries"}),
     Scenario("chaos/beside_huge", "Small clients beside a huge one"),
     Scenario("chaos/failing_device", "A failing device"),
     Scenario("chaos/failing_device", "A failing device", BEHIND),

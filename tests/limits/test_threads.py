@@ -1,10 +1,13 @@
 """Threads are shared fairly, and one that cannot be started, or is abandoned, costs nothing."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
+from loss_scoring.service.errors import InvalidError, forget_frames
 from loss_scoring.service.limits.budget import MemoryBudget, Reservation
 from loss_scoring.service.limits.threads import Threads
 
@@ -102,3 +105,41 @@ def test_errors_are_those_of_the_work():
             await Threads(2).run(one, lambda: 1 // 0)
 
     asyncio.run(main())
+
+
+class Body:
+    """Something that a weak reference can refer to."""
+
+
+def test_a_refused_body_is_released_without_the_garbage_collector():
+    released = []
+
+    def unreadable():
+        raise ValueError("a cause, which has a traceback as well")
+
+    def refuse(_sent):
+        unpacked = Body()
+        released.append(weakref.ref(unpacked))
+        try:
+            unreadable()
+        except ValueError as error:
+            raise InvalidError("refused") from error
+
+    async def main():
+        threads, sent = Threads(1), Body()
+        released.append(weakref.ref(sent))
+        with Reservation(MemoryBudget(1000), "a") as reservation:
+            try:
+                await threads.run(reservation, refuse, sent)
+            except InvalidError as error:
+                forget_frames(error)  # as the endpoint does
+        del sent
+        while any(reference() for reference in released):  # noqa: ASYNC110 - threads
+            await asyncio.sleep(0.001)
+
+    gc.disable()
+    try:
+        asyncio.run(asyncio.wait_for(main(), 10))
+    finally:
+        gc.enable()
+    assert len(released) == 2
