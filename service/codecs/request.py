@@ -204,8 +204,9 @@ class ListRequest(ScoreRequest):
 
     def document(self, scores: Scores) -> dict[str, Any]:
         losses, masked, gradients = scores.arrays()
+        ids = self.ids
         document: dict[str, Any] = {
-            "ids": self._id_column(),
+            "ids": ids if isinstance(ids, list) else _rows(len(ids), self._id_rows),
             "lengths": self.prediction.lengths,
             "losses": losses,
             "masked": masked,
@@ -216,9 +217,6 @@ class ListRequest(ScoreRequest):
                 for name, flat in gradients.items()
             }
         return document
-
-    def _id_column(self) -> Sequence[int | str]:
-        return self.ids if isinstance(self.ids, list) else _rows(len(self.ids), self._id_rows)
 
     def _id_rows(self, start: int, stop: int) -> list[Any]:
         ids = self.ids[start:stop]

@@ -31,16 +31,12 @@ def write(
         check: Called between parts; may raise.
     """
     if elements <= _AT_ONCE and size <= _BYTES_AT_ONCE:
-        return [_dumps(document)]
+        return [memoryview(orjson.dumps(document, _whole, orjson.OPT_SERIALIZE_NUMPY))]
     parts = []
     for part in _pieces(document, elements):
         check()
         parts.append(memoryview(part))
     return parts
-
-
-def _dumps(value: Any) -> memoryview:
-    return memoryview(orjson.dumps(value, _whole, orjson.OPT_SERIALIZE_NUMPY))
 
 
 def _whole(rows: Any) -> Any:
@@ -76,5 +72,6 @@ def _pieces(value: Any, elements: int) -> Iterator[bytes | memoryview]:
     for start in range(0, len(value), max(step, 1)):
         if start:
             yield b","
-        yield _dumps(value[start : start + max(step, 1)])[1:-1]
+        part = value[start : start + max(step, 1)]
+        yield memoryview(orjson.dumps(part, _whole, orjson.OPT_SERIALIZE_NUMPY))[1:-1]
     yield b"]"
