@@ -262,10 +262,17 @@ def forget_frames(error: BaseException | None) -> None:
 
 @dataclass
 class Faults:
-    """Faults of a request: the first few, and the count of all."""
+    """Faults of a request: the first few, and the count of all.
+
+    Attributes:
+        first: At most ``MAX_LISTED_ERRORS``.
+        count: How many were found.
+        is_complete: Whether all of the request was checked.
+    """
 
     first: list[FieldError] = field(default_factory=list)
     count: int = 0
+    is_complete: bool = True
 
     def add(self, pointer: str, detail: str) -> None:
         """Add a fault."""
@@ -288,7 +295,8 @@ class Faults:
             return
         only = self.first[0]
         where = f"{only.pointer}: " if only.pointer else ""
-        detail = where + only.detail if self.count == 1 else f"{self.count} faults were found"
+        counted = f"{self.count} faults" if self.is_complete else f"at least {self.count} faults"
+        detail = where + only.detail if self.count == 1 else f"{counted} were found"
         if self.count > len(self.first):
             detail += f"; the first {len(self.first)} are listed"
         raise InvalidError(detail, tuple(self.first), self.count)

@@ -69,7 +69,7 @@ class Codec:
         if formats.request == "json":
             if query or len(body) > INLINE_BYTES:
                 return None
-            request = json.decode_common(body, self._limits.elements)
+            request = json.decode_common(body, self._limits.elements, memory)
         else:
             if len(body) > _ARROW_IS_CHEAPER * INLINE_BYTES or len(query) > _LONGEST_CACHED_QUERY:
                 return None
@@ -95,12 +95,12 @@ class Codec:
         reader = self._decode_json if formats.request == "json" else self._decode_arrow
         return self._settled(reader(body, query, memory), formats, memory)
 
-    def _decode_json(self, body: memoryview, query: bytes, _memory: Memory) -> ScoreRequest:
+    def _decode_json(self, body: memoryview, query: bytes, memory: Memory) -> ScoreRequest:
         faults = Faults()
         for name, _ in _parameters(query):
             faults.add(f"?{name}", "the options of a JSON request belong in its body")
         faults.check()
-        return json.decode(body, max_elements=self._limits.elements)
+        return json.decode(body, max_elements=self._limits.elements, memory=memory)
 
     def _decode_arrow(self, body: memoryview, query: bytes, memory: Memory) -> ScoreRequest:
         options, columns = read_query(query)

@@ -75,6 +75,17 @@ class Memory(Protocol):
         """Raise ``DeadlineError`` if nobody waits for the answer; called between pieces of work."""
 
 
+class _Unlimited:
+    def receive(self, size: int) -> None: ...
+    def reserve(self, added: int) -> None: ...
+    def settle(self, added: int) -> None: ...
+    def check(self) -> None: ...
+
+
+UNLIMITED = _Unlimited()
+"""Memory for warming up, tests and benchmarks."""
+
+
 @dataclass(slots=True, eq=False)  # not frozen: that takes three times as long to make
 class ScoreRequest(ABC):
     """Many series of (prediction, target) and what to compute of them.

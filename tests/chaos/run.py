@@ -57,6 +57,7 @@ SCENARIOS = [
     Scenario("chaos/dear_bodies", "Names that answers repeat", {"kind": "names"}),
     Scenario("chaos/dear_bodies", "Batches without end", {"kind": "pieces"}),
     Scenario("chaos/dear_bodies", "Dictionaries that many share", {"kind": "dictionaries"}),
+    Scenario("chaos/hostile_json", "JSON that costs more than it weighs"),
     Scenario("chaos/beside_huge", "Small clients beside a huge one"),
     Scenario("chaos/failing_device", "A failing device"),
     Scenario("chaos/failing_device", "A failing device", BEHIND),

@@ -1,8 +1,8 @@
-"""The compiled loop that reads the list of series of a JSON body.
+"""The compiled loops over a JSON body.
 
-It knows only the JSON of a common request: objects of ``prediction``, ``target`` and ``id``, and
-lists of numbers and nulls. At anything else it gives up, which is always right, as the strict
-reader then judges the body.
+``read_series`` reads the list of series. It knows only the JSON of a common request: objects of
+``prediction``, ``target`` and ``id``, and lists of numbers and nulls. At anything else it gives up,
+which is always right, as the strict reader then judges the body, with ``end_of_piece``.
 
 It stays within memory by three rules. The body is cut after its last ``}``, which no blank, digit
 or key holds: so ``body[j]`` may be read wherever what precedes it is not that ``}``, and the end is
@@ -42,10 +42,15 @@ def count_commas(body):
 
 
 @inlined
+def _is_blank(c):
+    return c <= _SPACE and (c == _SPACE or c == _NEWLINE or c == _RETURN or c == _TAB)
+
+
+@inlined
 def _skip(body, j):
     """Return where the blanks end."""
     c = byte(body, j)
-    while c <= _SPACE and (c == _SPACE or c == _NEWLINE or c == _RETURN or c == _TAB):
+    while _is_blank(c):
         j += 1
         c = byte(body, j)
     return j
@@ -164,6 +169,57 @@ def _read_side(body, j, n, bits, at, end):
         j = _skip(body, j)
         c = byte(body, j)
     return j + 1 if c == _LIST_END else -1, at, width, nulls
+
+
+@compiled
+def end_of_piece(body, start, size, max_depth):
+    """Find elements of a list or object, as many as fit in ``size`` bytes, or one that does not.
+
+    Strings and brackets are matched, and nothing else of the grammar is checked.
+
+    Args:
+        body: A request.
+        start: Where the elements begin.
+        size: The bytes.
+        max_depth: How many lists and objects may be in one another.
+
+    Returns:
+        Where the comma or the bracket after them is, or the end of the body; -1 if they are nested
+        too deeply. Where their text starts and stops, without the blanks around it.
+    """
+    n = len(body)
+    first = start
+    while first < n and _is_blank(body[first]):
+        first += 1
+    comma = -1
+    depth = 0
+    j = first
+    while j < n and (comma < 0 or j - first <= size):
+        c = body[j]
+        if c == _QUOTE:
+            j += 1
+            while j < n and body[j] != _QUOTE:
+                j += 2 if body[j] == _BACKSLASH else 1
+        elif c == _OBJECT or c == _LIST:
+            depth += 1
+            if depth > max_depth:
+                return -1, first, first
+        elif c == _OBJECT_END or c == _LIST_END:
+            if depth == 0:
+                break
+            depth -= 1
+        elif c == _COMMA and depth == 0:
+            if j - first > size and comma < 0:
+                break
+            comma = j
+        j += 1
+    stop = min(j, n)
+    if comma >= 0 and j - first > size:
+        stop = comma
+    last = stop
+    while last > first and _is_blank(body[last - 1]):
+        last -= 1
+    return stop, first, last
 
 
 @compiled

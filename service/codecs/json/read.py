@@ -16,10 +16,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
 from loss_scoring.service.codecs.json.loop import count_commas, read_series
-from loss_scoring.service.codecs.json.strict import decode_strictly, parse
+from loss_scoring.service.codecs.json.parse import PIECE, parse
+from loss_scoring.service.codecs.json.strict import decode_strictly
 from loss_scoring.service.codecs.options import options_from_json
 from loss_scoring.service.codecs.pools import NUMBERS
-from loss_scoring.service.codecs.request import ListRequest, NamesBytes, check_elements
+from loss_scoring.service.codecs.request import (
+    UNLIMITED,
+    ListRequest,
+    Memory,
+    NamesBytes,
+    check_elements,
+)
 from loss_scoring.service.errors import Faults, ServiceError
 
 find_series = re.compile(rb'"series"[ \t\r\n]*:[ \t\r\n]*\[').search
@@ -28,31 +35,40 @@ _LONGEST_SKELETON = 4096
 _SHORTEST_SERIES = len('{"prediction":[1],"target":[1]}')
 _SMALL = 1 << 16
 """Bytes of a body for which an upper bound of what is in it will do."""
+_PAIR_BYTES = 16
+"""What a pair of numbers takes, and the offset and width of a series."""
+_ID_BYTES = 96
+"""What an id takes as an object, beside four bytes for each of its text."""
 _IDS_AT_ONCE = 1 << 16
 """Bytes of ids that are read without letting other threads run."""
+_PARSER_BYTES = 16 * _IDS_AT_ONCE
+"""What orjson takes meanwhile."""
 
 
-def decode(body: bytes | memoryview, *, max_elements: int) -> ListRequest:
-    """Read a request.
-
-    Raises:
-        UnreadableError: If the body is not JSON in UTF-8.
-        InvalidError: If it breaks the contract; every offending series is named, up to a limit.
-        TooLargeError: If it has more than ``max_elements`` elements.
-    """
-    request = decode_common(body, max_elements)
-    return decode_strictly(body, max_elements) if request is None else request
+def decode(
+    body: bytes | memoryview, *, max_elements: int, memory: Memory = UNLIMITED
+) -> ListRequest:
+    """Read a request; raises as ``decode_strictly`` does."""
+    request = decode_common(body, max_elements, memory)
+    return decode_strictly(body, max_elements, memory) if request is None else request
 
 
 def warm_up() -> None:
     """Compile what decoding needs, or load it from numba's cache."""
     body = b'{"series": [{"prediction": [1], "target": [1]}]}'
-    for size in (0, _SMALL):
+    for size in (0, max(_SMALL, PIECE)):  # with so many blanks it is uncommon as well
         decode(body + size * b" ", max_elements=1)
 
 
-def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | None:
+def decode_common(
+    body: bytes | memoryview, max_elements: int, memory: Memory = UNLIMITED
+) -> ListRequest | None:
     """Read a request; None if it is not a common one.
+
+    Args:
+        body: All of it.
+        max_elements: The most elements.
+        memory: Asked for what a body takes that is not small.
 
     Raises:
         TooLargeError: If it has more than ``max_elements`` elements.
@@ -65,13 +81,16 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | 
     # All are read-only and so of one type, for which the loop is compiled.
     text = np.frombuffer(memoryview(body).toreadonly(), np.uint8)
     size = len(text)
+    limit = size // _SHORTEST_SERIES + 1
+    reserved = id_objects = 0
     empty: Callable[[int, DTypeLike], NDArray[Any]]
     if size <= _SMALL:
         empty, most = np.empty, size // 4  # a pair of numbers takes four bytes
     else:
         empty, most = NUMBERS.empty, (count_commas(text) + 1) // 2
+        reserved = _PAIR_BYTES * (most + limit) + size
+        memory.reserve(reserved)
     values = empty(2 * most, np.float64)
-    limit = size // _SHORTEST_SERIES + 1
     layout = empty(2 * limit, np.int64)
     id_text = empty(size, np.uint8)
     stop, series, id_bytes, nulls, has_rows = read_series(text, start, values, layout, id_text)
@@ -81,11 +100,15 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | 
     if plan is None:
         return None
     options, dtype = plan
+    offsets, widths = layout[: series + 1], layout[limit : limit + series]
+    elements = int(offsets[series])
+    if reserved:
+        narrow_bytes = _PAIR_BYTES // 2 * elements if dtype == "float32" else 0
+        id_objects = _ID_BYTES * series + 4 * id_bytes + _PARSER_BYTES if id_bytes else 0
+        memory.reserve(reserved + narrow_bytes + id_objects)
     ids = _read_ids(id_text[:id_bytes].tobytes()) if id_bytes else range(series)
     if ids is None:
         return None
-    offsets, widths = layout[: series + 1], layout[limit : limit + series]
-    elements = int(offsets[series])
     prediction, target = values[:elements], values[most : most + elements]
     request = ListRequest(
         prediction=Ragged.trusted(prediction, offsets),
@@ -94,6 +117,7 @@ def decode_common(body: bytes | memoryview, max_elements: int) -> ListRequest | 
         ids=ids,
         channels=widths if has_rows else None,
         names_bytes=NamesBytes(id_bytes, id_bytes),  # an id is never longer when it is written
+        kept_bytes=id_objects,
     )
     if nulls and options.missing == "error":
         request.check_missing()

@@ -1,94 +1,155 @@
 """The strict reader of JSON requests: slow, and the one that words what is wrong.
 
-It reads what ``service.codecs.json.read`` gives up on, with the parser of the standard library,
-which can refuse a duplicate key and says where a body stops being JSON.
+It reads what ``service.codecs.json.read`` gives up on, a long body in pieces: between them other
+threads run, memory is reserved for what is kept, and a request that has ended is called off. Once
+there are as many faults as are listed, the rest of a long body is not read.
 """
 
 import itertools
-import json
 import math
-from codecs import BOM_UTF8
-from collections import Counter
-from typing import Any, NoReturn
+import sys
+from array import array
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged
 from loss_scoring.core.table import suggestion
-from loss_scoring.service.codecs.mistaken import frame_meant, what_it_is
-from loss_scoring.service.codecs.options import escape, kind_of, options_from_json
+from loss_scoring.service.codecs.json.loop import count_commas
+from loss_scoring.service.codecs.json.parse import (
+    OBJECT_BYTES,
+    PIECE,
+    LongValue,
+    elements_of,
+    fields_of,
+    read_document,
+)
+from loss_scoring.service.codecs.mistaken import frame_meant
+from loss_scoring.service.codecs.options import JSON_OPTIONS, escape, kind_of, options_from_json
+from loss_scoring.service.codecs.pools import NUMBERS
 from loss_scoring.service.codecs.request import (
     MAX_ID_BYTES,
     NULL,
+    UNLIMITED,
     ListRequest,
+    Memory,
+    NamesBytes,
     check_elements,
     position,
 )
-from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError, UnreadableError
+from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
 _SIDES = ("prediction", "target")
 _FIELDS = ("id", *_SIDES)
 _NUMBERS = {int, float, type(None)}
 _TOO_LARGE = 2**1024 - 2**970
 """The least integer that ``float`` refuses."""
+_PENDING = 1 << 13
+"""Numbers that are converted at once."""
+_PAIR_BYTES = 24
+"""What two numbers take, if they become float32 as well."""
+_ROW_BYTES = 48
+"""What the length, the channels and the place of an id take."""
 
 
-def decode_strictly(body: bytes | memoryview, max_elements: int) -> ListRequest:
+def decode_strictly(
+    body: bytes | memoryview, max_elements: int, memory: Memory = UNLIMITED
+) -> ListRequest:
     """Read any request, or say all that is wrong with it.
 
     Raises:
         UnreadableError: If the body is not JSON in UTF-8.
         InvalidError: If it breaks the contract; every offending series is named, up to a limit.
-        TooLargeError: If it has more than ``max_elements`` elements.
+        TooLargeError: If it has more than ``max_elements`` elements, or takes too much memory.
+        OverloadedError: If there is no memory left.
+        DeadlineError: If nobody waits for the request any more.
     """
-    document = parse(bytes(body))
-    if not isinstance(document, dict):
-        meant = frame_meant(document)
-        raise InvalidError(meant or f"the body must be an object, not {kind_of(document)}")
+    pairs = (count_commas(np.frombuffer(memoryview(body).toreadonly(), np.uint8)) + 1) // 2
+    fixed_bytes = _PAIR_BYTES * pairs + OBJECT_BYTES * min(len(body), PIECE)
+    memory.reserve(fixed_bytes)
+    value = read_document(body, memory.check)
+    document = fields_of(value)
+    if document is None:
+        meant = frame_meant(next(iter(elements_of(value) or ()), None))
+        raise InvalidError(meant or f"the body must be an object, not {_kind_of(value)}")
     faults = Faults()
-    options, dtype = options_from_json(document, faults)
-    series = document.get("series")
-    if not isinstance(series, list):
-        kind = kind_of(series) if "series" in document else "absent"
+    long = [name for name in JSON_OPTIONS if isinstance(document.get(name), LongValue)]
+    named = {name: _short(value) for name, value in document.items() if name not in long}
+    options, dtype = options_from_json(named, faults)
+    for name in long:
+        faults.add(f"/{name}", f"is over {PIECE} bytes long")
+    pieces = elements_of(document.get("series"))
+    if pieces is None:
+        kind = kind_of(named["series"]) if "series" in document else "absent"
         faults.add("/series", f"must be a list of series, not {kind}")
-        if (meant := frame_meant(document)) is not None:
+        if (meant := frame_meant(named)) is not None:
             raise InvalidError(meant, tuple(faults.first), faults.count)
-        series = []
+        pieces = []
     # Taken from the document, as a fault in another option puts the defaults into options.
-    reader = _SeriesReader(faults, allows_null=document.get("missing", "error") != "error")
-    for i, fields in enumerate(series):
-        reader.add(i, fields)
+    allows_null = document.get("missing", "error") != "error"
+    sides = NUMBERS.empty(2 * pairs, np.float64).reshape(2, pairs)
+    reader = _SeriesReader(sides, faults, max_elements, allows_null=allows_null)
+    for piece in pieces:
+        if faults.count >= MAX_LISTED_ERRORS:
+            faults.is_complete = False
+            break
+        for fields in piece:
+            reader.add(fields)
+        memory.reserve(fixed_bytes + reader.kept_bytes)
     faults.check()
-    check_elements(len(reader.sides[0]), max_elements)
     values = [reader.numbers(side, dtype) for side in range(2)]
     faults.check()
+    channels = np.asarray(reader.channels)
     prediction = Ragged.from_lengths(values[0], reader.lengths)
     return ListRequest(
         prediction=prediction,
         target=prediction.like(values[1]),
         options=options,
         ids=reader.ids,
-        channels=np.array(reader.channels, np.int64) if any(reader.channels) else None,
+        channels=channels if channels.any() else None,
+        names_bytes=NamesBytes(reader.id_bytes, reader.id_bytes),
+        kept_bytes=reader.kept_bytes,
     )
 
 
 class _SeriesReader:
-    """Checks series one by one and gathers their numbers in one flat list a side."""
+    """Checks series one by one and gathers their numbers in one flat array a side.
 
-    def __init__(self, faults: Faults, *, allows_null: bool) -> None:
-        self.sides: tuple[list[Any], list[Any]] = ([], [])
-        self.lengths: list[int] = []
-        self.channels: list[int] = []
+    Args:
+        sides: A row a side, each as long as half of the numbers that there can be.
+        faults: Receives what is wrong.
+        max_elements: The most elements.
+        allows_null: Whether null is a number.
+    """
+
+    def __init__(
+        self, sides: NDArray[np.float64], faults: Faults, max_elements: int, *, allows_null: bool
+    ) -> None:
+        self.lengths = array("q")
+        self.channels = array("q")
         self.ids: list[int | str] = []
+        self.id_bytes = 0
+        """What ids take in an answer."""
+        self.kept_bytes = 0
+        """What series take beside their numbers."""
+        self._sides = sides
+        self._filled = [0, 0]
+        self._pending: tuple[list[Any], list[Any]] = [], []
+        self._series = 0
         self._faults = faults
+        self._max_elements = max_elements
         self._allows_null = allows_null
         self._of = ""
 
-    def add(self, index: int, fields: object) -> None:
-        faults, pointer = self._faults, f"/series/{index}"
-        if not isinstance(fields, dict):
-            faults.add(pointer, f"must be an object, not {kind_of(fields)}")
+    def add(self, value: object) -> None:
+        index = self._series
+        self._series += 1
+        faults, pointer, fields = self._faults, f"/series/{index}", fields_of(value)
+        if fields is None:
+            faults.add(pointer, f"must be an object, not {_kind_of(value)}")
             return
         before = faults.count
         for name in fields:
@@ -97,20 +158,16 @@ class _SeriesReader:
                 faults.add(f"{pointer}/{escape(name)}", f"unknown field{meant}")
         self._of = f"of series {index}"
         self._add_id(fields.get("id", index), f"{pointer}/id")
-        (prediction, width), (target, target_width) = (
-            self._side(fields, side, f"{pointer}/{side}") for side in _SIDES
-        )
+        shapes = [self._add_side(side, fields, f"{pointer}/{_SIDES[side]}") for side in range(2)]
         if faults.count > before:
             return
-        if (len(prediction), width) != (len(target), target_width):
-            shapes = _shape(prediction, width), _shape(target, target_width)
+        if shapes[0] != shapes[1]:
             detail = "prediction ({}) and target ({}) {} differ in shape"
-            faults.add(pointer, detail.format(*shapes, self._of))
+            faults.add(pointer, detail.format(*map(_shape, shapes), self._of))
             return
-        self.sides[0].extend(prediction)
-        self.sides[1].extend(target)
-        self.lengths.append(len(prediction))
-        self.channels.append(width)
+        (length, channels), _ = shapes
+        self.lengths.append(length)
+        self.channels.append(channels)
 
     def _add_id(self, name: Any, pointer: str) -> None:
         fault = ""
@@ -123,53 +180,111 @@ class _SeriesReader:
                 if size > MAX_ID_BYTES:
                     fault = f"is {size} bytes long; {MAX_ID_BYTES} are allowed"
         elif isinstance(name, bool) or not isinstance(name, int):
-            fault = f"must be a string or an integer, not {kind_of(name)}"
+            fault = f"must be a string or an integer, not {_kind_of(name)}"
+            if isinstance(name, LongValue) and name.kind == "":
+                fault = f"is over {PIECE} bytes long; {MAX_ID_BYTES} are allowed"
         elif not -(2**63) <= name < 2**63:
             fault = "must fit in 64 bits"
         if fault:
             self._faults.add(pointer, fault)
         else:
             self.ids.append(name)
+            self.id_bytes += len(orjson.dumps(name))
+            self.kept_bytes += _ROW_BYTES + sys.getsizeof(name)
             self._of = f"of series {name}"
 
-    def _side(self, fields: dict[str, Any], side: str, pointer: str) -> tuple[list[Any], int]:
-        """Return the numbers of one side and its channels, 0 for a plain list."""
-        of, faults, values = self._of, self._faults, fields.get(side)
-        if not isinstance(values, list):
-            kind = kind_of(values) if side in fields else "absent"
+    def _add_side(self, side: int, fields: dict[str, Any], pointer: str) -> tuple[int, int]:
+        """Gather one side up to its first fault.
+
+        Returns:
+            The number of elements, and of channels, 0 for a plain list.
+        """
+        name, of, faults = _SIDES[side], self._of, self._faults
+        pieces = iter(elements_of(fields.get(name)) or ())
+        first = next(pieces, None)
+        if first is None:
+            kind = _kind_of(fields[name]) if name in fields else "absent"
             faults.add(pointer, f"{of} must be a list of numbers, not {kind}")
-            return [], 0
-        if not values:
+            return 0, 0
+        if not first:
             faults.add(pointer, f"{of} is empty: a series has at least one element")
-            return [], 0
-        channels = 0
+            return 0, 0
+        if _is_list(first[0]) and all(map(_is_list, first)):
+            return self._add_rows(side, itertools.chain([first], pieces), pointer)
+        length = 0
+        for part in itertools.chain([first], pieces):
+            if not self._extend(side, part, pointer, length):
+                break
+            length += len(part)
+        return length, 0
+
+    def _add_rows(self, side: int, pieces: Iterable[list[Any]], pointer: str) -> tuple[int, int]:
+        rows = channels = 0
+        for values in pieces:
+            if isinstance(values[0], LongValue):
+                width = 0
+                for part in elements_of(values[0]) or ():
+                    if not self._extend(side, part, f"{pointer}/{rows}", width):
+                        return 0, 0
+                    width += len(part)
+                channels = channels or width
+                even = int(width == channels)
+            else:
+                channels = channels or len(values[0])
+                uneven = (
+                    i for i, x in enumerate(values) if type(x) is not list or len(x) != channels
+                )
+                even = next(uneven, len(values))
+                flat = list(itertools.chain.from_iterable(values[:even]))
+                if not self._extend(side, flat, pointer, rows * channels, channels):
+                    return 0, 0
+            if even < len(values) or channels == 0:
+                detail = f"rows {self._of} must be equally long and not empty"
+                self._faults.add(f"{pointer}/{rows + even * bool(channels)}", detail)
+                return 0, 0
+            rows += even
+        return rows * channels, channels
+
+    def _extend(
+        self, side: int, values: list[Any], pointer: str, start: int, channels: int = 0
+    ) -> bool:
+        """Gather numbers, the first of which is at ``start``; return False after a fault."""
         kinds = set(map(type, values))
-        if kinds == {list}:
-            channels = len(values[0])
-            for i, row in enumerate(values):
-                if not row or len(row) != channels:
-                    faults.add(f"{pointer}/{i}", f"rows {of} must be equally long and not empty")
-                    return [], 0
-            values = list(itertools.chain.from_iterable(values))
-            kinds = set(map(type, values))
         if not kinds <= _NUMBERS:
             i = next(i for i, value in enumerate(values) if type(value) not in _NUMBERS)
-            detail = f"{of} must be a number or null, not {kind_of(values[i])}"
-            faults.add(f"{pointer}/{position(channels, i)}", detail)
+            fault = f"must be a number or null, not {_kind_of(values[i])}"
         elif not self._allows_null and type(None) in kinds:
-            faults.add(f"{pointer}/{position(channels, values.index(None))}", f"{of} {NULL}")
-        return values, channels
+            i, fault = values.index(None), NULL
+        else:
+            if not self._faults.count:  # or the request is refused
+                pending = self._pending[side]
+                pending += values
+                if len(pending) >= _PENDING:
+                    self._convert(side)
+            return True
+        self._faults.add(f"{pointer}/{position(channels, start + i)}", f"{self._of} {fault}")
+        return False
 
-    def numbers(self, side: int, dtype: str) -> NDArray[Any]:
-        """Return the numbers of one side, NaN for null; note those that do not fit."""
-        flat = self.sides[side]
+    def _convert(self, side: int) -> None:
+        """Move numbers from objects to the array."""
+        flat = self._pending[side]
         try:
             wide = np.array(flat, np.float64)
         except OverflowError:
             finite = (math.inf if type(x) is int and abs(x) >= _TOO_LARGE else x for x in flat)
             wide = np.array(list(finite), np.float64)
+        flat.clear()
+        start = self._filled[side]
+        self._filled[side] += len(wide)
+        check_elements(self._filled[side], self._max_elements)
+        if self._filled[side] <= self._sides.shape[1]:  # or one side is longer than the other
+            self._sides[side, start : self._filled[side]] = wide
+
+    def numbers(self, side: int, dtype: str) -> NDArray[Any]:
+        """Return the numbers of one side, NaN for null; note those that do not fit."""
+        self._convert(side)
         with np.errstate(over="ignore"):
-            values = wide.astype(dtype, copy=False)
+            values = self._sides[side, : self._filled[side]].astype(dtype, copy=False)
         # null became NaN, so an infinity can only be a number that was too large.
         infinite = np.flatnonzero(np.isinf(values))
         offsets = np.cumsum(self.lengths)
@@ -184,46 +299,19 @@ class _SeriesReader:
         return values
 
 
-def _shape(values: list[Any], width: int) -> str:
-    return f"{len(values) // width} x {width}" if width else f"{len(values)} elements"
+def _is_list(value: object) -> bool:
+    return elements_of(value) is not None
 
 
-def parse(body: bytes) -> object:
-    """Return what a request body says.
-
-    Raises:
-        UnreadableError: If it is not JSON in UTF-8.
-        InvalidError: If a key appears twice in one object.
-    """
-    try:
-        return json.loads(
-            str(body, "utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
-    except UnicodeDecodeError as error:
-        where = f": {error.reason} at byte {error.start}"
-        raise UnreadableError(f"the body is not UTF-8{_meant(body) or where}") from error
-    except json.JSONDecodeError as error:
-        where = f": {error.msg} at line {error.lineno} column {error.colno}"
-        if body.startswith(BOM_UTF8):
-            where = "; save it without a byte order mark"
-        raise UnreadableError(f"the body is not JSON{_meant(body) or where}") from error
-    except RecursionError as error:
-        raise UnreadableError("the body is nested too deeply") from error
-    except ValueError as error:
-        raise UnreadableError(f"the body holds a number that cannot be read: {error}") from error
+def _shape(shape: tuple[int, int]) -> str:
+    length, channels = shape
+    return f"{length // channels} x {channels}" if channels else f"{length} elements"
 
 
-def _meant(body: bytes) -> str:
-    return "" if body.lstrip()[:1] in {b"{", b"["} else what_it_is(body)
+def _short(value: Any) -> Any:
+    """Return a value for a message on its kind."""
+    return value.kind if isinstance(value, LongValue) else value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise InvalidError(f"the key {name!r} appears more than once in one object")
-    return fields
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise UnreadableError(f"{name} is not JSON; send a missing value as null")
+def _kind_of(value: object) -> str:
+    return kind_of(_short(value))
