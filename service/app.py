@@ -24,7 +24,7 @@ from loss_scoring.service.api.routes import HeadMiddleware, answer_unmatched, bu
 from loss_scoring.service.api.score import ScoreEndpoint
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.codecs.pools import POOLS
-from loss_scoring.service.engine import BatchPolicy, Engine, Limits, Scorer
+from loss_scoring.service.engine import BatchPolicy, Engine, Limits, ScoringEngine
 from loss_scoring.service.engine.worker import DeviceWorker, device_memory
 from loss_scoring.service.errors import ServiceError
 from loss_scoring.service.limits.budget import QueueQuota
@@ -82,7 +82,7 @@ def watch_device(metrics: Metrics, worker: DeviceWorker) -> None:
 
 def assemble(
     settings: Settings,
-    engine: Scorer,
+    engine: ScoringEngine,
     metrics: Metrics,
     tracing: Tracing | None = None,
     start: Start | None = None,

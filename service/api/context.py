@@ -29,7 +29,7 @@ from loss_scoring.service.errors import (
 from loss_scoring.service.limits.budget import MemoryBudget
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry import REQUEST
-from loss_scoring.service.telemetry.metrics import Answered, Metrics, Scored
+from loss_scoring.service.telemetry.metrics import Metrics, RequestOutcome, ScoredCounts
 from loss_scoring.service.telemetry.traces import Outcome, Tracing
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Context:
     status: int = NO_ANSWER
     route: str = "none"
     reason: str | None = None
-    scored: Scored | None = None
+    scored: ScoredCounts | None = None
     span: Span | None = None
 
 
@@ -222,7 +222,7 @@ class ContextMiddleware:
         seconds = time.perf_counter() - context.started
         status, stages, reason = context.status, context.stages, context.reason
         self._metrics.observe(
-            Answered(route, context.format, status, seconds, stages, reason, context.scored)
+            RequestOutcome(route, context.format, status, seconds, stages, reason, context.scored)
         )
         if self._tracing is not None and context.span is not None:
             attributes = {

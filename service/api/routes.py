@@ -16,7 +16,7 @@ from loss_scoring.core import LOSSES
 from loss_scoring.service.api.context import CONTEXT
 from loss_scoring.service.api.problems import problem
 from loss_scoring.service.api.start import Start
-from loss_scoring.service.engine import Scorer
+from loss_scoring.service.engine import ScoringEngine
 from loss_scoring.service.errors import OverloadedError
 from loss_scoring.service.telemetry.metrics import Metrics
 
@@ -29,7 +29,7 @@ _ELSEWHERE = {
 """The paths of other services, by their last part."""
 
 
-def build_router(engine: Scorer, metrics: Metrics, start: Start) -> APIRouter:
+def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRouter:
     """Return the routes that are not ``POST /score``."""
     router = APIRouter()
 

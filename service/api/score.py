@@ -18,7 +18,7 @@ from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, Formats, encode, is_short
 from loss_scoring.service.codecs.request import ScoreRequest
-from loss_scoring.service.engine import Answer, Scorer
+from loss_scoring.service.engine import Answer, ScoringEngine
 from loss_scoring.service.errors import (
     FieldError,
     InvalidError,
@@ -30,21 +30,21 @@ from loss_scoring.service.limits.body import Deadline, Pace, receive_body, whole
 from loss_scoring.service.limits.budget import MemoryBudget, Reservation
 from loss_scoring.service.limits.threads import Threads
 from loss_scoring.service.settings import Settings
-from loss_scoring.service.telemetry.metrics import Scored
+from loss_scoring.service.telemetry.metrics import ScoredCounts
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
 _TIMEOUT_MS_BELOW = 10**9
-_SENT_AT_ONCE = 1 << 19
+_WRITE_BYTES = 1 << 19
 """One write holds the event loop for as long as it takes to copy."""
 
 
 class ScoreEndpoint:
     """The ASGI application behind ``POST /score``."""
 
-    def __init__(self, engine: Scorer, settings: Settings, start: Start) -> None:
+    def __init__(self, engine: ScoringEngine, settings: Settings, start: Start) -> None:
         self._engine = engine
         self._start = start
         self._settings = settings
@@ -121,7 +121,7 @@ class ScoreEndpoint:
         losses = tuple([spec.name for spec in request.options.losses])
         masked = answer.scores.masked_elements()
         series = request.prediction
-        context.scored = Scored(losses, len(series), series.elements, masked)
+        context.scored = ScoredCounts(losses, len(series), series.elements, masked)
         started = time.perf_counter()
         scored = request, answer.scores, formats.answer
         if is_short(request, formats.answer):
@@ -214,8 +214,8 @@ async def _send(send: Send, format_: str, parts: Sequence[memoryview]) -> None:
         await send({"type": "http.response.body", "body": parts[0]})
         return
     for part in parts:
-        for start in range(0, len(part), _SENT_AT_ONCE):
-            body = part[start : start + _SENT_AT_ONCE]
+        for start in range(0, len(part), _WRITE_BYTES):
+            body = part[start : start + _WRITE_BYTES]
             await send({"type": "http.response.body", "body": body, "more_body": True})
             await asyncio.sleep(0)  # `send` does not wait for a client that keeps up
     # Sent when the part before it has left, so that the request, and the memory it reserved, does

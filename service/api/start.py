@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 
 from loss_scoring.service.codecs import json
-from loss_scoring.service.engine import Scorer
+from loss_scoring.service.engine import ScoringEngine
 from loss_scoring.service.engine.worker import announce_compilation
 from loss_scoring.service.errors import OverloadedError
 
@@ -43,13 +43,13 @@ class Start:
         self._addresses = ""
         self.done = self.failed = False
 
-    async def begin(self, engine: Scorer) -> None:
+    async def begin(self, engine: ScoringEngine) -> None:
         """Warm everything up, in a thread; return at once if that is in the background."""
         self._task = asyncio.create_task(self._run(engine))
         if not self._background:
             await self._task
 
-    async def _run(self, engine: Scorer) -> None:
+    async def _run(self, engine: ScoringEngine) -> None:
         announce_compilation()
         try:
             await asyncio.to_thread(json.warm_up)

@@ -33,39 +33,39 @@ _RECORDS = (
 _ONE_SERIES = 'the body looks like one series; did you mean {"series": [{..}]}?'
 
 
-def what_it_is(body: bytes | memoryview) -> str:
+def describe_format(body: bytes | memoryview) -> str:
     """Return what a body appears to be, by its first bytes, for the end of a message.
 
     Example:
-        >>> what_it_is(b"PAR1....").startswith("; it is a Parquet file; read it")
+        >>> describe_format(b"PAR1....").startswith("; it is a Parquet file; read it")
         True
-        >>> what_it_is(b"unique_id,ds,y")
+        >>> describe_format(b"unique_id,ds,y")
         ''
     """
     head = bytes(body[:8]).lstrip()
     return next((f"; {said}" for magic, said in _MAGIC.items() if head.startswith(magic)), "")
 
 
-def what_it_is_instead_of_arrow(body: memoryview) -> str:
+def describe_other_than_arrow(body: memoryview) -> str:
     """Return what a body that is no Arrow stream appears to be, for the end of a message.
 
     Example:
-        >>> what_it_is_instead_of_arrow(memoryview(b"unique_id,ds,y")).partition("; read")[0]
+        >>> describe_other_than_arrow(memoryview(b"unique_id,ds,y")).partition("; read")[0]
         '; it is text, such as CSV'
     """
     head = bytes(body[:64]).removeprefix(BOM_UTF8).decode("utf-8", "ignore")
     is_written = "".join(head.split()).isprintable() and head.strip()
     text = f"; it is text, such as CSV; read it, and send its table as {_STREAM}"
-    return what_it_is(body) or (text if is_written else "")
+    return describe_format(body) or (text if is_written else "")
 
 
-def long_form_meant(schema: pa.Schema) -> str | None:
+def suggest_long_form(schema: pa.Schema) -> str | None:
     """Return the question whether the long form was meant, None if the columns are not like it.
 
     Example:
         >>> import pyarrow as pa
         >>> schema = pa.schema({"unique_id": "string", "ds": "date32", "y": "double"})
-        >>> long_form_meant(schema).rpartition("did you mean ")[2]
+        >>> suggest_long_form(schema).rpartition("did you mean ")[2]
         '?group_columns=unique_id&target_column=y'
     """
     flat = [name for name, count in Counter(schema.names).items() if count == 1]
@@ -83,11 +83,11 @@ def long_form_meant(schema: pa.Schema) -> str | None:
     return f"the columns look like the long form, a row an element; did you mean {query}"
 
 
-def frame_meant(document: object) -> str | None:
+def suggest_frame(document: object) -> str | None:
     """Return what was meant by a JSON document that has no series, None if it is not known.
 
     Example:
-        >>> frame_meant({"prediction": [1], "target": [2]})
+        >>> suggest_frame({"prediction": [1], "target": [2]})
         'the body looks like one series; did you mean {"series": [{..}]}?'
     """
     if isinstance(document, list):

@@ -2,6 +2,6 @@
 
 from loss_scoring.service.engine.engine import Engine
 from loss_scoring.service.engine.policy import BatchPolicy, Span
-from loss_scoring.service.engine.scorer import Answer, Limits, Scorer
+from loss_scoring.service.engine.scorer import Answer, Limits, ScoringEngine
 
-__all__ = ["Answer", "BatchPolicy", "Engine", "Limits", "Scorer", "Span"]
+__all__ = ["Answer", "BatchPolicy", "Engine", "Limits", "ScoringEngine", "Span"]

@@ -44,7 +44,7 @@ class Limits:
     hung_s: float = math.inf
 
 
-class Scorer(Protocol):
+class ScoringEngine(Protocol):
     """The engine as routes see it; ``Engine`` says what each part does."""
 
     @property

@@ -178,7 +178,7 @@ class Control:
         with suppress(OSError):
             self._socket.send(json.dumps(message).encode())
 
-    async def keep_beating(
+    async def send_heartbeats(
         self, healthy: Callable[[], bool] = lambda: True, work: Callable[[], None] = lambda: None
     ) -> None:
         """Send heartbeats for as long as something is healthy, and do some work at each."""

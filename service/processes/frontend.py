@@ -33,7 +33,7 @@ class _SupervisedEngine(RemoteEngine):
     async def start(self) -> None:
         await super().start()
         self.control.send(ready=True)
-        self._heartbeats = asyncio.create_task(self.control.keep_beating(lambda: not self.lost))
+        self._heartbeats = asyncio.create_task(self.control.send_heartbeats(lambda: not self.lost))
 
 
 def _share(settings: Settings) -> Settings:

@@ -36,8 +36,8 @@ from loss_scoring.service.processes.wire import (
 
 log = logging.getLogger(__name__)
 
-_COPIED_AT_ONCE = 1 << 20
-_TOGETHER = 128
+_INLINE_COPY_BYTES = 1 << 20
+_MESSAGE_ENTRIES = 128
 """Most entries of a kind in a message."""
 
 
@@ -180,7 +180,7 @@ class _Peer:
             return
         answer = done.result()
         try:
-            if layout.size > _COPIED_AT_ONCE:
+            if layout.size > _INLINE_COPY_BYTES:
                 copied = self._loop.run_in_executor(None, layout.write, block, answer.scores)
                 copied.add_done_callback(
                     lambda copied: self._done(number, answer, copied.exception())
@@ -216,9 +216,11 @@ class _Peer:
         batches = self._host.batches
         while any(self._unsent.values()):
             message = {
-                kind: entries[:_TOGETHER] for kind, entries in self._unsent.items() if entries
+                kind: entries[:_MESSAGE_ENTRIES]
+                for kind, entries in self._unsent.items()
+                if entries
             }
             for entries in self._unsent.values():
-                del entries[:_TOGETHER]
-            reported = [batches.popleft() for _ in range(min(len(batches), _TOGETHER))]
+                del entries[:_MESSAGE_ENTRIES]
+            reported = [batches.popleft() for _ in range(min(len(batches), _MESSAGE_ENTRIES))]
             self._channel.send({**message, "batches": reported})

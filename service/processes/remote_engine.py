@@ -16,7 +16,7 @@ import numpy as np
 
 from loss_scoring.core import Ragged, ScoreOptions, Scores
 from loss_scoring.core.buffers import BufferPool
-from loss_scoring.service.engine.scorer import Answer, BatchObserver, Scorer
+from loss_scoring.service.engine.scorer import Answer, BatchObserver, ScoringEngine
 from loss_scoring.service.errors import OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.processes.channel import Channel
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _COPIED_INLINE = 1 << 22
 _RETAINED = 256 << 20
 _RETRY_S = 0.5
-_TOGETHER = 128
+_MESSAGE_ENTRIES = 128
 """Most entries of a kind in a message."""
 
 
@@ -52,7 +52,7 @@ class RemoteEngine:
         quota: QueueQuota,
         worker: str,
         on_batch: BatchObserver = lambda _batch: None,
-        inline: Scorer | None = None,
+        inline: ScoringEngine | None = None,
     ) -> None:
         self._arena = arena
         self._pool = BufferPool(_RETAINED, arena.allocate)
@@ -252,13 +252,13 @@ class RemoteEngine:
             return
         while self._unsent or self._withdrawn:
             rows = []
-            for number in self._unsent[:_TOGETHER]:
+            for number in self._unsent[:_MESSAGE_ENTRIES]:
                 job = self._jobs.get(number)
                 if job and job.places is not None and not job.sent and not job.future.done():
                     job.sent = True
                     rows.append(job.row())
-            self._channel.send({"submit": rows, "withdraw": self._withdrawn[:_TOGETHER]})
-            del self._unsent[:_TOGETHER], self._withdrawn[:_TOGETHER]
+            self._channel.send({"submit": rows, "withdraw": self._withdrawn[:_MESSAGE_ENTRIES]})
+            del self._unsent[:_MESSAGE_ENTRIES], self._withdrawn[:_MESSAGE_ENTRIES]
 
     def _receive(self, message: dict[str, Any], _descriptors: list[int]) -> None:
         if "worker" in message and self._channel is not None:

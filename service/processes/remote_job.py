@@ -23,7 +23,7 @@ from loss_scoring.service.processes.wire import (
 )
 from loss_scoring.service.telemetry import TRACEPARENT
 
-_LOOKED_UP = 1 << 16
+_ARENA_LOOKUP_BYTES = 1 << 16
 """Bytes of a side below which it is copied, wherever it lies."""
 
 
@@ -66,7 +66,9 @@ class RemoteJob:
         """Find out where the numbers lie, and copy those that the worker cannot see."""
         sides = self.prediction.array, self.target.array
         found = [
-            arena.offset(side.ctypes.data, side.nbytes) if side.nbytes > _LOOKED_UP else None
+            arena.offset(side.ctypes.data, side.nbytes)
+            if side.nbytes > _ARENA_LOOKUP_BYTES
+            else None
             for side in sides
         ]
         copied: list[NDArray[Any]] = [self.prediction.offsets]

@@ -130,7 +130,7 @@ class _Worker:
         metrics = Metrics(count_as("worker"), "worker")
         watch_device(metrics, worker)
         publishing = asyncio.create_task(metrics.keep_published())
-        await self._control.keep_beating(lambda: not host.engine.lost)
+        await self._control.send_heartbeats(lambda: not host.engine.lost)
         publishing.cancel()
         _end_lost()
 

@@ -50,7 +50,7 @@ T = TypeVar("T")
 disable_created_metrics()  # type: ignore[no-untyped-call]  # undefined over several processes
 
 
-class Scored(NamedTuple):
+class ScoredCounts(NamedTuple):
     """What a request was scored for.
 
     Attributes:
@@ -66,7 +66,7 @@ class Scored(NamedTuple):
     masked: Mapping[str, int]
 
 
-class Answered(NamedTuple):
+class RequestOutcome(NamedTuple):
     """A request that was answered, or whose client left.
 
     Attributes:
@@ -85,7 +85,7 @@ class Answered(NamedTuple):
     seconds: float = 0.0
     stages: Mapping[str, float] = {}
     reason: str | None = None
-    scored: Scored | None = None
+    scored: ScoredCounts | None = None
 
 
 class _Deferred(Generic[T]):
@@ -171,7 +171,7 @@ class _Requests:
             if loss.has_quotient:
                 self._masked.labels(loss.name)
 
-    def count(self, answered: Sequence[Answered]) -> None:
+    def count(self, answered: Sequence[RequestOutcome]) -> None:
         for labels, count in Tally([request[:3] for request in answered]).items():
             self._requests.labels(*labels).inc(count)
         reasons = Tally([request.reason for request in answered if request.reason])
@@ -189,7 +189,7 @@ class _Requests:
                 histogram.labels(label).observe_all(amounts)
         self._count_scored([request.scored for request in answered if request.scored is not None])
 
-    def _count_scored(self, scored: Sequence[Scored]) -> None:
+    def _count_scored(self, scored: Sequence[ScoredCounts]) -> None:
         masked: Tally[str] = Tally()
         sizes: dict[tuple[str, ...], tuple[int, int]] = defaultdict(lambda: (0, 0))
         for request in scored:
@@ -294,7 +294,7 @@ class Metrics:
 
     def refused(self, status: int, reason: str) -> None:
         """Count a request that was refused before it was one, such as half a head."""
-        self.observe(Answered("none", "none", status, reason=reason))
+        self.observe(RequestOutcome("none", "none", status, reason=reason))
 
     def _count_batches(self, batches: Sequence[tuple[int, int, float]]) -> None:
         for histogram, column in zip(self._batches, zip(*batches, strict=True), strict=True):

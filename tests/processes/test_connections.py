@@ -115,7 +115,7 @@ def test_heartbeats_end_with_health_and_never_wait_for_the_supervisor(monkeypatc
     healthy = iter(range(3000, -1, -1))
     ours, theirs = pair()
     control = Control(os.getppid(), theirs.detach())
-    asyncio.run(control.keep_beating(lambda: next(healthy)))
+    asyncio.run(control.send_heartbeats(lambda: next(healthy)))
     assert ours.recv(100) == b"{}"
     ours.close()
     control.send(ready=True)  # to nobody

@@ -10,7 +10,7 @@ from documented import documented_rows, rows
 from scrape import families, scrape, total
 
 from loss_scoring.service.errors import InvalidError, OverloadedError, known_reasons
-from loss_scoring.service.telemetry.metrics import Answered, Metrics
+from loss_scoring.service.telemetry.metrics import Metrics, RequestOutcome
 from loss_scoring.service.telemetry.multiprocess import BulkHistogram
 
 BODY = {"losses": ["mae", "smape"], "series": [{"prediction": [1.0, 0.0], "target": [2.0, 0.0]}]}
@@ -113,7 +113,7 @@ def test_many_observations_at_once_are_those_of_the_library():
 def test_what_is_put_aside_is_counted_before_a_scrape():
     metrics = Metrics()
     for _ in range(1000):
-        metrics.observe(Answered("/score", "json", 200, 0.1))
+        metrics.observe(RequestOutcome("/score", "json", 200, 0.1))
     assert sum(len(deferred._observations) for deferred in metrics._deferred) < 256
     assert total(metrics.render().decode(), "loss_scoring_requests_total") == 1000
 

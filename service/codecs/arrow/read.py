@@ -23,7 +23,7 @@ from loss_scoring.service.codecs.arrow.lists import (
 from loss_scoring.service.codecs.arrow.names import join_bytes, names_bytes
 from loss_scoring.service.codecs.arrow.plain import decode_plain
 from loss_scoring.service.codecs.arrow.stream import read_table
-from loss_scoring.service.codecs.mistaken import long_form_meant
+from loss_scoring.service.codecs.mistaken import suggest_long_form
 from loss_scoring.service.codecs.options import escape
 from loss_scoring.service.codecs.request import NO_NAMES, Limits, ListRequest, Memory
 from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
@@ -104,7 +104,7 @@ def _columns(schema: pa.Schema) -> list[str]:
             "/id", f"must be strings or integers, not {spell_type(type_)}; cast it to strings"
         )
     if faults.count and not any(is_series(field.type) for field in schema):
-        hint = long_form_meant(schema)
+        hint = suggest_long_form(schema)
         if hint is not None:
             raise InvalidError(hint, tuple(faults.first), faults.count)
     faults.check()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from loss_scoring.service.codecs.mistaken import what_it_is_instead_of_arrow
+from loss_scoring.service.codecs.mistaken import describe_other_than_arrow
 from loss_scoring.service.errors import TooLargeError, UnreadableError
 
 CONTINUES = 0xFFFFFFFF
@@ -79,10 +79,10 @@ def check_size(body: pa.Buffer, limit: int) -> tuple[int, int]:
     except MemoryError:
         raise
     except (pa.ArrowException, OSError) as error:
-        reason = what_it_is_instead_of_arrow(memoryview(body)) or f": {error}"
+        reason = describe_other_than_arrow(memoryview(body)) or f": {error}"
         raise UnreadableError(f"the body is not an Arrow IPC stream{reason}") from error
     except DAMAGED as error:
-        meant = what_it_is_instead_of_arrow(memoryview(body))
+        meant = describe_other_than_arrow(memoryview(body))
         raise UnreadableError(f"an Arrow message header is damaged{meant}") from error
     if source.tell() < body.size:  # a second stream, say, whose series would get no answer
         raise UnreadableError(f"{body.size - source.tell()} bytes follow the end of the stream")

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from loss_scoring.service.codecs.json.loop import end_of_piece
-from loss_scoring.service.codecs.mistaken import what_it_is
+from loss_scoring.service.codecs.mistaken import describe_format
 from loss_scoring.service.errors import InvalidError, UnreadableError
 
 PIECE = 1 << 16
@@ -187,7 +187,7 @@ def parse(text: bytes, start: int = 0) -> Any:
 
 
 def _meant(text: bytes) -> str:
-    return "" if text.lstrip()[:1] in {b"{", b"["} else what_it_is(text)
+    return "" if text.lstrip()[:1] in {b"{", b"["} else describe_format(text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -39,9 +39,9 @@ _PAIR_BYTES = 16
 """What a pair of numbers takes, and the offset and width of a series."""
 _ID_BYTES = 96
 """What an id takes as an object, beside four bytes for each of its text."""
-_IDS_AT_ONCE = 1 << 16
+_ID_PIECE_BYTES = 1 << 16
 """Bytes of ids that are read without letting other threads run."""
-_PARSER_BYTES = 16 * _IDS_AT_ONCE
+_PARSER_BYTES = 16 * _ID_PIECE_BYTES
 """What orjson takes meanwhile."""
 
 
@@ -152,7 +152,7 @@ def _read_ids(text: bytes) -> Sequence[int | str] | None:
     ids: list[int | str] = []
     start = 0
     while start < len(text):
-        stop = text.find(b"\n", start + _IDS_AT_ONCE)
+        stop = text.find(b"\n", start + _ID_PIECE_BYTES)
         stop = stop if stop >= 0 else len(text) - 2
         try:
             ids += orjson.loads(b"[%b]" % text[start:stop])

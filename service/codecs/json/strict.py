@@ -27,7 +27,7 @@ from loss_scoring.service.codecs.json.parse import (
     fields_of,
     read_document,
 )
-from loss_scoring.service.codecs.mistaken import frame_meant
+from loss_scoring.service.codecs.mistaken import suggest_frame
 from loss_scoring.service.codecs.options import JSON_OPTIONS, escape, kind_of, options_from_json
 from loss_scoring.service.codecs.pools import NUMBERS
 from loss_scoring.service.codecs.request import (
@@ -73,7 +73,7 @@ def decode_strictly(
     value = read_document(body, memory.check)
     document = fields_of(value)
     if document is None:
-        meant = frame_meant(next(iter(elements_of(value) or ()), None))
+        meant = suggest_frame(next(iter(elements_of(value) or ()), None))
         raise InvalidError(meant or f"the body must be an object, not {_kind_of(value)}")
     faults = Faults()
     long = [name for name in JSON_OPTIONS if isinstance(document.get(name), LongValue)]
@@ -85,7 +85,7 @@ def decode_strictly(
     if pieces is None:
         kind = kind_of(named["series"]) if "series" in document else "absent"
         faults.add("/series", f"must be a list of series, not {kind}")
-        if (meant := frame_meant(named)) is not None:
+        if (meant := suggest_frame(named)) is not None:
             raise InvalidError(meant, tuple(faults.first), faults.count)
         pieces = []
     # Taken from the document, as a fault in another option puts the defaults into options.

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-_AT_ONCE = 1 << 14
+_PIECE_ELEMENTS = 1 << 14
 """Elements that are written without letting other threads run."""
-_BYTES_AT_ONCE = 1 << 20
+_PIECE_BYTES = 1 << 20
 """The most bytes of an answer that is."""
 _ROWS_AT_ONCE = 1 << 10
 """The most rows of a column that are: names may be long."""
@@ -30,7 +30,7 @@ def write(
         size: About the bytes of the answer.
         check: Called between parts; may raise.
     """
-    if elements <= _AT_ONCE and size <= _BYTES_AT_ONCE:
+    if elements <= _PIECE_ELEMENTS and size <= _PIECE_BYTES:
         return [memoryview(orjson.dumps(document, _whole, orjson.OPT_SERIALIZE_NUMPY))]
     parts = []
     for part in _pieces(document, elements):
@@ -59,7 +59,7 @@ def _pieces(value: Any, elements: int) -> Iterator[bytes | memoryview]:
     if isinstance(value, str):
         yield orjson.dumps(value)
         return
-    step = len(value) * _AT_ONCE // max(elements, 1)
+    step = len(value) * _PIECE_ELEMENTS // max(elements, 1)
     if step == 0 and len(value) and isinstance(value[0], np.ndarray):  # long rows
         for i, row in enumerate(value):
             yield b"," if i else b"["
