@@ -93,7 +93,7 @@ def test_a_drip_is_silence_in_the_end(kind, drip):
     with sending(*DRIPS[drip]) as (url, closed):
         for error in call(kind, url, times=2, timeout=0.2):
             assert isinstance(error, TransportError)
-            assert "ReadTimeout" in str(error)
+            assert "Timeout" in str(error)  # on a busy machine it may be that of the connection
             assert closed.acquire(timeout=60)
 
 

@@ -132,6 +132,7 @@ def offset(arena, block):
 
 
 def test_a_foreign_arena_trusts_nothing():
+    gc.collect()
     before = descriptors()
     arena = Arena(2 * MEBI)
     with pytest.raises(PermissionError):

@@ -22,7 +22,8 @@ from lossclient.exceptions import InvalidInput
 
 _ROLES = ("unique_id", "ds", "cutoff", "y")
 """Nixtla's id, time, cutoff and target; no predictions, even where others are used instead."""
-_DECIMAL = r"\d+(\.\d+)?"
+_DECIMAL = r"(?>\d+(\.\d+)?)"
+"""Atomic, as a name of many of them would be divided in exponentially many ways."""
 _LEVEL = r"0?\.0*[1-9]\d*"
 """A number strictly between 0 and 1."""
 _AFTER = r"(.*[-_ .])?"
