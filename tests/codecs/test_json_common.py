@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from loss_scoring.service.codecs import json
 from loss_scoring.service.codecs.json import decode_common
-from loss_scoring.service.codecs.json.loop import count_commas, end_of_piece, read_series
+from loss_scoring.service.codecs.json.loop import count_of, end_of_piece, read_series
 from loss_scoring.service.codecs.json.read import find_series
 from loss_scoring.service.codecs.json.strict import decode_strictly
 from loss_scoring.service.errors import InvalidError, ServiceError
@@ -204,7 +204,7 @@ def test_no_request_compiles_after_the_warm_up():
         body = text.encode()
         for buffer in (body, memoryview(body), memoryview(bytearray(body))):
             assert decode_common(buffer, 10**4) is not None
-    assert [len(loop.signatures) for loop in (count_commas, end_of_piece, read_series)] == [1] * 3
+    assert [len(loop.signatures) for loop in (count_of, end_of_piece, read_series)] == [1] * 3
 
 
 UNITS = [

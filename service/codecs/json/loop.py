@@ -20,8 +20,8 @@ from numba import uint64
 from loss_scoring.service.codecs.json.numbers import byte, compiled, inlined, read_number
 from loss_scoring.service.codecs.request import MAX_ID_BYTES
 
-_QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
-_OBJECT, _OBJECT_END, _LIST, _LIST_END = b"{}[]"
+_QUOTE, _BACKSLASH, COMMA, _COLON = b'"\\,:'
+OBJECT, _OBJECT_END, _LIST, _LIST_END = b"{}[]"
 _SPACE, _NEWLINE, _RETURN, _TAB = b" \n\r\t"
 _MINUS, _ZERO, _ONE, _NINE = b"-019"
 _N, _U, _L, _P, _T = b"nulpt"
@@ -33,11 +33,11 @@ _KEYS = np.frombuffer(b'"prediction""target""id"', np.uint8)
 
 
 @compiled
-def count_commas(body):
-    """Count the commas: JSON has at most one more number."""
+def count_of(body, character):
+    """Count a byte: commas, as JSON has at most one more number, or braces of objects."""
     count = 0
     for i in range(len(body)):
-        count += body[i] == _COMMA
+        count += body[i] == character
     return count
 
 
@@ -121,8 +121,8 @@ def _read_row(body, j, n, bits, at, end):
         to give up.
     """
     nulls = 0
-    c = _COMMA
-    while c == _COMMA:
+    c = COMMA
+    while c == COMMA:
         j = _skip(body, j + 1)
         if at == end:
             return -1, at, nulls
@@ -155,8 +155,8 @@ def _read_side(body, j, n, bits, at, end):
         j, at, nulls = _read_row(body, j, n, bits, at, end)
         return j, at, 0, nulls
     nulls = width = 0
-    c = _COMMA
-    while c == _COMMA:
+    c = COMMA
+    while c == COMMA:
         j = _skip(body, j + 1)
         if byte(body, j) != _LIST:
             return -1, at, width, nulls
@@ -200,7 +200,7 @@ def end_of_piece(body, start, size, max_depth):
             j += 1
             while j < n and body[j] != _QUOTE:
                 j += 2 if body[j] == _BACKSLASH else 1
-        elif c == _OBJECT or c == _LIST:
+        elif c == OBJECT or c == _LIST:
             depth += 1
             if depth > max_depth:
                 return -1, first, first
@@ -208,7 +208,7 @@ def end_of_piece(body, start, size, max_depth):
             if depth == 0:
                 break
             depth -= 1
-        elif c == _COMMA and depth == 0:
+        elif c == COMMA and depth == 0:
             if j - first > size and comma < 0:
                 break
             comma = j
@@ -252,13 +252,13 @@ def read_series(body, start, values, layout, ids):
     has_rows = False
     layout[0] = 0
     j = start
-    c = _COMMA
-    while c == _COMMA:
+    c = COMMA
+    while c == COMMA:
         j = _skip(body, j + 1)
-        if series + 1 == limit or byte(body, j) != _OBJECT:
+        if series + 1 == limit or byte(body, j) != OBJECT:
             return failed
         seen = length = width = 0
-        while c == _COMMA:
+        while c == COMMA:
             field, j = _read_key(body, _skip(body, j + 1), n)
             if field == 0 or seen & field:
                 return failed
@@ -271,7 +271,7 @@ def read_series(body, start, values, layout, ids):
                     ids[written] = body[k]
                     written += 1
                 ids[written] = _NEWLINE
-                ids[written + 1] = _COMMA
+                ids[written + 1] = COMMA
                 written += 2
             else:
                 begin = first if field == _PREDICTION else middle + first

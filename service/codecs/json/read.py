@@ -15,7 +15,7 @@ import orjson
 from numpy.typing import DTypeLike, NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions
-from loss_scoring.service.codecs.json.loop import count_commas, read_series
+from loss_scoring.service.codecs.json.loop import COMMA, OBJECT, count_of, read_series
 from loss_scoring.service.codecs.json.parse import PIECE, parse
 from loss_scoring.service.codecs.json.strict import decode_strictly
 from loss_scoring.service.codecs.options import options_from_json
@@ -87,7 +87,8 @@ def decode_common(
     if size <= _SMALL:
         empty, most = np.empty, size // 4  # a pair of numbers takes four bytes
     else:
-        empty, most = NUMBERS.empty, (count_commas(text) + 1) // 2
+        empty, most = NUMBERS.empty, (count_of(text, COMMA) + 1) // 2
+        limit = min(limit, count_of(text, OBJECT) + 1)
         reserved = _PAIR_BYTES * (most + limit) + size
         memory.reserve(reserved)
     values = empty(2 * most, np.float64)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged
 from loss_scoring.core.table import suggestion
-from loss_scoring.service.codecs.json.loop import count_commas
+from loss_scoring.service.codecs.json.loop import COMMA, count_of
 from loss_scoring.service.codecs.json.parse import (
     OBJECT_BYTES,
     PIECE,
@@ -67,7 +67,7 @@ def decode_strictly(
         OverloadedError: If there is no memory left.
         DeadlineError: If nobody waits for the request any more.
     """
-    pairs = (count_commas(np.frombuffer(memoryview(body).toreadonly(), np.uint8)) + 1) // 2
+    pairs = (count_of(np.frombuffer(memoryview(body).toreadonly(), np.uint8), COMMA) + 1) // 2
     fixed_bytes = _PAIR_BYTES * pairs + OBJECT_BYTES * min(len(body), PIECE)
     memory.reserve(fixed_bytes)
     value = read_document(body, memory.check)
