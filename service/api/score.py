@@ -124,7 +124,7 @@ class ScoreEndpoint:
         context.scored = ScoredCounts(losses, len(series), series.elements, masked)
         started = time.perf_counter()
         scored = request, answer.scores, formats.answer
-        if is_short(request, formats.answer):
+        if is_short(*scored):
             parts = encode(*scored)
         else:
             parts = await self._in_thread(reservation, deadline, encode, *scored, reservation)

@@ -20,7 +20,7 @@ from wire import stream
 from loss_scoring.core import ScoreOptions, may_be_missing, score
 from loss_scoring.service.codecs import json
 from loss_scoring.service.codecs.arrow import read as reader
-from loss_scoring.service.codecs.codec import encode
+from loss_scoring.service.codecs.codec import encode, is_short
 from loss_scoring.service.codecs.request import Limits
 from loss_scoring.service.errors import InvalidError, ServiceError, TooLargeError, UnreadableError
 
@@ -469,3 +469,13 @@ def test_json_and_arrow_mean_the_same(series):
         )
     spans = itertools.pairwise(from_json.prediction.offsets.tolist())
     assert [b - a for a, b in spans] == [len(item) for item in series]
+
+
+@pytest.mark.parametrize("elements", [1 << 14, 1 << 17])
+@pytest.mark.parametrize("missing", [False, True])
+def test_missing_elements_are_looked_for_among_many_in_a_thread(elements, missing):
+    values = pa.array(np.full(elements, np.nan if missing else 1.0))
+    lists_of = pa.ListArray.from_arrays([0, elements], values)
+    request = read(stream(table(lists_of)), ScoreOptions())
+    scores = score(request.prediction, request.target, missing="propagate")
+    assert is_short(request, scores, "arrow") == (not missing or elements == 1 << 14)
