@@ -64,10 +64,14 @@ def read_series(source: Source, layout: FileColumns, *, sort: bool) -> Iterator[
 
     Raises:
         TableError: If the rows of a series are not together, a key is null, a list is null, empty
-            or of another length than that of the target, or a series appears twice.
+            or of another length than that of the target, a series appears twice, or a file with a
+            row a series is to be sorted.
     """
     tables = _with_keys(source.read(layout.columns), layout)
     if layout.nested:
+        if sort:
+            fault = "--sort is for files with a row an element; here each row is a series"
+            raise TableError(("", fault))
         yield from _nested_blocks(tables, layout)
         return
     if sort:

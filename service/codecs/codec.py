@@ -139,7 +139,7 @@ def encode(
         request: What was asked.
         scores: Of all its series.
         format_: ``json`` or ``arrow``.
-        memory: Asked between parts whether somebody waits for the answer.
+        memory: Asked between parts whether the request has ended.
 
     Raises:
         InvalidError: If elements are missing that must not be.

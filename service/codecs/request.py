@@ -72,7 +72,7 @@ class Memory(Protocol):
         """Hold exactly the bytes of the body and ``added`` bytes."""
 
     def check(self) -> None:
-        """Raise ``DeadlineError`` if nobody waits for the answer; called between pieces of work."""
+        """Raise ``DeadlineError`` if the request has ended; called between pieces of work."""
 
 
 class _Unlimited:

@@ -203,7 +203,7 @@ class Reservation:
         Work in a thread cannot be cancelled; it calls this between pieces that take milliseconds.
         """
         if self._ended:
-            raise DeadlineError("nobody waits for the answer any more")
+            raise DeadlineError("the request was cancelled, or its deadline has passed")
 
     def until(self, work: asyncio.Future[Any]) -> None:
         """Hold the bytes until work ends that cannot be cancelled."""

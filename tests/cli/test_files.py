@@ -116,6 +116,14 @@ def test_nested_form_equals_long_form(tmp_path, ending):
         assert pq.read_table(one)[name].equals(pq.read_table(other)[name])
 
 
+def test_files_of_one_row_a_series_are_not_sorted(tmp_path):
+    nested = tmp_path / "nested.parquet"
+    pq.write_table(forecasts.nested(), nested)
+    status, out, err = cli("score", nested, "--missing", "skip", "--sort")
+    assert (status, out) == (2, "")
+    assert "--sort is for files with a row an element" in err
+
+
 @pytest.mark.parametrize("batch_rows", [1, 7, 1000])
 def test_series_do_not_depend_on_the_batches_of_the_file(batch_rows):
     def read(rows):
