@@ -30,7 +30,7 @@ from loss_scoring.service.limits.budget import MemoryBudget
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry import REQUEST
 from loss_scoring.service.telemetry.metrics import Metrics, RequestOutcome, ScoredCounts
-from loss_scoring.service.telemetry.traces import Outcome, Tracing
+from loss_scoring.service.telemetry.traces import Tracing
 
 log = logging.getLogger(__name__)
 _access = logging.getLogger("service.access")
@@ -220,18 +220,18 @@ class ContextMiddleware:
     def _end(self, context: Context, scope: Scope) -> None:
         route = getattr(scope.get("route"), "path", context.route)  # FastAPI's own routes
         seconds = time.perf_counter() - context.started
-        status, stages, reason = context.status, context.stages, context.reason
-        self._metrics.observe(
-            RequestOutcome(route, context.format, status, seconds, stages, reason, context.scored)
+        outcome = RequestOutcome(
+            route,
+            context.format,
+            context.status,
+            seconds,
+            context.stages,
+            context.reason,
+            context.scored,
         )
+        self._metrics.observe(outcome)
         if self._tracing is not None and context.span is not None:
-            attributes = {
-                "loss_scoring.request_id": context.request_id,
-                "loss_scoring.format": context.format,
-            }
-            if reason is not None:
-                attributes["error.type"] = reason
-            self._tracing.end(context.span, Outcome(route, status, stages, attributes))
+            self._tracing.end(context.span, outcome, context.request_id)
         if self._access_log:
             _log_access(scope, context, seconds)
 

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any, NamedTuple
+from typing import Any
 
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from loss_scoring.service.telemetry import REQUEST, TRACEPARENT
+from loss_scoring.service.telemetry.metrics import RequestOutcome
 
 log = logging.getLogger(__name__)
 
@@ -26,22 +27,6 @@ _OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _FLUSH_MS = 1000
 _PROBES = frozenset({"/livez", "/readyz", "/metrics"})
-
-
-class Outcome(NamedTuple):
-    """What a request's span gets at its end.
-
-    Attributes:
-        route: The route's path.
-        status: Of the answer; 499 if there was none.
-        stages: Seconds by stage.
-        attributes: Others, by name.
-    """
-
-    route: str
-    status: int
-    stages: Mapping[str, float]
-    attributes: Mapping[str, str | int]
 
 
 class Tracing:
@@ -76,14 +61,16 @@ class Tracing:
             TRACEPARENT.set(_traceparent(context))
         return span
 
-    def end(self, span: Span, outcome: Outcome) -> None:
+    def end(self, span: Span, outcome: RequestOutcome, request_id: str) -> None:
         if span.is_recording():
             span.update_name(f"{span.attributes['http.request.method']} {outcome.route}")  # type: ignore[attr-defined]
             span.set_attributes(
                 {
                     "http.route": outcome.route,
                     "http.response.status_code": outcome.status,
-                    **outcome.attributes,
+                    "loss_scoring.request_id": request_id,
+                    "loss_scoring.format": outcome.format,
+                    **({} if outcome.reason is None else {"error.type": outcome.reason}),
                     **{f"loss_scoring.{name}_s": s for name, s in outcome.stages.items()},
                 }
             )
