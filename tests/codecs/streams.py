@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from loss_scoring.core import ScoreOptions, score
+from loss_scoring.core import ScoreOptions, Scores, score
 from loss_scoring.service.codecs.arrow import read as lists
 from loss_scoring.service.codecs.codec import encode
 from loss_scoring.service.codecs.request import Limits, ScoreRequest
@@ -70,17 +70,21 @@ def read(
     return lists.decode(memoryview(body), options, limits, account or Account())
 
 
-def answers(request: ScoreRequest) -> tuple[pa.Table, bytes]:
-    """Score a request; the answer in Arrow and in JSON."""
-    chosen = request.options
-    scores = score(
+def scored(request: ScoreRequest) -> Scores:
+    options = request.options
+    return score(
         request.prediction,
         request.target,
-        chosen.losses,
-        gradients=chosen.gradients,
-        missing=chosen.missing,
-        zero_division=chosen.zero_division,
+        options.losses,
+        gradients=options.gradients,
+        missing=options.missing,
+        zero_division=options.zero_division,
     )
+
+
+def answers(request: ScoreRequest) -> tuple[pa.Table, bytes]:
+    """Score a request; the answer in Arrow and in JSON."""
+    scores = scored(request)
     table = pa.ipc.open_stream(b"".join(encode(request, scores, "arrow"))).read_all()
     table.validate(full=True)
     return table, b"".join(encode(request, scores, "json"))

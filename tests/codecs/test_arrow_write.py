@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import pair, read, write
+from streams import pair, read, scored, write
 
-from loss_scoring.core import LossSpec, ScoreOptions, Scores, score
+from loss_scoring.core import LossSpec, ScoreOptions, Scores
 from loss_scoring.service.codecs import json
 from loss_scoring.service.codecs.arrow.write import LARGE
 from loss_scoring.service.codecs.codec import encode
@@ -65,18 +65,6 @@ def request_of(kind, ids, options, rows, seed):
         lengths = np.ones(rows, int)
     table = pair(lists(kind, lengths, rng), lists(kind, lengths, rng))
     return read(write(table if ids is None else table.add_column(0, "id", ids)), options)
-
-
-def scored(request):
-    options = request.options
-    return score(
-        request.prediction,
-        request.target,
-        options.losses,
-        gradients=options.gradients,
-        missing=options.missing,
-        zero_division=options.zero_division,
-    )
 
 
 def by_pyarrow(request, scores, ids, kind):
