@@ -1,14 +1,14 @@
-"""A clock by which it is judged who hangs: it stands still while this process does.
+"""The clock for detecting hung processes: it stops while this process itself does not run.
 
 A paused container, a frozen control group or a suspended machine stops a process and those that it
-watches. Time goes on meanwhile, and once all run again, nobody has been silent but for that.
+watches. Wall time goes on meanwhile, and would make healthy processes look silent.
 """
 
 import time
 from collections.abc import Callable
 
 TICK_S = 0.5
-"""How often whoever judges by the clock ticks it, at least."""
+"""The longest time between two ticks, while the process runs."""
 _LONGEST_GAP_S = 2 * TICK_S
 
 

@@ -117,7 +117,8 @@ class Threads:
         self._idle += 1
         self._release(client)
         if not future.cancelled():
-            forget_frames(future.exception())  # if nobody waits any more, nobody is told
+            # Also marks it as retrieved: asyncio would log it for a cancelled request.
+            forget_frames(future.exception())
 
     def _serve(self) -> None:
         while True:
