@@ -100,7 +100,6 @@ def bounded(
         State.IDLE: settings.keep_alive_s,
         State.HEAD: settings.header_timeout_s,
         State.BODY: settings.body_timeout_s,
-        # Closing with unread bytes resets the connection, and the client may lose the answer.
         State.CLOSING: 2.0,
     }
     shared = {
@@ -147,6 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.metrics.opened()
+        self._answers = _AnswerTransport(self, transport)
         self._since = self.loop.time()
         self._timer = self.loop.call_later(self.tick, self._poll)
 
@@ -274,8 +274,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unparsed = self._cost = 0  # a turn has one head, which is bounded by itself
         self._enter(State.BODY)
         self._end.begin_body(length)
-        if not (self.context and self.context.crowded and self._answer_at_head(self.context)):
-            super().on_headers_complete()
+        if self.context and self.context.crowded and self._answer_at_head(self.context):
+            return
+        super().on_headers_complete()
+        cycle: Any = self.cycle
+        cycle.transport = self._answers
 
     def _answer_at_head(self, context: ContextMiddleware) -> bool:
         """Refuse a request for which there is no memory; its body, which still comes, is skipped.
@@ -355,6 +358,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._backlog or self._ended:
             self._parse_backlog()
 
+    def close_behind_answer(self) -> None:
+        """Close the connection; if more of the body may come, once the client has read the answer.
+
+        Closing with unread bytes resets the connection, and the client may lose the answer.
+        """
+        if self._state is State.IDLE:
+            self.transport.close()
+            return
+        self._enter(State.CLOSING)
+        self.flow.resume_reading()
+        self.transport.write_eof()
+
     # Deadlines and refusals
 
     def _poll(self) -> None:
@@ -418,6 +433,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(
             b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)])
         )
+
+
+class _AnswerTransport:
+    """The transport as answers see it, which uvicorn would close though unread bytes arrive."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, protocol: BoundedProtocol, transport: asyncio.Transport) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = protocol.close_behind_answer
 
 
 class _RequestEnd:

@@ -131,6 +131,17 @@ def test_408_of_a_body_that_trickles(raw, chunked):
     problem(read_all(raw), 408)
 
 
+@pytest.mark.parametrize("chunked", [True, False])
+def test_the_answer_is_whole_though_more_of_the_body_comes_behind_it(raw, chunked):
+    raw.sendall(POST + (b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 99999"))
+    raw.sendall(b"\r\n\r\n" + (b"1\r\n \r\n" if chunked else b" "))
+    assert raw.recv(1, socket.MSG_PEEK)
+    for _ in range(3):
+        raw.sendall(b"1\r\n \r\n" if chunked else b" ")
+        time.sleep(0.05)
+    problem(read_all(raw), 408)
+
+
 def test_a_slow_body_above_the_least_pace_is_served(raw):
     body = BODY + b" " * 6000
     raw.sendall(POST + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body))
