@@ -1,16 +1,9 @@
 """Loss scoring on torch: the loss modules, and a kernel over many ragged series at once."""
 
 from loss_scoring.core.kernels import Kernel, Scores, kernel_for, takes_arrays, warm_up
-from loss_scoring.core.losses import MAELoss, MapeLoss, SmapeLoss
-from loss_scoring.core.options import (
-    ALL_LOSSES,
-    LOSSES,
-    Loss,
-    LossSpec,
-    Missing,
-    ScoreOptions,
-    ZeroDivision,
-)
+from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES, Loss, Parameter
+from loss_scoring.core.modules import MAELoss, MapeLoss, SmapeLoss
+from loss_scoring.core.options import LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import (
     MissingElements,
@@ -21,7 +14,7 @@ from loss_scoring.core.scoring import (
 )
 
 __all__ = [
-    "ALL_LOSSES",
+    "DEFAULT_LOSSES",
     "LOSSES",
     "Kernel",
     "Loss",
@@ -31,6 +24,7 @@ __all__ = [
     "Missing",
     "MissingElements",
     "MissingValueError",
+    "Parameter",
     "Ragged",
     "ScoreOptions",
     "Scores",

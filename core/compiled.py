@@ -129,6 +129,13 @@ class _Cache(FunctionCache):
                 self.flush()  # type: ignore[no-untyped-call]
             return None
 
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """Leave out what the function encloses: the name of the file has a checksum of its sources.
+
+        numba would pickle it, and inlined functions pickle differently in each process.
+        """
+        return sig, codegen.magic_tuple(), self._py_func.__code__.co_code
+
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]

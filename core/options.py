@@ -1,114 +1,74 @@
-"""What to compute: the table of losses, and the choices a caller makes among them.
+"""What to compute: the choices that a caller makes among the losses of ``core.losses``."""
 
-Request validation, ``GET /losses``, OpenAPI, metrics and the command line read the losses from
-``LOSSES``. The kernels name them again: ``CONTRIBUTING.md`` lists all that a new loss takes.
-"""
+from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import nn
+from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES, Loss
 
-from loss_scoring.core.losses import MAELoss, MapeLoss, SmapeLoss
+if TYPE_CHECKING:
+    from torch import nn
 
 Missing = Literal["error", "skip", "propagate"]
 ZeroDivision = Literal["zero", "skip"]
 
 
-@dataclass(frozen=True)
-class Loss:
-    """One row of the table.
-
-    Attributes:
-        name: What requests call it.
-        title: Its full name.
-        formula: The loss of one series of T elements, y the target and p the prediction.
-        gradient: The derivative with respect to one predicted element.
-        has_quotient: Whether an element can be masked (its quotient NaN or infinite).
-        module: The differentiable ``nn.Module`` of the same loss.
-        parameters: The defaults of its parameters, by name.
-    """
-
-    name: str
-    title: str
-    formula: str
-    gradient: str
-    has_quotient: bool
-    module: type[nn.Module]
-    parameters: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
-
-
-LOSSES: Mapping[str, Loss] = MappingProxyType(
-    {
-        loss.name: loss
-        for loss in (
-            Loss(
-                "mae",
-                "mean absolute error",
-                "mean(|y - p|)",
-                "sign(p - y) / T",
-                has_quotient=False,
-                module=MAELoss,
-            ),
-            Loss(
-                "mape",
-                "mean absolute percentage error",
-                "mean(|(y - p) / y|), a term that is NaN or infinite counting as 0",
-                "sign(p - y) / |y| / T, 0 where masked",
-                has_quotient=True,
-                module=MapeLoss,
-            ),
-            Loss(
-                "smape",
-                "symmetric mean absolute percentage error",
-                "mean(|y - p| / (|y| + |p|)), a term that is NaN or infinite counting as 0",
-                "sign(p - y) / d / T with d = |y| + |p|, 0 where masked; with "
-                "block_denom_grad=false (sign(p - y) / d - |y - p| * sign(p) / d^2) / T",
-                has_quotient=True,
-                module=SmapeLoss,
-                parameters=MappingProxyType({"block_denom_grad": True}),
-            ),
-        )
-    }
-)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class LossSpec:
     """A loss by name, with its parameters.
 
     Attributes:
         name: A key of ``LOSSES``.
-        block_denom_grad: sMAPE's parameter; only gradients depend on it.
+        values: The values of its parameters, in the order of the table.
 
     Raises:
-        ValueError: If no loss has that name, or the loss does not take the parameter.
+        ValueError: If no loss has that name, or the loss does not take the parameter or its value.
 
     Example:
-        >>> LossSpec("smape", block_denom_grad=False).name
-        'smape'
+        >>> LossSpec("smape", block_denom_grad=False).parameters
+        {'block_denom_grad': False}
     """
 
     name: str
-    block_denom_grad: bool = True
+    values: tuple[bool | float, ...]
 
-    def __post_init__(self) -> None:
-        loss = LOSSES.get(self.name)
+    def __init__(self, name: str, **parameters: bool | float) -> None:
+        loss = LOSSES.get(name)
         if loss is None:
-            raise ValueError(f"unknown loss {self.name!r}; known are {', '.join(LOSSES)}")
-        if not self.block_denom_grad and "block_denom_grad" not in loss.parameters:
-            raise ValueError(f"{self.name} does not take block_denom_grad")
+            raise ValueError(f"unknown loss {name!r}; known are {', '.join(LOSSES)}")
+        for parameter in parameters:
+            if parameter not in loss.parameters:
+                raise ValueError(f"{name} does not take {parameter}")
+        values = []
+        for parameter, rule in loss.parameters.items():
+            try:
+                values.append(rule.check(parameters.get(parameter, rule.default)))
+            except ValueError as error:
+                raise ValueError(f"{parameter} of {name} {error}") from None
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "values", tuple(values))
+
+    @property
+    def loss(self) -> Loss:
+        """The row of the table."""
+        return LOSSES[self.name]
+
+    @property
+    def parameters(self) -> dict[str, bool | float]:
+        """The values of its parameters, by name."""
+        return dict(zip(self.loss.parameters, self.values, strict=True))
 
     def module(self) -> nn.Module:
         """Return the differentiable module of this loss, reduction ``mean``."""
-        takes = LOSSES[self.name].parameters
-        return LOSSES[self.name].module(**{name: getattr(self, name) for name in takes})
+        from loss_scoring.core import modules  # noqa: PLC0415 - torch takes a second to import
+
+        module: nn.Module = getattr(modules, self.loss.module)(**self.parameters)
+        return module
 
 
-ALL_LOSSES = tuple(LossSpec(name) for name in LOSSES)
+_DEFAULT = tuple(LossSpec(name) for name in DEFAULT_LOSSES)
 
 
 @dataclass(frozen=True)
@@ -128,7 +88,7 @@ class ScoreOptions:
         ValueError: If there is no loss, or one appears twice.
     """
 
-    losses: tuple[LossSpec, ...] = ALL_LOSSES
+    losses: tuple[LossSpec, ...] = _DEFAULT
     gradients: bool = False
     missing: Missing = "error"
     zero_division: ZeroDivision = "zero"

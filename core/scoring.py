@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from loss_scoring.core.kernels import Scores, kernel_for, takes_arrays
 from loss_scoring.core.kernels.interface import SHORT
-from loss_scoring.core.options import ALL_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core.losses import DEFAULT_LOSSES
+from loss_scoring.core.options import LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Buffer, Ragged
 
 
@@ -106,7 +107,7 @@ def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> Missing
 def score(  # noqa: PLR0913 - the options of the contract, all but two with a default
     prediction: Ragged,
     target: Ragged,
-    losses: Iterable[LossSpec | str] = ALL_LOSSES,
+    losses: Iterable[LossSpec | str] = DEFAULT_LOSSES,
     *,
     gradients: bool = False,
     missing: Missing = "error",
@@ -119,7 +120,7 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     Args:
         prediction: float32 or float64.
         target: The same dtype, device and offsets.
-        losses: Names of losses, or ``LossSpec``s; all by default.
+        losses: Names of losses, or ``LossSpec``s; mae, mape and smape by default.
         gradients: Whether to return d loss / d prediction.
         missing: What a NaN or infinite element does; see ``ScoreOptions``.
         zero_division: What an element with a quotient that is not finite does; likewise.

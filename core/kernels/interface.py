@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loss_scoring.core.options import LOSSES, ScoreOptions
+from loss_scoring.core.losses import LOSSES
+from loss_scoring.core.options import ScoreOptions
 from loss_scoring.core.ragged import Buffer, as_array, as_tensor, concatenate
 
 Columns = Mapping[str, Buffer]
@@ -22,8 +23,9 @@ class Scores:
 
     Args:
         values: For each loss, float64 of length n. NaN where no element was left to average.
-        masked: For each loss with a quotient, int64 of length n: how many elements had a
-            quotient that was NaN or infinite (elements skipped as missing are not counted).
+        masked: For each loss that can be masked, with weights for each, int64 of length n: how many
+            elements had a quotient that was NaN or infinite (elements skipped as missing are not
+            counted); all of a series whose divisor is 0 or whose scale is not positive.
         gradients: For each loss, flat, of the prediction's dtype and layout; empty unless asked
             for. Element j holds the derivative of its own series' loss.
     """
@@ -45,7 +47,7 @@ class Scores:
             {
                 name: torch.empty(0, dtype=torch.int64)
                 for name in names
-                if LOSSES[name].has_quotient
+                if LOSSES[name].can_be_masked
             },
             {name: torch.empty(0, dtype=dtype) for name in names if options.gradients},
         )
@@ -119,7 +121,13 @@ class Kernel(Protocol):
     """
 
     def __call__(
-        self, prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        offsets: Buffer,
+        options: ScoreOptions,
+        weights: Buffer | None = None,
+        scales: Buffer | None = None,
     ) -> Scores:
         """Score every series.
 
@@ -129,6 +137,9 @@ class Kernel(Protocol):
             offsets: int64 on the CPU, as in ``Ragged``.
             options: What to compute; ``missing="error"`` is treated as ``propagate``, and the
                 caller finds missing elements by the scores (``core.find_missing``).
+            weights: Flat float64, finite and not negative, for each element. The loss is then the
+                sum of weighted terms over the sum of the weights of the elements that count.
+            scales: float64, for each series, for the losses that are ``scaled``.
         """
         ...
 
@@ -139,7 +150,13 @@ class HostKernel(Kernel, Protocol):
     takes_arrays: bool
 
     def __call__(
-        self, prediction: Buffer, target: Buffer, offsets: Buffer, options: ScoreOptions
+        self,
+        prediction: Buffer,
+        target: Buffer,
+        offsets: Buffer,
+        options: ScoreOptions,
+        weights: Buffer | None = None,
+        scales: Buffer | None = None,
     ) -> Scores:
         """Score every series."""
         ...

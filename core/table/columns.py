@@ -16,7 +16,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loss_scoring.core.options import LOSSES
+from loss_scoring.core.losses import LOSSES
 from loss_scoring.core.table.numbers import decoded, narrowest
 
 Duplicates = Literal["error", "allow"]

@@ -17,14 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from loss_scoring.core.kernels import Scores
-from loss_scoring.core.options import (
-    ALL_LOSSES,
-    LOSSES,
-    LossSpec,
-    Missing,
-    ScoreOptions,
-    ZeroDivision,
-)
+from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
+from loss_scoring.core.options import LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
 from loss_scoring.core.table.columns import (
@@ -59,7 +53,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     target: str = "y",
     predictions: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
-    losses: Iterable[LossSpec | str] = ALL_LOSSES,
+    losses: Iterable[LossSpec | str] = DEFAULT_LOSSES,
     gradients: bool = False,
     missing: Missing = "error",
     duplicates: Duplicates = "error",
@@ -83,7 +77,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
             named otherwise and have no name of an index, a forecast step, a prediction interval or
             a quantile; see ``core.table.find_models``.
         exclude: Columns that are no models, where ``predictions`` names none.
-        losses: Names of losses, or ``LossSpec``s; all by default.
+        losses: Names of losses, or ``LossSpec``s; mae, mape and smape by default.
         gradients: Whether to return d loss / d prediction.
         missing: What a null, NaN or infinite element does; see ``ScoreOptions``.
         duplicates: What two rows of a series with the same time are: an ``error``, or two elements
@@ -257,7 +251,7 @@ def answer_schema(keys: pa.Schema, options: ScoreOptions, element: pa.DataType) 
     fields = [*keys, pa.field("model", pa.string()), pa.field("length", pa.int64())]
     fields += [pa.field(name, pa.float64()) for name in names]
     fields += [
-        pa.field(f"{name}_masked", pa.int64()) for name in names if LOSSES[name].has_quotient
+        pa.field(f"{name}_masked", pa.int64()) for name in names if LOSSES[name].can_be_masked
     ]
     if options.gradients:
         fields += [pa.field(f"{name}_gradient", pa.large_list(element)) for name in names]

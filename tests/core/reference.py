@@ -3,6 +3,10 @@
 import numpy as np
 import torch
 
+from loss_scoring.core import DEFAULT_LOSSES, LossSpec
+
+DEFAULT = tuple(map(LossSpec, DEFAULT_LOSSES))
+
 
 def score_series(p, y, loss, *, block=True, missing="propagate", zero_division="zero"):
     """Score one series; returns (loss, masked count, gradient), sums in float64 by numpy."""

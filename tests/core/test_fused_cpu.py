@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from reference import adversarial
+from reference import DEFAULT, adversarial
 
-from loss_scoring.core import ALL_LOSSES, LossSpec, ScoreOptions, kernel_for
+from loss_scoring.core import LossSpec, ScoreOptions, kernel_for
 from loss_scoring.core.kernels import plain_kernel
 from loss_scoring.core.kernels.fused_cpu import CHUNK, SHARE, FusedCpuKernel
 
-FULL = (*ALL_LOSSES[:2], LossSpec("smape", block_denom_grad=False))
+FULL = (*DEFAULT[:2], LossSpec("smape", block_denom_grad=False))
 OPTIONS = [
     ScoreOptions(losses, gradients, missing, zero_division)
     for losses, gradients, missing, zero_division in itertools.product(
-        (ALL_LOSSES, FULL, ALL_LOSSES[:2], FULL[2:]),
+        (DEFAULT, FULL, DEFAULT[:2], FULL[2:]),
         (True, False),
         ("propagate", "skip"),
         ("zero", "skip"),
@@ -83,7 +83,7 @@ def test_awkward_values_as_plain(dtype, options):
 @each_option
 def test_lengths_as_plain(dtype, options):
     rng = np.random.default_rng(1)
-    longest = 10**6 if options.losses == ALL_LOSSES else 2 * CHUNK + 3
+    longest = 10**6 if options.losses == DEFAULT else 2 * CHUNK + 3
     lengths = [0, 1, *range(2, 50), CHUNK - 1, CHUNK, CHUNK + 1, 0, 3 * CHUNK + 5, longest]
     p, y = (rng.normal(10, 5, sum(lengths)).astype(dtype) for _ in range(2))
     y[rng.random(len(y)) < 0.1] = 0
@@ -136,7 +136,7 @@ def test_a_loss_has_the_same_bits_whatever_else_is_asked_for(dtype):
     lengths = list(range(60))
     p, y = (rng.normal(size=sum(lengths)).astype(dtype) for _ in range(2))
     together = run(FusedCpuKernel(), p, y, lengths, ScoreOptions(gradients=True))
-    for spec in ALL_LOSSES:
+    for spec in DEFAULT:
         for gradients, missing in itertools.product((True, False), ("propagate", "skip")):
             options = ScoreOptions((spec,), gradients, missing)
             alone = run(FusedCpuKernel(), p, y, lengths, options).values[spec.name]
@@ -155,7 +155,7 @@ def test_sums_are_within_1e_13_of_exact(dtype, length, constant):
     assert float(scores.values["mae"][0]) == pytest.approx(exact, rel=1e-13, abs=0)
 
 
-@pytest.mark.parametrize("losses", [*itertools.permutations(ALL_LOSSES)][1:], ids=str)
+@pytest.mark.parametrize("losses", [*itertools.permutations(DEFAULT)][1:], ids=str)
 def test_losses_are_returned_in_the_order_asked_for(losses):
     rng = np.random.default_rng(6)
     p, y = rng.normal(size=(2, 50))
@@ -165,7 +165,7 @@ def test_losses_are_returned_in_the_order_asked_for(losses):
             p,
             y,
             [20, 30],
-            ScoreOptions(ALL_LOSSES, gradients=True, missing=missing),
+            ScoreOptions(DEFAULT, gradients=True, missing=missing),
         )
         for asked in (losses, losses[:2]):
             got = run(

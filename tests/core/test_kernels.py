@@ -71,7 +71,7 @@ def check(kernel, p, y, lengths, options):
     for i, (a, b) in enumerate(spans):
         value, masked, gradient = score_series(
             p[a:b], y[a:b], spec.name,
-            block=spec.block_denom_grad,
+            block=spec.parameters.get("block_denom_grad", True),
             missing=options.missing,
             zero_division=options.zero_division,
         )  # fmt: skip

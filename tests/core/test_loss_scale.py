@@ -31,7 +31,7 @@ def exact(spec, p, y):
     if spec.name == "mae":
         return Fraction(sign(p - y)), Fraction(1)
     d = abs(y) if spec.name == "mape" else abs(p) + abs(y)
-    second = 0 if spec.block_denom_grad else sign(p) * abs(p - y) / d / d
+    second = 0 if spec.parameters.get("block_denom_grad", True) else sign(p) * abs(p - y) / d / d
     return sign(p - y) / d - second, 1 / d
 
 

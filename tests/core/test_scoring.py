@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loss_scoring.core import (
-    ALL_LOSSES,
+    DEFAULT_LOSSES,
     LOSSES,
     LossSpec,
     MissingValueError,
@@ -115,21 +115,21 @@ def test_a_missing_element_leaves_a_trace_in_the_scores(pairs, losses, dtype):
 def test_specs_and_options_check_themselves():
     with pytest.raises(ValueError, match="mae does not take block_denom_grad"):
         LossSpec("mae", block_denom_grad=False)
-    assert [spec.name for spec in ALL_LOSSES] == list(LOSSES)
+    assert [spec.name for spec in ScoreOptions().losses] == list(DEFAULT_LOSSES)
     assert hash(ScoreOptions()) == hash(ScoreOptions())
     for name, loss in LOSSES.items():
-        assert type(LossSpec(name).module()) is loss.module
+        assert type(LossSpec(name).module()).__name__ == loss.module
 
 
 def test_options_are_found_in_another_process():
-    options = ScoreOptions(ALL_LOSSES[:1], missing="skip")
-    assert hash(options) == hash(ScoreOptions(ALL_LOSSES[:1], missing="skip"))
+    options = ScoreOptions((LossSpec('mae'),), missing="skip")
+    assert hash(options) == hash(ScoreOptions((LossSpec('mae'),), missing="skip"))
     assert copy.deepcopy(options) == options
     script = (
         "import pickle, sys\n"
-        "from loss_scoring.core import ALL_LOSSES, ScoreOptions\n"
+        "from loss_scoring.core import LossSpec, ScoreOptions\n"
         "sent = pickle.load(sys.stdin.buffer)\n"
-        "sys.exit(sent not in {ScoreOptions(ALL_LOSSES[:1], missing='skip')})\n"
+        "sys.exit(sent not in {ScoreOptions((LossSpec('mae'),), missing='skip')})\n"
     )
     for seed in ("1", "2"):  # of the hashes of texts
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}

@@ -1,0 +1,39 @@
+"""From the sums of a series to its loss: the one step that is not a sum, for every kernel."""
+
+from typing import Any, NamedTuple
+
+from loss_scoring.core.losses.loss import Loss
+
+
+class Finished(NamedTuple):
+    """What the sums of some series come to; arrays, or tensors, as the sums are."""
+
+    values: Any
+    """The loss of each series; NaN where there is nothing to divide by."""
+    factors: Any
+    """What the slope of an element is multiplied by, in float64; 0 where the loss is NaN or 0."""
+    is_void: Any
+    """Where the divisor is 0 or the scale is no positive finite number."""
+
+
+def finish(xp: Any, loss: Loss, totals: Any, divisors: Any, scales: Any = None) -> Finished:
+    """Divide, take the root, and scale, as the loss says.
+
+    Args:
+        xp: The module of the arrays, ``numpy`` or ``torch``.
+        loss: Its row.
+        totals: The sum of the terms of each series, float64.
+        divisors: What it is divided by: a count, or a sum of weights or denominators.
+        scales: For a loss that is ``scaled``, a number a series.
+    """
+    is_void = divisors == 0
+    values = totals / divisors
+    steepness = 1 / divisors
+    if loss.root:
+        values = xp.sqrt(values)
+        steepness = xp.where(values > 0, steepness / (2 * values), 0)
+    if loss.scaled:
+        is_void = is_void | ~(xp.isfinite(scales) & (scales > 0))
+        values, steepness = values / scales, steepness / scales
+    values = xp.where(is_void, xp.nan, values)
+    return Finished(values, xp.where(is_void, 0, steepness), is_void)

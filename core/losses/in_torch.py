@@ -1,0 +1,41 @@
+"""The functions of a loss on torch's tensors, for its module and the plain kernel."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from loss_scoring.core.losses.elementwise import bind
+from loss_scoring.core.losses.loss import Element, Loss
+
+
+def _signed(x: Tensor, high: Any, low: Any) -> Tensor:
+    return torch.where(high > low, x, torch.where(high < low, -x, 0))
+
+
+_OPERATIONS = {
+    "absolute": torch.abs,
+    "divide": torch.div,
+    "select": torch.where,
+    "signed": _signed,
+}
+
+
+class TorchElements(NamedTuple):
+    """``core.losses.Loss``'s functions of the same names."""
+
+    term: Element
+    slope: Element
+    joined: Element | None
+    denominator: Element | None
+
+
+@cache
+def in_torch(loss: Loss) -> TorchElements:
+    """Return the functions of a loss."""
+    term, slope, joined, denominator = (
+        function and bind(function, _OPERATIONS)
+        for function in (loss.term, loss.slope, loss.joined, loss.denominator)
+    )
+    return TorchElements(term, slope, joined, denominator)
