@@ -60,6 +60,16 @@ class LossSpec:
         """The values of its parameters, by name."""
         return dict(zip(self.loss.parameters, self.values, strict=True))
 
+    @property
+    def flags(self) -> tuple[bool, ...]:
+        """The values of the parameters that are flags, which come first."""
+        return tuple(value for value in self.values if isinstance(value, bool))
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The values of the others."""
+        return tuple(self.values[len(self.flags) :])
+
     def module(self) -> nn.Module:
         """Return the differentiable module of this loss, reduction ``mean``."""
         from loss_scoring.core import modules  # noqa: PLC0415 - torch takes a second to import

@@ -28,7 +28,7 @@ def finish(xp: Any, loss: Loss, totals: Any, divisors: Any, scales: Any = None) 
     """
     is_void = divisors == 0
     values = totals / divisors
-    steepness = 1 / divisors
+    steepness = xp.ones_like(totals) / divisors  # torch divides integers in float32
     if loss.root:
         values = xp.sqrt(values)
         steepness = xp.where(values > 0, steepness / (2 * values), 0)

@@ -1,5 +1,9 @@
 """The fused CPU kernel: one read of the inputs for all losses and gradients, on threads of its own.
 
+Up to ``TOGETHER`` losses are one loop. More are several, which take turns on ``TILE`` elements, so
+that all but the first find them in the cache: a loop of twelve takes a minute to compile, one of
+three takes three seconds and is compiled once for all requests that need it.
+
 A series longer than ``CHUNK`` is cut at multiples of ``CHUNK`` from its own start, and its partial
 sums are added in pairs; so the bits depend neither on the batch nor on the number of threads.
 The loops are in ``core.kernels.fused_loops``.
@@ -17,7 +21,9 @@ What depends on the options alone is worked out once for each thread (``Plan``).
 look-up of its plan, an allocation for each column, and a call of the loop.
 """
 
+import itertools
 import threading
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from types import MappingProxyType
@@ -40,6 +46,8 @@ from loss_scoring.core.ragged import Buffer, as_array
 CHUNK = 1 << 16
 SHARE = 1 << 18
 """Elements below which a thread is not worth waking (50-75 microseconds)."""
+TOGETHER = 3
+TILE = 1 << 15
 _OUTPUTS = BufferPool(retain_bytes=256 << 20)
 """Three gradients of a batch of 4 Mi float64 are 96 MiB; two such answers may be under way."""
 Array = NDArray[Any]
@@ -86,25 +94,13 @@ class Plan:
         may_leave = self.skip_missing or (self.skip_zero and bool(self.quotients))
         self.is_one_pass = self.is_mean and not may_leave
         """Whether gradients need no sums first."""
-        self._sweep = sweep_of(
-            tuple((s.loss, tuple(v for v in s.values if isinstance(v, bool))) for s in options.losses)
-        )
-        self._states = {
-            size: [self._lanes(spec, kind, count) for spec in options.losses]
-            for size, kind, count in ((4, np.float32, np.int32), (8, np.float64, np.int64))
-        }
+        order = list(LOSSES)
+        specs = sorted(options.losses, key=lambda spec: order.index(spec.name))
+        self._loops = [
+            _Loop(specs[i : i + TOGETHER], self.bases)
+            for i in range(0, len(specs), TOGETHER)
+        ]
         self._present = {size: _aligned(count) for size, count in ((4, np.int32), (8, np.int64))}
-
-    def _lanes(self, spec: LossSpec, kind: type, count: type) -> State:
-        """Return the lanes of a loss; integers as wide as an element fill the same vectors."""
-        return State(
-            numbers=tuple(kind(v) for v in spec.values if not isinstance(v, bool)),
-            sums=_aligned(np.float64),
-            waiting=np.empty(LEVELS),
-            masks=_aligned(count) if spec.loss.has_quotient else None,
-            bases=_aligned(np.float64) if spec.name in self.bases else None,
-            waiting_bases=np.empty(LEVELS) if spec.name in self.bases else None,
-        )
 
     def run(  # noqa: PLR0913, PLR0917 - one private call
         self,
@@ -117,21 +113,55 @@ class Plan:
         divide: bool,  # noqa: FBT001
     ) -> None:
         """Score the series, or the pieces of series, from ``first`` to ``last``, exclusive."""
-        states: Any = None
         size = sides.p.itemsize
-        values, masked, divisors, slopes, present = columns
-        for name, lanes in zip(reversed(self.names), reversed(self._states[size]), strict=True):
-            if not values:
-                lanes = State(lanes.numbers)  # noqa: PLW2901
+        fixed = LANES, self.skip_zero, divide, self._present[size] if self.skip_missing else None
+        calls = [(loop.sweep, loop.states(size, columns, factors)) for loop in self._loops]
+        cuts = [first, last]
+        if len(calls) > 1 and offsets[last] - offsets[first] > TILE:
+            marks = np.arange(offsets[first] + TILE, offsets[last], TILE)
+            inner = np.searchsorted(offsets[first : last + 1], marks) + first
+            cuts = np.unique([first, *inner, last]).tolist()
+        for start, stop in itertools.pairwise(cuts):
+            for sweep, states in calls:
+                sweep(*sides, offsets, start, stop, *fixed, columns.present, states)
+
+
+class _Loop:
+    """A loop over a few losses, with the lanes of one thread."""
+
+    def __init__(self, specs: Sequence[LossSpec], bases: Collection[str]) -> None:
+        self._names = [spec.name for spec in specs]
+        self._bases = bases
+        self.sweep = sweep_of(tuple((spec.loss, spec.flags) for spec in specs))
+        self._lanes = {
+            size: [self._lanes_of(spec, kind, count) for spec in specs]
+            for size, kind, count in ((4, np.float32, np.int32), (8, np.float64, np.int64))
+        }
+
+    def _lanes_of(self, spec: LossSpec, kind: type, count: type) -> State:
+        """Return the lanes of a loss; integers as wide as an element fill the same vectors."""
+        has_bases = spec.name in self._bases
+        return State(
+            numbers=tuple(map(kind, spec.numbers)),
+            sums=_aligned(np.float64),
+            waiting=np.empty(LEVELS),
+            masks=_aligned(count) if spec.loss.has_quotient else None,
+            bases=_aligned(np.float64) if has_bases else None,
+            waiting_bases=np.empty(LEVELS) if has_bases else None,
+        )
+
+    def states(self, size: int, columns: Columns, factors: Arrays) -> Any:
+        """Return the states that ``sweep`` takes: of the first loss, and of the rest, as a pair."""
+        states: Any = None
+        values, masked, divisors, slopes, _ = columns
+        for name, lanes in zip(reversed(self._names), reversed(self._lanes[size]), strict=True):
+            of_sums = lanes[2:7] if values else (None,) * 5
             state = (
-                *(lanes.numbers, factors.get(name), *lanes[2:7]),
+                *(lanes.numbers, factors.get(name), *of_sums),
                 *(values.get(name), masked.get(name), divisors.get(name), slopes.get(name)),
             )
             states = state if states is None else (state, states)
-        self._sweep(
-            *(sides.p, sides.y, sides.weights, offsets, first, last, LANES, self.skip_zero, divide),
-            *(self._present[size] if self.skip_missing else None, present, states),
-        )
+        return states
 
 
 def _aligned(kind: type) -> Array:

@@ -74,7 +74,21 @@ def _absolute(x):
     return abs(x)
 
 
-_OPERATIONS = {"absolute": _absolute, "divide": _divide, "select": _select, "signed": _signed}
+@_inlined
+def _constant(value, x):
+    return type(x)(value)
+
+
+_OPERATIONS = {
+    "absolute": _absolute,
+    "constant": _constant,
+    "divide": _divide,
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "log1p": np.log1p,
+    "select": _select,
+    "signed": _signed,
+}
 
 
 @_inlined

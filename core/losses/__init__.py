@@ -3,12 +3,39 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from loss_scoring.core.losses.bias import BIAS
+from loss_scoring.core.losses.huber import HUBER
+from loss_scoring.core.losses.logcosh import LOGCOSH
 from loss_scoring.core.losses.loss import Loss, Parameter
 from loss_scoring.core.losses.mae import MAE
 from loss_scoring.core.losses.mape import MAPE
+from loss_scoring.core.losses.mase import MASE
+from loss_scoring.core.losses.mse import MSE
+from loss_scoring.core.losses.pinball import PINBALL
+from loss_scoring.core.losses.rmse import RMSE
+from loss_scoring.core.losses.rmsse import RMSSE
 from loss_scoring.core.losses.smape import SMAPE
+from loss_scoring.core.losses.wape import WAPE
 
-LOSSES: Mapping[str, Loss] = MappingProxyType({loss.name: loss for loss in (MAE, MAPE, SMAPE)})
+LOSSES: Mapping[str, Loss] = MappingProxyType(
+    {
+        loss.name: loss
+        for loss in (
+            MAE,
+            MAPE,
+            SMAPE,
+            MSE,
+            RMSE,
+            BIAS,
+            HUBER,
+            LOGCOSH,
+            PINBALL,
+            WAPE,
+            MASE,
+            RMSSE,
+        )
+    }
+)
 DEFAULT_LOSSES = ("mae", "mape", "smape")
 """What a request gets that names none, whatever losses are added."""
 

@@ -12,6 +12,14 @@ from typing import Any
 import numpy as np
 
 absolute: Callable[[Any], Any] = np.abs
+exp: Callable[[Any], Any] = np.exp
+expm1: Callable[[Any], Any] = np.expm1
+log1p: Callable[[Any], Any] = np.log1p
+
+
+def constant(value: float, x: Any) -> Any:
+    """Return a number in the type of ``x``: as it stands, it would widen what it meets in numba."""
+    return np.asarray(x).dtype.type(value)
 
 
 def divide(dividend: Any, divisor: Any) -> Any:

@@ -16,7 +16,11 @@ def _signed(x: Tensor, high: Any, low: Any) -> Tensor:
 
 _OPERATIONS = {
     "absolute": torch.abs,
+    "constant": lambda value, _: value,
     "divide": torch.div,
+    "exp": torch.exp,
+    "expm1": torch.expm1,
+    "log1p": torch.log1p,
     "select": torch.where,
     "signed": _signed,
 }
