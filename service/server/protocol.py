@@ -155,6 +155,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._backlog.clear()
         self.metrics.closed()
         super().connection_lost(exc)
+        # Cycles, in which thousands of header lines would wait for the garbage collector.
+        self.parser = self._answers = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Parse up to the end of a request that is to be answered; buffer what is behind it."""

@@ -76,6 +76,15 @@ def at_most_now(pid: int, more: int) -> Iterator[int]:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
+async def _meets(connection: Connection, asked: bytes) -> bool:
+    """Ask again while refused: a request may still have met the worker that was killed."""
+    for _ in range(20):
+        if (answer := await connection.ask(asked)).status != 503:
+            break
+        await asyncio.sleep(0.5)
+    return answer.status == 200
+
+
 async def _meet_without(running: Instance) -> tuple[float, float]:
     """Return answers, one asked for of each front end, and descriptors that were free at most."""
 
@@ -100,11 +109,11 @@ async def _meet_without(running: Instance) -> tuple[float, float]:
                 break
         os.kill(await asyncio.to_thread(lambda: running.worker), signal.SIGKILL)
         asked = post(tagged(1.0), timeout_ms=20_000)
-        answers = await asyncio.gather(*(one.ask(asked) for one in known.values()))
+        met = await asyncio.gather(*(_meets(one, asked) for one in known.values()))
         for one in await asyncio.gather(*newcomers, return_exceptions=True):
             if isinstance(one, Connection):
                 one.hang_up()
-    return sum(answer.status == 200 for answer in answers), free
+    return sum(met), free
 
 
 def findings(running: Instance) -> list[Finding]:

@@ -16,8 +16,8 @@ from instance import MEBI, Instance, instance
 from traffic import Connection, ask_once, play, post, tagged
 
 ROOM = 512 * MEBI
-SLACK = 192 * MEBI
-"""As for open bodies."""
+SLACK = 320 * MEBI
+"""As for open bodies, and what pools and the allocator keep of one kind while the next comes."""
 TIMEOUT_S = 2.0
 LATE_S = 1.0
 BUSY_S = 3.0
