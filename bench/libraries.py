@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from utilsforecast import losses as theirs
 
-from loss_scoring.core import ALL_LOSSES, MAELoss, MapeLoss, Ragged, ScoreOptions, SmapeLoss
+from loss_scoring.core import MAELoss, MapeLoss, Ragged, ScoreOptions, SmapeLoss
 from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
 
 SHAPES = {"10k x 24": (10_000, 24), "10k x 96": (10_000, 96), "1k x 1000": (1000, 1000)}
@@ -44,7 +44,7 @@ def by_core(frame: pd.DataFrame, *, gradients: bool) -> None:
     lengths = frame["unique_id"].value_counts(sort=False).to_numpy()
     p = Ragged.from_lengths(torch.from_numpy(frame["model"].to_numpy().copy()), lengths.tolist())
     y = torch.from_numpy(frame["y"].to_numpy().copy())
-    options = ScoreOptions(ALL_LOSSES, gradients)
+    options = ScoreOptions(gradients=gradients)
     scores = FusedCpuKernel(1)(p.values, y, p.offsets, options)  # one thread, as the others
     columns = scores.values  # noqa: PD011 - a dictionary
     table = {name: column.numpy() for name, column in columns.items()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES, Loss
 
@@ -34,7 +35,7 @@ class LossSpec:
     name: str
     values: tuple[bool | float, ...]
 
-    def __init__(self, name: str, **parameters: bool | float) -> None:
+    def __init__(self, name: str, /, **parameters: bool | float) -> None:
         loss = LOSSES.get(name)
         if loss is None:
             raise ValueError(f"unknown loss {name!r}; known are {', '.join(LOSSES)}")
@@ -49,6 +50,27 @@ class LossSpec:
                 raise ValueError(f"{parameter} of {name} {error}") from None
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "values", tuple(values))
+
+    @classmethod
+    def of(cls, loss: LossLike) -> LossSpec:
+        """Return a loss as callers write it.
+
+        Args:
+            loss: A ``LossSpec``, a mapping of ``name`` and parameters, or text; see ``parse_loss``.
+
+        Raises:
+            ValueError: As ``LossSpec`` and ``parse_loss`` do.
+
+        Example:
+            >>> LossSpec.of("huber:delta=1.5") == LossSpec.of({"name": "huber", "delta": 1.5})
+            True
+        """
+        if isinstance(loss, LossSpec):
+            return loss
+        given: dict[str, Any] = parse_loss(loss) if isinstance(loss, str) else dict(loss)
+        if "name" not in given:
+            raise ValueError(f"{loss!r} has no name")
+        return cls(given.pop("name"), **given)
 
     @property
     def loss(self) -> Loss:
@@ -76,6 +98,43 @@ class LossSpec:
 
         module: nn.Module = getattr(modules, self.loss.module)(**self.parameters)
         return module
+
+
+LossLike = LossSpec | Mapping[str, bool | float | str] | str
+"""A loss as callers write it; see ``LossSpec.of``."""
+
+
+def parse_loss(text: str) -> dict[str, Any]:
+    """Return name and parameters of a loss in text, ``name`` or ``name:parameter=value:...``.
+
+    This is how queries, command lines and clients write it. Values are not checked.
+
+    Raises:
+        ValueError: If a parameter has no value, or appears twice.
+
+    Example:
+        >>> parse_loss("huber:delta=1.5")
+        {'name': 'huber', 'delta': 1.5}
+    """
+    name, *parameters = text.split(":")
+    found: dict[str, Any] = {"name": name}
+    for assignment in parameters:
+        parameter, equals, value = assignment.partition("=")
+        if not (parameter and equals):
+            raise ValueError(f"{text!r} must be like name:parameter=value")
+        if parameter in found:
+            raise ValueError(f"{parameter} of {name} appears more than once")
+        found[parameter] = _value(value)
+    return found
+
+
+def _value(text: str) -> bool | float | str:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 _DEFAULT = tuple(LossSpec(name) for name in DEFAULT_LOSSES)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from loss_scoring.core.kernels import Scores, kernel_for, takes_arrays
 from loss_scoring.core.kernels.interface import SHORT
-from loss_scoring.core.losses import DEFAULT_LOSSES
-from loss_scoring.core.options import LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
+from loss_scoring.core.options import LossLike, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Buffer, Ragged
 
 
@@ -46,13 +46,13 @@ class MissingValueError(ValueError):
 def may_be_missing(scores: Scores) -> bool:
     """Tell from the scores of some series whether one may hold a missing element.
 
-    A missing element leaves a trace in every loss: MAE is NaN or infinite, and a quotient is
-    masked. So the kernel has detected missing elements already, at no cost; only a trace needs a
-    closer check, since a sum may overflow and a target be 0.
+    A missing element leaves a trace in every loss: it is NaN or infinite, or where the term is a
+    quotient, the element is masked. So the kernel has detected missing elements already, at no
+    cost; only a trace needs a closer check, since a sum may overflow and a target be 0.
     """
     losses, masked, _ = scores.columns
     for name, values in losses.items():
-        if name not in masked:
+        if not LOSSES[name].has_quotient:
             if len(values) <= SHORT:
                 return not all(map(math.isfinite, values.tolist()))
             return not bool(np.isfinite(_on_host(values)).all())
@@ -107,7 +107,7 @@ def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> Missing
 def score(  # noqa: PLR0913 - the options of the contract, all but two with a default
     prediction: Ragged,
     target: Ragged,
-    losses: Iterable[LossSpec | str] = DEFAULT_LOSSES,
+    losses: Iterable[LossLike] = DEFAULT_LOSSES,
     *,
     gradients: bool = False,
     missing: Missing = "error",
@@ -120,7 +120,7 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     Args:
         prediction: float32 or float64.
         target: The same dtype, device and offsets.
-        losses: Names of losses, or ``LossSpec``s; mae, mape and smape by default.
+        losses: Losses as ``LossSpec.of`` takes them; mae, mape and smape by default.
         gradients: Whether to return d loss / d prediction.
         missing: What a NaN or infinite element does; see ``ScoreOptions``.
         zero_division: What an element with a quotient that is not finite does; likewise.
@@ -142,7 +142,7 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         ([1.5, 0.0], [-0.5, 0.5, 0.0])
     """
     options = ScoreOptions(
-        tuple(LossSpec(loss) if isinstance(loss, str) else loss for loss in losses),
+        tuple(map(LossSpec.of, losses)),
         gradients,
         missing,
         zero_division,

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import DoubleType, LongType, StringType, StructField, StructType
 
-from loss_scoring.core import LOSSES
+from loss_scoring.core import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.table import score_table
 
 KEYS = ("unique_id", "cutoff")
@@ -25,7 +25,7 @@ def score(
     keys: Sequence[str] = KEYS,
     time: str = "ds",
     partitions: int = 8,
-    losses: Sequence[str] = tuple(LOSSES),
+    losses: Sequence[str] = DEFAULT_LOSSES,
     **options: Any,
 ) -> DataFrame:
     """Return one row a series and model, in no particular order.
@@ -50,7 +50,7 @@ def score(
     fields += [StructField("model", StringType()), StructField("length", LongType())]
     fields += [StructField(name, DoubleType()) for name in losses]
     fields += [
-        StructField(f"{name}_masked", LongType()) for name in losses if LOSSES[name].has_quotient
+        StructField(f"{name}_masked", LongType()) for name in losses if LOSSES[name].can_be_masked
     ]
     return (
         frame.repartition(partitions, *keys)

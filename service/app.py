@@ -108,7 +108,7 @@ def assemble(
 
     app: FastAPI = FastAPIOffline(
         title="loss-scoring",
-        summary="Scores forecasts: MAE, MAPE and sMAPE per series, with gradients.",
+        summary="Scores forecasts: losses per series, with gradients.",
         version=__version__,
         lifespan=lifespan,
         redoc_url=None,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from loss_scoring.core.kernels import Scores
 from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
-from loss_scoring.core.options import LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core.options import LossLike, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
 from loss_scoring.core.table.columns import (
@@ -53,7 +53,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     target: str = "y",
     predictions: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
-    losses: Iterable[LossSpec | str] = DEFAULT_LOSSES,
+    losses: Iterable[LossLike] = DEFAULT_LOSSES,
     gradients: bool = False,
     missing: Missing = "error",
     duplicates: Duplicates = "error",
@@ -77,7 +77,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
             named otherwise and have no name of an index, a forecast step, a prediction interval or
             a quantile; see ``core.table.find_models``.
         exclude: Columns that are no models, where ``predictions`` names none.
-        losses: Names of losses, or ``LossSpec``s; mae, mape and smape by default.
+        losses: Losses as ``LossSpec.of`` takes them; mae, mape and smape by default.
         gradients: Whether to return d loss / d prediction.
         missing: What a null, NaN or infinite element does; see ``ScoreOptions``.
         duplicates: What two rows of a series with the same time are: an ``error``, or two elements
@@ -112,7 +112,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         {'unique_id': 'a', 'model': 'Naive', 'length': 2, 'mae': 2.0}
     """
     options = ScoreOptions(
-        tuple(LossSpec(loss) if isinstance(loss, str) else loss for loss in losses),
+        tuple(map(LossSpec.of, losses)),
         gradients,
         missing,
         zero_division,

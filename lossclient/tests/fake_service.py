@@ -54,7 +54,8 @@ def scores_of(request):
         "model": pa.array(models * len(series), pa.string()),
         "length": pa.array([len(rows) for rows in places for _ in models], pa.int64()),
     }
-    names = params["losses"].split(",")
+    names = params.get("losses", "mae,mape,smape").split(",")
+    names = [name.partition(":")[0] for name in names]
     for name in names:
         columns[name] = pa.array([losses[name][0] for losses in scored], pa.float64())
     for name in names:

@@ -37,7 +37,8 @@ OF_A_CLIENT = {
 }  # fmt: skip
 OF_ANY_CALL = {
     "losses": (
-        "mae", "mae,mape", ["mae,mape"], [], (), [""], [1], [None], [["mae"]], None, 5, b"mae",
+        "mae", "mae,mape", ["mae,mape"], [], (), [""], [1], [None], [["mae"]], 5, b"mae",
+        {"name": "mae"}, [{}], [{"name": "a,b"}], [{"name": "huber", "delta": "1"}], [{"name": 1}],
         {"mae"}, np.array(["mae", "mape"]), iter(["mae"]),
     ),
     "gradients": ("false", 1, None, np.array([True, False])),

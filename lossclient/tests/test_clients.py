@@ -107,6 +107,37 @@ def test_scores_come_in_the_order_of_series_whichever_answer_is_first(make):
     assert scores.lengths.tolist() == [len(series) for series in SERIES]
 
 
+@pytest.mark.parametrize(
+    ("losses", "sent"),
+    [
+        (None, None),
+        (["mae", "smape:block_denom_grad=false"], "mae,smape:block_denom_grad=false"),
+        (
+            [{"name": "smape", "block_denom_grad": np.True_}, {"name": "mae"}],
+            "smape:block_denom_grad=true,mae",
+        ),
+        (({"name": "mae", "delta": np.float32(1.5), "steps": 2},), "mae:delta=1.5:steps=2.0"),
+    ],
+)
+def test_losses_pass_through(make, losses, sent):
+    seen = []
+
+    def respond(request):
+        seen.append(request.url.params.get("losses"))
+        return answer(request)
+
+    frame = pa.table({"unique_id": ["a"], "ds": [1], "y": [1.0], "M": [3.0]})
+    scores = make(respond).call("score", frame, cutoff_col=None, losses=losses)
+    assert seen == [sent]
+    assert scores["mae"].to_pylist() == [2]
+
+
+def test_a_key_with_the_name_of_a_loss_that_nobody_named(make):
+    frame = pa.table({"mae": ["a"], "ds": [1], "y": [1.0], "M": [3.0]})
+    with pytest.raises(InvalidInput, match="the answer has a column 'mae' too"):
+        make(answer).call("score", frame, id_col="mae", cutoff_col=None)
+
+
 def test_what_is_sent(make):
     seen = []
 

@@ -5,7 +5,7 @@ from typing import Any
 
 BODIES: dict[str, Any] = {
     "smallest": {
-        "summary": "Two series, all losses",
+        "summary": "Two series, the default losses",
         "value": {
             "series": [
                 {"prediction": [102.0, 118.5], "target": [100.0, 120.0]},
@@ -16,7 +16,7 @@ BODIES: dict[str, Any] = {
     "everything": {
         "summary": "Every option; the second target has a missing value",
         "value": {
-            "losses": ["mae", {"name": "smape", "block_denom_grad": False}],
+            "losses": ["mae", {"name": "huber", "delta": 1.5}],
             "gradients": True,
             "missing": "skip",
             "zero_division": "skip",

@@ -77,6 +77,23 @@ class LongScores(TypedDict):
     gradients: NotRequired[_Gradients]
 
 
+class LossRow(TypedDict):
+    """A loss that the service knows."""
+
+    name: str
+    title: str
+    formula: Annotated[str, Field(description="y the target, p the prediction, T elements.")]
+    gradient: Annotated[str, Field(description="By a predicted element.")]
+    source: str
+    parameters: Annotated[
+        dict[str, dict[str, Any]],
+        Field(description="A JSON schema each: type, default and bounds."),
+    ]
+    can_be_masked: Annotated[bool, Field(description="Whether answers have a masked count of it.")]
+    scaled: Annotated[bool, Field(description="Whether each series needs a scale for it.")]
+    default: Annotated[bool, Field(description="Whether it is computed where none is named.")]
+
+
 class Fault(TypedDict):
     """What is wrong in one place of a request."""
 

@@ -10,7 +10,7 @@ from loss_scoring.service.api import problems
 from loss_scoring.service.api.examples import BODIES, PROGRAMS
 from loss_scoring.service.api.models import LongScores, Problem, ScoreRequest, Scores
 from loss_scoring.service.codecs import arrow, json
-from loss_scoring.service.codecs.options import LongColumns, Options
+from loss_scoring.service.codecs.options import LongColumns, Options, schema_of
 
 _DESCRIPTION = (
     "Scores many series of (prediction, target): a loss per series and, on request, the gradient "
@@ -56,13 +56,18 @@ def _query_options() -> dict[str, Any]:
     options = Options.model_json_schema()["properties"]
     options["losses"] = {
         "type": "string",
-        "description": "Names, with commas between them.",
+        "description": "Names with commas between them, each with its parameters where need be, "
+        "as in `mae,huber:delta=1.5`.",
         "default": ",".join(options["losses"]["default"]),
     }
     for loss in LOSSES.values():
-        for name, value in loss.parameters.items():
-            type_ = TypeAdapter(type(value)).json_schema()
-            options[name] = {**type_, "description": f"Of {loss.name}.", "default": value}
+        for name, parameter in loss.parameters.items():
+            text = f"Of {loss.name}. Default: {str(parameter.default).lower()}."
+            if name in options:  # another loss has a parameter of this name
+                options[name] = {"description": f"{options[name]['description']} {text}"}
+            else:
+                options[name] = {**schema_of(parameter), "description": text}
+                del options[name]["default"]
     for name, schema in LongColumns.model_json_schema()["properties"].items():
         options[name] = {**schema, "description": f"Of the long form: {schema['description']}"}
     for schema in options.values():

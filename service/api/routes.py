@@ -12,10 +12,12 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from loss_scoring.core import LOSSES
+from loss_scoring.core import DEFAULT_LOSSES, LOSSES
 from loss_scoring.service.api.context import CONTEXT
+from loss_scoring.service.api.models import LossRow
 from loss_scoring.service.api.problems import problem
 from loss_scoring.service.api.start import Start
+from loss_scoring.service.codecs.options import schema_of
 from loss_scoring.service.engine import ScoringEngine
 from loss_scoring.service.errors import OverloadedError
 from loss_scoring.service.telemetry.metrics import Metrics
@@ -34,15 +36,19 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
     router = APIRouter()
 
     @router.get("/losses", summary="The losses, their parameters and formulas")
-    async def losses() -> list[dict[str, object]]:
+    async def losses() -> list[LossRow]:
         return [
-            {
-                "name": loss.name,
-                "title": loss.title,
-                "formula": loss.formula,
-                "gradient": loss.gradient,
-                "parameters": dict(loss.parameters),
-            }
+            LossRow(
+                name=loss.name,
+                title=loss.title,
+                formula=loss.formula,
+                gradient=loss.gradient,
+                source=loss.source,
+                parameters={name: schema_of(rule) for name, rule in loss.parameters.items()},
+                can_be_masked=loss.can_be_masked,
+                scaled=loss.scaled,
+                default=loss.name in DEFAULT_LOSSES,
+            )
             for loss in LOSSES.values()
         ]
 

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from loss_scoring.core import LOSSES
@@ -33,8 +34,12 @@ def losses() -> None:
     """List the losses, their parameters and formulas (y target, p prediction, T elements)."""
     table = Table("name", "loss of a series", "gradient of an element", "parameters")
     for loss in LOSSES.values():
-        parameters = ", ".join(f"{name}={value}" for name, value in loss.parameters.items())
-        table.add_row(loss.name, f"{loss.title}:\n{loss.formula}", loss.gradient, parameters)
+        parameters = "\n".join(
+            f"{name}={str(parameter.default).lower()}, {parameter.bounds}"
+            for name, parameter in loss.parameters.items()
+        )
+        texts = (f"{loss.title}:\n{loss.formula}", loss.gradient, parameters)
+        table.add_row(loss.name, *map(escape, texts))
     console = Console()
     wide = None if console.is_terminal else max(console.width, _TABLE_WIDTH)
     with explained("standard output"):
@@ -56,7 +61,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Score forecasts: MAE, MAPE and sMAPE per series."""
+    """Score forecasts: one loss or several per series."""
 
 
 def main() -> None:

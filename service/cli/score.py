@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loss_scoring.core import LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core import DEFAULT_LOSSES, LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.machine import choose_device
 from loss_scoring.core.table import (
     Duplicates,
@@ -47,7 +47,9 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         Path | None,
         typer.Option("-o", "--output", help=f"One row per series and model: {' '.join(FORMATS)}"),
     ] = None,
-    losses: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(LOSSES),
+    losses: Annotated[
+        str, typer.Option(help="Comma-separated, with parameters as in huber:delta=1.5.")
+    ] = ",".join(DEFAULT_LOSSES),
     missing: Annotated[
         Missing, typer.Option(help="What a null, NaN or infinite element does.")
     ] = "error",
@@ -116,7 +118,7 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
 
 def _options(losses: str, missing: Missing, zero_division: ZeroDivision) -> ScoreOptions:
     try:
-        specs = tuple(map(LossSpec, losses.split(",")))
+        specs = tuple(map(LossSpec.of, losses.split(",")))
         return ScoreOptions(specs, missing=missing, zero_division=zero_division)
     except ValueError as error:
         raise InvalidError(f"--losses: {error}") from error
@@ -183,7 +185,7 @@ class _Tally:
         self.series = 0
         self._models = models
         self._losses = [spec.name for spec in options.losses]
-        self._masked = [f"{name}_masked" for name in self._losses if LOSSES[name].has_quotient]
+        self._masked = [f"{name}_masked" for name in self._losses if LOSSES[name].can_be_masked]
         count = len(models)
         self._sums = {name: np.zeros(count) for name in self._losses}
         self._counts = {name: np.zeros(count, np.int64) for name in [*self._losses, *self._masked]}

@@ -5,7 +5,8 @@ read from a query, or from a body without its series, so most requests do withou
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from math import isfinite
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -19,6 +20,7 @@ from pydantic import (
     GetPydanticSchema,
     PlainValidator,
     Tag,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -28,7 +30,17 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, from_json
 
-from loss_scoring.core import LOSSES, Loss, LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core import (
+    DEFAULT_LOSSES,
+    LOSSES,
+    Loss,
+    LossSpec,
+    Missing,
+    Parameter,
+    ScoreOptions,
+    ZeroDivision,
+)
+from loss_scoring.core.options import parse_loss
 from loss_scoring.core.table import Duplicates, suggestion
 from loss_scoring.service.errors import Faults
 
@@ -36,7 +48,6 @@ MAX_GROUP_COLUMNS = 8
 """Each is compared from row to row, and takes memory for each row meanwhile."""
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", NoneType: "null"}
 _NO_LOSS = "loss_type"
-DEFAULT_LOSSES = [spec.name for spec in ScoreOptions().losses]
 
 
 class _Strict(BaseModel):
@@ -64,11 +75,26 @@ def _tag_of(loss: object) -> str | None:
     return name if isinstance(loss, dict) and name in LOSSES else ""
 
 
+def _type_of(parameter: Parameter) -> Any:
+    if parameter.is_flag:
+        return bool
+    above, below = (x if isfinite(x) else None for x in (parameter.above, parameter.below))
+    return Annotated[float, Field(gt=above, lt=below, allow_inf_nan=False)]
+
+
+def schema_of(parameter: Parameter) -> dict[str, Any]:
+    """Return the JSON schema of a parameter: type, default and bounds."""
+    return {**TypeAdapter(_type_of(parameter)).json_schema(), "default": parameter.default}
+
+
 def _object_of(loss: Loss) -> Any:
-    fields: dict[str, Any] = {name: (type(value), value) for name, value in loss.parameters.items()}
+    fields: dict[str, Any] = {
+        name: (_type_of(parameter), parameter.default)
+        for name, parameter in loss.parameters.items()
+    }
     fields["name"] = Literal[loss.name], ...
     model = create_model(f"{loss.name.title()}Options", __base__=_Strict, **fields)
-    read = AfterValidator(lambda options: LossSpec(**dict(options)))
+    read = AfterValidator(lambda options: LossSpec.of(dict(options)))
     return Annotated[model, read, Tag(loss.name)]
 
 
@@ -95,7 +121,7 @@ class Options(_Strict):
     losses: list[Annotated[LossSpec, GetPydanticSchema(lambda _, of: of(_CHOICE))]] = Field(
         default_factory=lambda: list(ScoreOptions().losses),
         max_length=len(LOSSES),
-        json_schema_extra={"minItems": 1, "default": DEFAULT_LOSSES},  # type: ignore[dict-item]
+        json_schema_extra={"minItems": 1, "default": [*DEFAULT_LOSSES]},
     )
     gradients: bool = False
     missing: Missing = "error"
@@ -209,15 +235,21 @@ def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Scor
         given.setdefault(name, text if name == "losses" else _value(text))
     given = {name: value for name, value in given.items() if name not in LONG_COLUMNS}
     parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
-    names = given["losses"].split(",") if "losses" in given else DEFAULT_LOSSES
+    texts = given["losses"].split(",") if "losses" in given else DEFAULT_LOSSES
     given["losses"], unused = [], set(parameters)
-    for name in names:
-        takes = LOSSES[name].parameters.keys() & parameters if name in LOSSES else ()
-        given["losses"].append({"name": name, **{taken: parameters[taken] for taken in takes}})
+    for text in texts:
+        try:
+            loss = parse_loss(text)
+        except ValueError as error:
+            faults.add("?losses", str(error))
+            loss = {"name": DEFAULT_LOSSES[0]}
+        row = LOSSES.get(loss["name"])
+        takes = () if row is None else {*parameters} & {*row.parameters} - {*loss}
+        given["losses"].append({**loss, **{taken: parameters[taken] for taken in takes}})
         unused -= set(takes)
     for name in unused:
         faults.add(f"?{name}", "none of the losses asked for takes it")
-    options = _checked(Options, given, faults, in_query=True) or Options()
+    options = _checked(Options, given, faults, query=parameters.keys()) or Options()
     return options.score_options()
 
 
@@ -225,7 +257,7 @@ def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Long
     """Read which columns are what; None if the request is not in the long form."""
     given = {name: text for name, text in query if name in LONG_COLUMNS}
     if "group_columns" in given:
-        return _checked(LongColumns, given, faults, in_query=True)
+        return _checked(LongColumns, given, faults, query=())
     for name in given:
         faults.add(f"?{name}", "is of the long form, in which group_columns names a series")
     return None
@@ -240,41 +272,65 @@ def _value(text: str) -> Any:
 
 
 def _checked(
-    model: type[_Model], given: dict[str, Any], faults: Faults, *, in_query: bool = False
+    model: type[_Model],
+    given: dict[str, Any],
+    faults: Faults,
+    *,
+    query: Collection[str] | None = None,
 ) -> _Model | None:
-    """Return the model of what is given, or note its faults and return None."""
+    """Return the model of what is given, or note its faults and return None.
+
+    Args:
+        model: Of the options.
+        given: Their values.
+        faults: Where its faults are noted.
+        query: Of options in a query, the parameters of losses that are not beside a name.
+    """
     try:
         return model.model_validate(given)
     except ValidationError as error:
         # Unknown names come first: a misspelt one explains other faults.
         found = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    faults.add_each(range(len(found)), lambda i: _fault(found[i], in_query=in_query))
+    faults.add_each(range(len(found)), lambda i: _fault(found[i], query))
     return None
 
 
-def _fault(error: ErrorDetails, *, in_query: bool) -> tuple[str, str]:
+def _fault(error: ErrorDetails, query: Collection[str] | None) -> tuple[str, str]:
     """Return the pointer of what pydantic found, and say it in the words of the request."""
-    steps, kind = [str(step) for step in error["loc"]], error["type"]
-    detail = error["msg"].replace("Input should be", "must be")
-    detail = detail.replace("a valid boolean", "true or false")
-    if kind == "value_error":
-        detail = str(error["ctx"]["error"])
-    elif kind == "extra_forbidden" and len(steps) > 1:
-        detail = f"unknown parameter of {steps[2]}"
-    elif kind == "extra_forbidden" and in_query:
-        known = ", ".join(QUERY_OPTIONS)
-        detail = f"unknown query parameter{suggestion(steps[0], QUERY_OPTIONS)}; known are {known}"
-    elif kind == "extra_forbidden":
-        detail = f"unknown field{suggestion(steps[0], (*JSON_OPTIONS, 'series'))}"
-    elif kind.endswith("_type"):
-        detail += f", not {kind_of(error['input'])}"
+    steps = [str(step) for step in error["loc"]]
+    detail = _detail(error, steps, in_query=query is not None)
+    if query is not None and steps[-1] in query:
+        return f"?{steps[-1]}", detail
+    if query is not None:
+        if len(steps) > 3:
+            is_unknown = error["type"] == "extra_forbidden"
+            detail = f"{steps[-1]} {'is an' if is_unknown else f'of {steps[2]}'} {detail}"
+        return f"?{steps[0]}", detail
     if steps[0] == "losses":
         del steps[2:3]  # the tag
-    if in_query:
-        return f"?{steps[-1] if steps[-1] in PARAMETERS else steps[0]}", detail
-    if kind == _NO_LOSS and isinstance(error["input"], dict):
+    if error["type"] == _NO_LOSS and isinstance(error["input"], dict):
         steps.append("name")
     return "".join(f"/{escape(step)}" for step in steps), detail
+
+
+def _detail(error: ErrorDetails, steps: list[str], *, in_query: bool) -> str:
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "extra_forbidden":
+        if len(steps) > 1:
+            return f"unknown parameter of {steps[2]}"
+        if in_query:
+            known = ", ".join(QUERY_OPTIONS)
+            meant = suggestion(steps[0], QUERY_OPTIONS)
+            return f"unknown query parameter{meant}; known are {known}"
+        return f"unknown field{suggestion(steps[0], (*JSON_OPTIONS, 'series'))}"
+    if error["type"] == "float_type" and type(error["input"]) is int:  # too large for one
+        return "must be a finite number"
+    detail = error["msg"].replace("Input should be", "must be")
+    detail = detail.replace("a valid boolean", "true or false").replace("a valid num", "a num")
+    if error["type"].endswith("_type"):
+        detail += f", not {kind_of(error['input'])}"
+    return detail
 
 
 def kind_of(value: object) -> str:

@@ -62,7 +62,7 @@ class Row(NamedTuple):
 @lru_cache(maxsize=256)
 def pack_options(options: ScoreOptions) -> str:
     """Return options as text, for ``unpack_options``."""
-    losses = [[spec.name, spec.block_denom_grad] for spec in options.losses]
+    losses = [{"name": spec.name, **spec.parameters} for spec in options.losses]
     packed = [losses, options.gradients, options.missing, options.zero_division]
     return orjson.dumps(packed).decode()
 
@@ -71,9 +71,7 @@ def pack_options(options: ScoreOptions) -> str:
 def unpack_options(text: str) -> ScoreOptions:
     """Return the options that ``pack_options`` was given."""
     losses, gradients, missing, zero_division = orjson.loads(text)
-    return ScoreOptions(
-        tuple(LossSpec(*spec) for spec in losses), gradients, missing, zero_division
-    )
+    return ScoreOptions(tuple(map(LossSpec.of, losses)), gradients, missing, zero_division)
 
 
 class AnswerLayout:
@@ -83,10 +81,10 @@ class AnswerLayout:
         self, options: ScoreOptions, dtype: torch.dtype, series: int, elements: int
     ) -> None:
         names = [spec.name for spec in options.losses]
-        quotients = [name for name in names if LOSSES[name].has_quotient]
+        masked = [name for name in names if LOSSES[name].can_be_masked]
         self._groups = (
             (names, series, np.dtype(np.float64)),
-            (quotients, series, np.dtype(np.int64)),
+            (masked, series, np.dtype(np.int64)),
             (names if options.gradients else [], elements, np.dtype(DTYPE_NAMES[dtype])),
         )
         self.size = sum(

@@ -168,7 +168,7 @@ class _Requests:
         for loss in LOSSES.values():
             self._series.labels(loss.name)
             self._elements.labels(loss.name)
-            if loss.has_quotient:
+            if loss.can_be_masked:
                 self._masked.labels(loss.name)
 
     def count(self, answered: Sequence[RequestOutcome]) -> None:

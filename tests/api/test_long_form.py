@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from wire import ARROW, post_arrow, stream
 
-from loss_scoring.core import LOSSES
+from loss_scoring.core import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.table import score_table
 
 KEYS = "unique_id,cutoff"
@@ -61,11 +61,13 @@ def test_json_has_the_same_columns(client, table):
     assert scores["groups"]["cutoff"] == [x.isoformat() for x in want["cutoff"].to_pylist()]
     assert scores["models"] == want["model"].to_pylist()
     assert scores["lengths"] == want["length"].to_pylist()
-    for name in LOSSES:
+    for name in DEFAULT_LOSSES:
         assert scores["losses"][name] == want[name].to_pylist()
         assert scores["gradients"][name] == want[f"{name}_gradient"].to_pylist()
     assert scores["masked"] == {
-        name: want[f"{name}_masked"].to_pylist() for name in LOSSES if LOSSES[name].has_quotient
+        name: want[f"{name}_masked"].to_pylist()
+        for name in DEFAULT_LOSSES
+        if LOSSES[name].can_be_masked
     }
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from wire import ARROW, flat, post_arrow, stream, table_of
 
-from loss_scoring.core import LOSSES, Ragged, score
+from loss_scoring.core import DEFAULT_LOSSES, LOSSES, Ragged, score
 
-QUOTIENTS = [name for name, loss in LOSSES.items() if loss.has_quotient]
+QUOTIENTS = [name for name in DEFAULT_LOSSES if LOSSES[name].can_be_masked]
 
 
 def bits(values: list[float | None]) -> list[bytes | None]:
@@ -49,7 +49,7 @@ def test_real_json_equals_core(client, real_json):
     assert scores["ids"] == [entry["id"] for entry in series]
     assert scores["lengths"] == [len(entry["target"]) for entry in series]
     assert list(scores) == ["ids", "lengths", "losses", "masked", "gradients"]
-    for name in LOSSES:
+    for name in DEFAULT_LOSSES:
         assert bits(scores["losses"][name]) == bits(
             [None if math.isnan(x) else x for x in want.values[name].tolist()]
         )
@@ -67,7 +67,7 @@ def test_json_and_arrow_agree_to_the_bit(client, real_json):
     ).json()
     from_arrow = post_arrow(client, table_of(series), gradients="true", missing="skip")
     assert from_arrow["id"].to_pylist() == from_json["ids"]
-    for name in LOSSES:
+    for name in DEFAULT_LOSSES:
         assert bits(from_arrow[name].to_pylist()) == bits(from_json["losses"][name])
         assert bits(flat(from_arrow[f"{name}_gradient"].to_pylist())) == bits(
             flat(from_json["gradients"][name])
@@ -199,7 +199,14 @@ def test_every_answer_carries_its_headers(client):
 def test_small_routes(client):
     losses = client.get("/losses").json()
     assert [loss["name"] for loss in losses] == list(LOSSES)
-    assert losses[2]["parameters"] == {"block_denom_grad": True}
+    rows = {loss["name"]: loss for loss in losses}
+    assert rows["smape"]["parameters"] == {"block_denom_grad": {"type": "boolean", "default": True}}
+    assert rows["huber"]["parameters"] == {
+        "delta": {"type": "number", "default": 1, "exclusiveMinimum": 0}
+    }
+    assert [name for name, row in rows.items() if row["default"]] == ["mae", "mape", "smape"]
+    assert rows["wape"]["can_be_masked"]
+    assert not rows["mse"]["can_be_masked"]
     assert client.get("/livez").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
 

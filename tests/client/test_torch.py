@@ -44,9 +44,8 @@ def remote(url):
 
 def pair(client, spec, reduction="mean"):
     """Return the remote module and the local one."""
-    block = {} if spec.block_denom_grad else {"block_denom_grad": False}
-    local = type(spec.module())(**block, reduction=reduction)
-    return RemoteLoss(client, spec.name, **block, reduction=reduction), local
+    local = type(spec.module())(**spec.parameters, reduction=reduction)
+    return RemoteLoss(client, spec.name, **spec.parameters, reduction=reduction), local
 
 
 def both(modules, p, y):
@@ -212,8 +211,8 @@ def test_what_cannot_be_scored_is_refused(remote):
         loss(p, y.clone().requires_grad_())
     with pytest.raises(ValueError, match="reduction is one of mean, sum, none, not 'max'"):
         RemoteLoss(remote, reduction="max")
-    with pytest.raises(InvalidValues, match="mse"):
-        RemoteLoss(remote, "mse")(p, y)
+    with pytest.raises(InvalidValues, match="'mad'"):
+        RemoteLoss(remote, "mad")(p, y)
     with pytest.raises(InvalidValues, match="block_denom_grad"):
         RemoteLoss(remote, "mae", block_denom_grad=False)(p, y)
 

@@ -1,5 +1,7 @@
 """The losses for utilsforecast against its own, in its own evaluation, at the real service."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -66,7 +68,7 @@ numbers = (
 rows = st.tuples(st.sampled_from("abc"), st.integers(0, 2), numbers, numbers, numbers)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "mse", "rmse", "bias"])
 @settings(max_examples=40)
 @given(rows=st.lists(rows, min_size=1, max_size=12), has_cutoff=st.booleans())
 def test_each_is_that_of_utilsforecast(ours, name, rows, has_cutoff):
@@ -82,6 +84,15 @@ def test_each_is_that_of_utilsforecast(ours, name, rows, has_cutoff):
 def test_pyarrow_is_taken_too(ours):
     table = pa.table({"unique_id": [2, 1], "y": [1.0, 4.0], "M": [2.0, 2.0]})
     assert ours.mape(table, ["M"]).to_pydict() == {"unique_id": [1, 2], "M": [0.5, 1.0]}
+
+
+def test_a_loss_with_a_parameter(ours):
+    table = pd.DataFrame({"unique_id": [1, 1], "y": [1.0, 4.0], "M": [2.0, 2.0]})
+    pinball = ours.of("pinball", q=0.9)
+    wanted = theirs.quantile_loss(table, {"M": "M"}, q=0.9)
+    pd.testing.assert_frame_equal(pinball(table, ["M"]), wanted, rtol=1e-12, atol=0)
+    found = evaluate(table, metrics=[pickle.loads(pickle.dumps(pinball))])  # noqa: S301 - own bytes
+    assert found.to_dict("list") == {"unique_id": [1], "metric": ["pinball"], "M": [0.95]}
 
 
 def test_an_absent_model_is_named(ours, forecasts):

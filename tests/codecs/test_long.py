@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import GRADIENTS, Account, answers, read, write
 
-from loss_scoring.core import LOSSES, ScoreOptions, score
+from loss_scoring.core import DEFAULT_LOSSES, LOSSES, ScoreOptions, score
 from loss_scoring.core.table import score_table
 from loss_scoring.service.codecs.arrow import long
 from loss_scoring.service.codecs.codec import encode
@@ -109,7 +109,7 @@ def test_bit_equal_to_the_list_form_whole_and_alone(table, batch_rows):
         ]
         for other in (whole, pa.concat_tables(alone)):
             assert own["length"].equals(other["length"])
-            for name in LOSSES:
+            for name in DEFAULT_LOSSES:
                 assert bits(own[name].to_pylist()) == bits(other[name].to_pylist())
                 gradients, expected = (
                     [
@@ -124,7 +124,7 @@ def test_bit_equal_to_the_list_form_whole_and_alone(table, batch_rows):
                 )
                 slopes = document["gradients"][name][m :: len(models)]
                 assert [np.array(gradient, kind).tobytes() for gradient in slopes] == gradients
-                if LOSSES[name].has_quotient:
+                if LOSSES[name].can_be_masked:
                     assert own[f"{name}_masked"].equals(other[f"{name}_masked"])
                     assert (
                         document["masked"][name][m :: len(models)]
@@ -462,7 +462,7 @@ def test_what_is_laid_out_again_is_accounted_for(made, answers_json, copies):
     side = 8 * request.prediction.elements
     assert request.copied == bool(copies)
     needed = request.estimate("json" if answers_json else "arrow", batch_elements=100)
-    laid_out = 2 * side * bool(copies) + len(LOSSES) * side * copies
+    laid_out = 2 * side * bool(copies) + len(DEFAULT_LOSSES) * side * copies
     small_parts = request.kept_bytes + 256 * len(request.prediction)
     assert 0 <= needed - request.answer_bytes - laid_out <= small_parts
     assert request.answer_bytes >= request.names_bytes.arrow > 8 * len(request.prediction)

@@ -130,7 +130,7 @@ class LazyStreams:
             n, elements = len(offsets) - 1, prediction.shape[0]
             scores = Scores(
                 {name: self._empty(n, torch.float64) for name in names},
-                {name: self._empty(n, torch.int64) for name in names if LOSSES[name].has_quotient},
+                {name: self._empty(n, torch.int64) for name in names if LOSSES[name].can_be_masked},
                 {
                     name: self._empty(elements, prediction.dtype)
                     for name in names

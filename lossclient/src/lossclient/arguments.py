@@ -69,11 +69,22 @@ def are_names(value: Any) -> bool:
     return is_collection and all(isinstance(name, str) for name in value)
 
 
-def is_list_of_names(value: Any) -> bool:
-    """Whether it is such names that can be written with commas between them, and at least one."""
-    if not isinstance(value, Sequence) or not are_names(value):
+def is_list_of_losses(value: Any) -> bool:
+    """Whether it is losses that can be written with commas between them, and at least one."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         return False
-    return len(value) > 0 and all(name and "," not in name for name in value)
+    return len(value) > 0 and all(map(_is_loss, value))
+
+
+def _is_loss(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return isinstance(value, str) and value != "" and "," not in value
+    parameters = [parameter for name, parameter in value.items() if name != "name"]
+    return (
+        _is_loss(value.get("name"))
+        and all(isinstance(name, str) for name in value)
+        and all(isinstance(parameter, Real) or is_flag(parameter) for parameter in parameters)
+    )
 
 
 def is_visible(value: Any) -> bool:

@@ -16,7 +16,7 @@ from lossclient.columns import Columns
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.frames import Duplicates, FrameT, read_frame, write_frame
-from lossclient.options import ALL_LOSSES, Missing, ScoreOptions, ZeroDivision
+from lossclient.options import Loss, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
 from lossclient.progress import progress_bar
 from lossclient.reading import SLOW, Reply
@@ -64,7 +64,7 @@ class AsyncClient(BaseClient):
         time_col: str | None = "ds",
         target_col: str = "y",
         cutoff_col: str | None = "cutoff",
-        losses: Sequence[str] = ALL_LOSSES,
+        losses: Sequence[Loss] | None = None,
         *,
         gradients: bool = False,
         missing: Missing = "error",
@@ -88,7 +88,8 @@ class AsyncClient(BaseClient):
             time_col: Orders its rows; None takes them as they come.
             target_col: The actual values.
             cutoff_col: Names a series together with the id; no error where the default is absent.
-            losses: Names of losses.
+            losses: Such as ``"mae"``, ``"huber:delta=1.5"`` or ``{"name": "huber", "delta": 1.5}``;
+                those of the service by default: mae, mape and smape.
             gradients: Whether to return d loss / d prediction of every element.
             missing: What a null, NaN or infinite element does: ``error``, ``skip`` (leave the
                 mean) or ``propagate`` (darts' semantics).
@@ -124,11 +125,10 @@ class AsyncClient(BaseClient):
             0         a       0  Naive       2  1.75
             1         a       0  Theta       2  0.50
         """
-        rules = self._rules(
-            ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
-        )
+        options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
+        rules = self._rules(options)
         columns = Columns(id_col, time_col, target_col, cutoff_col, models, exclude)
-        reading = await self._run(read_frame, df, columns, losses, duplicates)
+        reading = await self._run(read_frame, df, columns, options.names or (), duplicates)
         reading.models.warn(self._stacklevel)
         answer = await self._answer(reading.forecasts, rules, show=progress)
         return cast("FrameT", await self._run(write_frame, reading, answer))
@@ -138,7 +138,7 @@ class AsyncClient(BaseClient):
         prediction: Any,
         target: Any,
         ids: Any = None,
-        losses: Sequence[str] = ALL_LOSSES,
+        losses: Sequence[Loss] | None = None,
         *,
         gradients: bool = False,
         missing: Missing = "error",

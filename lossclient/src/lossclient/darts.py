@@ -14,7 +14,7 @@ from lossclient.arguments import require
 from lossclient.client import Client
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats
-from lossclient.options import ALL_LOSSES
+from lossclient.options import Loss
 
 Reduction = Callable[..., npt.NDArray[Any]]
 
@@ -23,7 +23,7 @@ def score(  # noqa: PLR0913 - one argument a choice
     client: Client,
     actual: TimeSeries | Sequence[TimeSeries],
     predicted: TimeSeries | Sequence[TimeSeries],
-    losses: Sequence[str] = ALL_LOSSES,
+    losses: Sequence[Loss] | None = None,
     *,
     intersect: bool = True,
     component_reduction: Reduction | None = np.nanmean,
@@ -41,7 +41,7 @@ def score(  # noqa: PLR0913 - one argument a choice
         client: Sends the requests. It stays open.
         actual: A series, or one for each prediction.
         predicted: With the same components as its actual one.
-        losses: Names of losses.
+        losses: As in `Client.score`; mae, mape and smape by default.
         intersect: Whether to compare at common times; otherwise first with first, and so on.
         component_reduction: Makes one number of those of the components, given an array of one
             row and ``axis=1``; None leaves them apart.
@@ -81,11 +81,9 @@ def score(  # noqa: PLR0913 - one argument a choice
     )
     ends = np.cumsum([prediction.shape[1] for prediction, _ in sides])
     answer: dict[str, Any] = {}
-    for loss in losses:
+    for loss, column in scores.losses.items():
         values = [
-            _reduced(part, component_reduction)
-            for part in np.split(scores.losses[loss], ends[:-1])
-            if len(part)
+            _reduced(part, component_reduction) for part in np.split(column, ends[:-1]) if len(part)
         ]
         answer[loss] = values[0] if single else values
     return answer

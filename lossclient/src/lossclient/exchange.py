@@ -197,7 +197,7 @@ def _attempts(
     options = rules.options
     query = {**options.query(), **wire.QUERY}
     most_bytes = wire.most_answer_bytes(
-        forecasts, part, options.losses, gradients=options.gradients
+        forecasts, part, options.loss_count, gradients=options.gradients
     )
     failed = 0
     while True:
@@ -274,7 +274,7 @@ def _scores(
         return unreadable(reply, request_id, f"no Arrow stream: {excerpt(reply)}")
     if len(reply.content) > post.most_bytes:
         return unreadable(reply, request_id, f"more than the {post.most_bytes} bytes of those")
-    losses, gradients = rules.options.losses, rules.options.gradients
+    losses, gradients = rules.options.names, rules.options.gradients
     try:
         return wire.decode(
             reply.content, forecasts, part, losses, gradients=gradients, first=rules.first

@@ -1,7 +1,7 @@
 """A frame of forecasts, as Nixtla's ``cross_validation`` returns it, to series and back."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -88,7 +88,7 @@ def read_frame(
         df: A pandas, polars or pyarrow frame, or anything else with ``__arrow_c_stream__``, which
             is taken for a pyarrow table.
         columns: Names of its columns. With pandas, id, cutoff and time may be in the index.
-        losses: Those that will be asked for, whose columns are beside the keys in the answer.
+        losses: Names of those that are asked for, whose columns are beside the keys in the answer.
         duplicates: Whether a series may have several rows of one time.
 
     Raises:
@@ -99,10 +99,8 @@ def read_frame(
     require(duplicates in ("error", "allow"), "duplicates", "'error' or 'allow'", duplicates)
     frame = open_frame(df, columns)
     columns = resolve(frame.columns, columns)
-    taken = {"model", "length"}.union(*((x, f"{x}_masked", f"{x}_gradient") for x in losses))
-    for name in columns.keys:
-        if name in taken:
-            raise InvalidInput(f"the answer has a column {name!r} too; rename that of the frame")
+    of_losses = ((name, f"{name}_masked", f"{name}_gradient") for name in losses)
+    _check_keys(columns.keys, {"model", "length"}.union(*of_losses))
     cells = cache(lambda name: cells_of(frame, name))
     rows = _Rows(frame, columns, cells)
     if duplicates == "error":
@@ -130,6 +128,12 @@ def read_frame(
     return Reading(forecasts, rows.names, found)
 
 
+def _check_keys(keys: Iterable[str], taken: Collection[str]) -> None:
+    for name in keys:
+        if name in taken:
+            raise InvalidInput(f"the answer has a column {name!r} too; rename that of the frame")
+
+
 def write_frame(reading: Reading, answer: pa.Table) -> Any:
     """Lay an answer out in a frame of the caller's kind.
 
@@ -139,7 +143,11 @@ def write_frame(reading: Reading, answer: pa.Table) -> Any:
 
     Returns:
         The same rows: the key, ``model``, and the columns of the answer.
+
+    Raises:
+        InvalidInput: If a column of the key has the name of a loss that nobody asked for by name.
     """
+    _check_keys(reading.keys.columns, answer.column_names)
     series, models = len(reading.keys), reading.forecasts.models
     names = pa.array(list(models), pa.string()).take(
         pa.array(np.tile(np.arange(len(models)), series))

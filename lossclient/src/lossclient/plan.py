@@ -25,7 +25,7 @@ def plan(forecasts: Forecasts, options: ScoreOptions, limit: int) -> list[Part]:
         Part(0, len(forecasts), tuple(i for i, other in enumerate(types) if other == type_))
         for type_ in dict.fromkeys(types)
     ]
-    gradients = len(options.losses) if options.gradients else 0
+    gradients = options.loss_count if options.gradients else 0
     return [part for whole in wholes for part in cut(forecasts, whole, limit, gradients)]
 
 

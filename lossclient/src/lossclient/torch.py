@@ -49,9 +49,9 @@ class RemoteLoss(nn.Module):
 
     Args:
         client: Sends the requests, with its retries and deadline. It stays open.
-        loss: Its name, like ``mae``, ``mape`` or ``smape``; the service knows which ones it has.
-        block_denom_grad: Hold smape's denominator constant in the backward pass, as darts does.
+        loss: Its name, such as ``smape``; the service knows which ones it has.
         reduction: ``mean`` (default), ``sum`` or ``none``.
+        parameters: Those of the loss, such as ``block_denom_grad=False`` of smape.
 
     Raises:
         ValueError: If there is no such reduction.
@@ -71,16 +71,16 @@ class RemoteLoss(nn.Module):
         client: Client,
         loss: str = "smape",
         *,
-        block_denom_grad: bool = True,
         reduction: Reduction = "mean",
+        **parameters: bool | float,
     ) -> None:
         super().__init__()
         if reduction not in _REDUCTIONS:
             raise ValueError(f"reduction is one of {', '.join(_REDUCTIONS)}, not {reduction!r}")
         self.client = client
         self.loss = loss
-        self.block_denom_grad = block_denom_grad
         self.reduction = reduction
+        self.loss_parameters = parameters
 
     def forward(self, inpt: Tensor, tgt: Tensor) -> Tensor:
         """Return the loss of ``inpt`` (the prediction) against ``tgt`` (the target).
@@ -131,25 +131,25 @@ class RemoteLoss(nn.Module):
         scores = self.client.score_series(
             _sent(inpt, dtype).numpy(force=True).reshape(shape),
             _sent(tgt, dtype).numpy(force=True).reshape(shape),
-            losses=[self.loss],
+            losses=[{"name": self.loss, **self.loss_parameters}],
             gradients=gradient,
             missing="propagate",
-            block_denom_grad=self.block_denom_grad,
             progress=False,
         )
-        values = torch.tensor(scores.losses[self.loss])  # a copy: Arrow's memory is read-only
+        (losses,) = scores.losses.values()
+        values = torch.tensor(losses)  # a copy: Arrow's memory is read-only
         values = values.reshape(inpt.shape) if self.reduction == "none" else values.sum()
         loss = values.to(inpt.device, dtype)
         if not gradient:
             return loss, None
-        flat = torch.tensor(scores.gradients[self.loss], device=inpt.device)
+        (slopes,) = scores.gradients.values()
+        flat = torch.tensor(slopes, device=inpt.device)
         return loss, flat.reshape(inpt.shape)
 
     def extra_repr(self) -> str:
         """Show the loss, and what differs from the defaults."""
         shown = [repr(self.loss)]
-        if not self.block_denom_grad:
-            shown.append("block_denom_grad=False")
+        shown += [f"{name}={value!r}" for name, value in self.loss_parameters.items()]
         if self.reduction != "mean":
             shown.append(f"reduction={self.reduction!r}")
         return ", ".join(shown)

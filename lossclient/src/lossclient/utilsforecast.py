@@ -4,9 +4,9 @@ They drop into ``utilsforecast.evaluation.evaluate``, which knows a metric by it
 arguments. The library itself is not needed here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
 
 import narwhals as nw
 
@@ -14,12 +14,14 @@ from lossclient.arguments import NAMES, are_names, require
 from lossclient.client import Client
 from lossclient.columns import Columns
 from lossclient.frames import FrameT, open_frame
-from lossclient.options import ZeroDivision
+
+_ZERO_IS_0 = "smape"
+"""The library takes 0 / 0 for 0 in its smape alone; elsewhere such an element leaves the mean."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """MAE, MAPE and sMAPE at a service, as utilsforecast defines them.
+    """The losses of a service, as utilsforecast defines them: an attribute a loss, by its name.
 
     The numbers are utilsforecast's for pandas, to rounding (it works in float32 if the columns
     are): a missing element leaves the mean, for mape an element whose target is 0 does too, and
@@ -45,7 +47,36 @@ class Losses:
 
     client: Client
 
-    def mae(
+    def __getattr__(self, name: str) -> "Metric":
+        """Return a loss with its parameters' defaults; the service refuses a name it lacks."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return Metric(self.client, name)
+
+    def of(self, loss: str, **parameters: bool | float) -> "Metric":
+        """Return a loss with parameters, such as ``of("pinball", q=0.9)``."""
+        return Metric(self.client, loss, parameters)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A loss as a function of a frame, which ``utilsforecast.evaluation.evaluate`` takes.
+
+    Attributes:
+        client: Sends the requests. It stays open.
+        loss: Its name.
+        parameters: Those that differ from the defaults of the service.
+    """
+
+    client: Client
+    loss: str
+    parameters: Mapping[str, bool | float] = field(default_factory=dict)
+
+    @property
+    def __name__(self) -> str:
+        return self.loss
+
+    def __call__(
         self,
         df: FrameT,
         models: Sequence[str],
@@ -53,7 +84,7 @@ class Losses:
         target_col: str = "y",
         cutoff_col: str = "cutoff",
     ) -> FrameT:
-        """Return the mean absolute error: a row for each id and cutoff, a column a model.
+        """Return the loss: a row for each id and cutoff, a column a model.
 
         Args:
             df: A pandas, polars or pyarrow frame.
@@ -65,43 +96,6 @@ class Losses:
         Raises:
             LossClientError: See `lossclient.exceptions`.
         """
-        wide = self._wide("mae", "skip", df, models, id_col, target_col, cutoff_col)
-        return cast("FrameT", wide)
-
-    def mape(
-        self,
-        df: FrameT,
-        models: Sequence[str],
-        id_col: str = "unique_id",
-        target_col: str = "y",
-        cutoff_col: str = "cutoff",
-    ) -> FrameT:
-        """Return the mean absolute percentage error, no factor 100; see `mae`."""
-        wide = self._wide("mape", "skip", df, models, id_col, target_col, cutoff_col)
-        return cast("FrameT", wide)
-
-    def smape(
-        self,
-        df: FrameT,
-        models: Sequence[str],
-        id_col: str = "unique_id",
-        target_col: str = "y",
-        cutoff_col: str = "cutoff",
-    ) -> FrameT:
-        """Return the symmetric one, between 0 and 1; see `mae`."""
-        wide = self._wide("smape", "zero", df, models, id_col, target_col, cutoff_col)
-        return cast("FrameT", wide)
-
-    def _wide(  # noqa: PLR0913, PLR0917 - the library's arguments, and what differs
-        self,
-        loss: str,
-        zero_division: ZeroDivision,
-        df: Any,
-        models: Sequence[str],
-        id_col: str,
-        target_col: str,
-        cutoff_col: str,
-    ) -> Any:
         require(are_names(models), "models", NAMES, models)
         columns = Columns(id_col, None, target_col, cutoff_col)
         frame = open_frame(df, columns)  # once: a stream can be read but once
@@ -113,9 +107,9 @@ class Losses:
             time_col=None,  # a mean has no order
             target_col=target_col,
             cutoff_col=cutoff_col if has_cutoff else None,
-            losses=[loss],
+            losses=[{"name": self.loss, **self.parameters}],
             missing="skip",
-            zero_division=zero_division,
+            zero_division="zero" if self.loss == _ZERO_IS_0 else "skip",
             progress=False,
         )
         long = nw.from_native(scores, eager_only=True)
@@ -123,8 +117,8 @@ class Losses:
         keys = [cutoff_col, id_col] if has_cutoff else [id_col]
         wide = long.gather_every(len(names)).select(*keys)  # the models of a series are together
         means = (
-            long[loss].gather_every(len(names), offset).alias(name)
+            long[self.loss].gather_every(len(names), offset).alias(name)
             for offset, name in enumerate(names)
         )
         wide = nw.maybe_reset_index(wide).with_columns(*map(nw.maybe_reset_index, means))
-        return nw.maybe_reset_index(wide.sort(*keys)).to_native()
+        return cast("FrameT", nw.maybe_reset_index(wide.sort(*keys)).to_native())

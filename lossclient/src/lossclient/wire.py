@@ -10,7 +10,7 @@ in double for a float model are rounded here.
 
 import secrets
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lossclient.forecasts import Forecasts
+from lossclient.options import DEFAULT_COUNT
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 TARGET = "y"
@@ -99,14 +100,15 @@ def encode(forecasts: Forecasts, part: Part, first: int = 0) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def most_answer_bytes(
-    forecasts: Forecasts, part: Part, losses: Sequence[str], *, gradients: bool
-) -> int:
-    """Return the most bytes of an answer: twice its numbers and texts, for padding and bitmaps."""
+def most_answer_bytes(forecasts: Forecasts, part: Part, losses: int, *, gradients: bool) -> int:
+    """Return the most bytes of an answer with so many losses.
+
+    That is twice its numbers and texts, for padding and bitmaps.
+    """
     elements = int(forecasts.offsets[part.stop] - forecasts.offsets[part.start]) * len(part.models)
     name = 4 + len(str(part.models[-1]))
-    row = _NUMBER.itemsize + name + 8 + len(losses) * (8 + 8 + 8 * gradients)
-    slopes = elements * len(losses) * gradients * computed_in(forecasts, part.models[0]).itemsize
+    row = _NUMBER.itemsize + name + 8 + losses * (8 + 8 + 8 * gradients)
+    slopes = elements * losses * gradients * computed_in(forecasts, part.models[0]).itemsize
     return _OVERHEAD + 2 * (part.rows * row + slopes)
 
 
@@ -120,7 +122,7 @@ def decode(  # noqa: PLR0913 - the answer is compared with the request
     body: bytes | bytearray,
     forecasts: Forecasts,
     part: Part,
-    losses: Sequence[str],
+    losses: Sequence[str] | None,
     *,
     gradients: bool,
     first: int = 0,
@@ -130,16 +132,28 @@ def decode(  # noqa: PLR0913 - the answer is compared with the request
     Its rows are the series in their order, the models of a series together.
 
     Raises:
-        ValueError: If it is not the answer for this part, these losses and gradients.
+        ValueError: If it is not the answer for this part, these losses and gradients; losses may
+            be any where None were named.
     """
     expected = _expected(forecasts, part, first)
     element = pa.from_numpy_dtype(computed_in(forecasts, part.models[0]))
-    slopes = [f"{loss}_gradient" for loss in losses] if gradients else []
-    types = {field.name: field.type for field in expected.schema}
-    types |= dict.fromkeys(losses, pa.float64())
-    types |= dict.fromkeys(slopes, pa.large_list(element))
-    table = _read(body, types, [f"{loss}_masked" for loss in losses])
-    masked = [name for name in table.column_names if name not in types]
+
+    def types_in(names: Sequence[str]) -> dict[str, pa.DataType]:
+        found = losses or [name for name in names if _is_loss(name, expected.column_names)]
+        if losses is None and len(found) != DEFAULT_COUNT:
+            raise ValueError(f"columns {names!s:.500}, not those of {DEFAULT_COUNT} losses")
+        types = {field.name: field.type for field in expected.schema}
+        types |= dict.fromkeys(found, pa.float64())
+        if gradients:
+            types |= dict.fromkeys(map("{}_gradient".format, found), pa.large_list(element))
+        counts = [name for name in map("{}_masked".format, found) if name in names]
+        return types | dict.fromkeys(counts, pa.int64())
+
+    table = _read(body, types_in)
+    masked, slopes = (
+        [name for name in table.column_names if name.endswith(end)]
+        for end in ("_masked", "_gradient")
+    )
     if len(table) != len(expected):
         raise ValueError(f"{len(table)} rows for {len(expected)}")
     if not table.select(expected.column_names).equals(expected):
@@ -153,10 +167,14 @@ def decode(  # noqa: PLR0913 - the answer is compared with the request
     return table.drop_columns([SERIES, "model"])
 
 
+def _is_loss(name: str, keys: Sequence[str]) -> bool:
+    return name not in keys and not name.endswith(("_masked", "_gradient"))
+
+
 def _read(
-    body: bytes | bytearray, types: Mapping[str, pa.DataType], counts: Sequence[str]
+    body: bytes | bytearray, types_in: Callable[[Sequence[str]], Mapping[str, pa.DataType]]
 ) -> pa.Table:
-    """Return the columns of such types, and those counts that there are.
+    """Return the columns, of the types that they must have, by their names.
 
     Arrow allocates what a compressed buffer says that it unpacks to, and copies what a dictionary
     repeats. So batches are read only where the types allow no dictionary, and if not compressed.
@@ -164,7 +182,7 @@ def _read(
     try:
         messages = pa.ipc.MessageReader.open_stream(body)
         schema = pa.ipc.read_schema(messages.read_next_message()).remove_metadata()
-        types = {**types, **{name: pa.int64() for name in counts if name in schema.names}}
+        types = types_in(schema.names)
         if sorted(schema.names) != sorted(types):
             raise ValueError(f"columns {schema.names!s:.500}, not {list(types)}")
         found = [schema.field(name).type for name in types]
