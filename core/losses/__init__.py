@@ -17,26 +17,25 @@ from loss_scoring.core.losses.rmsse import RMSSE
 from loss_scoring.core.losses.smape import SMAPE
 from loss_scoring.core.losses.wape import WAPE
 
-LOSSES: Mapping[str, Loss] = MappingProxyType(
-    {
-        loss.name: loss
-        for loss in (
-            MAE,
-            MAPE,
-            SMAPE,
-            MSE,
-            RMSE,
-            BIAS,
-            HUBER,
-            LOGCOSH,
-            PINBALL,
-            WAPE,
-            MASE,
-            RMSSE,
-        )
-    }
-)
+_ROWS = [MAE, MAPE, SMAPE, MSE, RMSE, BIAS, HUBER, LOGCOSH, PINBALL, WAPE, MASE, RMSSE]
+_LOSSES = {loss.name: loss for loss in _ROWS}
+LOSSES: Mapping[str, Loss] = MappingProxyType(_LOSSES)
 DEFAULT_LOSSES = ("mae", "mape", "smape")
 """What a request gets that names none, whatever losses are added."""
 
-__all__ = ["DEFAULT_LOSSES", "LOSSES", "Loss", "Parameter"]
+
+def register(loss: Loss) -> None:
+    """Add a loss to the table of this process.
+
+    Call it before the service is imported, which reads the table once. In the long run a loss has a
+    line above.
+
+    Raises:
+        ValueError: If there is one of that name.
+    """
+    if loss.name in LOSSES:
+        raise ValueError(f"there is a loss {loss.name!r} already")
+    _LOSSES[loss.name] = loss
+
+
+__all__ = ["DEFAULT_LOSSES", "LOSSES", "Loss", "Parameter", "register"]

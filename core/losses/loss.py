@@ -37,7 +37,7 @@ class Parameter:
         """
         if self.is_flag:
             if not isinstance(value, bool):
-                raise ValueError(f"must be true or false, not {value!r}")
+                raise ValueError(f"must be {self.bounds}, not {value!r}")
             return value
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"must be a number, not {value!r}")
@@ -47,7 +47,9 @@ class Parameter:
 
     @property
     def bounds(self) -> str:
-        """What a number must be, in words."""
+        """What a value must be, in words."""
+        if self.is_flag:
+            return "true or false"
         if math.isinf(self.below):
             return "a finite number" if math.isinf(self.above) else f"greater than {self.above:g}"
         return f"greater than {self.above:g} and less than {self.below:g}"

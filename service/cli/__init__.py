@@ -32,10 +32,11 @@ _TABLE_WIDTH = 120
 @app.command()
 def losses() -> None:
     """List the losses, their parameters and formulas (y target, p prediction, T elements)."""
-    table = Table("name", "loss of a series", "gradient of an element", "parameters")
+    table = Table("name", "loss of a series", "gradient of an element")
+    table.add_column("parameters", overflow="fold", min_width=len("block_denom_grad=true"))
     for loss in LOSSES.values():
         parameters = "\n".join(
-            f"{name}={str(parameter.default).lower()}, {parameter.bounds}"
+            f"{name}={str(parameter.default).lower()}\n({parameter.bounds})"
             for name, parameter in loss.parameters.items()
         )
         texts = (f"{loss.title}:\n{loss.formula}", loss.gradient, parameters)

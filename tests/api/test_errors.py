@@ -91,7 +91,7 @@ def test_415_of_a_long_content_type_without_reading_it(client, size):
     [
         ([], []),
         ({"series": GOOD["series"], "loss": "mae"}, ["/loss"]),
-        ({"series": GOOD["series"], "losses": ["mse"]}, ["/losses/0"]),
+        ({"series": GOOD["series"], "losses": ["mad"]}, ["/losses/0"]),
         ({"series": GOOD["series"], "losses": ["mae", "mae"]}, ["/losses"]),
         ({"series": [{"prediction": [1], "target": [1, 2]}]}, ["/series/0"]),
         ({"series": [{"prediction": [1], "target": [None]}]}, ["/series/0/target/0"]),

@@ -230,7 +230,11 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
         ("f.csv", b"unique_id,y,m\n\xe9,1,2\n", [], "'unique_id' holds text that is not in UTF-8"),
         ("f.csv", b"unique_id,y,\xe9\na,1,2\n", [], "is not in UTF-8"),
         ("f.csv", "unique_id,y,m,m\na,1,2,3\n", [], "more than once"),
-        ("f.csv", "unique_id,y,m\na,1,2\n", ["--losses", "mse"], "unknown loss"),
+        ("f.csv", "unique_id,y,m\na,1,2\n", ["--losses", "mad"], "unknown loss"),
+        (
+            *("f.csv", "unique_id,y,m\na,1,2\n", ["--losses", "huber:delta=0"]),
+            "delta of huber must be greater than 0",
+        ),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["-o", "x.xlsx"], "x.xlsx"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--cutoff-col", "cut"], "'cut'"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--device", "cuda:99"], "cuda:99"),
@@ -363,7 +367,8 @@ def test_scoring_a_file_imports_no_web_server():
 
 def test_losses_in_a_real_process():
     listed = subprocess.run([LOSS_SCORING, "losses"], capture_output=True, text=True, check=True)
-    assert "block_denom_grad" in listed.stdout
+    assert "block_denom_grad=true" in listed.stdout
+    assert "(greater than 0)" in listed.stdout
 
 
 @pytest.mark.parametrize(

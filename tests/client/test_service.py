@@ -268,8 +268,8 @@ def test_a_missing_element_of_a_nested_series_is_named_as_it_is_nested(url):
 
 def test_options_are_refused_by_the_service_in_its_own_words(url):
     with Client(url) as client:
-        with pytest.raises(InvalidValues, match="unknown loss 'rmse'"):
-            client.score_series([[1.0]], [[1.0]], losses=["rmse"])
+        with pytest.raises(InvalidValues, match="unknown loss 'mad'"):
+            client.score_series([[1.0]], [[1.0]], losses=["mad"])
         with pytest.raises(InvalidValues, match="must be 'error', 'skip' or 'propagate'"):
             client.score_series([[1.0]], [[1.0]], missing="drop")
 
