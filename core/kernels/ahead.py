@@ -17,6 +17,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,20 +66,31 @@ class _AbsentGpu:
         return GPUTarget("cuda", self._capability, 32)
 
 
-def compile_tiles(capability: int) -> None:
-    """Put all kernels that a request may need on a GPU into Triton's cache (``TRITON_CACHE_DIR``).
+@contextmanager
+def absent_gpu(capability: int) -> Iterator[None]:
+    """Compile what is called, into Triton's cache (``TRITON_CACHE_DIR``), and launch nothing.
 
     Args:
         capability: Ten times the compute capability of the GPU: 90 for an H100.
+    """
+    driver.set_active(_AbsentGpu(capability))
+    try:
+        yield
+    finally:
+        driver._active = None  # noqa: SLF001 - reset_active would look for a GPU
+
+
+def compile_tiles(capability: int) -> None:
+    """Put the kernels that requests need on a GPU into Triton's cache: see ``warm_up``.
+
+    Args:
+        capability: As ``absent_gpu`` takes it.
 
     Raises:
         Exception: Of Triton's, if it has no code for such a GPU.
     """
-    driver.set_active(_AbsentGpu(capability))
-    try:
-        warm_up(torch.device("cpu"))
-    finally:
-        driver._active = None  # noqa: SLF001 - reset_active would look for a GPU
+    with absent_gpu(capability):
+        warm_up(torch.device("cpu"), rare=True)
 
 
 def compile_launcher() -> None:

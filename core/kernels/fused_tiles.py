@@ -4,42 +4,176 @@ A program scores a tile: ``ROWS`` pieces of series, each of at most ``WIDTH`` el
 a piece is always in column k, wherever the series lies in the batch, and a row is summed by
 ``_fold``: neighbours in pairs, then the sums in pairs. Each step is one addition of two numbers, so
 the order is fixed and depends neither on how the compiler lays a tile out over threads nor
-on the rows beside it. That is what makes a loss the same bits in every batch.
+on the rows beside it. That is what makes a loss the same bits in every batch. It is the order of
+the plain kernel as well: the pieces of a long series are a power of two wide.
+
+No loss is named here. The functions of those that are asked for are a compile-time constant
+(``TileLosses``), bound to the operations below, so an element is loaded once for all of them.
 
 Divisions are correctly rounded and nothing may be fused into a multiply-add (see the launch in
 ``core.kernels.fused_cuda``), so element terms and gradients are those of the plain kernel.
 """
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, assignment"
 # ruff: noqa: ANN001, ANN201, ANN202 - Triton infers types
 # ruff: noqa: N803 - Triton writes compile-time constants in capitals
 # ruff: noqa: D417 - arguments that belong together are described together
-# ruff: noqa: PLR0913, PLR0915, PLR0917, C901 - one kernel, no objects on the device
+# ruff: noqa: PLR0913, PLR0917, C901 - one kernel, no objects on the device
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from typing import Any
 
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
-COLUMNS = 6
-"""Sums of mae, mape and smape; masked of mape and smape; present."""
-
-
-@triton.jit
-def _divide(a, b):
-    if a.dtype == tl.float32:
-        return tl.div_rn(a, b)
-    return a / b
+from loss_scoring.core.losses.elementwise import bind
+from loss_scoring.core.losses.loss import Element, Loss
 
 
 @triton.jit
-def _sign(high, low):
-    """Return the sign of ``high - low``, 0 where either is NaN."""
-    return tl.where(high > low, 1.0, tl.where(high < low, -1.0, 0.0)).to(high.dtype)
+def _absolute(x):
+    return tl.abs(x)
 
 
 @triton.jit
-def _within(x, largest):
-    """Clamp to the largest finite numbers; NaN becomes one of them, and is masked later."""
-    x = tl.where(x < largest, x, largest)
-    return tl.where(x > -largest, x, -largest)
+def _constant(value, x):
+    return tl.full([], value, x.dtype)
+
+
+@triton.jit
+def _divide(dividend, divisor):
+    if dividend.dtype == tl.float32:
+        return tl.div_rn(dividend, divisor)
+    return dividend / divisor
+
+
+@triton.jit
+def _select(condition, chosen, other):
+    return tl.where(condition, chosen, other)
+
+
+@triton.jit
+def _signed(x, high, low):
+    return tl.where(high > low, x, tl.where(high < low, -x, 0))
+
+
+OPERATIONS: dict[str, Any] = {
+    "absolute": _absolute,
+    "constant": _constant,
+    "divide": _divide,
+    "exp": libdevice.exp,
+    "expm1": libdevice.expm1,
+    "log1p": libdevice.log1p,
+    "select": _select,
+    "signed": _signed,
+}
+
+
+@cache
+def _in_triton(function: Element) -> Any:
+    """Return a function of a loss for Triton, which reads annotations and refuses plain numbers."""
+    names: dict[str, Any] = getattr(function, "__globals__")  # noqa: B009 - mypy knows a callable only
+    numbers = {name: tl.constexpr(value) for name, value in names.items() if type(value) is float}
+    annotations = {"Any": tl.constexpr, "bool": tl.constexpr}
+    return triton.jit(bind(function, {**annotations, "tl": tl, **numbers, **OPERATIONS}))
+
+
+@dataclass(frozen=True)
+class TileLoss:
+    """A loss as the tile computes it.
+
+    Attributes:
+        place: Its place among the losses of the tile.
+        term, slope, joined, denominator: ``core.losses.Loss``'s functions of the same names.
+        flags: The values of its parameters that are flags.
+        first, stop: Where those of the others are among the numbers of all losses.
+        has_quotient: As in ``core.losses.Loss``.
+        total, masked, base: The rows of its sums; None where there is no such sum. ``base`` is what
+            the total is divided by, where that is no count.
+    """
+
+    place: int
+    term: Any
+    slope: Any
+    joined: Any
+    denominator: Any
+    flags: Any
+    first: Any
+    stop: Any
+    has_quotient: bool
+    total: int
+    masked: int | None
+    base: int | None
+
+    def __repr__(self) -> str:
+        return str(self.place)  # a part of the names of functions
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """All of it, as what prints the same in every process."""
+        functions = self.term, self.slope, self.joined, self.denominator
+        hashes = [
+            getattr(function, "cache_key", None) for function in functions
+        ]  # none interpreted
+        flags = [flag.value for flag in self.flags]
+        numbers = self.first.value, self.stop.value
+        return *hashes, *flags, *numbers, self.has_quotient, self.total, self.masked, self.base
+
+
+class TileLosses:
+    """A set of losses: one compile-time constant, compared by identity.
+
+    Attributes:
+        rows: How many sums a piece has, without the count of elements that are present.
+        cache_key: What Triton's caches know it by: another one when a formula changes, and the same
+            for losses that differ only in what becomes of their sums.
+    """
+
+    def __init__(
+        self, losses: tuple[tuple[Loss, tuple[bool, ...]], ...], *, weighted: bool
+    ) -> None:
+        rows, stop, members = count(), 0, []
+        for place, (loss, flags) in enumerate(losses):
+            first, stop = stop, stop + len(loss.parameters) - len(flags)
+            member = TileLoss(
+                place=place,
+                term=_in_triton(loss.term),
+                slope=_in_triton(loss.slope),
+                joined=loss.joined and _in_triton(loss.joined),
+                denominator=loss.denominator and _in_triton(loss.denominator),
+                flags=tl.tuple([tl.constexpr(flag) for flag in flags]),
+                first=tl.constexpr(first),
+                stop=tl.constexpr(stop),
+                has_quotient=loss.has_quotient,
+                total=next(rows),
+                masked=next(rows) if loss.has_quotient else None,
+                base=next(rows) if weighted or loss.denominator else None,
+            )
+            members.append(member)
+        self._members = tuple(members)
+        self.rows = next(rows)
+        keys = repr([member.key for member in members])
+        self.cache_key = hashlib.sha256(keys.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[TileLoss]:
+        return iter(self._members)
+
+    def __getitem__(self, place: int) -> TileLoss:
+        return self._members[place]
+
+    def __repr__(self) -> str:
+        return self.cache_key
+
+
+tile_losses = cache(TileLosses)
+"""Losses, each with the values of its flags, as a constant of ``score_tiles``: an object a set."""
 
 
 @triton.jit
@@ -55,35 +189,97 @@ def _fold(x, ROWS: tl.constexpr, WIDTH: tl.constexpr, STEPS: tl.constexpr):
     return tl.reshape(x, [ROWS])
 
 
-_NUMBERS = (
-    *("first", "stop", "pieces", "series"),
-    *("mae", "mape", "smape", "full", "skip", "add", "slope"),
-)
+@triton.jit
+def _score(
+    loss: tl.constexpr,
+    x,
+    t,
+    weight,
+    present,
+    inside,
+    row,
+    real,
+    index,
+    owner,
+    factors,
+    numbers,
+    sums,
+    slopes,
+    pieces,
+    skip_zero,
+    add,
+    slope,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    STEPS: tl.constexpr,
+    MOST: tl.constexpr,
+):
+    """Score one tile by one loss."""
+    values = ()
+    for k in tl.static_range(loss.first, loss.stop):
+        values += (tl.load(numbers + k).to(x.dtype),)
+    largest = tl.full([ROWS, WIDTH], MOST, x.dtype)
+    zero = tl.full([ROWS, WIDTH], 0.0, x.dtype)
+    value = loss.term(x, t, *loss.flags, *values)
+    usable = present
+    counted = present
+    if loss.has_quotient:
+        usable = (tl.abs(value) <= largest) & present
+        counted = usable | (present & (skip_zero == 0))
+    if add:
+        term = tl.where(usable, value, zero).to(tl.float64)
+        if weight is not None:
+            term = weight * term
+        tl.store(sums + loss.total * pieces + row, _fold(term, ROWS, WIDTH, STEPS), mask=real)
+        if loss.has_quotient:
+            masked = _fold(present & ~(tl.abs(value) <= largest), ROWS, WIDTH, STEPS)
+            tl.store(sums + loss.masked * pieces + row, masked, mask=real)
+        if loss.base is not None:
+            base = weight
+            if loss.denominator is not None:
+                base = loss.denominator(x, t, *loss.flags, *values).to(tl.float64)
+                if weight is not None:
+                    base = weight * base
+            base = _fold(tl.where(counted, base, 0.0), ROWS, WIDTH, STEPS)
+            tl.store(sums + loss.base * pieces + row, base, mask=real)
+    if slope:
+        factor = tl.load(factors + owner, mask=real, other=0.0)[:, None]
+        if weight is not None:
+            factor = weight * factor
+        g = tl.broadcast_to(factor.to(x.dtype), [ROWS, WIDTH])
+        derivative = loss.slope(x, t, g, *loss.flags, *values)
+        if loss.joined is not None:
+            joined = loss.joined(x, t, g, *loss.flags, *values)
+            derivative = tl.where(tl.abs(derivative) <= largest, derivative, joined)
+        derivative = tl.where(derivative > largest, largest, derivative)  # NaN stays NaN
+        derivative = tl.where(derivative < -largest, -largest, derivative)
+        tl.store(slopes + index, tl.where(usable, derivative, zero) + zero, mask=inside)
+
+
+_NUMBERS = ("first", "stop", "pieces", "stride", "skip_missing", "skip_zero", "add", "slope")
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def score_tiles(
     prediction,
     target,
+    weights,
     starts,
     sizes,
     owners,
-    divisors,
+    factors,
+    numbers,
     sums,
-    slopes_mae,
-    slopes_mape,
-    slopes_smape,
+    slopes,
     first,
     stop,
     pieces,
-    series,
-    mae,
-    mape,
-    smape,
-    full,
-    skip,
+    stride,
+    skip_missing,
+    skip_zero,
     add,
     slope,
+    losses: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     STEPS: tl.constexpr,
@@ -94,18 +290,22 @@ def score_tiles(
 
     Args:
         prediction, target: All elements of the batch.
+        weights: float64, for each element; or None.
         starts, sizes, owners: Where a piece starts, its length, its series; int64.
-        divisors: ``[3, series]`` int64, what a series' loss is divided by; read for ``slope``.
-        sums: ``[COLUMNS, pieces]`` float64, written for ``add``.
-        slopes_mae, slopes_mape, slopes_smape: Gradients, flat, written for ``slope``.
+        factors: float64, what the slopes of a series are multiplied by, for each loss ``stride``
+            after those of the one before; read for ``slope``.
+        numbers: float64, the parameters of all losses that are numbers.
+        sums: ``[rows, pieces]`` float64, written for ``add``: the rows of the losses, then, with
+            ``skip_missing``, how many elements are present.
+        slopes: For each loss its gradient, flat, written for ``slope``.
         first, stop: The pieces that this launch scores.
-        pieces, series: How many there are in the batch.
-        mae, mape, smape: Which losses, as 0 or 1. Choices of a request are arguments and not
-            constants, since a branch that all threads take together costs nothing, and a
-            specialisation for each combination would cost a request a compilation.
-        full: Whether sMAPE's denominator has a gradient as well.
-        skip: Whether missing elements leave the mean.
+        pieces: How many there are in the batch.
+        skip_missing, skip_zero: Whether missing and masked elements leave the mean, as 0 or 1.
+            Choices of a request are arguments and not constants, since a branch that all threads
+            take together costs nothing, and a specialisation for each combination would cost a
+            request a compilation.
         add, slope: Whether sums and gradients are wanted.
+        losses: Of type ``TileLosses``.
         ALIGNED: The elements that every start and size is a multiple of: 4 or 1.
         MOST: The largest finite number of the dtype.
     """
@@ -118,72 +318,68 @@ def score_tiles(
     inside = column < size[:, None]
     x = tl.load(prediction + index, mask=inside, other=0.0)
     t = tl.load(target + index, mask=inside, other=0.0)
+    weight = None
+    if weights is not None:
+        weight = tl.load(weights + index, mask=inside, other=0.0)
     largest = tl.full([ROWS, WIDTH], MOST, x.dtype)
-    one = tl.full([ROWS, WIDTH], 1.0, x.dtype)
-    zero = tl.full([ROWS, WIDTH], 0.0, x.dtype)
     finite = (tl.abs(x) <= largest) & (tl.abs(t) <= largest)
-    counted = inside & (finite | (skip == 0))
-    if skip * add:
-        present = _fold(counted, ROWS, WIDTH, STEPS)
-        tl.store(sums + 5 * pieces + row, present, mask=real)
+    present = inside & (finite | (skip_missing == 0))
+    if skip_missing * add:
+        counts = _fold(present, ROWS, WIDTH, STEPS)
+        tl.store(sums + losses.rows * pieces + row, counts, mask=real)
     owner = tl.load(owners + row, mask=real, other=0)
-    if mae:
-        if add:
-            total = _fold(tl.where(counted, tl.abs(t - x), zero), ROWS, WIDTH, STEPS)
-            tl.store(sums + row, total, mask=real)
-        if slope:
-            divisor = tl.load(divisors + owner, mask=real, other=1)[:, None]
-            g = _divide(one, tl.broadcast_to(divisor, [ROWS, WIDTH]).to(x.dtype))
-            derivative = tl.where(x > t, g, tl.where(x < t, -g, zero))
-            derivative = tl.where(counted, derivative, zero)
-            tl.store(slopes_mae + index, derivative, mask=inside)
-    if mape:
-        quotient = _divide(t - x, t)
-        usable = (tl.abs(quotient) <= largest) & counted
-        if add:
-            total = _fold(tl.where(usable, tl.abs(quotient), zero), ROWS, WIDTH, STEPS)
-            tl.store(sums + pieces + row, total, mask=real)
-            masked = _fold(counted & ~(tl.abs(quotient) <= largest), ROWS, WIDTH, STEPS)
-            tl.store(sums + 3 * pieces + row, masked, mask=real)
-        if slope:
-            divisor = tl.load(divisors + series + owner, mask=real, other=1)[:, None]
-            g = _divide(one, tl.broadcast_to(divisor, [ROWS, WIDTH]).to(x.dtype))
-            derivative = _within(-_divide(_sign(quotient, zero) * g, t), largest)
-            tl.store(slopes_mape + index, tl.where(usable, derivative, zero) + zero, mask=inside)
-    if smape:
-        bottom = tl.abs(t) + tl.abs(x)
-        quotient = _divide(tl.abs(t - x), bottom)
-        usable = (quotient <= largest) & counted
-        if add:
-            total = _fold(tl.where(usable, quotient, zero), ROWS, WIDTH, STEPS)
-            tl.store(sums + 2 * pieces + row, total, mask=real)
-            masked = _fold(counted & ~(quotient <= largest), ROWS, WIDTH, STEPS)
-            tl.store(sums + 4 * pieces + row, masked, mask=real)
-        if slope:
-            divisor = tl.load(divisors + 2 * series + owner, mask=real, other=1)[:, None]
-            g = _divide(one, tl.broadcast_to(divisor, [ROWS, WIDTH]).to(x.dtype))
-            steep = _divide(g, bottom)
-            sign = _sign(x, t)
-            derivative = sign * tl.where(steep < largest, steep, largest)
-            if full:
-                side = _sign(x, zero)
-                joined = sign - side * quotient  # not later, as registers would spill
-                derivative = sign * steep - side * (g * _divide(quotient, bottom))
-                joined = _divide(joined * g, bottom)
-                derivative = tl.where(tl.abs(derivative) <= largest, derivative, joined)
-            derivative = _within(derivative, largest)
-            tl.store(slopes_smape + index, tl.where(usable, derivative, zero) + zero, mask=inside)
+    for k in tl.static_range(len(losses)):
+        _score(
+            losses[k],
+            x,
+            t,
+            weight,
+            present,
+            inside,
+            row,
+            real,
+            index,
+            owner,
+            factors + k * stride,
+            numbers,
+            sums,
+            slopes[k],
+            pieces,
+            skip_zero,
+            add,
+            slope,
+            ROWS,
+            WIDTH,
+            STEPS,
+            MOST,
+        )
 
 
-@triton.jit(do_not_specialize=["pieces", "series"])
-def join_pieces(sums, firsts, counts, totals, pieces, series, ROWS: tl.constexpr):
-    """Add up the pieces of ``ROWS`` series in order; the second axis of the grid is the column."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1).to(tl.int64)
-    real = row < series
-    first = tl.load(firsts + row, mask=real, other=0)
-    count = tl.load(counts + row, mask=real, other=0)
-    total = tl.zeros([ROWS], tl.float64)
-    for k in range(tl.max(count, axis=0)):
-        total += tl.load(sums + column * pieces + first + k, mask=k < count, other=0.0)
-    tl.store(totals + column * series + row, total, mask=real)
+@triton.jit(do_not_specialize=["pieces", "groups"])
+def join_pieces(
+    sums,
+    starts,
+    sizes,
+    joined,
+    pieces,
+    groups,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    STEPS: tl.constexpr,
+):
+    """Add up groups of at most ``WIDTH`` neighbouring pieces, a row of a tile each.
+
+    Args:
+        sums: ``[rows, pieces]`` float64; the second axis of the grid is the row.
+        starts, sizes: The first piece of a group, and how many it has; int64.
+        joined: ``[rows, groups]``.
+    """
+    group = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    line = tl.program_id(1).to(tl.int64)
+    real = group < groups
+    start = tl.load(starts + group, mask=real, other=0)
+    size = tl.load(sizes + group, mask=real, other=0)
+    column = tl.arange(0, WIDTH)[None, :]
+    inside = column < size[:, None]
+    x = tl.load(sums + line * pieces + start[:, None] + column, mask=inside, other=0.0)
+    tl.store(joined + line * groups + group, _fold(x, ROWS, WIDTH, STEPS), mask=real)

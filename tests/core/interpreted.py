@@ -11,7 +11,10 @@ import numpy as np
 assert "triton" not in sys.modules
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from loss_scoring.core.kernels import fused_cuda  # noqa: E402
+from triton import language as tl  # noqa: E402
+from triton.runtime.interpreter import TensorHandle  # noqa: E402
+
+from loss_scoring.core.kernels import fused_cuda, fused_tiles  # noqa: E402
 
 
 def fused_cuda_kernel(*arguments):
@@ -42,6 +45,18 @@ class _Untraced:
         return untraced
 
 
+def _by_numpy(function):
+    """Stand in for a function of CUDA's library, which the interpreter does not have."""
+
+    def operation(x):
+        return tl.tensor(TensorHandle(function(x.handle.data), x.handle.dtype), x.type)
+
+    return operation
+
+
 if os.environ["TRITON_INTERPRET"] == "1":
+    fused_tiles.OPERATIONS.update(
+        {name: _by_numpy(getattr(np, name)) for name in ("exp", "expm1", "log1p")}
+    )
     fused_cuda.score_tiles = _Untraced(fused_cuda.score_tiles)
     fused_cuda.join_pieces = _Untraced(fused_cuda.join_pieces)
