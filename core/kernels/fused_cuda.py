@@ -148,11 +148,11 @@ def fused_cuda_kernel(  # noqa: PLR0913, PLR0917 - those of every kernel
     plan = _plan_of(options, weights is not None)
     # Triton launches on the current device and its stream, wherever the pointers lead.
     with torch.cuda.device_of(prediction):  # type: ignore[no-untyped-call]
-        batch = _Batch(prediction, target, offsets, weights, plan)
+        batch = Batch(prediction, target, offsets, weights, plan)
         return _score(batch, plan, None if scales is None else batch.on_device(scales))
 
 
-def _score(batch: "_Batch", plan: Plan, scales: Tensor | None) -> Scores:
+def _score(batch: "Batch", plan: Plan, scales: Tensor | None) -> Scores:
     kind, lengths = batch.sides[0].dtype, batch.lengths
     gradients = plan.options.gradients
     factors = (1 / lengths.to(kind)).double().expand(len(plan.specs), -1)
@@ -190,7 +190,7 @@ def _score(batch: "_Batch", plan: Plan, scales: Tensor | None) -> Scores:
     )
 
 
-class _Batch:
+class Batch:
     """A batch on its device, with its pieces."""
 
     def __init__(
@@ -205,6 +205,7 @@ class _Batch:
         self.device = prediction.device
         offsets = as_array(offsets)
         self.pieces, self.spans = pieces_of(offsets)
+        self.series = len(offsets) - 1
         self.aligned = not (offsets % _ALIGNED).any()
         self.plan = plan
         self.lengths = self.on_device(np.diff(offsets))

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,6 +212,38 @@ def test_what_it_compiles_to_for_sm_80_and_sm_90(tmp_path):
             assert report["fused"] == 0, report
         assert report["registers"] <= 128, report  # so that four blocks of a kind share a processor
         assert report["divisions"] == [f"div.rn.f{report['dtype'][-2:]}"], report
+
+
+def test_the_page_of_a_gpu_is_written_from_its_parts(tmp_path):
+    """On the CPU: each command runs. No GPU was at hand to run more."""
+    page = tmp_path / "gpu.md"
+    done = subprocess.run(
+        [ROOT / "bench/gpu.sh", "--dry-run"],
+        env=os.environ | {"PYTHON": sys.executable, "PAGE": str(page)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    text = page.read_text()
+    assert done.returncode == 0, text
+    assert re.findall("^## (.*)", text, re.MULTILINE) == ["kernel", "staging", "tests"]
+    assert "Memory of the host" in text
+    assert "no CUDA device" in text
+    assert re.search(r"test_kernels\.py: \d", text)
+
+
+@interpreted
+def test_what_is_timed_is_the_launch_of_the_kernel():
+    spec = spec_from_file_location("gpu", ROOT / "bench/gpu.py")
+    gpu = module_from_spec(spec)
+    spec.loader.exec_module(gpu)
+    batch = gpu.sides(np.array([3, 600]), torch.float32, CPU)
+    scales = torch.ones(2, dtype=torch.float64)
+    options = ScoreOptions(gradients=True)
+    with np.errstate(all="ignore"):
+        sums, slopes = gpu.launch_of(fused_cuda_kernel, batch, options, scales)()
+    assert sums.shape == (5, 3)  # a piece and two; three totals, two of masked elements
+    assert all(len(slope) == 603 for slope in slopes)
 
 
 class Recorded:
