@@ -38,6 +38,7 @@ format: $(VENV)/.installed ## format and fix what can be fixed
 
 docs: $(VENV)/.installed ## build the site into docs/_build, warnings are errors
 	$(BIN)/python tests/docs/settings_table.py
+	$(BIN)/python tests/docs/losses_tables.py
 	$(BIN)/sphinx-build -q -W --keep-going -n -c docs . docs/_build
 	@echo "docs/_build/index.html"
 
