@@ -1,6 +1,7 @@
 """What a loss is: a row of text, and the functions of its elements."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -41,6 +42,8 @@ class Parameter:
             return value
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"must be a number, not {value!r}")
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise ValueError("must be a finite number")
         if not self.above < value < self.below:
             raise ValueError(f"must be {self.bounds}, not {value!r}")
         return float(value)
