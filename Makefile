@@ -7,7 +7,7 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-peers audit test-generated test-darts test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit test-generated test-darts test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,6 +132,9 @@ test-spark: ## score on real Spark, in an environment of its own; needs Java 17
 test-gpu: $(VENV)/.installed ## run the tests that need a CUDA device, measure staging there
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/core tests/engine tests/processes tests/client
 	$(BIN)/python bench/staging.py
+
+bench-gpu: $(VENV)/.installed ## measure on a CUDA device, in at most 8 minutes
+	bench/gpu.sh
 
 image-test: $(VENV)/.installed ## build the images and try them, without a Docker daemon; needs root, buildah, podman, runc, debootstrap
 	$(BIN)/python tests/image/run.py $(IMAGE_TEST)

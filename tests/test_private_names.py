@@ -55,6 +55,7 @@ NAMES = {
         "triton.backends.nvidia.driver": "CudaUtils",
         "triton.knobs": "nvidia_knobs.scope",
         "triton.runtime.cache": "FileCacheManager._make_path",
+        "triton.runtime.jit": "JITCallable.cache_key",
         "triton.runtime.driver": "DriverConfig.set_active",
     },
     "httpx": {"httpx": "HTTPTransport"},
