@@ -9,26 +9,17 @@ column of text that is mostly numbers is an error: it is a model with a cell tha
 import difflib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loss_scoring.core.losses import LOSSES
 from loss_scoring.core.table.numbers import decoded, narrowest
 
 Duplicates = Literal["error", "allow"]
 """What rows of one series with the same time are."""
-_TAKEN = {
-    "model",
-    "length",
-    *LOSSES,
-    *(f"{name}_{column}" for name in LOSSES for column in ("masked", "gradient")),
-}
-"""Columns of the answer; a key of the same name could not be distinguished from them."""
-
 _ROLES = ("unique_id", "ds", "cutoff", "y")
 """Nixtla's id, time, cutoff and target; no predictions, even where others have these roles."""
 _DECIMAL = r"(?>\d+(\.\d+)?)"
@@ -337,14 +328,21 @@ def faults_of(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]:
             yield from _type_faults(schema.field(name), is_key=name in layout.keys)
 
 
+def key_faults(keys: Iterable[str], losses: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each key that could not be told from a column of an answer with these losses."""
+    of_losses = ((name, f"{name}_masked", f"{name}_gradient") for name in losses)
+    taken = {"model", "length"}.union(*of_losses)
+    for name in keys:
+        if name in taken:
+            yield name, "has the name of a column of the answer; rename it"
+
+
 def _type_faults(field: pa.Field, *, is_key: bool) -> Iterator[tuple[str, str]]:
     name, type_ = field.name, field.type
     if not is_key:
         if not (holds_numbers(type_) or holds_text(type_)):
             yield name, f"must hold numbers, not {spell_type(type_)}"
         return
-    if name in _TAKEN:
-        yield name, "has the name of a column of the answer; rename it"
     if not _is_key(type_):
         wanted = "must hold text, numbers, dates or times to group by"
         yield (

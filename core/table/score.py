@@ -31,6 +31,7 @@ from loss_scoring.core.table.columns import (
     faults_of,
     find_models,
     find_time,
+    key_faults,
     text_faults,
 )
 from loss_scoring.core.table.groups import (
@@ -117,7 +118,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         missing,
         zero_division,
     )
-    layout = _find_layout(table, group_by, time, target, predictions, exclude, duplicates)
+    names = [spec.name for spec in options.losses]
+    layout = _find_layout(table, group_by, time, target, predictions, exclude, duplicates, names)
     groups = group_rows(table.select(layout.keys))
     if layout.time is not None:
         times = table.column(layout.time)
@@ -140,6 +142,7 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     predictions: Sequence[str] | None,
     exclude: Sequence[str],
     duplicates: Duplicates,
+    losses: Iterable[str],
 ) -> Layout:
     keys = tuple(group_by)
     if duplicates not in get_args(Duplicates):
@@ -155,6 +158,7 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     faults = [
         *text_faults(table, layout.numbers, found.texts),
         *faults_of(table.schema, layout),
+        *key_faults(keys, losses),
     ]
     if faults:
         if keys == _KEYS and "cutoff" not in table.schema.names:

@@ -20,6 +20,7 @@ from loss_scoring.core.table import (
     MissingElementError,
     TableError,
     answer_schema,
+    key_faults,
     listed,
     score_models,
     spell_series,
@@ -97,6 +98,8 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     source = open_source(file, text=roles.text, numbers=roles.numbers)
     with explained(file):
         layout = find_columns(source, roles)
+        if faults := [*key_faults(layout.keys, (spec.name for spec in options.losses))]:
+            raise TableError(*faults)
     _report_models(layout)
     tally = _Tally(layout.models, options)
     keys = pa.schema([source.schema.field(key) for key in layout.keys])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reference import score_series
 
 import loss_scoring.core.table.score
-from loss_scoring.core import LOSSES
+from loss_scoring.core import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.table import (
     LeftOutWarning,
     NullKeyError,
@@ -100,7 +100,7 @@ def test_against_a_dict_and_numpy(table, missing, zero_division):
     assert got.schema.types[:2] == [table.schema.field(name).type for name in KEYS]
     assert got["length"].to_pylist() == [len(one) for one in groups.values() for _ in range(2)]
     arrays = {name: np.array(table[name].to_numpy()) for name in ("y", "A", "B")}
-    for name in LOSSES:
+    for name in DEFAULT_LOSSES:
         kind = got.schema.field(f"{name}_gradient").type
         assert kind == pa.large_list(table.schema.field("y").type)
         for i, (where, model) in enumerate((w, m) for w in groups.values() for m in ("A", "B")):
@@ -243,6 +243,8 @@ def table(**columns):
         (table(y=[True, False]), {}, "must hold numbers, not bool"),
         (table(id=[[1], [2]]), {}, "must hold text, numbers, dates or times"),
         (table(model=["a", "b"]), {"group_by": ["model"]}, "a column of the answer"),
+        (table(mae=["a", "b"]), {"group_by": ["mae"]}, "a column of the answer"),
+        (table(bias=["a", "b"]), {"group_by": ["bias"], "losses": ["bias"]}, "a column of the answer"),
         (pa.table([["a"], [1.0], [1.0], [1.0]], ["id", "y", "A", "A"]), {"predictions": ["A"]},
          "'A' is in the table more than once"),
         (table(), {"predictions": ["a"]}, "'a' is absent; did you mean 'A'"),
@@ -258,6 +260,11 @@ def table(**columns):
 def test_mistakes_are_explained(made, options, expected):
     with pytest.raises(TableError, match=expected):
         score_table(made, **{"group_by": ["id"], **options})
+
+
+def test_a_key_may_have_the_name_of_a_loss_that_is_not_asked_for():
+    made = table(id=None, bias=["a", "b"])
+    assert score_table(made, group_by=["bias"])["bias"].to_pylist() == ["a", "b"]
 
 
 def test_what_is_taken_for_a_model():
@@ -328,7 +335,7 @@ def test_on_a_device():
         score_table(made, group_by=["id"], gradients=True, device=device)
         for device in ("cpu", "cuda")
     )
-    for name in LOSSES:
+    for name in DEFAULT_LOSSES:
         assert np.allclose(here[name], there[name], rtol=1e-12)
         assert here[f"{name}_gradient"].equals(there[f"{name}_gradient"])
 

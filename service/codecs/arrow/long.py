@@ -29,6 +29,7 @@ from loss_scoring.core.table import (
     find_time,
     increases,
     is_text,
+    key_faults,
     tensor_of_column,
     text_faults,
 )
@@ -69,7 +70,7 @@ def decode(
     rows, models = int(table.num_rows), len(layout.models)
     element = element_type(table.schema, layout)
     memory.reserve(key_bytes := _grouping_bytes(table, layout, limits.bytes))
-    runs = _find_runs(table, layout, texts)
+    runs = _find_runs(table, layout, texts, options)
     sides = 2 * rows * models * int(element.bit_width) // 8
     cast = max(_cast_bytes(table.column(name), element) for name in layout.numbers)
     needed = key_bytes + sides + cast + _RUN_BYTES * len(runs.starts) + _ROW_BYTES * rows
@@ -165,12 +166,15 @@ def _grouping_bytes(table: pa.Table, layout: Layout, max_bytes: int) -> int:
     return 2 * texts + 4 * entries + _KEY_BYTES * int(table.num_rows) * copied
 
 
-def _find_runs(table: pa.Table, layout: Layout, texts: tuple[str, ...]) -> Runs:
+def _find_runs(
+    table: pa.Table, layout: Layout, texts: tuple[str, ...], options: ScoreOptions
+) -> Runs:
     """Return neighbours with equal keys; no key may be null, and no number text."""
     faults = Faults()
     for name, detail in text_faults(table, layout.numbers, texts, exclude="exclude_columns"):
         faults.add(_pointer(name), detail)
-    for name, detail in faults_of(table.schema, layout):
+    losses = (spec.name for spec in options.losses)
+    for name, detail in (*faults_of(table.schema, layout), *key_faults(layout.keys, losses)):
         faults.add(_pointer(name), detail)
     faults.check()
     try:
