@@ -228,7 +228,8 @@ class Batch:
         total, losses = len(self.pieces.owners), len(plan.specs)
         rows = plan.tile.rows + plan.skip_missing if sums else 0
         columns = torch.empty(rows, total, dtype=torch.float64, device=self.device)
-        made = [torch.empty_like(prediction) if slopes else prediction for _ in range(losses)]
+        unused = prediction.new_empty(1)  # aligned as what is used
+        made = [torch.empty_like(prediction) if slopes else unused for _ in range(losses)]
         for width, (first, stop) in self.spans.items():
             fixed = constants(width, prediction.dtype, aligned=self.aligned)
             score_tiles[(-(-(stop - first) // fixed["ROWS"]),)](

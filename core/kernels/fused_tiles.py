@@ -116,9 +116,8 @@ class TileLoss:
     def key(self) -> tuple[object, ...]:
         """All of it, as what prints the same in every process."""
         functions = self.term, self.slope, self.joined, self.denominator
-        hashes = [
-            getattr(function, "cache_key", None) for function in functions
-        ]  # none interpreted
+        # The interpreter's have none.
+        hashes = [getattr(function, "cache_key", None) for function in functions]
         flags = [flag.value for flag in self.flags]
         numbers = self.first.value, self.stop.value
         return *hashes, *flags, *numbers, self.has_quotient, self.total, self.masked, self.base
