@@ -1,6 +1,14 @@
 """Loss scoring on torch: the loss modules, and a kernel over many ragged series at once."""
 
-from loss_scoring.core.kernels import Kernel, Scores, kernel_for, takes_arrays, warm_up
+from loss_scoring.core.kernels import (
+    Kernel,
+    Scores,
+    compile_for,
+    is_compiled,
+    kernel_for,
+    takes_arrays,
+    warm_up,
+)
 from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES, Loss, Parameter
 from loss_scoring.core.modules import MAELoss, MapeLoss, SmapeLoss
 from loss_scoring.core.options import LossSpec, Missing, ScoreOptions, ZeroDivision
@@ -30,7 +38,9 @@ __all__ = [
     "Scores",
     "SmapeLoss",
     "ZeroDivision",
+    "compile_for",
     "find_missing",
+    "is_compiled",
     "kernel_for",
     "may_be_missing",
     "score",

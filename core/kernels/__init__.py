@@ -7,6 +7,7 @@ import torch
 
 from loss_scoring.core.kernels.interface import Kernel, Scores, takes_arrays
 from loss_scoring.core.kernels.plain import plain_kernel
+from loss_scoring.core.options import ScoreOptions
 
 
 @cache
@@ -49,18 +50,50 @@ def kernel_for(device: torch.device) -> Kernel:
     return choices[device.type]() if device.type in choices else plain_kernel
 
 
-def warm_up(device: torch.device) -> None:
-    """Compile all that a request on ``device`` may need; from the caches it takes a second."""
+def is_compiled(
+    device: torch.device,
+    options: ScoreOptions,
+    dtype: torch.dtype,
+    elements: int,
+    *,
+    weighted: bool = False,
+) -> bool:
+    """Tell whether scoring so many elements on ``device`` waits for no compiler in this process."""
+    if device.type != "cpu" or kernel_for(device) is plain_kernel:
+        return True
+    from loss_scoring.core.kernels import fused_cpu  # noqa: PLC0415 - numba may be absent
+
+    large = elements > fused_cpu.CHUNK
+    return fused_cpu.is_compiled(options, dtype.itemsize, weighted=weighted, large=large)
+
+
+def compile_for(
+    options: ScoreOptions, dtype: torch.dtype, elements: int, *, weighted: bool = False
+) -> None:
+    """Compile what ``is_compiled`` misses: seconds, or milliseconds from the cache."""
+    from loss_scoring.core.kernels import fused_cpu  # noqa: PLC0415 - as above
+
+    large = elements > fused_cpu.CHUNK
+    fused_cpu.compile_for(options, dtype.itemsize, weighted=weighted, large=large)
+
+
+def warm_up(device: torch.device, *, everything: bool = False) -> None:
+    """Compile what a request on ``device`` needs that names no losses, or load it from the cache.
+
+    Args:
+        device: Where to score.
+        everything: Compile what most requests need, for the cache of an image.
+    """
     if kernel_for(device) is plain_kernel:
         return
     if device.type == "cuda":
-        from loss_scoring.core.kernels.fused_cuda import warm_up as compile_tiles  # noqa: PLC0415 - as above
+        from loss_scoring.core.kernels import fused_cuda  # noqa: PLC0415 - Triton may be absent
 
-        compile_tiles(device)
+        fused_cuda.warm_up(device)
         return
-    from loss_scoring.core.kernels.fused_cpu import warm_up as compile_all  # noqa: PLC0415 - numba may be absent
+    from loss_scoring.core.kernels import fused_cpu  # noqa: PLC0415 - numba may be absent
 
-    compile_all(rare=True)
+    fused_cpu.compile_all() if everything else fused_cpu.warm_up()
 
 
-__all__ = ["Kernel", "Scores", "kernel_for", "plain_kernel", "takes_arrays", "warm_up"]
+__all__ = ["Kernel", "Scores", "compile_for", "is_compiled", "kernel_for", "plain_kernel", "takes_arrays", "warm_up"]

@@ -1,8 +1,9 @@
 """The fused CPU kernel: one read of the inputs for all losses and gradients, on threads of its own.
 
-Up to ``TOGETHER`` losses are one loop. More are several, which take turns on ``TILE`` elements, so
-that all but the first find them in the cache: a loop of twelve takes a minute to compile, one of
-three takes three seconds and is compiled once for all requests that need it.
+The losses are parted in threes, in the order of the table; those of one three that are asked for
+are one loop. Loops take turns on ``TILE`` elements, so that all but the first find them in the
+cache. A loop of twelve losses would take a minute to compile, and there would be thousands of them;
+one of three takes three seconds, and there are seven for each three.
 
 A series longer than ``CHUNK`` is cut at multiples of ``CHUNK`` from its own start, and its partial
 sums are added in pairs; so the bits depend neither on the batch nor on the number of threads.
@@ -12,9 +13,9 @@ Gradients come in the same pass as losses where what they are multiplied by is k
 1 / n. It is not where elements leave the mean, with weights, or for a loss that is no plain mean;
 there a second pass follows the sums.
 
-A set of losses that was not compiled yet (``is_compiled``) is compiled by its first call. The plain
-kernel does not serve it meanwhile: it sums in another order, and the same request would change its
-last bits later.
+A loop is compiled by the first call that needs it, unless ``compile_for`` was called before, and is
+then on disk for all processes. The plain kernel does not serve meanwhile: it sums in another order,
+and the same request would change its last bits later.
 
 The loop needs a microsecond for a small batch, so the Python around it decides what that costs.
 What depends on the options alone is worked out once for each thread (``Plan``). A batch then takes a
@@ -23,24 +24,22 @@ look-up of its plan, an allocation for each column, and a call of the loop.
 
 import itertools
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from loss_scoring.core.buffers import BufferPool
 from loss_scoring.core.forks import renew_in_children
 from loss_scoring.core.kernels.finish import finish
-from loss_scoring.core.kernels.fused_loops import LANES, LEVELS, State, sweep_of
-from loss_scoring.core.kernels.interface import Arrays, Scores
-from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
+from loss_scoring.core.kernels.fused_loops import LANES, LEVELS, Lanes, Outputs, sweep_of
+from loss_scoring.core.kernels.interface import Scores
+from loss_scoring.core.losses import LOSSES
 from loss_scoring.core.machine import available_cores
-from loss_scoring.core.options import LossSpec, ScoreOptions
+from loss_scoring.core.options import LossSpec, Missing, ScoreOptions
 from loss_scoring.core.ragged import Buffer, as_array
 
 CHUNK = 1 << 16
@@ -53,126 +52,154 @@ _OUTPUTS = BufferPool(retain_bytes=256 << 20)
 Array = NDArray[Any]
 
 
-_NONE: Arrays = MappingProxyType({})
+_COMPILED: set[tuple[Any, int, bool]] = set()
 
 
-class Columns(NamedTuple):
-    """What a pass writes, by loss; an empty dictionary is not written."""
-
-    values: Arrays
-    masked: Arrays
-    divisors: Arrays
-    slopes: Arrays
-    present: Array | None
-
-
-class _Sides(NamedTuple):
-    """The elements of a batch."""
+class _Batch(NamedTuple):
+    """The elements of a batch, and where its series, or the pieces of its series, are."""
 
     p: Array
     y: Array
-    weights: Array | None
+    weights: Array
+    offsets: Array
+
+
+class _Written(NamedTuple):
+    """What a pass writes, a row a loss in the order of the table."""
+
+    outputs: Outputs
+    gradients: tuple[Array, ...]
+    """Each flat, in the order of the elements; empty if they are not wanted."""
+
+
+_NO_FACTORS = np.empty((0, 0))
+_NO_WEIGHTS = np.empty(0)
 
 
 class Plan:
     """What the options decide, with the lanes of one thread."""
 
     def __init__(self, options: ScoreOptions, weighted: bool) -> None:  # noqa: FBT001 - a cache key
-        losses = {spec.name: spec.loss for spec in options.losses}
-        self.options = options
-        self.losses = losses
-        self.names = tuple(losses)
-        self.quotients = tuple(name for name in self.names if losses[name].has_quotient)
-        self.bases = tuple(name for name in self.names if weighted or losses[name].denominator)
-        self.skip_missing = options.missing == "skip"
-        self.skip_zero = options.zero_division == "skip"
-        self.gradients = options.gradients
-        self.weighted = weighted
-        self.masked = tuple(name for name in self.names if weighted or losses[name].can_be_masked)
-        self.is_mean = not self.bases and all(loss.is_mean for loss in losses.values())
-        """Whether each loss is a sum over a count, so that the loop divides."""
-        may_leave = self.skip_missing or (self.skip_zero and bool(self.quotients))
-        self.is_one_pass = self.is_mean and not may_leave
-        """Whether gradients need no sums first."""
         order = list(LOSSES)
         specs = sorted(options.losses, key=lambda spec: order.index(spec.name))
-        self._loops = [
-            _Loop(specs[i : i + TOGETHER], self.bases)
-            for i in range(0, len(specs), TOGETHER)
+        self.options = options
+        self.weighted = weighted
+        self.losses = [spec.loss for spec in specs]
+        self.has_bases = [weighted or loss.denominator is not None for loss in self.losses]
+        self.skips_missing = options.missing == "skip"
+        self.skips_masked = options.zero_division == "skip"
+        self.is_mean = not any(self.has_bases) and all(loss.is_mean for loss in self.losses)
+        """Whether each loss is a sum over a count, so that the loop divides."""
+        may_leave = any(loss.has_quotient for loss in self.losses) and self.skips_masked
+        knows_counts = self.is_mean and not self.skips_missing and not may_leave
+        self.is_one_pass = self.is_mean and (knows_counts or not options.gradients)
+        self.shape = len(specs), any(loss.has_quotient for loss in self.losses), any(self.has_bases)
+        self._rows = [
+            (spec.name, specs.index(spec), weighted or spec.loss.can_be_masked)
+            for spec in options.losses
         ]
-        self._present = {size: _aligned(count) for size, count in ((4, np.int32), (8, np.int64))}
+        threes = [order.index(spec.name) // TOGETHER for spec in specs]
+        cuts = [threes.index(three) for three in dict.fromkeys(threes)]
+        self._loops = [
+            _Loop(self, specs, slice(*rows)) for rows in itertools.pairwise([*cuts, len(specs)])
+        ]
+        self.compiled_as = (
+            *(loop.losses for loop in self._loops),
+            *(options.gradients, self.skips_missing, self.is_one_pass, weighted),
+        )
+
+    def scores(self, values: Array, masked: Array, gradients: Sequence[Array]) -> Scores:
+        """Return the columns of the answer, in the order that was asked for."""
+        return Scores(
+            {name: values[row] for name, row, _ in self._rows},
+            {name: masked[row] for name, row, can_be_masked in self._rows if can_be_masked},
+            {name: gradients[row] for name, row, _ in self._rows} if gradients else {},
+        )
 
     def run(  # noqa: PLR0913, PLR0917 - one private call
         self,
-        sides: _Sides,
-        offsets: Array,
+        batch: _Batch,
         first: int,
         last: int,
-        columns: Columns,
-        factors: Arrays,
+        written: _Written,
+        factors: Array,
         divide: bool,  # noqa: FBT001
     ) -> None:
         """Score the series, or the pieces of series, from ``first`` to ``last``, exclusive."""
-        size = sides.p.itemsize
-        fixed = LANES, self.skip_zero, divide, self._present[size] if self.skip_missing else None
-        calls = [(loop.sweep, loop.states(size, columns, factors)) for loop in self._loops]
-        cuts = [first, last]
-        if len(calls) > 1 and offsets[last] - offsets[first] > TILE:
-            marks = np.arange(offsets[first] + TILE, offsets[last], TILE)
-            inner = np.searchsorted(offsets[first : last + 1], marks) + first
-            cuts = np.unique([first, *inner, last]).tolist()
-        for start, stop in itertools.pairwise(cuts):
-            for sweep, states in calls:
-                sweep(*sides, offsets, start, stop, *fixed, columns.present, states)
+        offsets, loops = batch.offsets, self._loops
+        if len(loops) == 1:
+            loops[0].run(batch, first, last, written, factors, divide)
+            return
+        marks = np.arange(offsets[first] + TILE, offsets[last], TILE)
+        cuts = np.unique([first, *np.searchsorted(offsets[first : last + 1], marks) + first, last])
+        for start, stop in itertools.pairwise(cuts.tolist()):
+            for loop in loops:
+                loop.run(batch, start, stop, loop.rows_of(written), factors[loop.rows], divide)
 
 
 class _Loop:
-    """A loop over a few losses, with the lanes of one thread."""
+    """A loop over a few of the losses of a plan, with the lanes of one thread."""
 
-    def __init__(self, specs: Sequence[LossSpec], bases: Collection[str]) -> None:
-        self._names = [spec.name for spec in specs]
-        self._bases = bases
-        self.sweep = sweep_of(tuple((spec.loss, spec.flags) for spec in specs))
-        self._lanes = {
-            size: [self._lanes_of(spec, kind, count) for spec in specs]
-            for size, kind, count in ((4, np.float32, np.int32), (8, np.float64, np.int64))
-        }
+    def __init__(self, plan: Plan, specs: Sequence[LossSpec], rows: slice) -> None:
+        own = specs[rows]
+        self.rows = rows
+        self.losses = tuple((spec.loss, spec.flags) for spec in own)
+        self._plan = plan
+        self._has_bases = any(plan.has_bases[rows])
+        self._by_size: dict[int, tuple[Lanes, tuple[tuple[Any, ...], ...]]] = {}
+        # Integers as wide as an element, so that counting fills the same vectors as adding.
+        for size, kind, count in ((4, np.float32, np.int32), (8, np.float64, np.int64)):
+            lanes = Lanes(
+                _aligned(count, 1, LANES),
+                _aligned(np.float64, len(own), LANES + LEVELS),
+                _aligned(count, len(own), LANES),
+                _aligned(np.float64, len(own), LANES + LEVELS),
+            )
+            self._by_size[size] = lanes, tuple(tuple(map(kind, spec.numbers)) for spec in own)
 
-    def _lanes_of(self, spec: LossSpec, kind: type, count: type) -> State:
-        """Return the lanes of a loss; integers as wide as an element fill the same vectors."""
-        has_bases = spec.name in self._bases
-        return State(
-            numbers=tuple(map(kind, spec.numbers)),
-            sums=_aligned(np.float64),
-            waiting=np.empty(LEVELS),
-            masks=_aligned(count) if spec.loss.has_quotient else None,
-            bases=_aligned(np.float64) if has_bases else None,
-            waiting_bases=np.empty(LEVELS) if has_bases else None,
+    def rows_of(self, written: _Written) -> _Written:
+        """Return what this loop writes of all."""
+        present, *others = written.outputs
+        outputs = Outputs(present, *(column[self.rows] for column in others))
+        return _Written(outputs, written.gradients[self.rows])
+
+    def run(  # noqa: PLR0913, PLR0917 - as above
+        self,
+        batch: _Batch,
+        first: int,
+        last: int,
+        written: _Written,
+        factors: Array,
+        divide: bool,  # noqa: FBT001
+    ) -> None:
+        """Score some series, or pieces."""
+        plan, (outputs, gradients) = self._plan, written
+        lanes, numbers = self._by_size[batch.p.itemsize]
+        with_sums = not (gradients and factors.size)
+        variant = (
+            with_sums,
+            bool(gradients),
+            bool(factors.size),
+            *(plan.weighted, plan.skips_missing, with_sums and self._has_bases),
+        )
+        sweep_of(self.losses, variant)(
+            *(*batch, first, last, LANES, plan.skips_masked, divide),
+            *(lanes, outputs, factors, numbers, gradients),
         )
 
-    def states(self, size: int, columns: Columns, factors: Arrays) -> Any:
-        """Return the states that ``sweep`` takes: of the first loss, and of the rest, as a pair."""
-        states: Any = None
-        values, masked, divisors, slopes, _ = columns
-        for name, lanes in zip(reversed(self._names), reversed(self._lanes[size]), strict=True):
-            of_sums = lanes[2:7] if values else (None,) * 5
-            state = (
-                *(lanes.numbers, factors.get(name), *of_sums),
-                *(values.get(name), masked.get(name), divisors.get(name), slopes.get(name)),
-            )
-            states = state if states is None else (state, states)
-        return states
 
-
-def _aligned(kind: type) -> Array:
+def _aligned(kind: type, rows: int, lanes: int) -> Array:
     """Return lanes on cache lines of their own.
 
     Lanes that straddle two are loaded and stored twice in every block, which was measured to cost
     MAE two thirds of its speed.
     """
-    block = np.empty(LANES * 8 + 64, np.uint8)
-    lanes: Array = block[-block.ctypes.data % 64 :][: LANES * 8].view(kind)[:LANES]
-    return lanes
+    width = np.dtype(kind).itemsize
+    padded = -(-lanes * width // 64) * 64
+    block = np.empty(rows * padded + 64, np.uint8)
+    start = -block.ctypes.data % 64
+    whole = block[start : start + rows * padded].view(kind)
+    return whole.reshape(rows, padded // width)
 
 
 class _Plans(threading.local):
@@ -221,92 +248,85 @@ class FusedCpuKernel:
             side if isinstance(side, np.ndarray) and side.flags.carray else _writable(side)
             for side in (prediction, target, offsets)
         ]
-        sides = _Sides(p, y, None if weights is None else _writable(weights))
+        batch = _Batch(p, y, _NO_WEIGHTS if weights is None else _writable(weights), offsets)
         plan = _PLANS.plan_of(options, weights is not None)
-        is_cut = len(p) > CHUNK and (offsets[1:] - offsets[:-1]).max() > CHUNK
-        if plan.is_mean and not is_cut and (plan.is_one_pass or not plan.gradients):
-            columns = self._sweep(sides, offsets, plan, slopes=plan.gradients, divide=True)
-            return Scores(columns.values, columns.masked, columns.slopes)
-        return self._score_by_sums(sides, offsets, plan, scales, is_cut=is_cut)
+        if not plan.is_one_pass or _is_cut(offsets, len(p)):
+            return self._score_by_sums(batch, plan, None if scales is None else as_array(scales))
+        (_, values, masked, _), gradients = self._sweep(
+            batch, plan, with_gradients=options.gradients, divide=True
+        )
+        return plan.scores(values, masked, gradients)
 
-    def _score_by_sums(
-        self, sides: _Sides, offsets: Array, plan: Plan, scales: Buffer | None, *, is_cut: bool
-    ) -> Scores:
+    def _score_by_sums(self, batch: _Batch, plan: Plan, scales: Array | None) -> Scores:
         """Score where some series is in several pieces, or a loss is not its sum over a count."""
-        kind, lengths = sides.p.dtype, np.diff(offsets)
-        owners = np.arange(len(lengths))
-        if is_cut:
-            offsets, owners = _pieces(offsets)
-        known = {}
-        if plan.gradients and plan.is_one_pass:
-            known = dict.fromkeys(plan.names, (1 / lengths.astype(kind))[owners])
-        columns = self._sweep(sides, offsets, plan, slopes=bool(known), factors=known)
-        totals, tallies, sums, slopes, present = columns
-
-        def join(column: Array) -> Array:
-            return _join(column, owners, len(lengths)) if is_cut else column
-
-        masked = {name: join(column) for name, column in tallies.items()}
-        counts = lengths if present is None else join(present)
-        values, factors = {}, {}
+        kind, lengths = batch.p.dtype, np.diff(batch.offsets)
+        owners = None
+        if _is_cut(batch.offsets, len(batch.p)):
+            offsets, owners = _pieces(batch.offsets)
+            batch = batch._replace(offsets=offsets)
+        outputs, _ = self._sweep(batch, plan)
+        if owners is not None:
+            outputs = Outputs(*(_join(column, owners, len(lengths)) for column in outputs))
+        counts = outputs.present[0] if plan.skips_missing else lengths
+        rows = len(plan.losses)
+        values, factors = np.empty((rows, len(lengths))), np.empty((rows, len(lengths)))
+        masked = np.zeros((rows, len(lengths)), np.int64)
         with np.errstate(all="ignore"):
-            for name, loss in plan.losses.items():
+            for row, loss in enumerate(plan.losses):
                 divisors = counts
-                if name in sums:
-                    divisors = join(sums[name])
-                elif plan.skip_zero and name in masked:
-                    divisors = counts - masked[name]
-                finished = finish(
-                    *(np, loss, join(totals[name]), divisors),
-                    None if scales is None else as_array(scales),
-                )
-                values[name], factors[name], is_void = finished
-                if name in plan.masked:
-                    masked[name] = np.where(is_void, lengths, masked.get(name, 0))
-                if plan.weighted:
-                    continue
-                if name not in sums and loss.is_mean:
-                    factors[name] = 1 / divisors.astype(kind)  # rounded once, as darts does
-                else:
-                    most = np.finfo(kind).max
-                    factors[name] = factors[name].clip(-most, most).astype(kind)
-        if plan.gradients and not known:
-            factors = {name: column[owners] for name, column in factors.items()}
-            slopes = self._sweep(
-                sides, offsets, plan, sums=False, slopes=True, factors=factors
-            ).slopes
-        return Scores(values, {name: masked[name] for name in plan.masked}, slopes)
+                if loss.has_quotient:
+                    masked[row] = outputs.masked[row]
+                    divisors = counts - masked[row] if plan.skips_masked else counts
+                if plan.has_bases[row]:
+                    divisors = outputs.divisors[row]
+                finished = finish(np, loss, outputs.values[row], divisors, scales)
+                values[row], factors[row], is_void = finished
+                if plan.weighted or not loss.is_mean:
+                    masked[row] = np.where(is_void, lengths, masked[row])
+                if loss.is_mean and not plan.weighted:
+                    factors[row] = 1 / divisors.astype(kind)  # rounded once, as darts does
+        gradients: Sequence[Array] = ()
+        if plan.options.gradients:
+            if not plan.weighted:
+                factors = factors.clip(max=np.finfo(kind).max).astype(kind)
+            if owners is not None:
+                factors = factors[:, owners]
+            gradients = self._sweep(batch, plan, with_gradients=True, factors=factors).gradients
+        return plan.scores(values, masked, gradients)
 
-    def _sweep(  # noqa: PLR0913 - what one pass computes
+    def _sweep(
         self,
-        sides: _Sides,
-        offsets: Array,
+        batch: _Batch,
         plan: Plan,
         *,
-        sums: bool = True,
-        slopes: bool = False,
+        with_gradients: bool = False,
         divide: bool = False,
-        factors: Arrays = _NONE,
-    ) -> Columns:
-        """Sweep all series or pieces, sharing them among threads by elements."""
-        n, elements = len(offsets) - 1, len(sides.p)
-        columns = Columns(
-            {name: np.empty(n) for name in plan.names if sums},
-            {name: np.empty(n, np.int64) for name in plan.quotients if sums},
-            {name: np.empty(n) for name in plan.bases if sums},
-            {name: _OUTPUTS.empty(elements, sides.p.dtype) for name in plan.names if slopes},
-            np.empty(n, np.int64) if plan.skip_missing else None,
+        factors: Array = _NO_FACTORS,
+    ) -> _Written:
+        """Sweep all series or pieces, sharing them among threads by elements.
+
+        With ``factors`` the sums are known, and only gradients are written.
+        """
+        n, elements = len(batch.offsets) - 1, len(batch.p)
+        rows, has_masks, has_bases = plan.shape
+        outputs = Outputs(
+            np.empty((1, n if plan.skips_missing else 0), np.int64),
+            np.empty((rows, n)),
+            np.empty((rows, n if has_masks else 0), np.int64),
+            np.empty((rows, n if has_bases else 0)),
         )
+        gradients = [_OUTPUTS.empty(elements, batch.p.dtype) for _ in range(rows * with_gradients)]
+        written = _Written(outputs, tuple(gradients))
         if elements < 2 * SHARE or self.threads == 1:
-            plan.run(sides, offsets, 0, n, columns, factors, divide)
-            return columns
+            plan.run(batch, 0, n, written, factors, divide)
+            return written
 
         def run(first: int, last: int) -> None:
             own = _PLANS.plan_of(plan.options, plan.weighted)
-            own.run(sides, offsets, first, last, columns, factors, divide)
+            own.run(batch, first, last, written, factors, divide)
 
         shares = min(self.threads, elements // SHARE)
-        cuts = np.searchsorted(offsets, np.arange(1, shares) * (elements // shares)).tolist()
+        cuts = np.searchsorted(batch.offsets, np.arange(1, shares) * (elements // shares)).tolist()
         spans = list(zip([0, *cuts], [*cuts, n], strict=True))
         waiting = [self._pool.submit(run, *span) for span in spans[1:]]
         try:
@@ -314,7 +334,12 @@ class FusedCpuKernel:
         finally:
             for future in waiting:  # never return while a thread still writes
                 future.result()
-        return columns
+        return written
+
+
+def _is_cut(offsets: Array, elements: int) -> bool:
+    """Tell whether some series is in several pieces."""
+    return elements > CHUNK and bool((offsets[1:] - offsets[:-1]).max() > CHUNK)
 
 
 def _writable(side: Buffer) -> Array:
@@ -331,48 +356,66 @@ def _pieces(offsets: Array) -> tuple[Array, Array]:
     return np.append(offsets[:-1][owner] + rank * CHUNK, offsets[-1]), owner
 
 
-def _join(column: Array, owners: Array, series: int) -> Array:
+def _join(columns: Array, owners: Array, series: int) -> Array:
     """Add up the pieces of each series in pairs, and those sums in pairs, until one is left."""
-    while len(column) > series:
+    while columns.shape[1] > series:
         firsts = np.flatnonzero(np.diff(owners, prepend=-1))
         rank = np.arange(len(owners)) - np.repeat(firsts, np.diff(firsts, append=len(owners)))
         is_left = rank % 2 == 0
-        paired = column[is_left]
+        paired = columns[:, is_left]
         has_right = np.append(~is_left, False)[1:][is_left]
-        paired[has_right] += column[~is_left]
-        column, owners = paired, owners[is_left]
-    return column
+        paired[:, has_right] += columns[:, ~is_left]
+        columns, owners = paired, owners[is_left]
+    return columns
 
 
 fused_cpu_kernel = FusedCpuKernel()
 
 
-def is_compiled(options: ScoreOptions, dtype: torch.dtype, *, weighted: bool = False) -> bool:
-    """Tell whether a request with these options waits for no compiler, in any process so far."""
-    raise NotImplementedError
-
-
-def warm_up(*, rare: bool = False) -> None:
-    """Compile, or load from the cache, what requests need, so that none waits for a compiler.
+def is_compiled(options: ScoreOptions, size: int, *, weighted: bool, large: bool) -> bool:
+    """Tell whether scoring waits for no compiler in this process.
 
     Args:
-        rare: Also ``missing="skip"`` and other values of flags, which then need no compiler either.
+        options: What to compute.
+        size: Bytes of an element.
+        weighted: Whether elements have weights.
+        large: Whether there are more elements than ``CHUNK``, of which a series may be cut.
     """
-    offsets = np.array([0, 1])
-    default = ScoreOptions().losses
-    alone = [LossSpec(name) for name in (LOSSES if rare else DEFAULT_LOSSES)]
+    plan = _PLANS.plan_of(options, weighted)
+    return (plan.compiled_as, size, large and options.gradients) in _COMPILED
+
+
+def compile_for(options: ScoreOptions, size: int, *, weighted: bool, large: bool) -> None:
+    """Compile what ``is_compiled`` misses, or load it from the cache."""
+    elements = np.ones(CHUNK + 1 if large else 1, f"f{size}")
+    weights = np.ones(len(elements)) if weighted else None
+    offsets = np.array([0, len(elements)])
+    fused_cpu_kernel(elements, elements, offsets, options, weights, np.ones(1))
+    plan = _PLANS.plan_of(options, weighted)
+    _COMPILED.add((plan.compiled_as, size, large and options.gradients))
+
+
+def warm_up() -> None:
+    """Compile, or load from the cache, what requests need that name no losses."""
+    for size, gradients in itertools.product((4, 8), (False, True)):
+        compile_for(ScoreOptions(gradients=gradients), size, weighted=False, large=False)
+
+
+def compile_all() -> None:
+    """Put what most requests need into the cache: the default losses together, and each loss."""
     flagged = [
         LossSpec(name, **{flag: not rule.default})
         for name, loss in LOSSES.items()
         for flag, rule in loss.parameters.items()
-        if rare and rule.is_flag
+        if rule.is_flag
     ]
-    swapped = [
+    default = ScoreOptions().losses
+    together = [
         tuple(other if other.name == spec.name else spec for spec in default) for other in flagged
     ]
-    for dtype in (np.float32, np.float64):
-        element = np.ones(1, dtype)
-        for losses in (default, *swapped, *((spec,) for spec in (*alone, *flagged))):
-            for gradients in (False, True):
-                for missing in ("error", "skip") if rare else ("error",):
-                    fused_cpu_kernel(element, element, offsets, ScoreOptions(losses, gradients, missing))
+    alone = [(LossSpec(name),) for name in LOSSES] + [(spec,) for spec in flagged]
+    missings: tuple[Missing, ...] = ("error", "skip")
+    for losses in (default, *together, *alone):
+        for size, gradients, missing in itertools.product((4, 8), (False, True), missings):
+            options = ScoreOptions(losses, gradients, missing)
+            compile_for(options, size, weighted=False, large=gradients)

@@ -1,8 +1,8 @@
 """The loops of the fused CPU kernel, compiled by numba: one pass for all losses and gradients.
 
 No loss is named here. ``sweep_of`` composes a loop out of the functions of the losses that are asked
-for, so that an element is loaded once and what they have in common is computed once. What is absent
-is ``None``; numba compiles a specialisation for each set of types and prunes the branches.
+for, so that an element is loaded once and what they have in common is computed once. What is not
+wanted is ``None``, whose branches numba prunes.
 
 How to read it. A series is walked in blocks of ``LANES`` elements. Element j of a block is added to
 accumulator j, in float64. After ``GROUP`` elements the accumulators are folded as a tree, and the
@@ -33,7 +33,7 @@ What was measured (one thread, million elements/s; see bench/kernel.py):
 # ruff: noqa: PLR0913, PLR0917, C901, ARG001 - calls are inlined, arrays not bundled
 
 import inspect
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,338 +92,339 @@ _OPERATIONS = {
 
 
 @_inlined
-def _fold(lanes):
+def _fold(lanes, row):
     for k in range(8):
-        lanes[k] += lanes[k + 8]
+        lanes[row, k] += lanes[row, k + 8]
     for k in range(4):
-        lanes[k] += lanes[k + 4]
-    return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
+        lanes[row, k] += lanes[row, k + 4]
+    return (lanes[row, 0] + lanes[row, 2]) + (lanes[row, 1] + lanes[row, 3])
 
 
 @_inlined
-def _clear(lanes):
+def _clear(lanes, row):
     for k in range(LANES):
-        lanes[k] = 0
+        lanes[row, k] = 0
 
 
 @_inlined
-def _push(lanes, waiting, group):
+def _push(lanes, row, group):
     """Fold a group, and add its sum to those that wait for their pair, as a counter carries."""
-    total = _fold(lanes)
-    _clear(lanes)
-    level = 0
+    total = _fold(lanes, row)
+    _clear(lanes, row)
+    level = LANES
     while group & 1:
-        total = waiting[level] + total
+        total = lanes[row, level] + total
         level += 1
         group >>= 1
-    waiting[level] = total
+    lanes[row, level] = total
 
 
 @_inlined
-def _total(lanes, waiting, groups):
+def _total(lanes, row, groups):
     """Return the sum of the groups that were pushed and of what is in the lanes."""
-    total = _fold(lanes)
-    level = 0
+    total = _fold(lanes, row)
+    level = LANES
     while groups > 0:
         if groups & 1:
-            total = waiting[level] + total
+            total = lanes[row, level] + total
         level += 1
         groups >>= 1
     return total
 
 
-class State(NamedTuple):
-    """What the loop has of one loss, in the order of its arguments; None where it is not wanted."""
+class Lanes(NamedTuple):
+    """The accumulators of one thread, a row a loss."""
 
-    numbers: tuple[Any, ...]
-    """The values of its parameters that are numbers, in the type of the elements."""
-    factors: Any = None
-    """What a slope of each series is multiplied by; None for 1 / n."""
-    sums: Any = None
-    """Lanes of terms."""
-    waiting: Any = None
-    """Their sums of groups."""
-    masks: Any = None
-    """Lanes that count masked elements."""
-    bases: Any = None
-    """Lanes of what the sum is divided by, where that is no count."""
-    waiting_bases: Any = None
-    values: Any = None
-    """For each series its loss, or the sum of its terms."""
-    masked: Any = None
-    divisors: Any = None
-    """For each series the sum of its bases."""
-    slopes: Any = None
+    present: Any
+    """Count elements that are not missing; one row."""
+    sums: Any
+    """Of terms, and behind them the sums of groups that wait for their pair."""
+    masks: Any
+    """Count masked elements."""
+    bases: Any
+    """Like ``sums``, of what a sum is divided by."""
 
 
-class _Steps(NamedTuple):
-    """The inlined functions that a loop is made of: those of one loss, or of several in turn."""
+class Outputs(NamedTuple):
+    """What a pass writes, a row a loss; what it does not write may be of any size."""
 
-    begin: Any
-    element: Any
-    mend: Any
-    push: Any
-    end: Any
+    present: Any
+    """How many elements of each series are not missing; one row."""
+    values: Any
+    """The loss of each series, or the sum of its terms."""
+    masked: Any
+    divisors: Any
+    """The sum of the bases of each series."""
 
 
-def _steps_of(loss: Loss, flags: tuple[bool, ...]) -> _Steps:
-    """Return the steps of one loss."""
+class Variant(NamedTuple):
+    """What a loop computes.
 
-    def inline(function):
-        return function and _inlined(elementwise.bind(function, _OPERATIONS))
+    Attributes:
+        sums: Losses, and what is counted for them.
+        slopes: Gradients.
+        known: What slopes are multiplied by is given for each series; else it is 1 / n.
+        weighted: Elements have weights.
+        skips: Missing elements leave the mean.
+        bases: Sums of what is divided by are wanted, for it is no count.
+    """
 
-    term, slope, joined = map(inline, (loss.term, loss.slope, loss.joined))
-    denominator = inline(loss.denominator)
+    sums: bool
+    slopes: bool
+    known: bool
+    weighted: bool
+    skips: bool
+    bases: bool
+
+    @property
+    def wanted(self) -> list[bool | None]:
+        """The same with None for False, whose branches numba prunes."""
+        return [value or None for value in self]
+
+
+Flagged = tuple[Loss, tuple[bool, ...]]
+"""A loss, with the values of its flags."""
+
+
+def _functions_of(loss: Loss) -> list[Any]:
+    """Return term, slope, joined slope and denominator, inlined; None for one that it lacks."""
+    functions = loss.term, loss.slope, loss.joined, loss.denominator
+    return [function and _inlined(elementwise.bind(function, _OPERATIONS)) for function in functions]
+
+
+def _element_of(row: int, flagged: Flagged, variant: Variant) -> Any:
+    """Return the function that adds an element to one loss, and writes its slope."""
+    loss, flags = flagged
+    term, slope, _, denominator = _functions_of(loss)
     quotient, steep = loss.has_quotient or None, loss.is_steep or None
+    sums, slopes, known, weighted, _, bases = variant.wanted
 
     @_inlined
-    def start(
-        s, one, n,
-        numbers, factors, sums, waiting, masks, bases, waiting_bases, values, masked, divisors,
-        slopes,
-    ):  # fmt: skip
-        if sums is not None:
-            _clear(sums)
-        if masks is not None:
-            _clear(masks)
-        if bases is not None:
-            _clear(bases)
-        if factors is not None:
-            return factors[s]
-        return one / type(one)(n)
-
-    @_inlined
-    def add(
-        x, t, weight, i, k, counted, valid, skip_zero, g, overflowed,
-        numbers, factors, sums, waiting, masks, bases, waiting_bases, values, masked, divisors,
-        slopes,
+    def element(
+        x, t, i, k, counted, valid, weight, skip_zero, s, g, factors, overflowed,
+        lanes, numbers, gradients,
     ):  # fmt: skip
         kind = type(x)
         largest = kind(np.finfo(kind).max)
-        value = term(x, t, *flags, *numbers)
+        value = term(x, t, *flags, *numbers[row])
         usable = True
         if quotient is not None:
             usable = value <= largest
-            if masks is not None:
-                masks[k] += (not usable) & counted
         if sums is not None:
+            if quotient is not None:
+                lanes.masks[row, k] += (not usable) & counted
             wide = np.float64(value)
-            if weight is not None:
+            if weighted is not None:
                 wide = weight * wide
-            sums[k] += wide if usable & counted else 0.0
-        if bases is not None:
-            base = 1.0
-            if denominator is not None:
-                base = np.float64(denominator(x, t, *flags, *numbers))
-            if weight is not None:
-                base = weight * base
-            bases[k] += base if counted & (usable | (not skip_zero)) else 0.0
+            lanes.sums[row, k] += wide if usable & counted else 0.0
+            if bases is not None:
+                base = 1.0
+                if denominator is not None:
+                    base = np.float64(denominator(x, t, *flags, *numbers[row]))
+                if weighted is not None:
+                    base = weight * base
+                lanes.bases[row, k] += base if counted & (usable | (not skip_zero)) else 0.0
         if slopes is not None:
             factor = g
-            if weight is not None:
-                factor = kind(weight * g)
-            steepness = slope(x, t, factor, *flags, *numbers)
+            if known is not None:
+                factor = factors[row, s]
+            if weighted is not None:
+                factor = kind(weight * factor)
+            steepness = slope(x, t, factor, *flags, *numbers[row])
             if steep is not None:
                 overflowed |= usable & (not (abs(steepness) <= largest))
-            slopes[i] = (steepness if usable & valid else kind(0)) + kind(0)
+            gradients[row][i] = (steepness if usable & valid else kind(0)) + kind(0)
         return overflowed
 
+    return element
+
+
+def _mend_of(row: int, flagged: Flagged, variant: Variant) -> Any:
+    """Return the function that clamps the slopes of one loss where they overflowed."""
+    loss, flags = flagged
+    term, slope, joined, _ = _functions_of(loss)
+    quotient = loss.has_quotient or None
+    _, _, known, weighted, skips, _ = variant.wanted
+
     @_inlined
-    def clamp(
-        p, y, w, base, width, skips, g,
-        numbers, factors, sums, waiting, masks, bases, waiting_bases, values, masked, divisors,
-        slopes,
+    def mend(p, y, w, base, width, s, g, factors, numbers, gradients):
+        kind = p.dtype.type
+        largest = kind(np.finfo(p.dtype).max)
+        for k in range(width):
+            i = base + uint64(k)
+            x = p[i]
+            t = y[i]
+            factor = g
+            if known is not None:
+                factor = factors[row, s]
+            if weighted is not None:
+                factor = kind(w[i] * factor)
+            valid = True
+            if skips is not None:
+                valid = (abs(x) <= largest) & (abs(t) <= largest)
+            if quotient is not None:
+                valid = valid & (term(x, t, *flags, *numbers[row]) <= largest)
+            steepness = slope(x, t, factor, *flags, *numbers[row])
+            if valid & (not (abs(steepness) <= largest)):
+                if joined is not None:
+                    steepness = joined(x, t, factor, *flags, *numbers[row])
+                steepness = largest if steepness > largest else steepness
+                steepness = -largest if steepness < -largest else steepness
+                gradients[row][i] = steepness + kind(0)
+
+    return mend
+
+
+def _elements_in_turn(first: Any, rest: Any) -> Any:
+    @_inlined
+    def element(
+        x, t, i, k, counted, valid, weight, skip_zero, s, g, factors, overflowed,
+        lanes, numbers, gradients,
     ):  # fmt: skip
-        if slopes is not None:
-            if steep is not None:
-                kind = p.dtype.type
-                largest = kind(np.finfo(p.dtype).max)
-                for k in range(width):
-                    i = base + uint64(k)
-                    x = p[i]
-                    t = y[i]
-                    factor = g
-                    if w is not None:
-                        factor = kind(w[i] * g)
-                    valid = True
-                    if skips is not None:
-                        valid = (abs(x) <= largest) & (abs(t) <= largest)
-                    if quotient is not None:
-                        valid = valid & (term(x, t, *flags, *numbers) <= largest)
-                    steepness = slope(x, t, factor, *flags, *numbers)
-                    if valid & (not (abs(steepness) <= largest)):
-                        if joined is not None:
-                            steepness = joined(x, t, factor, *flags, *numbers)
-                        steepness = largest if steepness > largest else steepness
-                        steepness = -largest if steepness < -largest else steepness
-                        slopes[i] = steepness + kind(0)
+        overflowed = first(
+            x, t, i, k, counted, valid, weight, skip_zero, s, g, factors, overflowed,
+            lanes, numbers, gradients,
+        )  # fmt: skip
+        return rest(
+            x, t, i, k, counted, valid, weight, skip_zero, s, g, factors, overflowed,
+            lanes, numbers, gradients,
+        )  # fmt: skip
 
+    return element
+
+
+def _mends_in_turn(first: Any, rest: Any) -> Any:
     @_inlined
-    def carry(
-        group,
-        numbers, factors, sums, waiting, masks, bases, waiting_bases, values, masked, divisors,
-        slopes,
-    ):  # fmt: skip
-        if sums is not None:
-            _push(sums, waiting, group)
-        if bases is not None:
-            _push(bases, waiting_bases, group)
+    def mend(p, y, w, base, width, s, g, factors, numbers, gradients):
+        first(p, y, w, base, width, s, g, factors, numbers, gradients)
+        rest(p, y, w, base, width, s, g, factors, numbers, gradients)
 
-    @_inlined
-    def finish(
-        s, groups, count, skip_zero, divide,
-        numbers, factors, sums, waiting, masks, bases, waiting_bases, values, masked, divisors,
-        slopes,
-    ):  # fmt: skip
-        if masks is not None:
-            lost = np.int64(_fold(masks))
-            masked[s] = lost
-            if skip_zero:
-                count -= lost
-        if sums is not None:
-            total = _total(sums, waiting, groups)
-            values[s] = total / np.float64(count) if divide else total
-        if bases is not None:
-            divisors[s] = _total(bases, waiting_bases, groups)
-
-    # numba prunes what is None only where it is an argument of its own.
-    @_inlined
-    def begin(s, one, n, state):
-        return start(s, one, n, *state)
-
-    @_inlined
-    def element(x, t, weight, i, k, counted, valid, skip_zero, g, overflowed, state):
-        return add(x, t, weight, i, k, counted, valid, skip_zero, g, overflowed, *state)
-
-    @_inlined
-    def mend(p, y, w, base, width, skips, g, state):
-        clamp(p, y, w, base, width, skips, g, *state)
-
-    @_inlined
-    def push(group, state):
-        carry(group, *state)
-
-    @_inlined
-    def end(s, groups, count, skip_zero, divide, state):
-        finish(s, groups, count, skip_zero, divide, *state)
-
-    return _Steps(begin, element, mend, push, end)
-
-
-def _in_turn(first: _Steps, rest: _Steps) -> _Steps:
-    """Return the steps of several losses, whose states are a pair: of the first, and of the rest."""
-    begin_first, add_first, mend_first, push_first, end_first = first
-    begin_rest, add_rest, mend_rest, push_rest, end_rest = rest
-
-    @_inlined
-    def begin(s, one, n, state):
-        return begin_first(s, one, n, state[0]), begin_rest(s, one, n, state[1])
-
-    @_inlined
-    def element(x, t, weight, i, k, counted, valid, skip_zero, g, overflowed, state):
-        overflowed = add_first(
-            x, t, weight, i, k, counted, valid, skip_zero, g[0], overflowed, state[0]
-        )
-        return add_rest(x, t, weight, i, k, counted, valid, skip_zero, g[1], overflowed, state[1])
-
-    @_inlined
-    def mend(p, y, w, base, width, skips, g, state):
-        mend_first(p, y, w, base, width, skips, g[0], state[0])
-        mend_rest(p, y, w, base, width, skips, g[1], state[1])
-
-    @_inlined
-    def push(group, state):
-        push_first(group, state[0])
-        push_rest(group, state[1])
-
-    @_inlined
-    def end(s, groups, count, skip_zero, divide, state):
-        end_first(s, groups, count, skip_zero, divide, state[0])
-        end_rest(s, groups, count, skip_zero, divide, state[1])
-
-    return _Steps(begin, element, mend, push, end)
+    return mend
 
 
 @cache
-def sweep_of(losses: tuple[tuple[Loss, tuple[bool, ...]], ...]) -> Any:
-    """Return the loop over series for some losses, each with the values of its flags.
+def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...]) -> Any:
+    """Return the loop over series for some losses, to be called with arrays of one dtype.
 
-    It is compiled for each set of types that it is called with. Its arguments are: prediction,
-    target, weights or None, offsets, the first series and the one after the last, ``LANES``, whether
-    masked elements leave the mean, whether to divide sums by counts, lanes that count the elements
-    that are not missing (None unless missing elements leave the mean), that count of each series,
-    and the states of the losses: ``(first, (second, third))``.
+    Its arguments are: prediction, target, weights, offsets, the first series and the one after the
+    last, ``LANES``, whether masked elements leave the mean, whether to divide sums by counts,
+    ``Lanes``, ``Outputs``, what slopes are multiplied by (a row a loss), and for each loss the values
+    of its parameters that are numbers, in the type of the elements, and its gradients.
     """
-    steps = _steps_of(*losses[-1])
-    for loss, flags in losses[-2::-1]:
-        steps = _in_turn(_steps_of(loss, flags), steps)
-    begin, element, mend, push, end = steps
-    steep = any(loss.is_steep for loss, _ in losses) or None
+    variant = Variant(*variant)
+    element = reduce(
+        _elements_in_turn,
+        [_element_of(row, flagged, variant) for row, flagged in enumerate(losses)],
+    )
+    mends = [
+        _mend_of(row, flagged, variant)
+        for row, flagged in enumerate(losses)
+        if flagged[0].is_steep and variant.slopes
+    ]
+    mend = reduce(_mends_in_turn, mends) if mends else None
     constant = any(loss.has_quotient for loss, _ in losses) or None
+    rows = len(losses)
+    quotients = tuple(loss.has_quotient for loss, _ in losses)
+    sums, _, _, weighted, skips, bases = variant.wanted
 
     @_inlined
-    def block(p, y, w, base, first, width, skip_zero, lanes_present, g, states):
+    def block(
+        p, y, w, base, first, width, skip_zero, s, g, factors, lanes, numbers, gradients
+    ):
         largest = p.dtype.type(np.finfo(p.dtype).max)
         overflowed = False
+        weight = 1.0
         for k in range(width):
             i = base + uint64(k)
             x = p[i]
             t = y[i]
             counted = k >= first
             valid = True
-            if lanes_present is not None:
+            if skips is not None:
                 valid = (abs(x) <= largest) & (abs(t) <= largest)
                 counted = counted & valid
-                lanes_present[k] += counted
-            weight = None if w is None else w[i]
+                lanes.present[0, k] += counted
+            if weighted is not None:
+                weight = w[i]
             overflowed = element(
-                x, t, weight, i, k, counted, valid, skip_zero, g, overflowed, states
-            )
-        if steep is not None:
+                x, t, i, k, counted, valid, weight, skip_zero, s, g, factors, overflowed,
+                lanes, numbers, gradients,
+            )  # fmt: skip
+        if mend is not None:
             if overflowed:
-                mend(p, y, w, base, width, lanes_present, g, states)
+                mend(p, y, w, base, width, s, g, factors, numbers, gradients)
 
     def sweep(
-        p, y, w, offsets, start, stop, lanes, skip_zero, divide, lanes_present, present, states
-    ):
+        p, y, w, offsets, start, stop, width, skip_zero, divide, lanes, outputs, factors, numbers,
+        gradients,
+    ):  # fmt: skip
         one = p.dtype.type(1)
-        width = lanes
         if constant is not None:
             width = LANES
         for s in range(start, stop):
             a = offsets[s]
             n = offsets[s + 1] - a
-            g = begin(s, one, n, states)
-            if lanes_present is not None:
-                _clear(lanes_present)
+            g = one / p.dtype.type(n)
+            if skips is not None:
+                _clear(lanes.present, 0)
+            if sums is not None:
+                for row in range(rows):
+                    _clear(lanes.sums, row)
+                    if quotients[row]:
+                        _clear(lanes.masks, row)
+                    if bases is not None:
+                        _clear(lanes.bases, row)
             groups = 0
             if n >= LANES:
                 groups = (n - 1) // GROUP
                 for group in range(groups):
                     for j in range(group * GROUP, group * GROUP + GROUP, LANES):
                         block(
-                            p, y, w, uint64(a + j), 0, width, skip_zero, lanes_present, g, states
-                        )
-                    push(group, states)
+                            p, y, w, uint64(a + j), 0, width, skip_zero, s, g, factors, lanes,
+                            numbers, gradients,
+                        )  # fmt: skip
+                    if sums is not None:
+                        for row in range(rows):
+                            _push(lanes.sums, row, group)
+                            if bases is not None:
+                                _push(lanes.bases, row, group)
                 for j in range(groups * GROUP, n - LANES + 1, LANES):
-                    block(p, y, w, uint64(a + j), 0, width, skip_zero, lanes_present, g, states)
+                    block(
+                        p, y, w, uint64(a + j), 0, width, skip_zero, s, g, factors, lanes,
+                        numbers, gradients,
+                    )  # fmt: skip
                 rest = n % LANES
                 if rest > 0:
                     block(
-                        p, y, w, uint64(a + n - LANES), LANES - rest, width, skip_zero,
-                        lanes_present, g, states,
+                        p, y, w, uint64(a + n - LANES), LANES - rest, width, skip_zero, s, g,
+                        factors, lanes, numbers, gradients,
                     )  # fmt: skip
             else:
-                block(p, y, w, uint64(a), 0, n, skip_zero, lanes_present, g, states)
-            count = n
-            if lanes_present is not None:
-                count = np.int64(_fold(lanes_present))
-                present[s] = count
-            end(s, groups, count, skip_zero, divide, states)
+                block(
+                    p, y, w, uint64(a), 0, n, skip_zero, s, g, factors, lanes, numbers, gradients
+                )
+            if sums is not None:
+                count = n
+                if skips is not None:
+                    count = np.int64(_fold(lanes.present, 0))
+                    outputs.present[0, s] = count
+                for row in range(rows):
+                    left = count
+                    if quotients[row]:
+                        lost = np.int64(_fold(lanes.masks, row))
+                        outputs.masked[row, s] = lost
+                        if skip_zero:
+                            left -= lost
+                    total = _total(lanes.sums, row, groups)
+                    outputs.values[row, s] = total / np.float64(left) if divide else total
+                    if bases is not None:
+                        outputs.divisors[row, s] = _total(lanes.bases, row, groups)
 
-    sweep.__qualname__ = "sweep_" + "_".join(
-        loss.name + "".join(map(str, map(int, flags))) for loss, flags in losses
-    )
-    functions = [f for loss, _ in losses for f in (loss.term, loss.slope, loss.joined, loss.denominator)]
+    named = [loss.name + "".join(map(str, map(int, flags))) for loss, flags in losses]
+    wanted = [name for name, value in variant._asdict().items() if value]
+    sweep.__qualname__ = "_".join(["sweep", *named, *wanted])
+    functions = [
+        f for loss, _ in losses for f in (loss.term, loss.slope, loss.joined, loss.denominator)
+    ]
     sources = {Path(inspect.getfile(function)) for function in functions if function}
     return compiled(sweep, sorted({*sources, Path(elementwise.__file__)}), pipeline_class=Restrict)

@@ -22,6 +22,8 @@ def slope(p: Any, y: Any, g: Any, block_denom_grad: bool) -> Any:
 def joined(p: Any, y: Any, g: Any, block_denom_grad: bool) -> Any:
     """Take the difference of the two terms, of which a subnormal d overflows, before dividing."""
     d = absolute(y) + absolute(p)
+    if block_denom_grad:  # there is one term only
+        return signed(divide(g, d), p, y)
     one = divide(d, d)
     return divide((signed(one, p, y) - signed(divide(absolute(y - p), d), p, 0)) * g, d)
 

@@ -22,7 +22,7 @@ def compile_all(
     from loss_scoring.service.codecs import json
 
     typer.echo("the CPU kernels")
-    warm_up(torch.device("cpu"))
+    warm_up(torch.device("cpu"), everything=True)
     json.warm_up()
     if gpu:
         _compile_cuda(gpu)
