@@ -17,6 +17,7 @@ from loss_scoring.core.scoring import (
     MissingElements,
     MissingValueError,
     find_missing,
+    invalid_weights,
     may_be_missing,
     score,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "ZeroDivision",
     "compile_for",
     "find_missing",
+    "invalid_weights",
     "is_compiled",
     "kernel_for",
     "may_be_missing",

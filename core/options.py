@@ -152,6 +152,7 @@ class ScoreOptions:
             infinite; a quotient counts as masked).
         zero_division: What a masked element does. ``zero``: its term is 0 and counts in T.
             ``skip``: it leaves the mean.
+        scaled: The losses that take a scale for each series.
 
     Raises:
         ValueError: If there is no loss, or one appears twice.
@@ -161,6 +162,7 @@ class ScoreOptions:
     gradients: bool = False
     missing: Missing = "error"
     zero_division: ZeroDivision = "zero"
+    scaled: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -173,6 +175,12 @@ class ScoreOptions:
 
         key = self.losses, self.gradients, self.missing, self.zero_division
         object.__setattr__(self, "_hash", hash(key))
+        scaled = tuple(spec.name for spec in self.losses if spec.loss.scaled)
+        object.__setattr__(self, "scaled", scaled)
+
+    def masked(self, *, weighted: bool) -> tuple[str, ...]:
+        """Return the losses of which masked elements are counted: with weights it is each."""
+        return tuple(spec.name for spec in self.losses if weighted or spec.loss.can_be_masked)
 
     def __hash__(self) -> int:
         """Return a hash that is worked out once: each request looks up what its options decide."""

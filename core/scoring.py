@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from loss_scoring.core.kernels import Scores, kernel_for, takes_arrays
 from loss_scoring.core.kernels.interface import SHORT
@@ -104,11 +104,26 @@ def find_missing(prediction: Ragged, target: Ragged, limit: int = 20) -> Missing
     return MissingElements(len(owners), first)
 
 
+def invalid_weights(weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return where weights are negative, NaN or infinite.
+
+    Example:
+        >>> invalid_weights(np.array([0.0, -1.0, 2.5, np.nan])).tolist()
+        [1, 3]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if weights.min(initial=0) >= 0 and math.isfinite(weights.sum()):  # neither needs memory
+            return np.empty(0, np.int64)
+    return np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+
+
 def score(  # noqa: PLR0913 - the options of the contract, all but two with a default
     prediction: Ragged,
     target: Ragged,
     losses: Iterable[LossLike] = DEFAULT_LOSSES,
     *,
+    weights: Ragged | None = None,
+    scales: ArrayLike | None = None,
     gradients: bool = False,
     missing: Missing = "error",
     zero_division: ZeroDivision = "zero",
@@ -121,6 +136,11 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         prediction: float32 or float64.
         target: The same dtype, device and offsets.
         losses: Losses as ``LossSpec.of`` takes them; mae, mape and smape by default.
+        weights: What each element weighs, finite and at least 0, over the same offsets. A loss is
+            then the sum of weighted terms over the sum of the weights of the elements that count,
+            NaN where that is 0, and ``masked`` has a column for each loss.
+        scales: A number for each series, which a loss that is ``scaled`` is divided by. The loss is
+            NaN, and all of its series masked, where that is not positive and finite.
         gradients: Whether to return d loss / d prediction.
         missing: What a NaN or infinite element does; see ``ScoreOptions``.
         zero_division: What an element with a quotient that is not finite does; likewise.
@@ -129,8 +149,9 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         Losses in float64, masked counts, and gradients in the inputs' dtype.
 
     Raises:
-        ValueError: If the two sides differ in offsets, dtype or device, or a loss is unknown or
-            repeated.
+        ValueError: If the two sides differ in offsets, dtype or device, weights in offsets, or
+            scales in number; a weight is negative or not finite; a loss is unknown or repeated, or
+            has no scales that needs them.
         MissingValueError: If an element is not finite and ``missing`` is ``error``.
 
     Example:
@@ -140,6 +161,10 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         >>> scores = score(p, y, ["mae"], gradients=True)
         >>> scores.values["mae"].tolist(), scores.gradients["mae"].tolist()
         ([1.5, 0.0], [-0.5, 0.5, 0.0])
+        >>> w = Ragged.from_lengths(torch.tensor([3.0, 1.0, 0.0]), [2, 1])
+        >>> scores = score(p, y, ["mae"], weights=w)
+        >>> scores.values["mae"].tolist(), scores.masked["mae"].tolist()
+        ([1.25, nan], [0, 1])
     """
     options = ScoreOptions(
         tuple(map(LossSpec.of, losses)),
@@ -149,17 +174,51 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     )
     if prediction.dtype != target.dtype or prediction.device != target.device:
         raise ValueError("prediction and target must have the same dtype and device")
-    if not (
-        prediction.offsets is target.offsets or np.array_equal(prediction.offsets, target.offsets)
-    ):
+    if not _agree(prediction, target):
         raise ValueError("prediction and target must have the same offsets")
+    further = _weights(weights, prediction), _scales(scales, prediction, options)
     kernel = kernel_for(prediction.device)
     if takes_arrays(kernel):
-        scores = kernel(prediction.array, target.array, prediction.offsets, options)
+        scores = kernel(prediction.array, target.array, prediction.offsets, options, *further)
     else:
-        scores = kernel(prediction.values, target.values, prediction.offsets, options)
+        scores = kernel(prediction.values, target.values, prediction.offsets, options, *further)
     if missing == "error" and may_be_missing(scores):
         found = find_missing(prediction, target)
         if found.affected:
             raise MissingValueError(found)
     return scores
+
+
+def _agree(one: Ragged, other: Ragged) -> bool:
+    return one.offsets is other.offsets or np.array_equal(one.offsets, other.offsets)
+
+
+def _weights(weights: Ragged | None, prediction: Ragged) -> NDArray[np.float64] | None:
+    """Return weights as a kernel takes them."""
+    if weights is None:
+        return None
+    if not _agree(weights, prediction):
+        raise ValueError("weights and prediction must have the same offsets")
+    flat = weights.values.numpy(force=True).astype(np.float64, copy=False)
+    invalid = invalid_weights(flat)
+    if len(invalid):
+        series = int(np.searchsorted(prediction.offsets, invalid[0], side="right")) - 1
+        raise ValueError(
+            f"weights must be finite and at least 0, not {flat[invalid[0]]} as element "
+            f"{invalid[0] - prediction.offsets[series]} of series {series}"
+        )
+    return flat
+
+
+def _scales(
+    scales: ArrayLike | None, prediction: Ragged, options: ScoreOptions
+) -> NDArray[np.float64] | None:
+    """Return scales as a kernel takes them."""
+    if scales is None:
+        if options.scaled:
+            raise ValueError(f"{' and '.join(options.scaled)} must have scales, one a series")
+        return None
+    numbers = np.asarray(scales, np.float64)
+    if numbers.shape != (len(prediction),):
+        raise ValueError(f"scales must be one a series, {len(prediction)}, not {numbers.shape}")
+    return numbers

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loss_scoring.core.losses import LOSSES
 from loss_scoring.core.options import ScoreOptions
 from loss_scoring.core.ragged import Buffer, as_array, as_tensor, concatenate
 
@@ -39,16 +38,15 @@ class Scores:
         self.columns = values, masked, gradients
 
     @classmethod
-    def empty(cls, options: ScoreOptions, dtype: torch.dtype) -> "Scores":
+    def empty(
+        cls, options: ScoreOptions, dtype: torch.dtype, *, weighted: bool = False
+    ) -> "Scores":
         """Return the scores of no series."""
         names = [spec.name for spec in options.losses]
+        masked = options.masked(weighted=weighted)
         return cls(
             {name: torch.empty(0, dtype=torch.float64) for name in names},
-            {
-                name: torch.empty(0, dtype=torch.int64)
-                for name in names
-                if LOSSES[name].can_be_masked
-            },
+            {name: torch.empty(0, dtype=torch.int64) for name in masked},
             {name: torch.empty(0, dtype=dtype) for name in names if options.gradients},
         )
 

@@ -52,13 +52,17 @@ from loss_scoring.core.table.score import (
     answer_table,
     interleave,
     interleave_elements,
+    nulls_of,
     score_models,
     score_table,
 )
 from loss_scoring.core.table.spelling import spell, spell_cell, spell_series, speller
+from loss_scoring.core.table.weights import VALID_WEIGHT, CellsError, scales_of, weights_of
 
 __all__ = [
     "HINT",
+    "VALID_WEIGHT",
+    "CellsError",
     "Duplicates",
     "Groups",
     "Layout",
@@ -89,7 +93,9 @@ __all__ = [
     "key_faults",
     "listed",
     "narrowest",
+    "nulls_of",
     "one_array",
+    "scales_of",
     "score_models",
     "score_table",
     "spell",
@@ -101,4 +107,5 @@ __all__ = [
     "tensor_of",
     "tensor_of_column",
     "text_faults",
+    "weights_of",
 ]

@@ -293,6 +293,8 @@ class Layout:
         left_out: Column and reason, of those that were taken for no models; see ``ModelColumns``.
         time: The column that no two rows of a series have the same value of; None if that is not
             to be checked.
+        weight: The column of what each element weighs, if there is one.
+        scale: The column of what scaled losses of a series are divided by, if there is one.
     """
 
     keys: tuple[str, ...]
@@ -300,11 +302,18 @@ class Layout:
     models: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...] = ()
     time: str | None = None
+    weight: str | None = None
+    scale: str | None = None
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """The columns of numbers."""
+        """The columns of targets and predictions, which decide the type of the elements."""
         return (self.target, *self.models)
+
+    @property
+    def doubles(self) -> tuple[str, ...]:
+        """The columns of weights and scales, which are double whatever the elements are."""
+        return tuple(name for name in (self.weight, self.scale) if name is not None)
 
 
 def faults_of(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]:
@@ -313,7 +322,7 @@ def faults_of(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]:
     Text where numbers belong is left to ``text_faults``, which names the cell.
     """
     count = Counter(schema.names)
-    named = Counter([*layout.keys, *layout.numbers])
+    named = Counter([*layout.keys, *layout.numbers, *layout.doubles])
     if not layout.keys:
         yield "", "no column is named that tells series apart"
     if not layout.models:

@@ -42,6 +42,7 @@ from loss_scoring.core.table.groups import (
 )
 from loss_scoring.core.table.numbers import tensor_of_column
 from loss_scoring.core.table.spelling import spell_series
+from loss_scoring.core.table.weights import scales_of, weights_of
 
 _KEYS = ("unique_id", "cutoff")
 
@@ -59,6 +60,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     missing: Missing = "error",
     duplicates: Duplicates = "error",
     zero_division: ZeroDivision = "zero",
+    weight_col: str | None = None,
+    scale_col: str | None = None,
     device: torch.device | str = "cpu",
 ) -> pa.Table:
     """Score every series of a table and every model.
@@ -84,21 +87,27 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         duplicates: What two rows of a series with the same time are: an ``error``, or two elements
             (``allow``). A null is the same as no other time.
         zero_division: What an element with a quotient that is not finite does; likewise.
+        weight_col: The column of what each element weighs, finite and at least 0; see
+            ``core.score``.
+        scale_col: The column of what scaled losses are divided by, the same in all rows of a
+            series.
         device: Where to compute.
 
     Returns:
         One row a series and model: series in the order of their first rows, the models of a
         series together, in the order of their columns. The columns are those of ``group_by``,
-        ``model``, ``length``, one a loss (null where no element was left), ``<loss>_masked`` and
-        ``<loss>_gradient`` (in the order of the rows of the series).
+        ``model``, ``length``, one a loss (null where no element was left, or there was nothing to
+        divide by), ``<loss>_masked`` and ``<loss>_gradient`` (in the order of the rows of the
+        series).
 
     Raises:
         TableError: If a column is absent, named twice or of the wrong type, a column that nobody
             excluded holds numbers as text, a key is null (``NullKeyError``), a series has
-            one time twice (``RepeatedTimeError``), or an element is missing and ``missing`` is
-            ``error``.
+            one time twice (``RepeatedTimeError``), a weight is invalid or a scale varies
+            (``CellsError``), or an element is missing and ``missing`` is ``error``.
         ValueError: If a loss is unknown or given twice, or ``duplicates`` is neither, or both
-            ``predictions`` and ``exclude`` are given.
+            ``predictions`` and ``exclude`` are given, or there is no scale for a loss that needs
+            one.
 
     Warns:
         UserWarning: If the values of the column ``ds`` cannot be compared.
@@ -119,7 +128,14 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         zero_division,
     )
     names = [spec.name for spec in options.losses]
-    layout = _find_layout(table, group_by, time, target, predictions, exclude, duplicates, names)
+    layout = _find_layout(
+        table,
+        Layout(tuple(group_by), target, (), time=time, weight=weight_col, scale=scale_col),
+        predictions,
+        exclude,
+        duplicates,
+        names,
+    )
     groups = group_rows(table.select(layout.keys))
     if layout.time is not None:
         times = table.column(layout.time)
@@ -131,32 +147,46 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     def values(name: str) -> torch.Tensor:
         return tensor_of_column(table.column(name), kind, groups.order)
 
-    return score_models(groups, layout, values, options, device)
+    weights = scales = None
+    if weight_col is not None:
+        weights = weights_of(weight_col, table.column(weight_col), groups)
+    if scale_col is not None:
+        scales = scales_of(scale_col, table.column(scale_col), groups)
+    return score_models(groups, layout, values, options, device, weights=weights, scales=scales)
 
 
 def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     table: pa.Table,
-    group_by: Sequence[str],
-    time: str,
-    target: str,
+    named: Layout,
     predictions: Sequence[str] | None,
     exclude: Sequence[str],
     duplicates: Duplicates,
     losses: Iterable[str],
 ) -> Layout:
-    keys = tuple(group_by)
+    """Return the columns as they are in a table.
+
+    Args:
+        table: What is to be scored.
+        named: The columns that the caller names, but for the models.
+        predictions: Their columns, if the caller names them.
+        exclude: Columns that are no models.
+        duplicates: What two rows of a series with the same time are.
+        losses: What is asked for, whose columns are beside the keys in the answer.
+    """
+    keys, time = named.keys, str(named.time)
     if duplicates not in get_args(Duplicates):
         raise ValueError(f"duplicates must be 'error' or 'allow', not {duplicates!r}")
     if predictions is not None and exclude:
         raise ValueError("exclude is for models that nobody names; leave them out of predictions")
     if predictions is None:
-        found = find_models(table.schema, {*keys, time, target}, exclude=exclude)
+        taken = {*keys, time, named.target, *named.doubles}
+        found = find_models(table.schema, taken, exclude=exclude)
     else:
         found = ModelColumns(tuple(predictions))
-    layout = Layout(keys, target, found.models, found.left_out)
+    layout = replace(named, models=found.models, left_out=found.left_out)
     layout = replace(layout, time=find_time(table.schema, time, layout))
     faults = [
-        *text_faults(table, layout.numbers, found.texts),
+        *text_faults(table, (*layout.numbers, *layout.doubles), found.texts),
         *faults_of(table.schema, layout),
         *key_faults(keys, losses),
     ]
@@ -209,6 +239,9 @@ def score_models(
     values: Callable[[str], torch.Tensor],
     options: ScoreOptions,
     device: torch.device | str,
+    *,
+    weights: NDArray[np.float64] | None = None,
+    scales: NDArray[np.float64] | None = None,
 ) -> pa.Table:
     """Score whole series, each model against the one target.
 
@@ -218,14 +251,18 @@ def score_models(
         values: Returns the elements of a column, series by series, all columns in one type.
         options: What to compute.
         device: Where.
+        weights: Of the elements, series by series; see ``weights_of``.
+        scales: Of the series; see ``scales_of``.
 
     Raises:
         MissingElementError: If an element is missing and ``options.missing`` is ``error``.
+        ValueError: If there are no scales, and a loss needs them.
     """
 
     def side(name: str) -> Ragged:
         return Ragged.trusted(values(name).to(device), groups.offsets)
 
+    weight = None if weights is None else Ragged.trusted(weights, groups.offsets)
     target, scores = side(layout.target), []
     for model in layout.models:
         try:
@@ -233,6 +270,8 @@ def score_models(
                 side(model),
                 target,
                 options.losses,
+                weights=weight,
+                scales=scales,
                 gradients=options.gradients,
                 missing=options.missing,
                 zero_division=options.zero_division,
@@ -243,20 +282,22 @@ def score_models(
     return answer_table(groups.keys, groups.offsets, layout.models, Scores.cat(scores), options)
 
 
-def answer_schema(keys: pa.Schema, options: ScoreOptions, element: pa.DataType) -> pa.Schema:
+def answer_schema(
+    keys: pa.Schema, options: ScoreOptions, element: pa.DataType, *, weighted: bool = False
+) -> pa.Schema:
     """Return the columns of an answer.
 
     Args:
         keys: The columns that name a series.
         options: What is computed.
         element: What it is computed in.
+        weighted: Whether elements have weights.
     """
     names = [spec.name for spec in options.losses]
     fields = [*keys, pa.field("model", pa.string()), pa.field("length", pa.int64())]
     fields += [pa.field(name, pa.float64()) for name in names]
-    fields += [
-        pa.field(f"{name}_masked", pa.int64()) for name in names if LOSSES[name].can_be_masked
-    ]
+    masked = options.masked(weighted=weighted)
+    fields += [pa.field(f"{name}_masked", pa.int64()) for name in masked]
     if options.gradients:
         fields += [pa.field(f"{name}_gradient", pa.large_list(element)) for name in names]
     return pa.schema(fields)
@@ -276,8 +317,8 @@ def answer_table(
         offsets: Where the elements of each series start and end.
         models: Their names.
         scores: On the CPU, of all series of the first model, then of the second, and so on.
-        options: What was computed. A loss without an element left is null; a NaN that MAE
-            propagated stays NaN.
+        options: What was computed. A loss without an element left, or anything to divide by, is
+            null; a NaN that MAE propagated stays NaN.
     """
     count, series = len(models), len(keys)
     owner = pa.array(np.repeat(np.arange(series), count))
@@ -286,9 +327,11 @@ def answer_table(
     lengths = np.repeat(np.diff(offsets), count)
     columns.append(pa.array(lengths))
     losses, masked, gradients = scores.arrays()
+    of_scores = np.tile(np.diff(offsets), count)
     for name, values in losses.items():
-        propagated = options.missing == "propagate" and name not in masked
-        columns.append(pa.array(interleave(values, count), from_pandas=not propagated))
+        nulls = nulls_of(name, values, masked.get(name), of_scores, options)
+        mask = None if nulls is None else interleave(nulls, count)
+        columns.append(pa.array(interleave(values, count), mask=mask, from_pandas=False))
     columns += [pa.array(interleave(counts, count)) for counts in masked.values()]
     ends = np.concatenate([[0], np.cumsum(lengths)])
     for flat in gradients.values():
@@ -299,6 +342,29 @@ def answer_table(
     key_schema = pa.schema(list(zip(keys.column_names, types, strict=True)))
     schema = answer_schema(key_schema, options, element)
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def nulls_of(
+    name: str,
+    values: NDArray[np.float64],
+    masked: NDArray[np.int64] | None,
+    lengths: NDArray[np.int64],
+    options: ScoreOptions,
+) -> NDArray[np.bool_] | None:
+    """Return which losses are null, as there was nothing to divide by; None if none can be.
+
+    A NaN that a loss without a quotient propagated is no null: nothing of its series is masked.
+
+    Args:
+        name: Of the loss.
+        values: It, NaN where it is null.
+        masked: Its column of that, if there is one.
+        lengths: Of the series, none of which is empty.
+        options: What was computed.
+    """
+    if options.missing != "propagate" or LOSSES[name].has_quotient:
+        return values != values  # noqa: PLR0124 - a third of the time of np.isnan
+    return None if masked is None else masked == lengths
 
 
 def interleave(column: NDArray[Any], models: int) -> NDArray[Any]:
