@@ -38,7 +38,12 @@ class FaultyKernel:
         self.fork_server = os.getpid()
 
     def __call__(
-        self, prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        offsets: Buffer,
+        options: ScoreOptions,
+        *further: Buffer | None,
     ) -> Scores:
         self.be_lost()
         firsts, lengths = prediction[offsets[:-1]].tolist(), np.diff(offsets).tolist()
@@ -57,7 +62,7 @@ class FaultyKernel:
             assert time.monotonic() < end
             time.sleep(0.002)
         time.sleep(self.batch_s)
-        return self.real(prediction, target, offsets, options)
+        return self.real(prediction, target, offsets, options, *further)
 
     def be_lost(self) -> None:
         lost = self.folder / "lost"

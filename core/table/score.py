@@ -363,7 +363,8 @@ def nulls_of(
         options: What was computed.
     """
     if options.missing != "propagate" or LOSSES[name].has_quotient:
-        return values != values  # noqa: PLR0124 - a third of the time of np.isnan
+        nulls: NDArray[np.bool_] = values != values  # noqa: PLR0124 - a third of np.isnan's time
+        return nulls
     return None if masked is None else masked == lengths
 
 

@@ -53,7 +53,13 @@ def scales_of(name: str, column: pa.ChunkedArray, groups: Groups) -> NDArray[np.
     first = cells[groups.offsets[:-1]]
     expected = np.repeat(first, np.diff(groups.offsets))
     differ = (cells != expected) & ~(np.isnan(cells) & np.isnan(expected))
-    _check(name, np.flatnonzero(differ), cells, groups, "a series has one scale, the same in all its rows")
+    _check(
+        name,
+        np.flatnonzero(differ),
+        cells,
+        groups,
+        "a series has one scale, the same in all its rows",
+    )
     return first
 
 

@@ -111,7 +111,9 @@ def find_columns(source: Source, roles: Roles) -> FileColumns:
     else:
         found = ModelColumns(_listed(roles.models, names))
     models = tuple(dict.fromkeys(found.models))
-    layout = FileColumns(keys, target, models, found.left_out, None, nested, roles.duplicates)
+    layout = FileColumns(
+        keys, target, models, found.left_out, nested=nested, duplicates=roles.duplicates
+    )
     if roles.duplicates == "error" and not nested:
         if roles.time != Roles.time and roles.time not in names:
             raise TableError(("", _absence(names, [roles.time], "--time-col")))

@@ -19,6 +19,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loss_scoring.core import Ragged, ScoreOptions, Scores
 from loss_scoring.service.engine.policy import BatchPolicy, Span
 from loss_scoring.service.engine.scorer import Answer, BatchObserver, Limits
@@ -46,6 +49,7 @@ class Job:
     """A request on its way through the engine, until its answer is whole.
 
     Attributes:
+        whole: All its series.
         future: Of the answer.
         on_device: Called with True before any of it gets to the device, and with False after.
         traceparent: Its span, if it is traced.
@@ -55,9 +59,7 @@ class Job:
         compute_s: Seconds in batches.
     """
 
-    prediction: Ragged
-    target: Ragged
-    options: ScoreOptions
+    whole: Slice
     future: asyncio.Future[Answer]
     on_device: Callable[[bool], None] | None = None
     traceparent: str | None = None
@@ -65,11 +67,6 @@ class Job:
     parts: list[Scores] = field(default_factory=list)
     queue_s: float = 0.0
     compute_s: float = 0.0
-
-    def slice(self, span: Span) -> Slice:
-        """Return the series of a span, for the device."""
-        cut = span.start, span.stop
-        return Slice(self.prediction.slice(*cut), self.target.slice(*cut), self.options)
 
     def collect(
         self, span: Span, result: Scores | Exception, seconds: float
@@ -190,8 +187,15 @@ class Engine:
         if self._ticking is not None:
             self._ticking.cancel()
 
-    def score_inline(
-        self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
+    def score_inline(  # noqa: PLR0913 - those of a kernel
+        self,
+        prediction: Ragged,
+        target: Ragged,
+        options: ScoreOptions,
+        weights: NDArray[np.float64] | None = None,
+        scales: NDArray[np.float64] | None = None,
+        *,
+        idle: bool = False,
     ) -> Answer | None:
         """Score a small request on the calling thread, alone; None if it is one to ``submit``.
 
@@ -208,7 +212,7 @@ class Engine:
         started = time.monotonic()
         self._check_ready()
         try:
-            result = self._worker.score(Slice(prediction, target, options))
+            result = self._worker.score(Slice(prediction, target, options, weights, scales))
         except DeviceLostError as error:
             self._lost, self._running = True, False
             raise _failure(error) from error
@@ -224,11 +228,13 @@ class Engine:
         if self._busy_since < math.inf and self.hung:
             raise OverloadedError("the device does not answer", 30, reason="device-lost")
 
-    def submit(  # noqa: PLR0913 - the last three are those of ``processes.host``
+    def submit(  # noqa: PLR0913 - those of a kernel, and three of ``processes.host``
         self,
         prediction: Ragged,
         target: Ragged,
         options: ScoreOptions,
+        weights: NDArray[np.float64] | None = None,
+        scales: NDArray[np.float64] | None = None,
         *,
         client: str = "",
         deadline: float = math.inf,
@@ -254,11 +260,12 @@ class Engine:
         assert self._loop is not None  # noqa: S101 - it runs
         future: asyncio.Future[Answer] = self._loop.create_future()
         if len(prediction) == 0:
-            future.set_result(Answer(Scores.empty(options, prediction.dtype)))
+            empty = Scores.empty(options, prediction.dtype, weighted=weights is not None)
+            future.set_result(Answer(empty))
             return future
         traceparent = traceparent or TRACEPARENT.get()
-        sides = prediction, target
-        job = Job(*sides, options, future, on_device, traceparent, unscored=len(prediction))
+        whole = Slice(prediction, target, options, weights, scales)
+        job = Job(whole, future, on_device, traceparent, unscored=len(prediction))
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
         offsets = memoryview(prediction.offsets)  # type: ignore[arg-type]
@@ -346,7 +353,7 @@ class Engine:
         for _, job in live:
             if job.on_device is not None:
                 job.on_device(True)  # noqa: FBT003 - the one thing it says
-        batch = self._worker.begin([job.slice(span) for span, job in live])
+        batch = self._worker.begin([job.whole.cut(span.start, span.stop) for span, job in live])
         return [(live, batch, started)]
 
     def _finish(self, flight: _Flight) -> list[_Settled]:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loss_scoring.core import Ragged, ScoreOptions, Scores
 
 BatchObserver = Callable[[tuple[int, int, float]], None]
@@ -60,15 +63,24 @@ class ScoringEngine(Protocol):
 
     async def stop(self) -> None: ...
 
-    def score_inline(
-        self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
-    ) -> Answer | None: ...
-
-    def submit(
+    def score_inline(  # noqa: PLR0913 - those of a kernel
         self,
         prediction: Ragged,
         target: Ragged,
         options: ScoreOptions,
+        weights: NDArray[np.float64] | None = None,
+        scales: NDArray[np.float64] | None = None,
+        *,
+        idle: bool = False,
+    ) -> Answer | None: ...
+
+    def submit(  # noqa: PLR0913 - likewise
+        self,
+        prediction: Ragged,
+        target: Ragged,
+        options: ScoreOptions,
+        weights: NDArray[np.float64] | None = None,
+        scales: NDArray[np.float64] | None = None,
         *,
         client: str = "",
         deadline: float = math.inf,

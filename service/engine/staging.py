@@ -108,20 +108,28 @@ class Staging:
         self._streams = streams
         self._pool = BufferPool(pinned_bytes, streams.pin)
 
-    def begin(
+    def begin(  # noqa: PLR0913, PLR0917 - those of a kernel
         self,
         predictions: Sequence[Ragged],
         targets: Sequence[Ragged],
         kernel: Kernel,
         options: ScoreOptions,
+        weights: NDArray[np.float64] | None = None,
+        scales: NDArray[np.float64] | None = None,
     ) -> "Staged":
-        """Start to score ragged parts that agree in dtype, as one batch."""
+        """Start to score ragged parts that agree in dtype, as one batch.
+
+        Weights and scales are those of all parts.
+        """
         streams = self._streams
         elements = sum(part.elements for part in predictions)
         kind = elements, predictions[0].dtype
-        sides = self._pinned([kind, kind])
+        doubles = [column for column in (weights, scales) if column is not None]
+        sides = self._pinned([kind, kind, *((len(column), torch.float64) for column in doubles)])
         offsets = Ragged.cat(predictions, out=sides[0]).offsets
         Ragged.cat(targets, out=sides[1])
+        for pinned, column in zip(sides[2:], doubles, strict=True):
+            pinned.numpy()[:] = column
         try:
             with streams.use(streams.incoming):
                 inputs = [streams.empty_like(side) for side in sides]
@@ -129,7 +137,9 @@ class Staging:
                     streams.copy(on_device, side)
             streams.wait(streams.compute, streams.mark(streams.incoming))
             with streams.use(streams.compute):
-                scores = kernel(inputs[0], inputs[1], offsets, options)
+                p, y, *rest = inputs
+                further = [None if x is None else rest.pop(0) for x in (weights, scales)]
+                scores = kernel(p, y, offsets, options, *further)
             streams.wait(streams.outgoing, streams.mark(streams.compute))
             columns = [*scores.values.values(), *scores.masked.values(), *scores.gradients.values()]
             returned = self._pinned([(column.shape[0], column.dtype) for column in columns])

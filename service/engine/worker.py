@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numba.core import event
+from numpy.typing import NDArray
 
 from loss_scoring.core import (
     Kernel,
@@ -31,11 +32,34 @@ class DeviceLostError(Exception):
 
 
 class Slice(NamedTuple):
-    """Consecutive series of one request, with what the device needs to score them."""
+    """Consecutive series of one request, with what the device needs to score them.
+
+    Attributes:
+        weights: float64, one an element, if they have any.
+        scales: float64, one a series, if they have any.
+    """
 
     prediction: Ragged
     target: Ragged
     options: ScoreOptions
+    weights: NDArray[np.float64] | None = None
+    scales: NDArray[np.float64] | None = None
+
+    def cut(self, start: int, stop: int) -> "Slice":
+        """Return the series from ``start`` to ``stop``, exclusive, as views."""
+        prediction, target, options, weights, scales = self
+        if weights is not None:
+            weights = weights[prediction.offsets[start] : prediction.offsets[stop]]
+        if scales is not None:
+            scales = scales[start:stop]
+        sides = prediction.slice(start, stop), target.slice(start, stop)
+        return Slice(*sides, options, weights, scales)
+
+    @property
+    def agreement(self) -> tuple[ScoreOptions, torch.dtype, bool, bool]:
+        """What slices must have in common to share a kernel call."""
+        has_weights, has_scales = self.weights is not None, self.scales is not None
+        return self.options, self.prediction.dtype, has_weights, has_scales
 
 
 def announce_compilation() -> None:
@@ -129,11 +153,12 @@ class DeviceWorker:
     def begin(self, slices: Sequence[Slice]) -> "Batch":
         """Start to score slices, which with staging need not be scored when this returns.
 
-        Slices that agree in options and dtype share one kernel call.
+        Slices that agree in options and dtype, and in having weights and scales, share one kernel
+        call.
         """
-        groups: dict[tuple[ScoreOptions, torch.dtype], list[int]] = defaultdict(list)
+        groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for i, part in enumerate(slices):
-            groups[part.options, part.prediction.dtype].append(i)
+            groups[part.agreement].append(i)
         batch = Batch(self._finish)
         for positions in groups.values():
             group = [slices[i] for i in positions]
@@ -154,24 +179,28 @@ class DeviceWorker:
             return self._failed(group, error)
 
     def _launch(self, *group: Slice) -> Scores | Staged:
-        """Start to score slices that agree in options and dtype, in one kernel call."""
-        prediction, target, options = group[0]
+        """Start to score slices that agree, in one kernel call."""
+        prediction, target, options, weights, scales = group[0]
         if len(group) > 1 or self._staging is not None:
             predictions, targets = (
                 [part.prediction for part in group],
                 [part.target for part in group],
             )
+            weights = _joined([part.weights for part in group])
+            scales = _joined([part.scales for part in group])
             if self._staging is not None:
-                return self._staging.begin(predictions, targets, self._kernel, options)
+                return self._staging.begin(
+                    predictions, targets, self._kernel, options, weights, scales
+                )
             prediction, target = Ragged.cat(predictions), Ragged.cat(targets)
         if self._array_kernel is not None:
             sides = prediction.array, target.array
-            return self._array_kernel(*sides, prediction.offsets, options)
+            return self._array_kernel(*sides, prediction.offsets, options, weights, scales)
         p, y = prediction.values, target.values
         on_cpu = self.device.type == "cpu"  # a copy that does nothing still costs
         if not on_cpu:
             p, y = p.to(self.device), y.to(self.device)
-        scores = self._kernel(p, y, prediction.offsets, options)
+        scores = self._kernel(p, y, prediction.offsets, options, weights, scales)
         return scores if on_cpu else scores.to("cpu")
 
     def _finish(self, group: Sequence[Slice], started: _Started) -> Sequence[Scores | Exception]:
@@ -256,12 +285,18 @@ class Batch:
 
 def _halves(part: Slice) -> tuple[Slice, Slice]:
     """Cut a slice between two series, as near to the middle of its elements as may be."""
-    prediction, target, options = part
-    offsets = prediction.offsets
-    middle = min(max(int(np.searchsorted(offsets, offsets[-1] // 2)), 1), len(prediction) - 1)
-    cuts = (0, middle), (middle, len(prediction))
-    first, second = (Slice(prediction.slice(*cut), target.slice(*cut), options) for cut in cuts)
-    return first, second
+    offsets = part.prediction.offsets
+    middle = int(np.searchsorted(offsets, offsets[-1] // 2))
+    middle = min(max(middle, 1), len(part.prediction) - 1)
+    return part.cut(0, middle), part.cut(middle, len(part.prediction))
+
+
+def _joined(columns: Sequence[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+    """Join the weights or scales of slices, which all have them or none."""
+    present = [column for column in columns if column is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    return np.concatenate(present)
 
 
 def _cut(scores: Scores, group: Sequence[Slice]) -> list[Scores]:

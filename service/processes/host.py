@@ -136,15 +136,22 @@ class _Peer:
             dtype = DTYPES[row.dtype]
             view = self._arena.view
             offsets = view(row.offsets, row.series + 1, np.int64).copy()
-            prediction = view(row.prediction, row.elements, row.dtype)
-            target = view(row.target, row.elements, row.dtype)
-            layout = AnswerLayout(options, dtype, row.series, row.elements)
+            elements, doubles = (row.elements, row.dtype), (row.elements, "float64")
+            kinds = elements, elements, doubles, (row.series, "float64")
+            prediction, target, weights, scales = (
+                None if start is None else view(start, *kind)
+                for start, kind in zip(row.columns, kinds, strict=True)
+            )
+            shape = row.series, row.elements
+            layout = AnswerLayout(options, dtype, *shape, weighted=weights is not None)
             block = view(row.answer, layout.size, np.uint8)
             ragged = Ragged(prediction, offsets)
             future = self._host.engine.submit(
                 ragged,
                 ragged.like(target),
                 options,
+                weights,
+                scales,
                 deadline=math.inf if row.deadline is None else row.deadline,
                 alone=row.alone,
                 on_device=self._table.marker(number),

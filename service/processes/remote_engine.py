@@ -13,6 +13,7 @@ import socket
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions, Scores
 from loss_scoring.core.buffers import BufferPool
@@ -109,19 +110,28 @@ class RemoteEngine:
             self._channel.close()
         self._connected = False
 
-    def score_inline(
-        self, prediction: Ragged, target: Ragged, options: ScoreOptions, *, idle: bool = False
-    ) -> Answer | None:
-        """Score a small request in this process; None if it is one to ``submit``."""
-        if self._inline is None:
-            return None
-        return self._inline.score_inline(prediction, target, options, idle=idle)
-
-    def submit(
+    def score_inline(  # noqa: PLR0913 - those of a kernel
         self,
         prediction: Ragged,
         target: Ragged,
         options: ScoreOptions,
+        weights: NDArray[np.float64] | None = None,
+        scales: NDArray[np.float64] | None = None,
+        *,
+        idle: bool = False,
+    ) -> Answer | None:
+        """Score a small request in this process; None if it is one to ``submit``."""
+        if self._inline is None:
+            return None
+        return self._inline.score_inline(prediction, target, options, weights, scales, idle=idle)
+
+    def submit(  # noqa: PLR0913 - those of a kernel
+        self,
+        prediction: Ragged,
+        target: Ragged,
+        options: ScoreOptions,
+        weights: NDArray[np.float64] | None = None,
+        scales: NDArray[np.float64] | None = None,
         *,
         client: str = "",
         deadline: float = math.inf,
@@ -133,12 +143,17 @@ class RemoteEngine:
         future: asyncio.Future[Answer] = loop.create_future()
         series, elements = len(prediction), prediction.elements
         if series == 0:
-            future.set_result(Answer(Scores.empty(options, prediction.dtype)))
+            empty = Scores.empty(options, prediction.dtype, weighted=weights is not None)
+            future.set_result(Answer(empty))
             return future
         self._quota.take(client, elements)
-        layout = AnswerLayout(options, prediction.dtype, series, elements)
-        number = next(self._numbers)
-        job = RemoteJob(number, client, prediction, target, options, deadline, future, layout)
+        weighted = weights is not None
+        layout = AnswerLayout(options, prediction.dtype, series, elements, weighted=weighted)
+        job = RemoteJob(
+            *(next(self._numbers), client, prediction, target, options, deadline, future, layout),
+            weights=weights,
+            scales=scales,
+        )
         self._jobs[job.number] = job
         future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
         try:

@@ -39,7 +39,8 @@ class RemoteJob:
         layout: How the answer lies in memory.
         suspicion: Whether it may have killed a worker.
         block: Where the answer goes.
-        places: Where offsets, prediction, target and answer begin in the arena, once they do.
+        places: Where offsets begin in the arena, then prediction, target, weights and scales, then
+            the answer; None until they do.
         sent: Whether the worker has it.
         traceparent: Its span, if it is traced.
     """
@@ -52,9 +53,11 @@ class RemoteJob:
     deadline: float
     future: asyncio.Future[Answer]
     layout: AnswerLayout
+    weights: NDArray[np.float64] | None = None
+    scales: NDArray[np.float64] | None = None
     suspicion: Suspicion = field(default_factory=Suspicion)
     block: NDArray[np.uint8] | None = None
-    places: tuple[int, int, int, int] | None = None
+    places: tuple[int, list[int | None], int] | None = None
     sent: bool = False
     traceparent: str | None = field(default_factory=TRACEPARENT.get)
 
@@ -64,15 +67,16 @@ class RemoteJob:
 
     def place(self, arena: Arena, pool: BufferPool) -> None:
         """Find out where the numbers lie, and copy those that the worker cannot see."""
-        sides = self.prediction.array, self.target.array
+        columns = self.prediction.array, self.target.array, self.weights, self.scales
         found = [
-            arena.offset(side.ctypes.data, side.nbytes)
-            if side.nbytes > _ARENA_LOOKUP_BYTES
+            arena.offset(column.ctypes.data, column.nbytes)
+            if column is not None and column.nbytes > _ARENA_LOOKUP_BYTES
             else None
-            for side in sides
+            for column in columns
         ]
+        pairs = zip(columns, found, strict=True)
         copied: list[NDArray[Any]] = [self.prediction.offsets]
-        copied += [side for side, place in zip(sides, found, strict=True) if place is None]
+        copied += [column for column, place in pairs if column is not None and place is None]
         size = self.layout.size + sum(aligned(part.nbytes) for part in copied)
         block = pool.empty(max(size, SMALLEST), np.uint8)
         base = arena.offset(block.ctypes.data, size)
@@ -87,9 +91,12 @@ class RemoteJob:
             starts.append(base + start)
             start += aligned(part.nbytes)
         offsets, *rest = starts
-        prediction, target = (rest.pop(0) if place is None else place for place in found)
+        places = [
+            rest.pop(0) if place is None and column is not None else place
+            for column, place in zip(columns, found, strict=True)
+        ]
         self.block = block[: self.layout.size]
-        self.places = offsets, prediction, target, base
+        self.places = offsets, places, base
 
     def row(self) -> Row:
         """Return what is sent to the worker."""

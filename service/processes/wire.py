@@ -8,7 +8,7 @@ sends ``{"submit": [row], "withdraw": [number]}``. The worker answers
 gone, the worker no longer writes to its memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from loss_scoring.core import LOSSES, LossSpec, ScoreOptions, Scores
+from loss_scoring.core import LossSpec, ScoreOptions, Scores
 
 _LINE = 64
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -40,8 +40,8 @@ class Row(NamedTuple):
         alone: Whether nothing else may be on the device beside it.
         traceparent: Its span, if it is traced.
         offsets: Where in the arena ``series + 1`` int64 begin.
-        prediction: Where the elements begin.
-        target: Likewise.
+        columns: Where prediction and target begin, then weights and scales, float64, which are None
+            if there are none.
         answer: Where the scores go.
     """
 
@@ -54,8 +54,7 @@ class Row(NamedTuple):
     alone: bool
     traceparent: str | None
     offsets: int
-    prediction: int
-    target: int
+    columns: Sequence[int | None]
     answer: int
 
 
@@ -78,13 +77,18 @@ class AnswerLayout:
     """Where the columns of an answer lie, one after another, each on cache lines of its own."""
 
     def __init__(
-        self, options: ScoreOptions, dtype: torch.dtype, series: int, elements: int
+        self,
+        options: ScoreOptions,
+        dtype: torch.dtype,
+        series: int,
+        elements: int,
+        *,
+        weighted: bool = False,
     ) -> None:
         names = [spec.name for spec in options.losses]
-        masked = [name for name in names if LOSSES[name].can_be_masked]
         self._groups = (
             (names, series, np.dtype(np.float64)),
-            (masked, series, np.dtype(np.int64)),
+            (options.masked(weighted=weighted), series, np.dtype(np.int64)),
             (names if options.gradients else [], elements, np.dtype(DTYPE_NAMES[dtype])),
         )
         self.size = sum(

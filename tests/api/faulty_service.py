@@ -36,7 +36,11 @@ def main() -> None:
     broken = False
 
     def kernel(
-        prediction: Tensor, target: Tensor, offsets: Buffer, options: ScoreOptions
+        prediction: Tensor,
+        target: Tensor,
+        offsets: Buffer,
+        options: ScoreOptions,
+        *further: Buffer | None,
     ) -> Scores:
         nonlocal broken
         broken = broken or bool((prediction == BREAK).any())
@@ -49,7 +53,7 @@ def main() -> None:
             time.sleep(0.005)
         with arguments.ledger.open("a") as ledger:
             ledger.writelines(f"{value}\n" for value in prediction[offsets[:-1]].tolist())
-        return plain_kernel(prediction, target, offsets, options)
+        return plain_kernel(prediction, target, offsets, options, *further)
 
     settings = Settings(
         port=arguments.port,

@@ -122,8 +122,8 @@ def test_specs_and_options_check_themselves():
 
 
 def test_options_are_found_in_another_process():
-    options = ScoreOptions((LossSpec('mae'),), missing="skip")
-    assert hash(options) == hash(ScoreOptions((LossSpec('mae'),), missing="skip"))
+    options = ScoreOptions((LossSpec("mae"),), missing="skip")
+    assert hash(options) == hash(ScoreOptions((LossSpec("mae"),), missing="skip"))
     assert copy.deepcopy(options) == options
     script = (
         "import pickle, sys\n"
@@ -142,11 +142,11 @@ def test_options_are_found_in_another_process():
 
 
 def test_arrays_reach_the_kernel_as_they_are(monkeypatch):
-    def kernel(prediction, target, offsets, options):
+    def kernel(prediction, target, offsets, options, *further):
         assert prediction is p
         assert target is y
         assert offsets is both.offsets
-        return fused(prediction, target, offsets, options)
+        return fused(prediction, target, offsets, options, *further)
 
     fused = kernel_for(torch.device("cpu"))
     kernel.takes_arrays = True

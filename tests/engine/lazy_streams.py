@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from loss_scoring.core import LOSSES, Scores
+from loss_scoring.core import Scores
 
 GARBAGE = 0xFF  # read as a float it is NaN
 
@@ -125,24 +125,31 @@ class LazyStreams:
     def kernel(self, inner):
         """Return a kernel that runs ``inner`` when the stream gets to it."""
 
-        def call(prediction, target, offsets, options):
+        def call(prediction, target, offsets, options, weights=None, scales=None):
             names = [spec.name for spec in options.losses]
             n, elements = len(offsets) - 1, prediction.shape[0]
             scores = Scores(
                 {name: self._empty(n, torch.float64) for name in names},
-                {name: self._empty(n, torch.int64) for name in names if LOSSES[name].can_be_masked},
+                {
+                    name: self._empty(n, torch.int64)
+                    for name in options.masked(weighted=weights is not None)
+                },
                 {
                     name: self._empty(elements, prediction.dtype)
                     for name in names
                     if options.gradients
                 },
             )
-            places = [self._place(tensor) for tensor in (prediction, target, *_columns(scores))]
+            given = [tensor for tensor in (weights, scales) if tensor is not None]
+            tensors = (prediction, target, *given, *_columns(scores))
+            places = [self._place(tensor) for tensor in tensors]
 
             def compute(p, y, *columns):
                 self.log.append(("run", p.tolist()))
+                further, columns = list(columns[: len(given)]), columns[len(given) :]
+                w, s = (None if x is None else further.pop(0) for x in (weights, scales))
                 for column, computed in zip(
-                    columns, _columns(inner(p, y, offsets, options)), strict=True
+                    columns, _columns(inner(p, y, offsets, options, w, s)), strict=True
                 ):
                     column.copy_(computed)
 

@@ -12,6 +12,7 @@ import logging
 import threading
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from connections import Listener, connection
@@ -49,13 +50,13 @@ class Kernel:
         self.entered = threading.Event()
         self.calls = []
 
-    def __call__(self, prediction, target, offsets, options):
+    def __call__(self, prediction, target, offsets, options, *further):
         self.entered.set()
         assert self.gate.wait(10)
         self.calls.append(prediction.tolist())
         if bool((prediction == POISON).any()):
             raise RuntimeError("poisoned")
-        return kernel_for(CPU)(prediction, target, offsets, options)
+        return kernel_for(CPU)(prediction, target, offsets, options, *further)
 
 
 def at_once(kernel):
@@ -180,6 +181,57 @@ def test_requests_that_wait_share_one_batch():
         assert batches == [1, 5]
         assert [a.scores.values["mae"].item() for a in answers] == [1, 2, 3, 4, 5, 6]
         assert all(a.queue_s >= 0 and a.compute_s > 0 for a in answers)
+
+    asyncio.run(main())
+
+
+def test_requests_with_weights_or_scales_share_a_call_only_with_such():
+    options = ScoreOptions((LossSpec("mae"), LossSpec("mase")), gradients=True)
+    weights, scales = np.array([1.0, 3.0, 0.5]), np.array([2.0, 0.0])
+    kinds = [(None, scales), (weights, scales), (None, scales), (weights, scales)]
+
+    async def main():
+        kernel, prediction = Kernel(), ragged([1.0, 3.0], [4.0])
+        target = zeros_like(prediction)
+        async with running(kernel, batch=1 << 10) as engine:
+            kernel.gate.clear()
+            first = submit(engine, ragged([1.0]))
+            await entered(kernel)
+            sent = [engine.submit(prediction, target, options, *further) for further in kinds]
+            await queued(engine, 12)
+            kernel.gate.set()
+            answers = await asyncio.gather(first, *sent)
+        assert sorted(map(len, kernel.calls)) == [1, 6, 6]
+        for answer, (weight, scale) in zip(answers[1:], kinds, strict=True):
+            weight = None if weight is None else prediction.like(torch.from_numpy(weight))
+            want = score(
+                prediction, target, options.losses, weights=weight, scales=scale, gradients=True
+            )
+            for got, expected in zip(answer.scores.arrays(), want.arrays(), strict=True):
+                assert {name: column.tobytes() for name, column in got.items()} == {
+                    name: column.tobytes() for name, column in expected.items()
+                }
+
+    asyncio.run(main())
+
+
+def test_weights_and_scales_are_cut_with_their_series():
+    async def main():
+        make = np.random.default_rng(1)
+        lengths = make.integers(1, 40, 60)
+        prediction, weights = (
+            Ragged.from_lengths(make.random(lengths.sum()), lengths) for _ in range(2)
+        )
+        options = ScoreOptions((LossSpec("rmsse"), LossSpec("smape")), gradients=True)
+        scales, target = make.random(60), zeros_like(prediction)
+        kernel = Kernel()
+        async with running(kernel, batch=50) as engine:
+            answer = await engine.submit(prediction, target, options, weights.array, scales)
+        assert len(kernel.calls) > 10
+        want = score(
+            prediction, target, options.losses, weights=weights, scales=scales, gradients=True
+        )
+        assert_same(answer.scores, want)
 
     asyncio.run(main())
 

@@ -7,12 +7,13 @@ import math
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loss_scoring.core import Ragged, ScoreOptions, Scores, score
+from loss_scoring.core import LossSpec, Ragged, ScoreOptions, Scores
 from loss_scoring.core.kernels import kernel_for
 from loss_scoring.service.engine import BatchPolicy, Engine, Limits
 from loss_scoring.service.engine.worker import DeviceLostError, DeviceWorker, Slice
@@ -36,7 +37,7 @@ class FaultyKernel:
         self.entered = threading.Event()
         self.sizes = []
 
-    def __call__(self, prediction, target, offsets, options):
+    def __call__(self, prediction, target, offsets, options, *further):
         self.entered.set()
         assert self.gate.wait(10)
         self.sizes.append(len(prediction))
@@ -46,7 +47,7 @@ class FaultyKernel:
             raise torch.OutOfMemoryError("CUDA out of memory")
         if bool((prediction == POISON).any()):
             raise RuntimeError("poisoned")
-        return kernel_for(CPU)(prediction, target, offsets, options)
+        return kernel_for(CPU)(prediction, target, offsets, options, *further)
 
 
 def ragged(*series):
@@ -90,20 +91,31 @@ async def entered(kernel):
 @given(
     st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=5), min_size=1, max_size=8),
     st.integers(9, 40),
+    st.booleans(),
 )
-def test_out_of_memory_costs_halves_and_no_answer(lengths, memory):
+def test_out_of_memory_costs_halves_and_no_answer(lengths, memory, weighted):
     worker = DeviceWorker(CPU, FaultyKernel(memory))
     slices = [
         slice_of(ragged(*([float(i + k)] * length for k, length in enumerate(sizes))))
         for i, sizes in enumerate(lengths)
     ]
+    if weighted:
+        options = ScoreOptions((LossSpec("mae"), LossSpec("mase")), gradients=True)
+        slices = [
+            part._replace(
+                options=options,
+                weights=np.arange(part.prediction.elements) + 0.5,
+                scales=np.arange(len(part.prediction)) + 1.5,
+            )
+            for part in slices
+        ]
     logging.disable(logging.ERROR)
     try:
         results = worker.begin(slices).finish()
     finally:
         logging.disable(logging.NOTSET)
-    for (prediction, target, _), got in zip(slices, results, strict=True):
-        want = score(prediction, target, gradients=True)
+    for part, got in zip(slices, results, strict=True):
+        want = DeviceWorker(CPU).score(part)
         for actual, expected in zip(got.arrays(), want.arrays(), strict=True):
             assert {name: x.tolist() for name, x in actual.items()} == {
                 name: x.tolist() for name, x in expected.items()

@@ -38,7 +38,22 @@ def slice_of(seed, options=GRADIENTS, dtype=torch.float32, lengths=(3, 1, 20)):
 def mixed(seed):
     dtypes = torch.float32, torch.float64
     slices = [slice_of(100 * seed + i, CHOICES[i % 3], dtypes[i % 2]) for i in range(8)]
+    slices += [further(slices[i], i) for i in range(seed % 6)]
     return slices + [slices[0]] * (seed % 3)
+
+
+def further(part, i):
+    """Return a slice with weights, or scales, or both."""
+    elements = part.prediction.elements
+    weights, scales = np.arange(elements) % 3.0, np.arange(len(part.prediction)) * 1.5
+    options = ScoreOptions((LossSpec("mase"), LossSpec("mae")), part.options.gradients)
+    match i % 3:
+        case 0:
+            return part._replace(weights=weights)
+        case 1:
+            return part._replace(scales=scales, options=options)
+        case _:
+            return part._replace(weights=weights, scales=scales, options=options)
 
 
 def alike(seed):

@@ -116,6 +116,26 @@ def test_blocks_are_found_by_the_address_of_any_slice_and_released_when_unused()
     assert arena.offset(arena.allocate(1).ctypes.data, 1) is None, "ordinary memory, if no other"
 
 
+@pytest.mark.parametrize("elements", [3, 20_000])
+def test_weights_and_scales_travel_copied_or_in_place(elements):
+    async def main():
+        async with front_end() as (engine, workers):
+            await workers.start()
+            pool = BufferPool(8 * MEBI, engine._arena.allocate)
+            weights = pool.empty(max(elements, 1 << 16), np.float64)[:elements]
+            weights[:] = np.arange(elements)
+            p = Ragged.from_lengths(np.ones(elements), [1, elements - 1])
+            zeros, scales = p.like(np.zeros(elements)), np.array([2.0, 4.0])
+            options = ScoreOptions((LossSpec("mae"), LossSpec("mase")))
+            answer = await engine.submit(p, zeros, options, weights, scales)
+            values, masked, _ = answer.scores.arrays()
+            assert np.isnan(values["mae"][0])
+            assert values["mase"].tolist()[1:] == [0.25]
+            assert masked["mae"].tolist() == masked["mase"].tolist() == [1, 0]
+
+    asyncio.run(main())
+
+
 def test_released_memory_is_zero_to_the_next_owner_and_to_the_worker():
     arena = Arena(4 * MEBI)
     foreign = ForeignArena(os.dup(arena.descriptor))
