@@ -233,7 +233,7 @@ class MissingElementError(TableError):
         super().__init__((self.column, detail))
 
 
-def score_models(
+def score_models(  # noqa: PLR0913 - a kernel's, and where
     groups: Groups,
     layout: Layout,
     values: Callable[[str], torch.Tensor],
@@ -340,7 +340,8 @@ def answer_table(
     element = pa.from_numpy_dtype(next(iter(gradients.values())).dtype) if gradients else pa.null()
     types = [column.type for column in columns[: keys.num_columns]]
     key_schema = pa.schema(list(zip(keys.column_names, types, strict=True)))
-    schema = answer_schema(key_schema, options, element)
+    weighted = masked.keys() == losses.keys()
+    schema = answer_schema(key_schema, options, element, weighted=weighted)
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -35,6 +35,21 @@ class Series(TypedDict):
     id: NotRequired[Annotated[str | int, Field(description="Default: position.")]]
     prediction: _Values
     target: _Values
+    weight: NotRequired[
+        Annotated[
+            _Values,
+            Field(
+                description="What each element weighs, finite and at least 0, in the shape of the "
+                "target. Every series has them, or none."
+            ),
+        ]
+    ]
+    scale: NotRequired[
+        Annotated[
+            float | None,
+            Field(description="What scaled losses are divided by. Every series has one, or none."),
+        ]
+    ]
 
 
 class ScoreRequest(BodyOptions):

@@ -111,9 +111,7 @@ class ScoreEndpoint:
                 request = await self._in_thread(reservation, deadline, codec.decode, *sent)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
-        answer = self._engine.score_inline(
-            request.prediction, request.target, request.options, idle=self._open == 1
-        )
+        answer = self._engine.score_inline(*request.columns, idle=self._open == 1)
         if answer is None:
             scoring = self._score(request, context.client, receive, deadline.at)
             answer = await deadline.wait_for(scoring)
@@ -161,9 +159,7 @@ class ScoreEndpoint:
         self, request: ScoreRequest, client: str, receive: Receive, deadline: float
     ) -> Answer:
         """Await the answer; withdraw the request if the client goes away first."""
-        future = self._engine.submit(
-            request.prediction, request.target, request.options, client=client, deadline=deadline
-        )
+        future = self._engine.submit(*request.columns, client=client, deadline=deadline)
         if future.done():  # no series
             return future.result()
         gone = asyncio.ensure_future(_disconnect(receive))

@@ -178,6 +178,17 @@ class LongColumns(_Strict):
         "rows of one series and time are refused.",
     )
     target: str = Field("y", alias="target_column", description="The column of actual values.")
+    weight: str | None = Field(
+        None,
+        alias="weight_column",
+        description="The column of what each element weighs, finite and at least 0.",
+    )
+    scale: str | None = Field(
+        None,
+        alias="scale_column",
+        description="The column of what scaled losses are divided by, the same in all rows of a "
+        "series.",
+    )
     predictions: Annotated[_Names | None, WithJsonSchema({"type": "string"})] = Field(
         None,
         alias="prediction_columns",
@@ -199,14 +210,15 @@ class LongColumns(_Strict):
     def _agree(cls, value: Any, info: ValidationInfo) -> Any:
         """Check a column against those that are declared before it."""
         groups, target = info.data.get("groups", ()), info.data.get("target")
+        named = target, info.data.get("weight"), info.data.get("scale")
         match info.field_name:
             case "groups" if len(value) > MAX_GROUP_COLUMNS:
                 raise ValueError(f"names {len(value)} columns; {MAX_GROUP_COLUMNS} are allowed")
-            case "time" | "target" if not value:
+            case "time" | "target" | "weight" | "scale" if value == "":
                 raise ValueError("must be the name of a column")
             case "target" if value in groups:
                 raise ValueError("must be the name of a column that is no group column")
-            case "predictions" if taken := sorted({*groups, target}.intersection(value)):
+            case "predictions" if taken := sorted({*groups, *named}.intersection(value or ())):
                 raise ValueError(f"names {', '.join(map(repr, taken))}, which is named otherwise")
             case "excluded" if info.data.get("predictions", ()) is not None:
                 raise ValueError("is for where prediction_columns names no models")

@@ -59,6 +59,11 @@ class NamesBytes(NamedTuple):
 NO_NAMES = NamesBytes()
 
 
+Columns = tuple[
+    Ragged, Ragged, ScoreOptions, NDArray[np.float64] | None, NDArray[np.float64] | None
+]
+
+
 class Memory(Protocol):
     """What one request may use; each method raises a ``ServiceError`` where there is no more."""
 
@@ -97,6 +102,8 @@ class ScoreRequest(ABC):
         copied: Whether numbers were laid out beside the body, and are not read in place.
         names_bytes: What the names of series take in the answer.
         kept_bytes: What names and the order of rows take beside the body until then.
+        weights: float64, one an element, if they have any.
+        scales: float64, one a series, if they have any.
         answer_bytes: The most bytes of the answer, once its format is known.
     """
 
@@ -109,7 +116,14 @@ class ScoreRequest(ABC):
     copied: bool = True
     names_bytes: NamesBytes = NO_NAMES
     kept_bytes: int = 0
+    weights: NDArray[np.float64] | None = None
+    scales: NDArray[np.float64] | None = None
     answer_bytes: int = field(init=False, default=0)
+
+    @property
+    def columns(self) -> Columns:
+        """What an engine takes."""
+        return self.prediction, self.target, self.options, self.weights, self.scales
 
     @abstractmethod
     def document(self, scores: Scores) -> dict[str, Any]:
@@ -161,6 +175,8 @@ class ScoreRequest(ABC):
         copies = is_laid_out + (values.size > batch_elements)
         # Offsets and scores, which an answer of models has in another order.
         beside = self.kept_bytes + (16 + 32 * losses) * rows
+        for doubles in (self.weights, self.scales):
+            beside += doubles.nbytes * self.copied if doubles is not None else 0
         if is_laid_out and format_ == "arrow":
             beside += 16 * values.size * options.gradients  # where each element was
         return answer + beside + values.nbytes * (2 * self.copied + gradients * copies)

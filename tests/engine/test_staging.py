@@ -38,22 +38,19 @@ def slice_of(seed, options=GRADIENTS, dtype=torch.float32, lengths=(3, 1, 20)):
 def mixed(seed):
     dtypes = torch.float32, torch.float64
     slices = [slice_of(100 * seed + i, CHOICES[i % 3], dtypes[i % 2]) for i in range(8)]
-    slices += [further(slices[i], i) for i in range(seed % 6)]
+    slices += further(slices[0])[: seed % 4]
     return slices + [slices[0]] * (seed % 3)
 
 
-def further(part, i):
-    """Return a slice with weights, or scales, or both."""
-    elements = part.prediction.elements
-    weights, scales = np.arange(elements) % 3.0, np.arange(len(part.prediction)) * 1.5
-    options = ScoreOptions((LossSpec("mase"), LossSpec("mae")), part.options.gradients)
-    match i % 3:
-        case 0:
-            return part._replace(weights=weights)
-        case 1:
-            return part._replace(scales=scales, options=options)
-        case _:
-            return part._replace(weights=weights, scales=scales, options=options)
+def further(part):
+    """Return slices with weights, with scales, and with both."""
+    weights, scales = np.arange(24) % 3.0, np.arange(3) * 1.5
+    mae, mase = (ScoreOptions((LossSpec(name),)) for name in ("mae", "mase"))
+    return [
+        part._replace(options=mae, weights=weights),
+        part._replace(options=mase, scales=scales),
+        part._replace(options=mase, weights=weights, scales=scales),
+    ]
 
 
 def alike(seed):

@@ -126,7 +126,7 @@ def test_weights_and_scales_travel_copied_or_in_place(elements):
             weights[:] = np.arange(elements)
             p = Ragged.from_lengths(np.ones(elements), [1, elements - 1])
             zeros, scales = p.like(np.zeros(elements)), np.array([2.0, 4.0])
-            options = ScoreOptions((LossSpec("mae"), LossSpec("mase")))
+            options = ScoreOptions((LossSpec("mae"), LossSpec("mase")), gradients=True)
             answer = await engine.submit(p, zeros, options, weights, scales)
             values, masked, _ = answer.scores.arrays()
             assert np.isnan(values["mae"][0])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from loss_scoring.core import Ragged, ScoreOptions
 from loss_scoring.core.table import (
     HINT,
+    CellsError,
     Groups,
     Layout,
     ModelColumns,
@@ -30,8 +31,10 @@ from loss_scoring.core.table import (
     increases,
     is_text,
     key_faults,
+    scales_of,
     tensor_of_column,
     text_faults,
+    weights_of,
 )
 from loss_scoring.service.codecs.arrow.names import entry_bytes, names_bytes, texts_bytes
 from loss_scoring.service.codecs.arrow.stream import read_table, text_bytes
@@ -66,13 +69,18 @@ def decode(
         TooLargeError: If it is over a limit, the elements of each model counted, or its keys in the
             answer are.
     """
-    table, layout, texts = _read(body, columns, limits, memory)
+    table, layout, texts = _read(body, columns, options, limits, memory)
     rows, models = int(table.num_rows), len(layout.models)
     element = element_type(table.schema, layout)
     memory.reserve(key_bytes := _grouping_bytes(table, layout, limits.bytes))
     runs = _find_runs(table, layout, texts, options)
     sides = 2 * rows * models * int(element.bit_width) // 8
-    cast = max(_cast_bytes(table.column(name), element) for name in layout.numbers)
+    if layout.doubles:
+        sides += 8 * rows * (models + len(layout.doubles))
+    cast = max(
+        *(_cast_bytes(table.column(name), element) for name in layout.numbers),
+        *(_cast_bytes(table.column(name), pa.float64()) for name in layout.doubles),
+    )
     needed = key_bytes + sides + cast + _RUN_BYTES * len(runs.starts) + _ROW_BYTES * rows
     memory.reserve(needed)
     memory.check()
@@ -90,6 +98,7 @@ def decode(
     else:
         target, prediction = (tensor_of_column(column, element).numpy() for column in numbers)
         copied = any(column.type != element or column.null_count for column in numbers)
+    weights, scales = _doubles(table, layout, groups)
     ends = groups.offsets[1:] + rows * np.arange(models)[:, None]
     offsets = np.concatenate([[0], ends.ravel()])
     return LongRequest(
@@ -100,12 +109,14 @@ def decode(
         groups=groups,
         names_bytes=names,
         kept_bytes=kept_bytes,
-        copied=copied,
+        copied=copied or bool(layout.doubles),
+        weights=weights,
+        scales=scales,
     )
 
 
 def _read(
-    body: memoryview, columns: LongColumns, limits: Limits, memory: Memory
+    body: memoryview, columns: LongColumns, options: ScoreOptions, limits: Limits, memory: Memory
 ) -> tuple[pa.Table, Layout, tuple[str, ...]]:
     """Return the columns to read, which is what, and those of text that may be models."""
     layout = Layout((), "", ())
@@ -114,6 +125,11 @@ def _read(
     def choose(schema: pa.Schema) -> Sequence[str]:
         nonlocal layout, texts
         faults = Faults()
+        if options.scaled and columns.scale is None:
+            needed = f"must name a column: {' and '.join(options.scaled)} must have a scale"
+            faults.add("?scale_column", needed)
+        elif columns.scale is not None and not options.scaled:
+            faults.add("?scale_column", "none of the losses asked for takes it")
         layout, texts = _layout(schema, columns, faults)
         for name, detail in faults_of(schema, layout):
             if name or not texts:  # which may be what is wrong where there are no models
@@ -122,7 +138,7 @@ def _read(
         for name in filter(None, (*layout.keys, layout.time)):
             getattr(schema.field(name).type, "tz", None)  # raises where a zone is not UTF-8
         time = () if layout.time is None else (layout.time,)
-        return list(dict.fromkeys([*layout.keys, *layout.numbers, *time, *texts]))
+        return list(dict.fromkeys([*layout.keys, *layout.numbers, *layout.doubles, *time, *texts]))
 
     table = read_table(body, limits.bytes, choose, memory, columns.groups)
     check_elements(table.num_rows * len(layout.models), limits.elements)
@@ -135,14 +151,18 @@ def _layout(
     """Return which column is what, and those of text that were taken for no models."""
     found, count = ModelColumns(columns.predictions or ()), Counter(schema.names)
     if columns.predictions is None:
-        taken = {*columns.groups, columns.time, columns.target}
+        taken = {*columns.groups, columns.time, columns.target, columns.weight, columns.scale}
         try:
-            found = find_models(schema, taken, exclude=columns.excluded)
+            found = find_models(schema, taken - {None}, exclude=columns.excluded)
         except TableError as error:
             for name, detail in error.faults:
                 faults.add("?exclude_columns", f"column {name!r} {detail}")
     texts = tuple(name for name in found.texts if count[name] == 1)
-    layout = Layout(columns.groups, columns.target, found.models, found.left_out)
+    layout = Layout(
+        *(columns.groups, columns.target, found.models, found.left_out),
+        weight=columns.weight,
+        scale=columns.scale,
+    )
     if columns.duplicates == "error":
         try:
             layout = replace(layout, time=find_time(schema, columns.time, layout))
@@ -170,8 +190,8 @@ def _find_runs(
     table: pa.Table, layout: Layout, texts: tuple[str, ...], options: ScoreOptions
 ) -> Runs:
     """Return neighbours with equal keys; no key may be null, and no number text."""
-    faults = Faults()
-    for name, detail in text_faults(table, layout.numbers, texts, exclude="exclude_columns"):
+    faults, named = Faults(), (*layout.numbers, *layout.doubles)
+    for name, detail in text_faults(table, named, texts, exclude="exclude_columns"):
         faults.add(_pointer(name), detail)
     losses = (spec.name for spec in options.losses)
     for name, detail in (*faults_of(table.schema, layout), *key_faults(layout.keys, losses)):
@@ -220,6 +240,26 @@ def _laid_out(
             np.take(values, order, out=place, mode="clip")  # "raise" would buffer it
     target[1:] = target[0]
     return target.reshape(-1), prediction.reshape(-1)
+
+
+def _doubles(
+    table: pa.Table, layout: Layout, groups: Groups
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return weights and scales, as often as there are models."""
+    models, weights, scales = len(layout.models), None, None
+    try:
+        if layout.weight is not None:
+            cells = weights_of(layout.weight, table.column(layout.weight), groups)
+            weights = NUMBERS.empty(models * len(cells), np.float64)
+            weights.reshape(models, -1)[:] = cells
+        if layout.scale is not None:
+            column = table.column(layout.scale)
+            scales = np.tile(scales_of(layout.scale, column, groups), models)
+    except CellsError as error:
+        faults, pointer, rows, describe = Faults(), error.column, error.rows, error.describe
+        faults.add_each(range(len(rows)), lambda i: (f"{_pointer(pointer)}/{rows[i]}", describe(i)))
+        faults.check()
+    return weights, scales
 
 
 def _pointer(name: str) -> str:

@@ -75,6 +75,8 @@ class _Uncommon(Exception):  # noqa: N818 - it is no error
 
 def decode_plain(body: memoryview, options: ScoreOptions, max_elements: int) -> ListRequest | None:
     """Read a request from a plain stream, in place; None if it is not plain, or to be refused."""
+    if options.scaled:  # there is another column
+        return None
     if body.readonly:  # as only small ones are, and the kernel would copy their numbers
         body = memoryview(bytearray(body))
     try:

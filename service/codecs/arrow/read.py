@@ -1,4 +1,4 @@
-"""Requests in lists, from Arrow: the columns id (optional), prediction and target.
+"""Requests in lists, from Arrow: prediction and target, and, if given, id, weight and scale.
 
 The buffers of the body become the buffers of the request without a copy wherever the layout allows
 it: one record batch, float values without nulls, both sides of one type.
@@ -10,9 +10,19 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from loss_scoring.core import Ragged, ScoreOptions
-from loss_scoring.core.table import is_text, narrowest, one_array, spell_type, suggestion
+from loss_scoring.core import Ragged, ScoreOptions, invalid_weights
+from loss_scoring.core.table import (
+    VALID_WEIGHT,
+    holds_numbers,
+    is_text,
+    narrowest,
+    one_array,
+    spell_type,
+    suggestion,
+    tensor_of_column,
+)
 from loss_scoring.service.codecs.arrow.lists import (
     Side,
     check_nulls,
@@ -25,10 +35,17 @@ from loss_scoring.service.codecs.arrow.plain import decode_plain
 from loss_scoring.service.codecs.arrow.stream import read_table
 from loss_scoring.service.codecs.mistaken import suggest_long_form
 from loss_scoring.service.codecs.options import escape
-from loss_scoring.service.codecs.request import NO_NAMES, Limits, ListRequest, Memory
+from loss_scoring.service.codecs.request import (
+    NO_NAMES,
+    Limits,
+    ListRequest,
+    Memory,
+    position,
+)
 from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
 _SIDES = ("prediction", "target")
+_KNOWN = ("id", *_SIDES, "weight", "scale")
 
 
 def decode(body: memoryview, options: ScoreOptions, limits: Limits, memory: Memory) -> ListRequest:
@@ -45,7 +62,7 @@ def decode(body: memoryview, options: ScoreOptions, limits: Limits, memory: Memo
     request = decode_plain(body, options, limits.elements)
     if request is not None:
         return request
-    table = read_table(body, limits.bytes, _columns, memory)
+    table = read_table(body, limits.bytes, partial(_columns, scaled=options.scaled), memory)
     copied = 0
 
     def reserve_copy(size: int) -> None:
@@ -63,7 +80,16 @@ def decode(body: memoryview, options: ScoreOptions, limits: Limits, memory: Memo
     read = partial(flatten, max_elements=limits.elements, ids=ids, reserve=reserve_copy)
     prediction = read("prediction", table.column("prediction"))
     target = read("target", table.column("target"), like=prediction)
-    _check_shapes(prediction, target, ids)
+    _check_shapes(prediction, target, "target", ids)
+    weight = scales = None
+    if "weight" in table.schema.names:
+        weight = read("weight", table.column("weight"), like=prediction)
+        _check_shapes(prediction, weight, "weight", ids)
+        reserve_copy(weight.copied_bytes(pa.float64()))
+    if "scale" in table.schema.names:
+        column = table.column("scale")
+        reserve_copy(8 * len(column) if column.type != pa.float64() or column.null_count else 0)
+        scales = tensor_of_column(column, pa.float64()).numpy()
 
     element = narrowest([prediction.flat.type, target.flat.type])
     reserve_copy(sum(side.copied_bytes(element) for side in (prediction, target)))
@@ -78,19 +104,21 @@ def decode(body: memoryview, options: ScoreOptions, limits: Limits, memory: Memo
         copied=copied > kept,
         names_bytes=names,
         kept_bytes=kept,
+        weights=None if weight is None else _weights(weight, ids),
+        scales=scales,
     )
 
 
-def _columns(schema: pa.Schema) -> list[str]:
+def _columns(schema: pa.Schema, scaled: tuple[str, ...]) -> list[str]:
     faults, count = Faults(), Counter(schema.names)
     for name in count:
-        if name not in ("id", *_SIDES):
-            meant = suggestion(name, ("id", *_SIDES)) if faults.count < MAX_LISTED_ERRORS else ""
+        if name not in _KNOWN:
+            meant = suggestion(name, _KNOWN) if faults.count < MAX_LISTED_ERRORS else ""
             faults.add(f"/{escape(name)}", f"unknown column{meant}")
         elif count[name] > 1:
             faults.add(f"/{name}", "appears more than once")
-    for side in _SIDES:
-        if not count[side]:
+    for side in (*_SIDES, "weight"):
+        if not count[side] and side in _SIDES:
             faults.add(f"/{side}", "the column is absent")
         elif count[side] == 1 and not is_series(schema.field(side).type):
             faults.add(
@@ -103,6 +131,8 @@ def _columns(schema: pa.Schema) -> list[str]:
         faults.add(
             "/id", f"must be strings or integers, not {spell_type(type_)}; cast it to strings"
         )
+    if detail := _scale_fault(schema, scaled):
+        faults.add("/scale", detail)
     if faults.count and not any(is_series(field.type) for field in schema):
         hint = suggest_long_form(schema)
         if hint is not None:
@@ -111,27 +141,55 @@ def _columns(schema: pa.Schema) -> list[str]:
     return list(schema.names)
 
 
+def _scale_fault(schema: pa.Schema, scaled: tuple[str, ...]) -> str:
+    count = schema.names.count("scale")
+    if scaled and not count:
+        return f"the column is absent; {' and '.join(scaled)} must have it"
+    if count and not scaled:
+        return "none of the losses asked for takes it"
+    if count == 1 and not holds_numbers(type_ := schema.field("scale").type):
+        return f"must be numbers, not {spell_type(type_)}"
+    return ""
+
+
 def _is_id(type_: pa.DataType) -> bool:
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     return is_text(type_) or pa.types.is_integer(type_)
 
 
-def _check_shapes(prediction: Side, target: Side, ids: Sequence[int | str] | pa.Array) -> None:
-    if prediction.channels != target.channels:
-        raise InvalidError(f"prediction has {_width(prediction)}, target {_width(target)}")
-    if prediction.offsets is target.offsets or np.array_equal(prediction.offsets, target.offsets):
+def _check_shapes(
+    prediction: Side, other: Side, name: str, ids: Sequence[int | str] | pa.Array
+) -> None:
+    if prediction.channels != other.channels:
+        raise InvalidError(f"prediction has {_width(prediction)}, {name} {_width(other)}")
+    if prediction.offsets is other.offsets or np.array_equal(prediction.offsets, other.offsets):
         return
     faults = Faults()
-    lengths = np.diff(prediction.offsets), np.diff(target.offsets)
+    lengths = np.diff(prediction.offsets), np.diff(other.offsets)
     faults.add_each(
         np.flatnonzero(lengths[0] != lengths[1]),
         lambda row: (
             f"/prediction/{row}",
-            f"of series {ids[row]} has {lengths[0][row]} elements, its target {lengths[1][row]}",
+            f"of series {ids[row]} has {lengths[0][row]} elements, its {name} {lengths[1][row]}",
         ),
     )
     faults.check()
+
+
+def _weights(side: Side, ids: Sequence[int | str] | pa.Array) -> NDArray[np.float64]:
+    weights = side.tensor(pa.float64()).numpy()
+
+    def fault(element: int) -> tuple[str, str]:
+        series = int(np.searchsorted(side.offsets, element, side="right")) - 1
+        place = position(side.channels, int(element - side.offsets[series]))
+        rule = f"is {weights[element]:g}; it must be {VALID_WEIGHT}"
+        return f"/weight/{series}/{place}", f"of series {ids[series]} {rule}"
+
+    faults = Faults()
+    faults.add_each(invalid_weights(weights), fault)
+    faults.check()
+    return weights
 
 
 def _width(side: Side) -> str:

@@ -145,7 +145,7 @@ def _plan(skeleton: bytes) -> tuple[ScoreOptions, str] | None:
         return None
     faults = Faults()
     plan = options_from_json(document, faults)
-    return None if faults.count else plan
+    return None if faults.count or plan[0].scaled else plan  # a scale is uncommon
 
 
 def _read_ids(text: bytes) -> Sequence[int | str] | None:

@@ -9,7 +9,7 @@ import itertools
 import math
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged
-from loss_scoring.core.table import suggestion
+from loss_scoring.core.table import VALID_WEIGHT, suggestion
 from loss_scoring.service.codecs.json.loop import COMMA, count_of
 from loss_scoring.service.codecs.json.parse import (
     OBJECT_BYTES,
@@ -42,8 +42,9 @@ from loss_scoring.service.codecs.request import (
 )
 from loss_scoring.service.errors import MAX_LISTED_ERRORS, Faults, InvalidError
 
-_SIDES = ("prediction", "target")
-_FIELDS = ("id", *_SIDES)
+_SIDES = ("prediction", "target", "weight")
+_WEIGHT = 2
+_FIELDS = ("id", *_SIDES, "scale")
 _NUMBERS = {int, float, type(None)}
 _TOO_LARGE = 2**1024 - 2**970
 """The least integer that ``float`` refuses."""
@@ -51,8 +52,8 @@ _PENDING = 1 << 13
 """Numbers that are converted at once."""
 _PAIR_BYTES = 24
 """What two numbers take, if they become float32 as well."""
-_ROW_BYTES = 48
-"""What the length, the channels and the place of an id take."""
+_ROW_BYTES = 56
+"""What the length, the channels, the scale and the place of an id take."""
 
 
 def decode_strictly(
@@ -90,8 +91,9 @@ def decode_strictly(
         pieces = []
     # Taken from the document, as a fault in another option puts the defaults into options.
     allows_null = document.get("missing", "error") != "error"
-    sides = NUMBERS.empty(2 * pairs, np.float64).reshape(2, pairs)
-    reader = _SeriesReader(sides, faults, max_elements, allows_null=allows_null)
+    sides = NUMBERS.empty(len(_SIDES) * pairs, np.float64).reshape(len(_SIDES), pairs)
+    scaled = None if faults.count else options.scaled
+    reader = _SeriesReader(sides, faults, max_elements, scaled, allows_null=allows_null)
     for piece in pieces:
         if faults.count >= MAX_LISTED_ERRORS:
             faults.is_complete = False
@@ -100,7 +102,8 @@ def decode_strictly(
             reader.add(fields)
         memory.reserve(fixed_bytes + reader.kept_bytes)
     faults.check()
-    values = [reader.numbers(side, dtype) for side in range(2)]
+    values = [reader.numbers(side, dtype) for side in range(_WEIGHT)]
+    weights = reader.weights()
     faults.check()
     channels = np.asarray(reader.channels)
     prediction = Ragged.from_lengths(values[0], reader.lengths)
@@ -112,6 +115,8 @@ def decode_strictly(
         channels=channels if channels.any() else None,
         names_bytes=NamesBytes(reader.id_bytes, reader.id_bytes),
         kept_bytes=reader.kept_bytes,
+        weights=weights,
+        scales=np.asarray(reader.scales) if reader.scales else None,
     )
 
 
@@ -122,22 +127,33 @@ class _SeriesReader:
         sides: A row a side, each as long as half of the numbers that there can be.
         faults: Receives what is wrong.
         max_elements: The most elements.
-        allows_null: Whether null is a number.
+        scaled: The losses that need a scale; None if they are not known.
+        allows_null: Whether null is a number, of a prediction or a target.
     """
 
     def __init__(
-        self, sides: NDArray[np.float64], faults: Faults, max_elements: int, *, allows_null: bool
+        self,
+        sides: NDArray[np.float64],
+        faults: Faults,
+        max_elements: int,
+        scaled: tuple[str, ...] | None,
+        *,
+        allows_null: bool,
     ) -> None:
         self.lengths = array("q")
         self.channels = array("q")
+        self.scales = array("d")
         self.ids: list[int | str] = []
         self.id_bytes = 0
         """What ids take in an answer."""
         self.kept_bytes = 0
         """What series take beside their numbers."""
         self._sides = sides
-        self._filled = [0, 0]
-        self._pending: tuple[list[Any], list[Any]] = [], []
+        self._filled = [0] * len(_SIDES)
+        self._pending: tuple[list[Any], ...] = tuple([] for _ in _SIDES)
+        self._scaled = scaled
+        self._has: dict[str, bool] = {}
+        """Whether the first series has a weight, and a scale."""
         self._series = 0
         self._faults = faults
         self._max_elements = max_elements
@@ -158,16 +174,45 @@ class _SeriesReader:
                 faults.add(f"{pointer}/{escape(name)}", f"unknown field{meant}")
         self._of = f"of series {index}"
         self._add_id(fields.get("id", index), f"{pointer}/id")
-        shapes = [self._add_side(side, fields, f"{pointer}/{_SIDES[side]}") for side in range(2)]
+        has_weight, has_scale = (self._has_too(x, fields, pointer) for x in ("weight", "scale"))
+        sides = _SIDES if has_weight else _SIDES[:_WEIGHT]
+        shapes = [
+            self._add_side(side, fields, f"{pointer}/{name}") for side, name in enumerate(sides)
+        ]
+        if has_scale:
+            self._add_scale(fields["scale"], f"{pointer}/scale")
+        elif self._scaled and not self._has["scale"]:
+            needed = f"is absent; {' and '.join(self._scaled)} must have one"
+            faults.add(f"{pointer}/scale", f"{self._of} {needed}")
         if faults.count > before:
             return
-        if shapes[0] != shapes[1]:
-            detail = "prediction ({}) and target ({}) {} differ in shape"
-            faults.add(pointer, detail.format(*map(_shape, shapes), self._of))
-            return
-        (length, channels), _ = shapes
+        for name, shape in zip(sides[1:], shapes[1:], strict=True):
+            if shape != shapes[0]:
+                both = f"prediction ({_shape(shapes[0])}) and {name} ({_shape(shape)})"
+                faults.add(pointer, f"{both} {self._of} differ in shape")
+                return
+        length, channels = shapes[0]
         self.lengths.append(length)
         self.channels.append(channels)
+
+    def _has_too(self, name: str, fields: dict[str, Any], pointer: str) -> bool:
+        """Return whether a series has what the first has, or has not, as all must."""
+        is_given = name in fields
+        if is_given == self._has.setdefault(name, is_given):
+            return is_given
+        others = f"{'is given' if is_given else 'is absent'}, but not of the first series"
+        self._faults.add(f"{pointer}/{name}", f"{self._of} {others}: give all of them one, or none")
+        return False
+
+    def _add_scale(self, value: Any, pointer: str) -> None:
+        if type(value) not in _NUMBERS:
+            fault = f"{self._of} must be a number or null, not {_kind_of(value)}"
+            self._faults.add(pointer, fault)
+        elif self._scaled == ():
+            self._faults.add(pointer, f"{self._of}: none of the losses asked for takes a scale")
+        else:
+            is_large = type(value) is int and abs(value) >= _TOO_LARGE
+            self.scales.append(math.inf if is_large else math.nan if value is None else value)
 
     def _add_id(self, name: Any, pointer: str) -> None:
         fault = ""
@@ -253,6 +298,8 @@ class _SeriesReader:
         if not kinds <= _NUMBERS:
             i = next(i for i, value in enumerate(values) if type(value) not in _NUMBERS)
             fault = f"must be a number or null, not {_kind_of(values[i])}"
+        elif side == _WEIGHT and type(None) in kinds:
+            i, fault = values.index(None), f"is null; it must be {VALID_WEIGHT}"
         elif not self._allows_null and type(None) in kinds:
             i, fault = values.index(None), NULL
         else:
@@ -286,17 +333,32 @@ class _SeriesReader:
         with np.errstate(over="ignore"):
             values = self._sides[side, : self._filled[side]].astype(dtype, copy=False)
         # null became NaN, so an infinity can only be a number that was too large.
-        infinite = np.flatnonzero(np.isinf(values))
+        self._refuse(np.flatnonzero(np.isinf(values)), side, lambda _: f"is too large for {dtype}")
+        return values
+
+    def weights(self) -> NDArray[np.float64] | None:
+        """Return the weights, if there are any; note those that are invalid."""
+        if not self._has.get("weight"):
+            return None
+        weights = self.numbers(_WEIGHT, "float64")
+        self._refuse(
+            np.flatnonzero(weights < 0),
+            _WEIGHT,
+            lambda element: f"is {weights[element]:g}; it must be {VALID_WEIGHT}",
+        )
+        return weights
+
+    def _refuse(self, elements: NDArray[np.int64], side: int, detail: Callable[[int], str]) -> None:
+        """Note elements of one side."""
         offsets = np.cumsum(self.lengths)
 
         def fault(element: int) -> tuple[str, str]:
             series = int(np.searchsorted(offsets, element, side="right"))
             place = int(element - offsets[series]) + self.lengths[series]
             pointer = f"/series/{series}/{_SIDES[side]}/{position(self.channels[series], place)}"
-            return pointer, f"of series {self.ids[series]} is too large for {dtype}"
+            return pointer, f"of series {self.ids[series]} {detail(element)}"
 
-        self._faults.add_each(infinite, fault)
-        return values
+        self._faults.add_each(elements, fault)
 
 
 def _is_list(value: object) -> bool:
