@@ -39,6 +39,7 @@ from loss_scoring.core.table.groups import (
     group_rows,
     increases,
 )
+from loss_scoring.core.table.history import History
 from loss_scoring.core.table.numbers import (
     as_type,
     narrowest,
@@ -65,6 +66,7 @@ __all__ = [
     "CellsError",
     "Duplicates",
     "Groups",
+    "History",
     "Layout",
     "LeftOutWarning",
     "MissingElementError",

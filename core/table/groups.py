@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loss_scoring.core.table.columns import TableError
-from loss_scoring.core.table.numbers import one_array
+from loss_scoring.core.table.numbers import decoded, one_array
 from loss_scoring.core.table.spelling import spell_cell, spell_series
 
 HINT = (
@@ -134,6 +134,42 @@ def group_rows(keys: pa.Table) -> Groups:
         (['b', 'a'], [0, 2, 4], [0, 3, 1, 2])
     """
     return find_runs(keys).group()
+
+
+def match_rows(known: pa.Table, wanted: pa.Table) -> NDArray[np.int64]:
+    """Return the row of one table that is equal to each of another, -1 for none.
+
+    Args:
+        known: Rows that differ from each other.
+        wanted: The same columns, perhaps in types that hold other numbers or texts.
+
+    Raises:
+        TableError: If columns cannot be compared.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> match_rows(pa.table({"id": ["a", "b"]}), pa.table({"id": ["b", "c"]})).tolist()
+        [1, -1]
+    """
+    columns = []
+    for name in known.column_names:
+        pair = [_decoded(table.column(name)) for table in (known, wanted)]
+        try:
+            both = [pa.table([column], [name]) for column in pair]
+            joined = pa.concat_tables(both, promote_options="permissive").column(0)
+        except pa.ArrowException as error:
+            types = " and ".join(str(column.type) for column in pair)
+            raise TableError((name, f"cannot be compared: {types}")) from error
+        columns.append(_comparable(_takeable(joined)))
+    ranks, count = _ranks(columns)
+    rows = np.full(count, -1)
+    rows[ranks[: len(known)]] = np.arange(len(known))
+    return rows[ranks[len(known) :]]
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    type_ = decoded(column.type)
+    return column if column.type == type_ else column.cast(type_)
 
 
 class Repeats(NamedTuple):

@@ -7,7 +7,7 @@ come model by model, all series of the first, then all of the second.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -40,6 +40,7 @@ from loss_scoring.core.table.groups import (
     find_repeats,
     group_rows,
 )
+from loss_scoring.core.table.history import History
 from loss_scoring.core.table.numbers import tensor_of_column
 from loss_scoring.core.table.spelling import spell_series
 from loss_scoring.core.table.weights import scales_of, weights_of
@@ -62,6 +63,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     zero_division: ZeroDivision = "zero",
     weight_col: str | None = None,
     scale_col: str | None = None,
+    train_df: pa.Table | None = None,
+    seasonality: int | None = None,
     device: torch.device | str = "cpu",
 ) -> pa.Table:
     """Score every series of a table and every model.
@@ -91,6 +94,9 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
             ``core.score``.
         scale_col: The column of what scaled losses are divided by, the same in all rows of a
             series.
+        train_df: In place of ``scale_col``, past values of the series, of which the scales of mase
+            and rmsse are made, with no row after the cutoff of a series; see ``History``.
+        seasonality: How many rows of ``train_df`` a season has.
         device: Where to compute.
 
     Returns:
@@ -128,6 +134,14 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         zero_division,
     )
     names = [spec.name for spec in options.losses]
+    if (train_df is None) != (seasonality is None):
+        raise ValueError("train_df and seasonality belong together")
+    given = {"scale_col": scale_col, "train_df": train_df}
+    sources = [name for name, value in given.items() if value is not None]
+    if len(sources) > 1:
+        raise ValueError("scale_col and train_df both say what the scales are; give one")
+    if sources and not options.scaled:
+        raise ValueError(f"none of the losses asked for takes {sources[0]}")
     layout = _find_layout(
         table,
         Layout(tuple(group_by), target, (), time=time, weight=weight_col, scale=scale_col),
@@ -151,7 +165,13 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     if weight_col is not None:
         weights = weights_of(weight_col, table.column(weight_col), groups)
     if scale_col is not None:
-        scales = scales_of(scale_col, table.column(scale_col), groups)
+        scales = dict.fromkeys(
+            options.scaled, scales_of(scale_col, table.column(scale_col), groups)
+        )
+    if train_df is not None:
+        history = History(train_df, group_by, time, target, seasonality or 0)
+        times = table.column(time) if time in table.schema.names else None
+        scales = {name: history.scales(name, groups, times) for name in options.scaled}
     return score_models(groups, layout, values, options, device, weights=weights, scales=scales)
 
 
@@ -241,7 +261,7 @@ def score_models(  # noqa: PLR0913 - a kernel's, and where
     device: torch.device | str,
     *,
     weights: NDArray[np.float64] | None = None,
-    scales: NDArray[np.float64] | None = None,
+    scales: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> pa.Table:
     """Score whole series, each model against the one target.
 
@@ -252,7 +272,7 @@ def score_models(  # noqa: PLR0913 - a kernel's, and where
         options: What to compute.
         device: Where.
         weights: Of the elements, series by series; see ``weights_of``.
-        scales: Of the series; see ``scales_of``.
+        scales: Of the series, by loss; see ``scales_of`` and ``History``.
 
     Raises:
         MissingElementError: If an element is missing and ``options.missing`` is ``error``.
@@ -266,20 +286,42 @@ def score_models(  # noqa: PLR0913 - a kernel's, and where
     target, scores = side(layout.target), []
     for model in layout.models:
         try:
-            made = score(
-                side(model),
-                target,
-                options.losses,
-                weights=weight,
-                scales=scales,
-                gradients=options.gradients,
-                missing=options.missing,
-                zero_division=options.zero_division,
-            )
+            made = _score(side(model), target, weight, scales or {}, options)
         except MissingValueError as error:
             raise MissingElementError(layout, model, error.missing, groups) from error
         scores.append(made.to("cpu"))
     return answer_table(groups.keys, groups.offsets, layout.models, Scores.cat(scores), options)
+
+
+def _score(
+    prediction: Ragged,
+    target: Ragged,
+    weights: Ragged | None,
+    scales: Mapping[str, NDArray[np.float64]],
+    options: ScoreOptions,
+) -> Scores:
+    """Score one model; a kernel takes one scale a series, so losses with others go apart."""
+    parts: dict[int, list[LossSpec]] = {}
+    first = next(iter(scales.values()), None)
+    for spec in options.losses:
+        parts.setdefault(id(scales.get(spec.name, first)), []).append(spec)
+    columns: list[dict[str, Any]] = [{}, {}, {}]
+    for specs in parts.values():
+        own = (scales[spec.name] for spec in specs if spec.name in scales)
+        made = score(
+            prediction,
+            target,
+            specs,
+            weights=weights,
+            scales=next(own, None),
+            gradients=options.gradients,
+            missing=options.missing,
+            zero_division=options.zero_division,
+        )
+        for column, more in zip(columns, made.columns, strict=True):
+            column.update(more)
+    names = [spec.name for spec in options.losses]
+    return Scores(*({x: column[x] for x in names if x in column} for column in columns))
 
 
 def answer_schema(

@@ -128,8 +128,8 @@ class Staging:
         sides = self._pinned([kind, kind, *((len(column), torch.float64) for column in doubles)])
         offsets = Ragged.cat(predictions, out=sides[0]).offsets
         Ragged.cat(targets, out=sides[1])
-        for pinned, column in zip(sides[2:], doubles, strict=True):
-            pinned.numpy()[:] = column
+        for pinned, numbers in zip(sides[2:], doubles, strict=True):
+            pinned.numpy()[:] = numbers
         try:
             with streams.use(streams.incoming):
                 inputs = [streams.empty_like(side) for side in sides]

@@ -136,11 +136,10 @@ class _Peer:
             dtype = DTYPES[row.dtype]
             view = self._arena.view
             offsets = view(row.offsets, row.series + 1, np.int64).copy()
-            elements, doubles = (row.elements, row.dtype), (row.elements, "float64")
-            kinds = elements, elements, doubles, (row.series, "float64")
-            prediction, target, weights, scales = (
-                None if start is None else view(start, *kind)
-                for start, kind in zip(row.columns, kinds, strict=True)
+            prediction, target = (view(x, row.elements, row.dtype) for x in row.sides)
+            weights, scales = (
+                None if start is None else view(start, length, np.float64)
+                for start, length in zip(row.doubles, (row.elements, row.series), strict=True)
             )
             shape = row.series, row.elements
             layout = AnswerLayout(options, dtype, *shape, weighted=weights is not None)

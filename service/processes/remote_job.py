@@ -39,8 +39,8 @@ class RemoteJob:
         layout: How the answer lies in memory.
         suspicion: Whether it may have killed a worker.
         block: Where the answer goes.
-        places: Where offsets begin in the arena, then prediction, target, weights and scales, then
-            the answer; None until they do.
+        places: Where offsets, prediction and target, weights and scales, and the answer begin in
+            the arena, once they do.
         sent: Whether the worker has it.
         traceparent: Its span, if it is traced.
     """
@@ -57,7 +57,7 @@ class RemoteJob:
     scales: NDArray[np.float64] | None = None
     suspicion: Suspicion = field(default_factory=Suspicion)
     block: NDArray[np.uint8] | None = None
-    places: tuple[int, list[int | None], int] | None = None
+    places: tuple[int, tuple[int, int], tuple[int | None, int | None], int] | None = None
     sent: bool = False
     traceparent: str | None = field(default_factory=TRACEPARENT.get)
 
@@ -67,16 +67,17 @@ class RemoteJob:
 
     def place(self, arena: Arena, pool: BufferPool) -> None:
         """Find out where the numbers lie, and copy those that the worker cannot see."""
-        columns = self.prediction.array, self.target.array, self.weights, self.scales
+        sides = self.prediction.array, self.target.array
+        doubles = [column for column in (self.weights, self.scales) if column is not None]
+        columns = [*sides, *doubles]
         found = [
             arena.offset(column.ctypes.data, column.nbytes)
-            if column is not None and column.nbytes > _ARENA_LOOKUP_BYTES
+            if column.nbytes > _ARENA_LOOKUP_BYTES
             else None
             for column in columns
         ]
-        pairs = zip(columns, found, strict=True)
         copied: list[NDArray[Any]] = [self.prediction.offsets]
-        copied += [column for column, place in pairs if column is not None and place is None]
+        copied += [column for column, place in zip(columns, found, strict=True) if place is None]
         size = self.layout.size + sum(aligned(part.nbytes) for part in copied)
         block = pool.empty(max(size, SMALLEST), np.uint8)
         base = arena.offset(block.ctypes.data, size)
@@ -91,12 +92,11 @@ class RemoteJob:
             starts.append(base + start)
             start += aligned(part.nbytes)
         offsets, *rest = starts
-        places = [
-            rest.pop(0) if place is None and column is not None else place
-            for column, place in zip(columns, found, strict=True)
-        ]
+        prediction, target, *further = (rest.pop(0) if x is None else x for x in found)
+        weights = None if self.weights is None else further.pop(0)
+        scales = None if self.scales is None else further.pop(0)
         self.block = block[: self.layout.size]
-        self.places = offsets, places, base
+        self.places = offsets, (prediction, target), (weights, scales), base
 
     def row(self) -> Row:
         """Return what is sent to the worker."""

@@ -40,8 +40,8 @@ class Row(NamedTuple):
         alone: Whether nothing else may be on the device beside it.
         traceparent: Its span, if it is traced.
         offsets: Where in the arena ``series + 1`` int64 begin.
-        columns: Where prediction and target begin, then weights and scales, float64, which are None
-            if there are none.
+        sides: Where prediction and target begin.
+        doubles: Where weights and scales begin, float64; None if there are none.
         answer: Where the scores go.
     """
 
@@ -54,7 +54,8 @@ class Row(NamedTuple):
     alone: bool
     traceparent: str | None
     offsets: int
-    columns: Sequence[int | None]
+    sides: Sequence[int]
+    doubles: Sequence[int | None]
     answer: int
 
 

@@ -151,9 +151,10 @@ def _layout(
     """Return which column is what, and those of text that were taken for no models."""
     found, count = ModelColumns(columns.predictions or ()), Counter(schema.names)
     if columns.predictions is None:
-        taken = {*columns.groups, columns.time, columns.target, columns.weight, columns.scale}
+        named = (columns.time, columns.target, columns.weight, columns.scale)
+        taken = {*columns.groups, *filter(None, named)}
         try:
-            found = find_models(schema, taken - {None}, exclude=columns.excluded)
+            found = find_models(schema, taken, exclude=columns.excluded)
         except TableError as error:
             for name, detail in error.faults:
                 faults.add("?exclude_columns", f"column {name!r} {detail}")

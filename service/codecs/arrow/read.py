@@ -126,13 +126,7 @@ def _columns(schema: pa.Schema, scaled: tuple[str, ...]) -> list[str]:
                 f"must be lists of numbers (or of a fixed_size_list of numbers, one a channel), "
                 f"not {spell_type(schema.field(side).type)}",
             )
-    if count["id"] == 1 and not _is_id(schema.field("id").type):
-        type_ = schema.field("id").type
-        faults.add(
-            "/id", f"must be strings or integers, not {spell_type(type_)}; cast it to strings"
-        )
-    if detail := _scale_fault(schema, scaled):
-        faults.add("/scale", detail)
+    _check_series(schema, scaled, faults)
     if faults.count and not any(is_series(field.type) for field in schema):
         hint = suggest_long_form(schema)
         if hint is not None:
@@ -141,15 +135,18 @@ def _columns(schema: pa.Schema, scaled: tuple[str, ...]) -> list[str]:
     return list(schema.names)
 
 
-def _scale_fault(schema: pa.Schema, scaled: tuple[str, ...]) -> str:
-    count = schema.names.count("scale")
-    if scaled and not count:
-        return f"the column is absent; {' and '.join(scaled)} must have it"
-    if count and not scaled:
-        return "none of the losses asked for takes it"
-    if count == 1 and not holds_numbers(type_ := schema.field("scale").type):
-        return f"must be numbers, not {spell_type(type_)}"
-    return ""
+def _check_series(schema: pa.Schema, scaled: tuple[str, ...], faults: Faults) -> None:
+    """Check the columns with a cell a series."""
+    count = Counter(schema.names)
+    if count["id"] == 1 and not _is_id(type_ := schema.field("id").type):
+        detail = f"must be strings or integers, not {spell_type(type_)}; cast it to strings"
+        faults.add("/id", detail)
+    if scaled and not count["scale"]:
+        faults.add("/scale", f"the column is absent; {' and '.join(scaled)} must have it")
+    elif count["scale"] and not scaled:
+        faults.add("/scale", "none of the losses asked for takes it")
+    elif count["scale"] == 1 and not holds_numbers(type_ := schema.field("scale").type):
+        faults.add("/scale", f"must be numbers, not {spell_type(type_)}")
 
 
 def _is_id(type_: pa.DataType) -> bool:
