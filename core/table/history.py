@@ -1,6 +1,7 @@
 """The scales of series by their history: how far off a seasonal naive forecast was in it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loss_scoring.core.losses import LOSSES
-from loss_scoring.core.table.columns import Layout, TableError, faults_of, spell_type, text_faults
+from loss_scoring.core.table.columns import (
+    Layout,
+    TableError,
+    faults_of,
+    is_text,
+    spell_type,
+    text_faults,
+)
 from loss_scoring.core.table.groups import (
     Groups,
     RepeatedTimeError,
@@ -20,6 +28,7 @@ from loss_scoring.core.table.numbers import decoded, tensor_of_column
 
 _NUMBERS = str.maketrans("uf", "ii")
 """Kinds of numpy's numbers, which are compared with each other."""
+_SPELLED = (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC"))
 
 
 class History:
@@ -74,9 +83,10 @@ class History:
         times = table.column(time)
         if len((repeats := find_repeats(times, groups)).rows):
             raise RepeatedTimeError(time, repeats, times, groups, "These are rows of the history.")
-        self._keys, self._type = groups.keys, times.type
-        moments = _moments(times)
-        self._moments, codes = np.unique(moments, return_inverse=True)
+        self._keys = groups.keys
+        times = _in_order(time, times)
+        self._type = times.type
+        self._moments, codes = np.unique(times.to_numpy(), return_inverse=True)
         member = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
         codes = codes if groups.order is None else codes[groups.order]
         values = tensor_of_column(table.column(target), pa.float64(), groups.order).numpy()
@@ -124,7 +134,8 @@ class History:
         return np.minimum.reduceat(limits, groups.offsets[:-1]) if len(groups) else limits
 
     def _among(self, name: str, times: pa.ChunkedArray, side: Any) -> NDArray[np.int64]:
-        moments = _moments(times)
+        times = _in_order(name, times)
+        moments = times.to_numpy()
         types = times.type, self._type
         zones = {getattr(type_, "tz", None) is None for type_ in types}
         kinds = {x.dtype.kind.translate(_NUMBERS) for x in (moments, self._moments)}
@@ -134,21 +145,26 @@ class History:
         return np.searchsorted(self._moments, moments, side=side)
 
 
-def _moments(times: pa.ChunkedArray) -> NDArray[Any]:
-    """Return times as numpy compares them."""
+def _in_order(name: str, times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times in a type whose order is theirs: text as the numbers or moments that it says."""
     type_ = decoded(times.type)
     if pa.types.is_dictionary(times.type):
         times = times.cast(type_)
     if times.null_count:
         row = times.is_null().index(True).as_py()
-        raise TableError(("", f"the history has no time in row {row}"))
-    return times.to_numpy()
+        raise TableError((name, f"is null in row {row}, so that nothing is before or after it"))
+    if not is_text(type_):
+        return times
+    for wanted in _SPELLED:
+        with suppress(pa.ArrowInvalid):
+            return times.cast(wanted)
+    raise TableError((name, "is text that says neither numbers nor times of ISO 8601"))
 
 
 def _differences(
     values: NDArray[np.float64], offsets: NDArray[np.int64], seasonality: int
 ) -> NDArray[np.float64]:
-    """Return how much each value differs from that of the season before; NaN where there is none."""
+    """Return how far each value is from that a season before, NaN where there is none."""
     differences = np.full(len(values), np.nan)
     with np.errstate(invalid="ignore"):
         differences[seasonality:] = np.abs(values[seasonality:] - values[:-seasonality])

@@ -39,6 +39,8 @@ class Roles:
         models: Default: those that ``find_models`` finds.
         exclude: No models, where nobody names them.
         duplicates: What two rows of a series with the same time are.
+        weight: What each element weighs.
+        scale: What scaled losses of a series are divided by.
     """
 
     id: str | None = None
@@ -48,6 +50,8 @@ class Roles:
     models: str | None = None
     exclude: str | None = None
     duplicates: Duplicates = "error"
+    weight: str | None = None
+    scale: str | None = None
 
     def keys(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the columns that together name a series.
@@ -67,7 +71,8 @@ class Roles:
     def numbers(self, names: Sequence[str]) -> set[str]:
         """Return the columns that are numbers whatever they look like: the target 007 is 7."""
         targets = _TARGET_NAMES if self.target is None else (self.target,)
-        return {*targets, *_listed(self.models, names)}
+        doubles = filter(None, (self.weight, self.scale))
+        return {*targets, *_listed(self.models, names), *doubles}
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class FileColumns(Layout):
     def columns(self) -> list[str]:
         """All columns that are read."""
         times = () if self.time is None else (self.time,)
-        return list(dict.fromkeys((*self.keys, *self.numbers, *times)))
+        return list(dict.fromkeys((*self.keys, *self.numbers, *self.doubles, *times)))
 
 
 def find_columns(source: Source, roles: Roles) -> FileColumns:
@@ -104,15 +109,22 @@ def find_columns(source: Source, roles: Roles) -> FileColumns:
     for given, flag in ((_listed(roles.models, names), "--models"), (excluded, "--exclude")):
         if absent := [name for name in given if name not in names]:
             raise TableError(("", _absence(names, absent[:1], flag)))
+    doubles = {
+        role: _pick(names, given, (), f"--{role}-col")
+        for role, given in (("weight", roles.weight), ("scale", roles.scale))
+        if given is not None
+    }
     elements = _elements(schema) if nested else schema
     if roles.models is None:
-        found = find_models(elements, {*keys, roles.time, target}, exclude=excluded)
+        found = find_models(
+            elements, {*keys, roles.time, target, *doubles.values()}, exclude=excluded
+        )
         found = _lists_only(found, schema) if nested else found
     else:
         found = ModelColumns(_listed(roles.models, names))
     models = tuple(dict.fromkeys(found.models))
     layout = FileColumns(
-        keys, target, models, found.left_out, nested=nested, duplicates=roles.duplicates
+        keys, target, models, found.left_out, nested=nested, duplicates=roles.duplicates, **doubles
     )
     if roles.duplicates == "error" and not nested:
         if roles.time != Roles.time and roles.time not in names:
@@ -176,7 +188,7 @@ def _lists_only(found: ModelColumns, schema: pa.Schema) -> ModelColumns:
 
 
 def _list_faults(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]:
-    for name in layout.numbers:
+    for name in (*layout.numbers, *filter(None, [layout.weight])):
         place = schema.get_field_index(name)  # -1 where it is absent or there twice
         if place >= 0 and not is_series(type_ := schema.field(place).type):
             yield name, f"must hold lists of numbers, not {type_}"
@@ -184,7 +196,7 @@ def _list_faults(schema: pa.Schema, layout: Layout) -> Iterator[tuple[str, str]]
 
 def _text_faults(source: Source, layout: Layout, found: ModelColumns) -> Iterator[tuple[str, str]]:
     """Yield columns of numbers that the file has as text."""
-    schema, named = source.schema, layout.numbers
+    schema, named = source.schema, (*layout.numbers, *layout.doubles)
     texts = [name for name in (*named, *found.texts) if schema.names.count(name) == 1]
     texts = [name for name in texts if is_text(schema.field(name).type)]
     if texts:

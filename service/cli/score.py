@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loss_scoring.core import DEFAULT_LOSSES, LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
+from loss_scoring.core import DEFAULT_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.machine import choose_device
 from loss_scoring.core.table import (
     Duplicates,
+    History,
     MissingElementError,
     TableError,
     answer_schema,
@@ -76,6 +77,23 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     cutoff_col: Annotated[
         str | None, typer.Option(help="Part of a series' key; default cutoff, if present.")
     ] = None,
+    weight_col: Annotated[
+        str | None, typer.Option(help="What each element weighs, finite and at least 0.")
+    ] = None,
+    scale_col: Annotated[
+        str | None,
+        typer.Option(help="What mase and rmsse are divided by, the same in all rows of a series."),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            help="Past values of the series, with the same columns, of which the scales of mase "
+            "and rmsse are made; no row after a cutoff is used. Read whole."
+        ),
+    ] = None,
+    seasonality: Annotated[
+        int | None, typer.Option(help="How many rows of --train a season has.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     sort: Annotated[bool, typer.Option(help="Sort by key first, in memory.")] = False,
 ) -> None:
@@ -94,20 +112,23 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         if output.resolve() == file.resolve():
             raise InvalidError(f"{output}: is the file to score; name another output")
     chosen = _device(device)
-    roles = Roles(id_col, time_col, target_col, cutoff_col, models, exclude, duplicates)
+    _check_scales(options, scale_col, train, seasonality)
+    columns = id_col, time_col, target_col, cutoff_col, models, exclude, duplicates
+    roles = Roles(*columns, weight_col, scale_col)
     source = open_source(file, text=roles.text, numbers=roles.numbers)
     with explained(file):
         layout = find_columns(source, roles)
         if faults := [*key_faults(layout.keys, (spec.name for spec in options.losses))]:
             raise TableError(*faults)
     _report_models(layout)
-    tally = _Tally(layout.models, options)
+    tally = _Tally(layout.models, options, weighted=weight_col is not None)
     keys = pa.schema([source.schema.field(key) for key in layout.keys])
-    schema = answer_schema(keys, options, pa.float64())
+    schema = answer_schema(keys, options, pa.float64(), weighted=weight_col is not None)
+    history = None if train is None else _history(train, layout, time_col, seasonality or 0)
     with open_output(output, schema) as write, explained(file), _progress() as progress:
         task = progress.add_task("rows", total=source.rows)
         for block in read_series(source, layout, sort=sort):
-            answer = _score(block, layout, options, chosen)
+            answer = _score(block, layout, options, chosen, history)
             tally.add(answer)
             write(answer.cast(schema))
             progress.advance(task, block.rows)
@@ -163,11 +184,54 @@ def _progress() -> Progress:
     )
 
 
+def _check_scales(
+    options: ScoreOptions, scale_col: str | None, train: Path | None, seasonality: int | None
+) -> None:
+    given = {"--scale-col": scale_col, "--train": train}
+    sources = [flag for flag, value in given.items() if value is not None]
+    if (train is None) != (seasonality is None):
+        raise InvalidError("--train and --seasonality belong together")
+    if len(sources) > 1:
+        raise InvalidError("--scale-col and --train both say what the scales are; pass one")
+    if sources and not options.scaled:
+        raise InvalidError(f"{sources[0]}: none of the losses asked for takes it")
+    if options.scaled and not sources:
+        needed = " and ".join(options.scaled)
+        raise InvalidError(f"--losses: {needed} must have scales; pass --scale-col or --train")
+
+
+def _history(file: Path, layout: FileColumns, time: str, seasonality: int) -> History:
+    """Read the columns of a history that say what scales are made of."""
+    wanted = {*layout.keys, time, layout.target}
+    source = open_source(
+        file, text=lambda names: {*layout.keys, time} & {*names}, numbers=lambda _: {layout.target}
+    )
+    with explained(file):
+        names = [name for name in source.schema.names if name in wanted]
+        fields = [source.schema.field(name) for name in names]
+        batches = [pa.Table.from_batches([batch]) for batch in source.read(names)]
+        table = pa.concat_tables([pa.schema(fields).empty_table(), *batches])
+        return History(table, layout.keys, time, layout.target, seasonality, *layout.keys[1:])
+
+
 def _score(
-    block: Block, layout: FileColumns, options: ScoreOptions, device: torch.device
+    block: Block,
+    layout: FileColumns,
+    options: ScoreOptions,
+    device: torch.device,
+    history: History | None,
 ) -> pa.Table:
+    scales = {}
+    if block.scales is not None:
+        scales = dict.fromkeys(options.scaled, block.scales)
+    if history is not None:
+        scales = {loss: history.scales(loss, block.groups, block.times) for loss in options.scaled}
     try:
-        return score_models(block.groups, layout, block.values, options, device)
+        return score_models(
+            *(block.groups, layout, block.values, options, device),
+            weights=block.weights,
+            scales=scales,
+        )
     except MissingElementError as error:
         row = ""
         if block.first_row is not None:
@@ -184,11 +248,11 @@ def _score(
 class _Tally:
     """Sums over all series, for each model."""
 
-    def __init__(self, models: tuple[str, ...], options: ScoreOptions) -> None:
+    def __init__(self, models: tuple[str, ...], options: ScoreOptions, *, weighted: bool) -> None:
         self.series = 0
         self._models = models
         self._losses = [spec.name for spec in options.losses]
-        self._masked = [f"{name}_masked" for name in self._losses if LOSSES[name].can_be_masked]
+        self._masked = [f"{name}_masked" for name in options.masked(weighted=weighted)]
         count = len(models)
         self._sums = {name: np.zeros(count) for name in self._losses}
         self._counts = {name: np.zeros(count, np.int64) for name in [*self._losses, *self._masked]}

@@ -22,9 +22,11 @@ from loss_scoring.core.table import (
     group_rows,
     is_text,
     narrowest,
+    scales_of,
     spell_cell,
     spell_series,
     tensor_of_column,
+    weights_of,
 )
 from loss_scoring.service.cli.columns import FileColumns
 from loss_scoring.service.cli.files import BATCH_ROWS, Source
@@ -45,12 +47,18 @@ class Block(NamedTuple):
         rows: How many rows of the file they are.
         first_row: Which row of the file the first element is from, if each row is an element and
             in its place.
+        weights: Of the elements, if they have any.
+        scales: Of the series, if they have any.
+        times: Of the rows, where each row is an element and they have any.
     """
 
     groups: Groups
     values: Callable[[str], torch.Tensor]
     rows: int
     first_row: int | None
+    weights: npt.NDArray[np.float64] | None = None
+    scales: npt.NDArray[np.float64] | None = None
+    times: pa.ChunkedArray | None = None
 
 
 def read_series(source: Source, layout: FileColumns, *, sort: bool) -> Iterator[Block]:
@@ -87,7 +95,16 @@ def read_series(source: Source, layout: FileColumns, *, sort: bool) -> Iterator[
         seen.add(groups.keys)
         first_row = None if sort else rows
         _check_times(table, groups, layout, first_row)
-        yield Block(groups, partial(_elements, table, kind), len(table), first_row)
+        block = Block(groups, partial(_elements, table, kind), len(table), first_row)
+        if layout.time is not None:
+            block = block._replace(times=table.column(layout.time))
+        if layout.weight is not None:
+            weights = weights_of(layout.weight, table.column(layout.weight), groups)
+            block = block._replace(weights=weights)
+        if layout.scale is not None:
+            scales = scales_of(layout.scale, table.column(layout.scale), groups)
+            block = block._replace(scales=scales)
+        yield block
         rows += len(table)
     seen.check()
 
@@ -172,9 +189,10 @@ def _nested_blocks(tables: Iterator[pa.Table], layout: FileColumns) -> Iterator[
     seen = _SeenKeys(_refuse_repeated)
     for table in tables:
         keys = table.select(layout.keys)
-        sides = {name: _side(table, name, keys) for name in layout.numbers}
+        lists = (*layout.numbers, *filter(None, [layout.weight]))
+        sides = {name: _side(table, name, keys) for name in lists}
         target = sides[layout.target]
-        for model in layout.models:
+        for model in lists[1:]:
             differ = np.diff(sides[model].offsets) != np.diff(target.offsets)
             if sides[model].channels != target.channels:
                 differ[:] = True
@@ -183,9 +201,16 @@ def _nested_blocks(tables: Iterator[pa.Table], layout: FileColumns) -> Iterator[
                 raise TableError((model, fault))
         if layout.duplicates == "error":
             seen.add(keys)
-        kind = narrowest(side.flat.type for side in sides.values())
+        kind = narrowest(sides[name].flat.type for name in layout.numbers)
         groups = Groups(keys, target.offsets, None)
-        yield Block(groups, partial(_flat, sides, kind), len(table), None)
+        block = Block(groups, partial(_flat, sides, kind), len(table), None)
+        if layout.weight is not None:
+            flat = pa.chunked_array([sides[layout.weight].flat])
+            block = block._replace(weights=weights_of(layout.weight, flat, groups))
+        if layout.scale is not None:
+            scales = tensor_of_column(table.column(layout.scale), pa.float64()).numpy()
+            block = block._replace(scales=scales)
+        yield block
     seen.check()
 
 

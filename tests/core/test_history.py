@@ -145,6 +145,19 @@ def test_cutoffs_and_times_are_compared_across_types(times, cutoffs):
     assert history.scales("rmsse", groups).tolist() == [np.sqrt(5 / 3), 1.0]
 
 
+def test_text_is_ordered_by_what_it_says():
+    for times, cutoffs in (
+        (["8", "9", "10", "11", "12"], ["11", "9"]),
+        (["2026-01-08", "2026-01-09", "2026-01-10", "2026-01-11", "2026-01-12"],
+         ["2026-01-11 00:00:00", "2026-01-09T12:00:00"]),
+    ):  # fmt: skip
+        table = pa.table({"unique_id": ["a"] * 5, "ds": times, "y": [0, 1, 3, 3, 9]})
+        history = History(table, KEYS, "ds", "y", 1)
+        assert history.scales("mase", history_groups(cutoffs)).tolist() == [1.0, 1.0]
+    with pytest.raises(TableError, match="neither numbers nor times of ISO 8601"):
+        History(table.set_column(1, "ds", pa.array(list("vwxyz"))), KEYS, "ds", "y", 1)
+
+
 def test_what_is_refused():
     frame, train = forecasts()
     with pytest.raises(RepeatedTimeError, match="history"):
@@ -158,7 +171,7 @@ def test_what_is_refused():
     with pytest.raises(TableError, match=r"'cutoff' is timestamp.* with int64 of the history"):
         scored(frame, train.assign(ds=range(len(train))))
     with pytest.raises(TableError, match="'unique_id' cannot be compared: string and int64"):
-        scored(frame, train.assign(unique_id=[1, 2] * 60, ds=range(120)))
+        scored(frame, train[:60].assign(unique_id=1))
     with pytest.raises(ValueError, match="seasonality must be at least 1"):
         scored(frame, train, 0)
     with pytest.raises(ValueError, match="train_df and seasonality belong together"):

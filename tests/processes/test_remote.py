@@ -118,8 +118,11 @@ def test_blocks_are_found_by_the_address_of_any_slice_and_released_when_unused()
 
 @pytest.mark.parametrize("elements", [3, 20_000])
 def test_weights_and_scales_travel_copied_or_in_place(elements):
+    def kernel(*arguments):  # another than that of which all is compiled first
+        return kernel_for(CPU)(*arguments)
+
     async def main():
-        async with front_end() as (engine, workers):
+        async with front_end(kernel=kernel) as (engine, workers):
             await workers.start()
             pool = BufferPool(8 * MEBI, engine._arena.allocate)
             weights = pool.empty(max(elements, 1 << 16), np.float64)[:elements]

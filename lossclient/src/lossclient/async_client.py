@@ -72,6 +72,8 @@ class AsyncClient(BaseClient):
         block_denom_grad: bool = True,
         exclude: Sequence[str] = (),
         duplicates: Duplicates = "error",
+        weight_col: str | None = None,
+        scale_col: str | None = None,
         progress: bool | None = None,
     ) -> FrameT:
         """Score every model for every series of a frame, as ``cross_validation`` returns it.
@@ -98,12 +100,16 @@ class AsyncClient(BaseClient):
             block_denom_grad: Of smape; only gradients depend on it.
             exclude: Columns that are no models, where ``models`` names none.
             duplicates: What several rows of one id, cutoff and time do: ``error``, or ``allow``.
+            weight_col: What each element weighs, finite and at least 0: a loss is then the weighted
+                mean, null where all weights are 0.
+            scale_col: What mase and rmsse are divided by, the same in all rows of a series.
             progress: Whether to show a bar; None does on a terminal.
 
         Returns:
             The same kind of frame, a row for each series and model: id, cutoff (if the frame has
             one), ``model``, ``length``, a column a loss (null where no element is left),
-            ``<loss>_masked`` (elements without a finite quotient) and ``<loss>_gradient`` (a list
+            ``<loss>_masked`` (elements without a finite quotient, and all of a series that has
+            nothing to divide by; with weights, for each loss) and ``<loss>_gradient`` (a list
             in the order of time). Series come as their ids appear first.
 
         Raises:
@@ -127,7 +133,8 @@ class AsyncClient(BaseClient):
         """
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._rules(options)
-        columns = Columns(id_col, time_col, target_col, cutoff_col, models, exclude)
+        roles = id_col, time_col, target_col, cutoff_col, models, exclude, weight_col, scale_col
+        columns = Columns(*roles)
         reading = await self._run(read_frame, df, columns, options.names or (), duplicates)
         reading.models.warn(self._stacklevel)
         answer = await self._answer(reading.forecasts, rules, show=progress)
@@ -144,6 +151,8 @@ class AsyncClient(BaseClient):
         missing: Missing = "error",
         zero_division: ZeroDivision = "zero",
         block_denom_grad: bool = True,
+        weights: Any = None,
+        scales: Any = None,
         progress: bool | None = None,
     ) -> Scores:
         """Score series that are lists of lists, lists of arrays, or the rows of an array.
@@ -159,6 +168,8 @@ class AsyncClient(BaseClient):
             missing: See there.
             zero_division: See there.
             block_denom_grad: See there.
+            weights: What each element weighs, of the shapes of the target, finite and at least 0.
+            scales: What mase and rmsse are divided by, a number for each series.
             progress: See there.
 
         Returns:
@@ -173,7 +184,7 @@ class AsyncClient(BaseClient):
         rules = self._rules(
             ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         )
-        forecasts, names = await self._run(read_series, prediction, target, ids)
+        forecasts, names = await self._run(read_series, prediction, target, ids, weights, scales)
         answer = await self._answer(forecasts, rules, show=progress)
         return await self._run(scores_of, answer, names)
 

@@ -87,6 +87,14 @@ class Columns:
     cutoff: str | None = "cutoff"
     models: Sequence[str] | None = None
     exclude: Sequence[str] = ()
+    weight: str | None = None
+    scale: str | None = None
+
+    @property
+    def doubles(self) -> dict[str, str]:
+        """The columns of weights and scales, by their names on the wire."""
+        named = {"weight": self.weight, "scale": self.scale}
+        return {name: column for name, column in named.items() if column is not None}
 
     @property
     def keys(self) -> list[str]:
@@ -97,7 +105,7 @@ class Columns:
         for name in ("id", "target"):
             value = getattr(self, name)
             require(isinstance(value, str), f"{name}_col", "the name of a column", value)
-        for name in ("time", "cutoff"):
+        for name in ("time", "cutoff", "weight", "scale"):
             value = getattr(self, name)
             is_name = value is None or isinstance(value, str)
             require(is_name, f"{name}_col", "the name of a column, or None", value)
@@ -142,12 +150,12 @@ def resolve(names: Sequence[str], columns: Columns) -> Columns:
     cutoff = columns.cutoff
     if cutoff not in names and cutoff == Columns.cutoff:
         cutoff = None
-    roles = (columns.id, columns.time, columns.target, cutoff)
+    roles = (columns.id, columns.time, columns.target, cutoff, *columns.doubles.values())
     named = [name for name in roles if name is not None]
     if twice := [name for name in named if named.count(name) > 1]:
         raise InvalidInput(
-            f"two of id_col, time_col, target_col and cutoff_col are {twice[0]!r}; "
-            "each must be a column of its own"
+            f"two of id_col, time_col, target_col, cutoff_col, weight_col and scale_col are "
+            f"{twice[0]!r}; each must be a column of its own"
         )
     models = None if columns.models is None else tuple(dict.fromkeys(columns.models))
     if models is not None and not models:
@@ -182,7 +190,8 @@ def find_models(
     """
     if columns.models is not None:
         return ModelColumns(tuple(columns.models))
-    passed = {columns.id, columns.time, columns.target, columns.cutoff, *_ROLES, *columns.exclude}
+    roles = {columns.id, columns.time, columns.target, columns.cutoff, *columns.doubles.values()}
+    passed = {*roles, *_ROLES, *columns.exclude}
     reasons = {name: _reason(name, cells) for name in names if name not in passed}
     models = tuple(name for name, reason in reasons.items() if not reason)
     found = ModelColumns(models, tuple((name, why) for name, why in reasons.items() if why))

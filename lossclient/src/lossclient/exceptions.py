@@ -106,7 +106,7 @@ class ValueFault:
         id: The id of the series; None where the fault is not in one, like all that follow.
         cutoff: Its cutoff, if the frame has one.
         model: The column of predictions; None for the target, and for `score_series`.
-        side: ``prediction`` or ``target``.
+        side: ``prediction``, ``target``, ``weight`` or ``scale``.
         position: Of the element in its series, in the order of time.
         row: The row of the frame that holds the element, counted from 0.
         index: Of the element in a series of `score_series` that is nested (T x C).

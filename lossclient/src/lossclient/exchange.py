@@ -195,7 +195,7 @@ def _attempts(
         body = wire.compress(body, rules.compression)
         headers["Content-Encoding"] = rules.compression
     options = rules.options
-    query = {**options.query(), **wire.QUERY}
+    query = {**options.query(), **wire.query_of(forecasts)}
     most_bytes = wire.most_answer_bytes(
         forecasts, part, options.loss_count, gradients=options.gradients
     )

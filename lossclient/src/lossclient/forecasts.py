@@ -1,7 +1,8 @@
 """Series between the caller's form and that of the wire."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ class Forecasts:
         models: The name of each model, None where the caller gave no name.
         predictions: For each model its values, over the same offsets.
         key_of: Returns what the caller calls a series, given its number.
+        doubles: ``weight`` and ``scale``, those that there are: a float64 for each element.
         rows: The caller's row of each element; None where nothing was reordered.
         in_rows: Whether the caller's series lie in the rows of a frame.
         shapes: Of each series as the caller nests it; None where each is a plain list of elements.
@@ -51,6 +53,7 @@ class Forecasts:
     rows: npt.NDArray[np.int64] | None = None
     in_rows: bool = False
     shapes: Sequence[tuple[int, ...]] | None = None
+    doubles: Mapping[str, npt.NDArray[np.float64]] = MappingProxyType({})
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

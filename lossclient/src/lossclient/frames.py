@@ -107,7 +107,8 @@ def read_frame(
         rows.check_times()
     # Only now: a column that tells rows of one time apart is no model, whatever it holds.
     found = find_models(frame.columns, columns, cells)
-    numbers = {name: numbers_of(name, cells(name)) for name in (columns.target, *found.models)}
+    read = (columns.target, *found.models, *columns.doubles.values())
+    numbers = {name: numbers_of(name, cells(name)) for name in read}
     order = rows.groups.order
 
     def values_of(name: str, *, narrow: bool = True) -> Floats:
@@ -124,6 +125,10 @@ def read_frame(
         key_of=rows.key_of,
         rows=order,
         in_rows=True,
+        doubles={
+            name: values_of(column, narrow=False).astype(np.float64, copy=False)
+            for name, column in columns.doubles.items()
+        },
     )
     return Reading(forecasts, rows.names, found)
 

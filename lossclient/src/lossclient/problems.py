@@ -34,8 +34,9 @@ from lossclient.reading import Reply, coding_of
 from lossclient.retries import RETRYABLE_STATUSES, retry_after_s
 from lossclient.wire import SERIES, TARGET, Part
 
-_IN_SERIES = re.compile(rf"/({TARGET}|\d{{1,18}})/(\d{{1,18}})")
-"""The target or a model, and the row in the request."""
+_IN_SERIES = re.compile(rf"/({TARGET}|weight|scale|\d{{1,18}})/(\d{{1,18}})")
+"""The column, a model by its number, and the row in the request."""
+_SIDES = {TARGET: "target", "weight": "weight", "scale": "scale"}
 _ON_THE_WIRE = re.compile(rf",? *\b((of|in) )?(the )?(series )?{SERIES}=\d+\b,?")
 """What the service calls a series, in all its forms; the caller does not know the number."""
 _MAX_FAULTS = 20
@@ -245,9 +246,9 @@ def _fault(pointer: str, detail: str, forecasts: Forecasts, part: Part) -> Value
     place = _IN_SERIES.fullmatch(pointer)
     if place is None:
         return ValueFault(pointer, detail)
-    is_target = place[1] == TARGET
+    is_model = place[1] not in _SIDES
     element = int(forecasts.offsets[part.start]) + int(place[2])
-    if element >= forecasts.offsets[part.stop] or not (is_target or int(place[1]) in part.models):
+    if element >= forecasts.offsets[part.stop] or (is_model and int(place[1]) not in part.models):
         return ValueFault(pointer, detail)
     series = int(np.searchsorted(forecasts.offsets, element, side="right")) - 1
     position = element - int(forecasts.offsets[series])
@@ -257,8 +258,8 @@ def _fault(pointer: str, detail: str, forecasts: Forecasts, part: Part) -> Value
         detail,
         id=key.id,
         cutoff=key.cutoff,
-        model=None if is_target else forecasts.models[int(place[1])],
-        side="target" if is_target else "prediction",
+        model=forecasts.models[int(place[1])] if is_model else None,
+        side=_SIDES.get(place[1], "prediction"),
         position=position,
         row=forecasts.row_of(series, position),
         index=forecasts.index_of(series, position),

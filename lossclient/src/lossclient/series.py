@@ -82,7 +82,7 @@ class Scores:
 
 
 def read_series(
-    prediction: Any, target: Any, ids: Any = None
+    prediction: Any, target: Any, ids: Any = None, weights: Any = None, scales: Any = None
 ) -> tuple[Forecasts, npt.NDArray[Any]]:
     """Read series from two nested lists, lists of arrays, or arrays whose rows are series.
 
@@ -107,15 +107,7 @@ def read_series(
 
     predictions, actual = _read("prediction", prediction, name), _read("target", target, name)
     shapes = predictions.shapes
-    if len(shapes) != len(actual.shapes):
-        raise InvalidInput(
-            f"prediction has {len(shapes)} series, target {len(actual.shapes)}; "
-            "each series of one has its own in the other"
-        )
-    if shapes != actual.shapes:
-        i = next(i for i, shape in enumerate(shapes) if shape != actual.shapes[i])
-        both = f"prediction {list(shapes[i])}, target {list(actual.shapes[i])}"
-        raise InvalidInput(f"{name(i)} differs in shape: {both}")
+    _check_shapes("target", actual, shapes, name)
     names = np.arange(len(shapes)) if given is None else given
     if len(names) != len(shapes):
         raise InvalidInput(f"ids must be one a series, {len(shapes)} in all, not {len(names)}")
@@ -126,6 +118,17 @@ def read_series(
     elements = predictions.elements
     if predictions.small and actual.elements.dtype == np.float64:
         elements = elements.astype(np.float64)
+    doubles = {}
+    if weights is not None:
+        weight = _read("weights", weights, name)
+        _check_shapes("weights", weight, shapes, name)
+        doubles["weight"] = weight.elements.astype(np.float64, copy=False)
+    if scales is not None:
+        scale = _floats("scales", scales).astype(np.float64, copy=False)
+        if scale.shape != (len(shapes),):
+            wanted = f"one a series, {len(shapes)} in all"
+            raise InvalidInput(f"scales must be {wanted}, not of shape {scale.shape}")
+        doubles["scale"] = np.repeat(scale, lengths)
     forecasts = Forecasts(
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         target=actual.elements,
@@ -133,8 +136,24 @@ def read_series(
         predictions=(elements,),
         key_of=lambda series: Key(_item(names, series)),
         shapes=shapes,
+        doubles=doubles,
     )
     return forecasts, names
+
+
+def _check_shapes(
+    side_name: str, side: _Side, shapes: Sequence[tuple[int, ...]], name: _Name
+) -> None:
+    """Refuse a side whose series do not have the shapes of the predictions."""
+    if len(shapes) != len(side.shapes):
+        raise InvalidInput(
+            f"prediction has {len(shapes)} series, {side_name} {len(side.shapes)}; "
+            "each series of one has its own in the other"
+        )
+    if shapes != side.shapes:
+        i = next(i for i, shape in enumerate(shapes) if shape != side.shapes[i])
+        both = f"prediction {list(shapes[i])}, {side_name} {list(side.shapes[i])}"
+        raise InvalidInput(f"{name(i)} differs in shape: {both}")
 
 
 def scores_of(answer: pa.Table, ids: npt.NDArray[Any]) -> Scores:

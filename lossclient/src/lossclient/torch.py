@@ -82,69 +82,86 @@ class RemoteLoss(nn.Module):
         self.reduction = reduction
         self.loss_parameters = parameters
 
-    def forward(self, inpt: Tensor, tgt: Tensor) -> Tensor:
+    def forward(self, inpt: Tensor, tgt: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of ``inpt`` (the prediction) against ``tgt`` (the target).
 
         Args:
             inpt: Predicted values, any shape, floats or integers, on any device.
             tgt: Actual values, of the same shape; they get no gradient.
+            weight: What each element weighs, of the same shape, finite and at least 0; no gradient
+                either. ``mean`` is then the sum of weighted losses over the sum of the weights.
 
         Returns:
             A scalar (``mean`` or ``sum``), or a tensor of the inputs' shape (``none``), on the
             device of ``inpt``, in the type that torch makes of both.
 
         Raises:
-            ValueError: If the shapes differ (nothing is broadcast), or ``tgt`` wants a gradient.
+            ValueError: If the shapes differ (nothing is broadcast), or ``tgt`` or ``weight`` wants
+                a gradient.
             TypeError: If they are of another type.
             RuntimeError: If it runs under ``torch.func.vmap``.
             LossClientError: If the service does not answer with a loss.
         """
         if torch.compiler.is_compiling():
             disable: Any = torch.compiler.disable
-            return disable(self._score, reason="RemoteLoss sends a request")(inpt, tgt)  # type: ignore[no-any-return]
-        return self._score(inpt, tgt)
+            return disable(self._score, reason="RemoteLoss sends a request")(inpt, tgt, weight)  # type: ignore[no-any-return]
+        return self._score(inpt, tgt, weight)
 
-    def _score(self, inpt: Tensor, tgt: Tensor) -> Tensor:
-        if inpt.shape != tgt.shape:
-            raise ValueError(
-                f"inpt and tgt must have the same shape, not {tuple(inpt.shape)} "
-                f"and {tuple(tgt.shape)}"
-            )
-        for name, side in (("inpt", inpt), ("tgt", tgt)):
+    def _score(self, inpt: Tensor, tgt: Tensor, weight: Tensor | None) -> Tensor:
+        sides = {"inpt": inpt, "tgt": tgt} | ({} if weight is None else {"weight": weight})
+        for name, side in sides.items():
+            if inpt.shape != side.shape:
+                raise ValueError(
+                    f"inpt and {name} must have the same shape, not {tuple(inpt.shape)} "
+                    f"and {tuple(side.shape)}"
+                )
             if side.dtype not in _NUMBERS:
                 raise TypeError(f"{name} must hold floats or integers, not {side.dtype}")
-        if torch.is_grad_enabled() and tgt.requires_grad:
-            raise ValueError("the service has no gradient for tgt; pass tgt.detach()")
+            if torch.is_grad_enabled() and side.requires_grad and name != "inpt":
+                raise ValueError(f"the service has no gradient for {name}; pass {name}.detach()")
         dtype = torch.promote_types(inpt.dtype, tgt.dtype)
         if not dtype.is_floating_point:
             dtype = torch.get_default_dtype()
         if not inpt.numel():  # an empty series is refused
             return _REDUCTIONS[self.reduction]((inpt - tgt).to(dtype))
         gradient = torch.is_grad_enabled() and inpt.requires_grad
-        return _Remote.apply(inpt, tgt, self, dtype, gradient)[0]  # type: ignore[no-any-return, no-untyped-call]
+        return _Remote.apply(inpt, tgt, weight, self, dtype, gradient)[0]  # type: ignore[no-any-return, no-untyped-call]
 
     def request(
-        self, inpt: Tensor, tgt: Tensor, dtype: torch.dtype, *, gradient: bool
+        self,
+        inpt: Tensor,
+        tgt: Tensor,
+        weight: Tensor | None,
+        dtype: torch.dtype,
+        *,
+        gradient: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the loss, and on request its gradient by each element, in float32 for halves."""
         shape = (1, -1) if self.reduction == "mean" else (-1, 1)
+        weights = None if weight is None else weight.detach().double().cpu()
+        factors = None
+        if self.reduction != "mean":  # the mean of a single element is itself, whatever it weighs
+            weights, factors = None, weights
         scores = self.client.score_series(
             _sent(inpt, dtype).numpy(force=True).reshape(shape),
             _sent(tgt, dtype).numpy(force=True).reshape(shape),
             losses=[{"name": self.loss, **self.loss_parameters}],
             gradients=gradient,
             missing="propagate",
+            weights=None if weights is None else weights.numpy().reshape(shape),
             progress=False,
         )
         (losses,) = scores.losses.values()
         values = torch.tensor(losses)  # a copy: Arrow's memory is read-only
+        values = values if factors is None else values * factors.ravel()
         values = values.reshape(inpt.shape) if self.reduction == "none" else values.sum()
         loss = values.to(inpt.device, dtype)
         if not gradient:
             return loss, None
         (slopes,) = scores.gradients.values()
-        flat = torch.tensor(slopes, device=inpt.device)
-        return loss, flat.reshape(inpt.shape)
+        flat = torch.tensor(slopes)
+        flat = flat if factors is None else (flat * factors.ravel()).to(flat.dtype)
+        return loss, flat.reshape(inpt.shape).to(inpt.device)
 
     def extra_repr(self) -> str:
         """Show the loss, and what differs from the defaults."""
@@ -169,11 +186,12 @@ class _Remote(torch.autograd.Function):
     def forward(
         inpt: Tensor,
         tgt: Tensor,
+        weight: Tensor | None,
         module: RemoteLoss,
         dtype: torch.dtype,
         gradient: bool,  # noqa: FBT001 - torch passes it by position
     ) -> tuple[Tensor, Tensor | None]:
-        return module.request(inpt, tgt, dtype, gradient=gradient)
+        return module.request(inpt, tgt, weight, dtype, gradient=gradient)
 
     @staticmethod
     def setup_context(
@@ -185,7 +203,7 @@ class _Remote(torch.autograd.Function):
         ctx.save_for_backward(inputs[0], gradient)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         inpt, _ = ctx.saved_tensors
         gradient = _Constant.apply(*ctx.saved_tensors)  # type: ignore[no-untyped-call]
         product = grads[0] * gradient
@@ -193,7 +211,7 @@ class _Remote(torch.autograd.Function):
         alone = gradient.abs() >= limit  # it overflows without a factor; the service clamps its own
         clamped = product.clamp(-limit, limit)
         product = torch.where(alone & grads[0].isfinite(), clamped, product)
-        return product.to(inpt.dtype), None, None, None, None
+        return product.to(inpt.dtype), None, None, None, None, None
 
     @staticmethod
     def vmap(_info: Any, _in_dims: Any, *_inputs: Any) -> Any:

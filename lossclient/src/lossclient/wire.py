@@ -11,7 +11,6 @@ in double for a float model are rounded here.
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 TARGET = "y"
 """By default the service takes it for the target, and other floats for predictions."""
 SERIES = "series"
-QUERY: Mapping[str, str] = MappingProxyType({"group_columns": SERIES})
 _OVERHEAD = 1 << 16
 """Bytes of an answer beside its columns: schema and metadata, or a page of words instead."""
 _UINT, _INT, _USHORT = map(struct.Struct, ("<I", "<i", "<H"))
@@ -72,11 +70,17 @@ def first_number() -> int:
     return secrets.randbelow(1 << 30)
 
 
+def query_of(forecasts: Forecasts) -> Mapping[str, str]:
+    """Return what the columns of a request are."""
+    return {"group_columns": SERIES, **{f"{name}_column": name for name in forecasts.doubles}}
+
+
 def row_bytes(forecasts: Forecasts, part: Part, gradients: int) -> int:
     """Return the bytes of an element: its row, and the gradients that come back."""
     predictions = sum(forecasts.predictions[model].itemsize for model in part.models)
     slopes = gradients * len(part.models) * computed_in(forecasts, part.models[0]).itemsize
-    return _NUMBER.itemsize + forecasts.target.itemsize + predictions + slopes
+    doubles = 8 * len(forecasts.doubles)
+    return _NUMBER.itemsize + forecasts.target.itemsize + doubles + predictions + slopes
 
 
 def computed_in(forecasts: Forecasts, model: int) -> np.dtype[Any]:
@@ -92,6 +96,7 @@ def encode(forecasts: Forecasts, part: Part, first: int = 0) -> memoryview:
         SERIES: np.repeat(_numbers(part, first), np.diff(offsets)),
         TARGET: forecasts.target[rows],
     }
+    columns |= {name: column[rows] for name, column in forecasts.doubles.items()}
     columns |= {str(model): forecasts.predictions[model][rows] for model in part.models}
     batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
