@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, TypeVarTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -13,9 +14,19 @@ from anyio.lowlevel import RunVar
 
 from lossclient.base_client import BaseClient, async_chunks_of
 from lossclient.columns import Columns
+from lossclient.exceptions import InvalidInput
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
-from lossclient.frames import Duplicates, FrameT, read_frame, write_frame
+from lossclient.frames import (
+    Duplicates,
+    FrameT,
+    read_frame,
+    read_history,
+    scaled,
+    side_by_side,
+    write_frame,
+)
+from lossclient.history import SQUARED
 from lossclient.options import Loss, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
 from lossclient.progress import progress_bar
@@ -74,6 +85,8 @@ class AsyncClient(BaseClient):
         duplicates: Duplicates = "error",
         weight_col: str | None = None,
         scale_col: str | None = None,
+        train_df: Any = None,
+        seasonality: int | None = None,
         progress: bool | None = None,
     ) -> FrameT:
         """Score every model for every series of a frame, as ``cross_validation`` returns it.
@@ -103,6 +116,10 @@ class AsyncClient(BaseClient):
             weight_col: What each element weighs, finite and at least 0: a loss is then the weighted
                 mean, null where all weights are 0.
             scale_col: What mase and rmsse are divided by, the same in all rows of a series.
+            train_df: In place of it, a frame of past values (id, time and target), of which their
+                scales are made: of no row after the cutoff of a series or, without cutoffs, not
+                before its first row.
+            seasonality: How many rows of ``train_df`` a season has.
             progress: Whether to show a bar; None does on a terminal.
 
         Returns:
@@ -133,11 +150,25 @@ class AsyncClient(BaseClient):
         """
         options = ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         rules = self._rules(options)
+        if train_df is not None:
+            _check_history(options, scale_col, seasonality)
+        elif seasonality is not None:
+            raise InvalidInput("seasonality is that of train_df, which is not given")
         roles = id_col, time_col, target_col, cutoff_col, models, exclude, weight_col, scale_col
         columns = Columns(*roles)
         reading = await self._run(read_frame, df, columns, options.names or (), duplicates)
         reading.models.warn(self._stacklevel)
-        answer = await self._answer(reading.forecasts, rules, show=progress)
+        if train_df is None:
+            answer = await self._answer(reading.forecasts, rules, show=progress)
+        else:
+            own = Columns(id_col, time_col, target_col, None)
+            history = await self._run(read_history, train_df, own, seasonality)
+            answers = []
+            for losses_, forecasts in await self._run(scaled, reading, history, options):
+                part = self._rules(replace(options, losses=losses_))
+                part = replace(part, deadline=rules.deadline)
+                answers.append(await self._answer(forecasts, part, show=progress))
+            answer = side_by_side(answers, options.names or ())
         return cast("FrameT", await self._run(write_frame, reading, answer))
 
     async def score_series(  # noqa: PLR0913 - one argument a choice
@@ -282,6 +313,15 @@ class AsyncClient(BaseClient):
             of_loop[self] = _Connections(http, _until_end(http))
             await anext(of_loop[self].until_end)
         return of_loop[self].http
+
+
+def _check_history(options: ScoreOptions, scale_col: str | None, seasonality: int | None) -> None:
+    if seasonality is None:
+        raise InvalidInput("train_df has a seasonality: pass it")
+    if scale_col is not None:
+        raise InvalidInput("scale_col and train_df both say what the scales are; give one")
+    if not SQUARED.keys() & set(options.names or ()):
+        raise InvalidInput("none of the losses asked for takes train_df: mase and rmsse do")
 
 
 def _of_this_loop() -> "WeakKeyDictionary[AsyncClient, _Connections]":

@@ -1,8 +1,7 @@
 """Series between the caller's form and that of the wire."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +52,7 @@ class Forecasts:
     rows: npt.NDArray[np.int64] | None = None
     in_rows: bool = False
     shapes: Sequence[tuple[int, ...]] | None = None
-    doubles: Mapping[str, npt.NDArray[np.float64]] = MappingProxyType({})
+    doubles: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

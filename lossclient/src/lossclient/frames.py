@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,12 +12,14 @@ import narwhals as nw
 import numpy as np
 import pyarrow as pa
 
-from lossclient.arguments import require
+from lossclient.arguments import is_count, require
 from lossclient.cells import Cells, Frame, cells_of, content, floats_of, is_mixed, keys_in
 from lossclient.columns import Columns, ModelColumns, find_models, numbers_of, resolve
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key, of_python
 from lossclient.grouping import group
+from lossclient.history import SQUARED, History, Limits
+from lossclient.options import Loss, ScoreOptions
 
 _WITHOUT_TAKE = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_run_end_encoded)
 """Types of which Arrow takes no rows."""
@@ -36,11 +38,13 @@ class Reading:
         keys: One row a series, in the frame's own types: id, and cutoff if there is one; pyarrow's
             views and runs as plain columns.
         models: The columns of predictions, and what was taken for none.
+        limits: Returns up to where a history of the series counts.
     """
 
     forecasts: Forecasts
     keys: Frame
     models: ModelColumns
+    limits: Callable[[], Limits]
 
 
 def open_frame(df: Any, columns: Columns) -> Frame:
@@ -130,13 +134,52 @@ def read_frame(
             for name, column in columns.doubles.items()
         },
     )
-    return Reading(forecasts, rows.names, found)
+    return Reading(forecasts, rows.names, found, rows.limits)
+
+
+def read_history(df: Any, columns: Columns, seasonality: int) -> History:
+    """Read a frame of past values.
+
+    Raises:
+        InvalidInput: As `History`.
+    """
+    require(is_count(seasonality), "seasonality", "a whole number of at least 1", seasonality)
+    return History(open_frame(df, columns), columns, _comparable, int(seasonality))
 
 
 def _check_keys(keys: Iterable[str], taken: Collection[str]) -> None:
     for name in keys:
         if name in taken:
             raise InvalidInput(f"the answer has a column {name!r} too; rename that of the frame")
+
+
+def scaled(
+    reading: Reading, history: History, options: ScoreOptions
+) -> list[tuple[list[Loss], Forecasts]]:
+    """Return losses with the series that they are asked for: with one scale each.
+
+    A request has one scale a series. Losses that take none go with the first that does.
+    """
+    parts: dict[str, list[Loss]] = {}
+    names = options.names or ()
+    first = next(name for name in names if name in SQUARED)
+    for name, loss in zip(names, options.losses or (), strict=True):
+        parts.setdefault(name if name in SQUARED else first, []).append(loss)
+    limits, forecasts = reading.limits(), reading.forecasts
+    lengths = np.diff(forecasts.offsets)
+    scales = {name: np.repeat(history.scales(name, limits), lengths) for name in parts}
+    return [
+        (losses, replace(forecasts, doubles={**forecasts.doubles, "scale": scales[name]}))
+        for name, losses in parts.items()
+    ]
+
+
+def side_by_side(answers: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
+    """Return answers for the same series as one: the losses in order, and what belongs to them."""
+    columns = {name: answer.column(name) for answer in answers for name in answer.column_names}
+    kinds = ("{}", "{}_masked", "{}_gradient")
+    wanted = ["length", *(kind.format(name) for kind in kinds for name in names)]
+    return pa.table({name: columns[name] for name in wanted if name in columns})
 
 
 def write_frame(reading: Reading, answer: pa.Table) -> Any:
@@ -196,6 +239,15 @@ class _Rows:
     def key_of(self, series: int) -> Key:
         row = int(self.groups.first[series])
         return Key(*(self._value(name, row) for name in self._columns.keys))
+
+    def limits(self) -> Limits:
+        """Return the cutoff of each series, or the time of its first row."""
+        columns, rows = self._columns, pa.array(self.groups.first)
+        name = columns.time if columns.cutoff is None else columns.cutoff
+        if name is None:
+            raise InvalidInput("without cutoffs and times it is not known which history is past")
+        ids, times = (self._compared[column].take(rows) for column in (columns.id, name))
+        return Limits(ids, times, columns.cutoff is not None)
 
     def check_times(self) -> None:
         """Refuse rows of one series that have one time."""

@@ -43,7 +43,7 @@ def group(keys: Sequence[pa.Array], time: pa.Array | None) -> Groups:
         >>> offsets, order, first, len(repeats)
         (array([0, 2, 3]), array([2, 0, 1]), array([2, 1]), 0)
     """
-    codes = _combine([_codes(key) for key in keys])
+    codes = _combine([codes_of(key) for key in keys])
     when = None if time is None else _ranks(time)
     changes = np.flatnonzero(codes[1:] != codes[:-1]) + 1
     starts = np.concatenate([[0], changes]) if len(codes) else changes
@@ -85,7 +85,7 @@ def _combine(codes: Sequence[Int64s]) -> Int64s:
     return combined
 
 
-def _codes(values: pa.Array) -> Int64s:
+def codes_of(values: pa.Array) -> Int64s:
     """Return equal numbers for equal values; 0.0 and -0.0 are one, and so is every NaN."""
     if pa.types.is_floating(values.type):  # Arrow goes by their bits
         numbers = values.to_numpy(zero_copy_only=False) + 0.0  # of -0.0 too, this is 0.0

@@ -183,7 +183,7 @@ class _Remote(torch.autograd.Function):
     """Requests loss and gradient together, and keeps the gradient for the backward pass."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 - those of `request`
         inpt: Tensor,
         tgt: Tensor,
         weight: Tensor | None,

@@ -1,0 +1,174 @@
+"""Weights, scales and histories in the client, answered by the codecs and the kernel, in process."""
+
+import httpx
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+
+from loss_scoring.core.table import score_table
+from loss_scoring.service.api.problems import problem_of
+from loss_scoring.service.codecs.codec import Codec, Formats, encode
+from loss_scoring.service.codecs.request import UNLIMITED
+from loss_scoring.service.engine.worker import DeviceWorker, Slice
+from loss_scoring.service.errors import InvalidError
+from lossclient import Client, InvalidInput, InvalidValues
+from lossclient.torch import RemoteLoss
+from lossclient.wire import MEDIA_TYPE
+
+CODEC = Codec(1 << 24, 1 << 24, 1 << 20, 1 << 20)
+KEYS = ["unique_id", "cutoff"]
+
+
+def respond(request):
+    body, query = memoryview(bytearray(request.content)), request.url.query
+    sent = body, Formats("arrow", "arrow", "identity"), query, UNLIMITED
+    headers = {"X-Request-Id": request.headers["X-Request-Id"]}
+    try:
+        decoded = CODEC.decode(*sent)
+        scores = DeviceWorker(torch.device("cpu")).score(Slice(*decoded.columns))
+        answer = b"".join(encode(decoded, scores, "arrow"))
+    except InvalidError as error:
+        refused = problem_of(error, headers["X-Request-Id"])
+        headers["Content-Type"] = "application/problem+json"
+        return httpx.Response(422, headers=headers, content=refused.body)
+    return httpx.Response(200, headers={"Content-Type": MEDIA_TYPE, **headers}, content=answer)
+
+
+@pytest.fixture
+def client():
+    with Client("http://service", transport=httpx.MockTransport(respond), retries=0) as client:
+        yield client
+
+
+def frame(**columns):
+    table = {
+        "unique_id": ["a", "b", "a", "b", "a"],
+        "ds": [2, 1, 1, 2, 3],
+        "y": [1.0, 2.0, 3.0, 4.0, 5.0],
+        "A": [2.0, 2.5, 0.0, 4.0, 5.0],
+        "w": [1.0, 0.0, 2.0, 0.0, 0.5],
+        "s": [2, 0, 2, 0, 2],
+    }
+    return pd.DataFrame(table | columns)
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
+def test_frames_with_weights_and_scales(client, kind):
+    columns = {"weight_col": "w", "scale_col": "s", "losses": ["mae", "mase"]}
+    got = pa.table(client.score(kind(frame()), gradients=True, progress=False, **columns))
+    want = score_table(
+        pa.Table.from_pandas(frame().sort_values(["unique_id", "ds"]), preserve_index=False),
+        group_by=["unique_id"],
+        gradients=True,
+        **columns,
+    )
+    for name in want.column_names:
+        assert got.column(name).to_pylist() == want.column(name).to_pylist(), name
+
+
+def test_series_with_weights_and_scales(client):
+    scores = client.score_series(
+        *([[1.0, 4.0], [3.0]], [[2.0, 2.0], [3.0]], ["a", "b"], ["mae", "mase"]),
+        weights=[[3, 1], [0]],
+        scales=[2, 1],
+        progress=False,
+    )
+    assert scores.losses["mae"].tolist()[0] == 1.25
+    assert scores.losses["mase"].tolist()[0] == 0.625
+    assert np.isnan(scores.losses["mae"][1])
+    assert scores.masked["mae"].tolist() == [0, 1]
+
+
+def test_what_the_service_refuses_is_named_in_the_callers_terms(client):
+    with pytest.raises(InvalidValues) as caught:
+        client.score(frame(w=[1.0, -2, 1, 1, np.nan]), weight_col="w", exclude=["s"])
+    first = caught.value.errors[-1]
+    assert (first.id, first.side, first.row, first.position) == ("b", "weight", 1, 0)
+    assert caught.value.count == 2
+    with pytest.raises(InvalidValues) as caught:
+        client.score(frame(s=[2, 0, 2, 0, 3]), scale_col="s", losses=["mase"], exclude=["w"])
+    assert (caught.value.errors[0].id, caught.value.errors[0].side) == ("a", "scale")
+
+
+def test_what_the_client_refuses(client):
+    with pytest.raises(InvalidInput, match="no column 'v'"):
+        client.score(frame(), weight_col="v")
+    with pytest.raises(InvalidInput, match="weight_col and scale_col are 'y'"):
+        client.score(frame(), weight_col="y")
+    with pytest.raises(InvalidInput, match="column 'w' must hold numbers"):
+        client.score(frame(w=list("abcde")), weight_col="w")
+    with pytest.raises(InvalidInput, match=r"differs in shape: prediction .2., weights .1."):
+        client.score_series([[1, 2]], [[1, 2]], weights=[[1]])
+    with pytest.raises(InvalidInput, match="scales must be one a series, 1 in all"):
+        client.score_series([[1, 2]], [[1, 2]], scales=[1, 2])
+
+
+def forecasts():
+    make, days = np.random.default_rng(7), pd.date_range("2026-01-01", periods=60)
+    values = {key: make.integers(-50, 50, 60) / 4 for key in "ab"}
+    rows = [
+        (key, days[cut], days[day], values[key][day], make.integers(-50, 50) / 4)
+        for cut in (20, 30)
+        for key in "ab"
+        for day in range(cut + 1, cut + 4)
+    ]
+    train = [(key, day, y) for key in "ab" for day, y in zip(days, values[key], strict=True)]
+    return (
+        pd.DataFrame(rows, columns=[*KEYS, "ds", "y", "Model"]),
+        pd.DataFrame(train, columns=["unique_id", "ds", "y"]),
+    )
+
+
+@pytest.mark.parametrize("losses", [["mase"], ["rmsse", "mae", "mase"]])
+def test_scales_of_a_history_are_those_of_score_table(client, losses):
+    frame, train = forecasts()
+    options = {"losses": losses, "seasonality": 7, "gradients": True}
+    got = client.score(frame, train_df=train.sample(frac=1, random_state=1), **options)
+    tables = [pa.Table.from_pandas(x, preserve_index=False) for x in (frame, train)]
+    want = score_table(tables[0], train_df=tables[1], **options)
+    assert list(got) == want.column_names
+    for loss in losses:
+        assert got[loss].tolist() == want.column(loss).to_pylist()
+        assert [list(x) for x in got[f"{loss}_gradient"]] == want[f"{loss}_gradient"].to_pylist()
+    without = client.score(frame.drop(columns="cutoff")[:6], train_df=train, **options)
+    assert without["length"].tolist() == [3, 3]
+    assert without[losses[0]].tolist() == got[losses[0]].tolist()[:2]
+
+
+def test_what_is_refused_of_a_history(client):
+    frame, train = forecasts()
+    for options, match in (
+        ({"seasonality": None}, "has a seasonality"),
+        ({"seasonality": 0}, "seasonality must be a whole number of at least 1"),
+        ({"losses": ["mae"]}, "none of the losses asked for takes train_df"),
+        ({"scale_col": "y"}, "both say what the scales are"),
+        ({"train_df": train.drop(columns="y")}, "no column 'y' in train_df"),
+        ({"train_df": pd.concat([train, train[:1]])}, "twice, in row"),
+        ({"train_df": train.assign(ds=range(120))}, "not comparable with int64 of train_df"),
+        ({"train_df": None}, "seasonality is that of train_df"),
+    ):
+        given = {"losses": ["mase"], "train_df": train, "seasonality": 7} | options
+        with pytest.raises(InvalidInput, match=match):
+            client.score(frame, **given)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_remote_loss_with_weights(client, reduction):
+    make = torch.Generator().manual_seed(1)
+    inpt, tgt = (torch.randn(4, 3, generator=make, dtype=torch.float64) for _ in range(2))
+    weight = torch.rand(4, 3, generator=make)
+    remote, local = inpt.clone().requires_grad_(), inpt.clone().requires_grad_()
+    loss = RemoteLoss(client, "mae", reduction=reduction)(remote, tgt, weight)
+    terms = weight * (tgt - local).abs()
+    want = {"mean": terms.sum() / weight.double().sum(), "sum": terms.sum(), "none": terms}
+    torch.testing.assert_close(loss, want[reduction])
+    loss.sum().backward()
+    want[reduction].sum().backward()
+    torch.testing.assert_close(remote.grad, local.grad)
+    with pytest.raises(ValueError, match="inpt and weight must have the same shape"):
+        RemoteLoss(client, "mae")(inpt, tgt, weight[0])
+    with pytest.raises(ValueError, match="no gradient for weight"):
+        RemoteLoss(client, "mae")(inpt, tgt, weight.clone().requires_grad_())
