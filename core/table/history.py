@@ -142,7 +142,8 @@ class History:
         if len(zones) > 1 or len(kinds) > 1:
             found, own = map(spell_type, types)
             raise TableError((name, f"is {found}, not comparable with {own} of the history"))
-        return np.searchsorted(self._moments, moments, side=side)
+        places: NDArray[np.int64] = np.searchsorted(self._moments, moments, side=side)
+        return places
 
 
 def _in_order(name: str, times: pa.ChunkedArray) -> pa.ChunkedArray:

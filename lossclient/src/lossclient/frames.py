@@ -137,7 +137,7 @@ def read_frame(
     return Reading(forecasts, rows.names, found, rows.limits)
 
 
-def read_history(df: Any, columns: Columns, seasonality: int) -> History:
+def read_history(df: Any, columns: Columns, seasonality: Any) -> History:
     """Read a frame of past values.
 
     Raises:

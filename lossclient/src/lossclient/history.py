@@ -108,7 +108,8 @@ class History:
                 f"cutoffs or times are {times.type}, not comparable with {self._type} of train_df"
             )
         side: Any = "right" if limits.inclusive else "left"
-        return np.searchsorted(self._moments, moments, side=side)
+        places: Int64s = np.searchsorted(self._moments, moments, side=side)
+        return places
 
 
 def _in_order(name: str, times: pa.Array) -> pa.Array:
