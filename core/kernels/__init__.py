@@ -96,4 +96,13 @@ def warm_up(device: torch.device, *, everything: bool = False) -> None:
     fused_cpu.compile_all() if everything else fused_cpu.warm_up()
 
 
-__all__ = ["Kernel", "Scores", "compile_for", "is_compiled", "kernel_for", "plain_kernel", "takes_arrays", "warm_up"]
+__all__ = [
+    "Kernel",
+    "Scores",
+    "compile_for",
+    "is_compiled",
+    "kernel_for",
+    "plain_kernel",
+    "takes_arrays",
+    "warm_up",
+]

@@ -18,8 +18,8 @@ then on disk for all processes. The plain kernel does not serve meanwhile: it su
 and the same request would change its last bits later.
 
 The loop needs a microsecond for a small batch, so the Python around it decides what that costs.
-What depends on the options alone is worked out once for each thread (``Plan``). A batch then takes a
-look-up of its plan, an allocation for each column, and a call of the loop.
+What depends on the options alone is worked out once for each thread (``Plan``). A batch then takes
+a look-up of its plan, an allocation for each column, and a call of the loop.
 """
 
 import itertools
@@ -116,7 +116,7 @@ class Plan:
             {name: gradients[row] for name, row, _ in self._rows} if gradients else {},
         )
 
-    def run(  # noqa: PLR0913, PLR0917 - one private call
+    def run(
         self,
         batch: _Batch,
         first: int,
@@ -163,7 +163,7 @@ class _Loop:
         outputs = Outputs(present, *(column[self.rows] for column in others))
         return _Written(outputs, written.gradients[self.rows])
 
-    def run(  # noqa: PLR0913, PLR0917 - as above
+    def run(
         self,
         batch: _Batch,
         first: int,
@@ -198,7 +198,7 @@ def _aligned(kind: type, rows: int, lanes: int) -> Array:
     padded = -(-lanes * width // 64) * 64
     block = np.empty(rows * padded + 64, np.uint8)
     start = -block.ctypes.data % 64
-    whole = block[start : start + rows * padded].view(kind)
+    whole: Array = block[start : start + rows * padded].view(kind)
     return whole.reshape(rows, padded // width)
 
 
@@ -257,7 +257,9 @@ class FusedCpuKernel:
         )
         return plan.scores(values, masked, gradients)
 
-    def _score_by_sums(self, batch: _Batch, plan: Plan, scales: Array | None) -> Scores:
+    def _score_by_sums(  # noqa: C901 - the cases of the contract
+        self, batch: _Batch, plan: Plan, scales: Array | None
+    ) -> Scores:
         """Score where some series is in several pieces, or a loss is not its sum over a count."""
         kind, lengths = batch.p.dtype, np.diff(batch.offsets)
         owners = None

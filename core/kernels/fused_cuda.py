@@ -136,7 +136,7 @@ _plan_of = lru_cache(maxsize=256)(Plan)
 
 
 @torch.inference_mode()
-def fused_cuda_kernel(  # noqa: PLR0913, PLR0917 - those of every kernel
+def fused_cuda_kernel(
     prediction: Tensor,
     target: Tensor,
     offsets: Buffer,

@@ -1,8 +1,8 @@
 """The loops of the fused CPU kernel, compiled by numba: one pass for all losses and gradients.
 
-No loss is named here. ``sweep_of`` composes a loop out of the functions of the losses that are asked
-for, so that an element is loaded once and what they have in common is computed once. What is not
-wanted is ``None``, whose branches numba prunes.
+No loss is named here. ``sweep_of`` composes a loop out of the functions of the losses that are
+asked for, so that an element is loaded once and what they have in common is computed once. What is
+not wanted is ``None``, whose branches numba prunes.
 
 How to read it. A series is walked in blocks of ``LANES`` elements. Element j of a block is added to
 accumulator j, in float64. After ``GROUP`` elements the accumulators are folded as a tree, and the
@@ -25,12 +25,12 @@ What was measured (one thread, million elements/s; see bench/kernel.py):
 - A loop over a constant 16 lanes with a body as small as MAE's is unrolled before the vectorizer
   sees it, and may stay scalar (float64 with gradient: 0.1 of the floor), so there the width is an
   argument. With a division in the body the constant is up to 1.3 times as fast.
-- Clamping what overflows in a loop of its own, which hardly ever runs, is up to 1.4 times as fast as
-  selects in this one.
+- Clamping what overflows in a loop of its own, which hardly ever runs, is up to 1.4 times as fast
+  as selects in this one.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # ruff: noqa: ANN001, ANN202 - numba infers types, and annotations it cannot read would mislead
-# ruff: noqa: PLR0913, PLR0917, C901, ARG001 - calls are inlined, arrays not bundled
+# ruff: noqa: C901, PLR0912, PLR0915, SIM102 - calls are inlined, branches pruned
 
 import inspect
 from functools import cache, reduce
@@ -189,15 +189,17 @@ Flagged = tuple[Loss, tuple[bool, ...]]
 def _functions_of(loss: Loss) -> list[Any]:
     """Return term, slope, joined slope and denominator, inlined; None for one that it lacks."""
     functions = loss.term, loss.slope, loss.joined, loss.denominator
-    return [function and _inlined(elementwise.bind(function, _OPERATIONS)) for function in functions]
+    return [
+        function and _inlined(elementwise.bind(function, _OPERATIONS)) for function in functions
+    ]
 
 
 def _element_of(row: int, flagged: Flagged, variant: Variant) -> Any:
     """Return the function that adds an element to one loss, and writes its slope."""
     loss, flags = flagged
     term, slope, _, denominator = _functions_of(loss)
-    quotient, steep = loss.has_quotient or None, loss.is_steep or None
     sums, slopes, known, weighted, _, bases = variant.wanted
+    quotient, steep = loss.has_quotient or None, (loss.is_steep or weighted) or None
 
     @_inlined
     def element(
@@ -268,8 +270,8 @@ def _mend_of(row: int, flagged: Flagged, variant: Variant) -> Any:
             if valid & (not (abs(steepness) <= largest)):
                 if joined is not None:
                     steepness = joined(x, t, factor, *flags, *numbers[row])
-                steepness = largest if steepness > largest else steepness
-                steepness = -largest if steepness < -largest else steepness
+                steepness = min(steepness, largest)
+                steepness = max(steepness, -largest)
                 gradients[row][i] = steepness + kind(0)
 
     return mend
@@ -308,8 +310,8 @@ def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...]) -> Any:
 
     Its arguments are: prediction, target, weights, offsets, the first series and the one after the
     last, ``LANES``, whether masked elements leave the mean, whether to divide sums by counts,
-    ``Lanes``, ``Outputs``, what slopes are multiplied by (a row a loss), and for each loss the values
-    of its parameters that are numbers, in the type of the elements, and its gradients.
+    ``Lanes``, ``Outputs``, what slopes are multiplied by (a row a loss), and for each loss the
+    values of its parameters that are numbers, in the type of the elements, and its gradients.
     """
     variant = Variant(*variant)
     element = reduce(
@@ -319,7 +321,7 @@ def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...]) -> Any:
     mends = [
         _mend_of(row, flagged, variant)
         for row, flagged in enumerate(losses)
-        if flagged[0].is_steep and variant.slopes
+        if variant.slopes and (flagged[0].is_steep or variant.weighted)
     ]
     mend = reduce(_mends_in_turn, mends) if mends else None
     constant = any(loss.has_quotient for loss, _ in losses) or None
@@ -328,9 +330,7 @@ def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...]) -> Any:
     sums, _, _, weighted, skips, bases = variant.wanted
 
     @_inlined
-    def block(
-        p, y, w, base, first, width, skip_zero, s, g, factors, lanes, numbers, gradients
-    ):
+    def block(p, y, w, base, first, width, skip_zero, s, g, factors, lanes, numbers, gradients):
         largest = p.dtype.type(np.finfo(p.dtype).max)
         overflowed = False
         weight = 1.0
@@ -400,9 +400,7 @@ def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...]) -> Any:
                         factors, lanes, numbers, gradients,
                     )  # fmt: skip
             else:
-                block(
-                    p, y, w, uint64(a), 0, n, skip_zero, s, g, factors, lanes, numbers, gradients
-                )
+                block(p, y, w, uint64(a), 0, n, skip_zero, s, g, factors, lanes, numbers, gradients)
             if sums is not None:
                 count = n
                 if skips is not None:

@@ -17,7 +17,7 @@ Divisions are correctly rounded and nothing may be fused into a multiply-add (se
 # ruff: noqa: ANN001, ANN201, ANN202 - Triton infers types
 # ruff: noqa: N803 - Triton writes compile-time constants in capitals
 # ruff: noqa: D417 - arguments that belong together are described together
-# ruff: noqa: PLR0913, PLR0917, C901 - one kernel, no objects on the device
+# ruff: noqa: C901 - one kernel, no objects on the device
 
 import hashlib
 from collections.abc import Iterator

@@ -29,7 +29,7 @@ def divide(dividend: Any, divisor: Any) -> Any:
 
 
 def select(condition: Any, chosen: Any, other: Any) -> Any:
-    """Return ``chosen`` where the condition holds, elsewhere ``other``, of the type of ``chosen``."""
+    """Return ``chosen`` where the condition holds, else ``other`` in the type of ``chosen``."""
     return np.where(condition, chosen, np.asarray(other, np.asarray(chosen).dtype))
 
 

@@ -38,8 +38,9 @@ class TorchElements(NamedTuple):
 @cache
 def in_torch(loss: Loss) -> TorchElements:
     """Return the functions of a loss."""
-    term, slope, joined, denominator = (
-        function and bind(function, _OPERATIONS)
-        for function in (loss.term, loss.slope, loss.joined, loss.denominator)
+    return TorchElements(
+        bind(loss.term, _OPERATIONS),
+        bind(loss.slope, _OPERATIONS),
+        loss.joined and bind(loss.joined, _OPERATIONS),
+        loss.denominator and bind(loss.denominator, _OPERATIONS),
     )
-    return TorchElements(term, slope, joined, denominator)

@@ -1,4 +1,4 @@
-"""The logarithm of the hyperbolic cosine of the error: its square near 0, its absolute value far off."""
+"""The logarithm of the hyperbolic cosine of the error: half its square near 0, linear far off."""
 
 import math
 from typing import Any

@@ -41,7 +41,7 @@ class Parameter:
                 raise ValueError(f"must be {self.bounds}, not {value!r}")
             return value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"must be a number, not {value!r}")
+            raise ValueError(f"must be a number, not {value!r}")  # noqa: TRY004 - as of any value
         if isinstance(value, int) and abs(value) > sys.float_info.max:
             raise ValueError("must be a finite number")
         if not self.above < value < self.below:
@@ -62,9 +62,9 @@ class Parameter:
 class Loss:
     """A loss: what people read of it, and how its elements are computed.
 
-    The loss of a series is the mean of its terms, unless ``denominator``, ``root`` or ``scaled`` says
-    otherwise. The functions take prediction ``p`` and target ``y``, then the parameters in order,
-    flags first. Their arithmetic is that of the inputs' type, in the order in which it is written.
+    The loss of a series is the mean of its terms, unless ``denominator``, ``root`` or ``scaled``
+    says otherwise. The functions take prediction ``p`` and target ``y``, then the parameters in
+    order, flags first. Their arithmetic is that of the inputs' type, in the order in which it is written.
 
     Attributes:
         name: What requests call it.
