@@ -56,7 +56,7 @@ coverage: $(VENV)/.installed ## the same tests, half as slow again, and which br
 lock: ## pin today's newest releases into constraints.txt
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade 'pip>=25.1'
-	.venv-lock/bin/pip install --quiet --editable . --editable ./lossclient --group dev
+	.venv-lock/bin/pip install --quiet --editable . --editable ./lossclient --group dev --group bench
 	.venv-lock/bin/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 	rm -rf .venv-lock
 	$(MAKE) lock-image
@@ -74,7 +74,8 @@ lock-image: ## pin for the image what constraints.txt says, with hashes, into de
 	$(LOCK) --group image --output-file deploy/locks/build.txt >/dev/null
 	rm -rf .venv-lock
 
-bench: $(VENV)/.installed ## measure everything against its limit (about 10 minutes), rewrite bench/results.md
+bench: $(VENV)/.installed ## measure everything against its limit (about 15 minutes), rewrite bench/results.md
+	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python bench/run.py
 
 bench-peers: $(VENV)/.installed ## the same loads against other serving frameworks (about 11 minutes), rewrite bench/peers.md
