@@ -8,6 +8,7 @@ and answer such tables by these functions, so they agree to the bit.
 It is not imported by ``core``, which does without Arrow.
 """
 
+from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
@@ -89,6 +90,7 @@ __all__ = [
     "answer_schema",
     "answer_table",
     "as_type",
+    "break_down",
     "check",
     "element_type",
     "faults_of",

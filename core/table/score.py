@@ -27,6 +27,7 @@ from loss_scoring.core.options import (
 )
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
+from loss_scoring.core.table.breakdown import HORIZON, break_down, columns_of_breakdown
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
@@ -55,6 +56,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     table: pa.Table,
     *,
     group_by: Sequence[str] = _KEYS,
+    by: str | Sequence[str] | None = None,
     time: str = "ds",
     target: str = "y",
     predictions: Sequence[str] | None = None,
@@ -76,6 +78,9 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     Args:
         table: One row an element. It is trusted: validate what came from elsewhere.
         group_by: The columns that together name a series.
+        by: Columns to pool elements by instead, over all series; ``horizon``, where there is no
+            such column, is the place of an element in its series by time, from 1. ``model`` may be
+            among them, as every row is of one model.
         time: The column by which a row that is in a series twice is found, if there is one of the
             name; never a model unless ``predictions`` names it.
         target: The column of actual values.
@@ -93,9 +98,11 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
 
     Returns:
         One row a series and model: series in the order of their first rows, the models of a
-        series together, in the order of their columns. The columns are those of ``group_by``,
-        ``model``, ``length``, one a loss (null where no element was left), ``<loss>_masked`` and
-        ``<loss>_gradient`` (in the order of the rows of the series).
+        series together, in the order of their columns. With ``by``, one a group and model, groups
+        in ascending order, of the same bits in whatever order the rows of the table are. The
+        columns are those of ``group_by``, or of ``by``, then ``model``, ``length``, one a loss
+        (null where no element was left), ``<loss>_masked`` and ``<loss>_gradient`` (in the order
+        of the rows of the series).
 
     Raises:
         TableError: If a column is absent, named twice or of the wrong type, a column that nobody
@@ -103,7 +110,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
             one time twice (``RepeatedTimeError``), or an element is missing and ``missing`` is
             ``error``.
         ValueError: If a loss is unknown or given twice, or ``duplicates`` is neither, or both
-            ``predictions`` and ``exclude`` are given.
+            ``predictions`` and ``exclude`` are given, or gradients are wanted of pooled elements.
 
     Warns:
         UserWarning: If the values of the column ``ds`` cannot be compared.
@@ -123,13 +130,20 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         missing,
         zero_division,
     )
-    layout = _find_layout(table, group_by, time, target, predictions, exclude, duplicates)
+    pooled = columns_of_breakdown(by)
+    if pooled is not None and gradients:
+        raise ValueError("gradients are of series; leave out by")
+    layout = _find_layout(
+        table, group_by, pooled or (), time, target, predictions, exclude, duplicates
+    )
     groups = group_rows(table.select(layout.keys))
     if layout.time is not None:
         times = table.column(layout.time)
         if len((repeats := find_repeats(times, groups)).rows):
             allowed = "Name it in group_by, or pass duplicates='allow'"
             raise RepeatedTimeError(layout.time, repeats, times, groups, allowed)
+    if pooled is not None:
+        groups = break_down(table, groups, pooled, time if time in table.column_names else None)
     kind = element_type(table.schema, layout)
 
     def values(name: str) -> torch.Tensor:
@@ -141,6 +155,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
 def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     table: pa.Table,
     group_by: Sequence[str],
+    by: Sequence[str],
     time: str,
     target: str,
     predictions: Sequence[str] | None,
@@ -153,14 +168,16 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     if predictions is not None and exclude:
         raise ValueError("exclude is for models that nobody names; leave them out of predictions")
     if predictions is None:
-        found = find_models(table.schema, {*keys, time, target}, exclude=exclude)
+        found = find_models(table.schema, {*keys, *by, time, target}, exclude=exclude)
     else:
         found = ModelColumns(tuple(predictions))
     layout = Layout(keys, target, found.models, found.left_out)
     layout = replace(layout, time=find_time(table.schema, time, layout))
+    present = [name for name in by if name != HORIZON or name in table.schema.names]
+    named = replace(layout, keys=(*keys, *(name for name in present if name not in keys)))
     faults = [
         *text_faults(table, layout.numbers, found.texts),
-        *faults_of(table.schema, layout),
+        *faults_of(table.schema, named),
     ]
     if faults:
         if keys == _KEYS and "cutoff" not in table.schema.names:
@@ -281,7 +298,7 @@ def answer_table(
         options: What was computed. A loss without an element left is null; a NaN that MAE
             propagated stays NaN.
     """
-    count, series = len(models), len(keys)
+    count, series = len(models), len(offsets) - 1
     owner = pa.array(np.repeat(np.arange(series), count))
     columns: list[Any] = [_repeated(column, owner) for column in keys.columns]
     columns.append(_repeated_models(models, series))

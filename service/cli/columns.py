@@ -39,6 +39,7 @@ class Roles:
         models: Default: those that ``find_models`` finds.
         exclude: No models, where nobody names them.
         duplicates: What two rows of a series with the same time are.
+        by: Columns that are no models, as elements are pooled by them.
     """
 
     id: str | None = None
@@ -48,6 +49,7 @@ class Roles:
     models: str | None = None
     exclude: str | None = None
     duplicates: Duplicates = "error"
+    by: tuple[str, ...] = ()
 
     def keys(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the columns that together name a series.
@@ -106,7 +108,7 @@ def find_columns(source: Source, roles: Roles) -> FileColumns:
             raise TableError(("", _absence(names, absent[:1], flag)))
     elements = _elements(schema) if nested else schema
     if roles.models is None:
-        found = find_models(elements, {*keys, roles.time, target}, exclude=excluded)
+        found = find_models(elements, {*keys, *roles.by, roles.time, target}, exclude=excluded)
         found = _lists_only(found, schema) if nested else found
     else:
         found = ModelColumns(_listed(roles.models, names))

@@ -17,6 +17,7 @@ from loss_scoring.core.table import (
     HINT,
     Groups,
     TableError,
+    break_down,
     element_type,
     find_repeats,
     group_rows,
@@ -90,6 +91,37 @@ def read_series(source: Source, layout: FileColumns, *, sort: bool) -> Iterator[
         yield Block(groups, partial(_elements, table, kind), len(table), first_row)
         rows += len(table)
     seen.check()
+
+
+def read_breakdown(source: Source, layout: FileColumns, by: tuple[str, ...], time: str) -> Block:
+    """Return all elements of a file, pooled by some columns.
+
+    Args:
+        source: The file, which is read into memory.
+        layout: Its columns.
+        by: The columns to pool by.
+        time: The column of times, if there is one of the name.
+
+    Raises:
+        TableError: If a column is absent, a key is null, a series has one time twice, or the file
+            has a row a series.
+    """
+    if layout.nested:
+        raise TableError(("", "--by is for files with a row an element; here each row is a series"))
+    names = source.schema.names
+    read = dict.fromkeys([*layout.columns, *by, time])
+    schema = pa.schema([source.schema.field(name) for name in read if name in names])
+    tables = _with_keys(source.read(schema.names), layout)
+    table = pa.concat_tables([schema.empty_table(), *tables])
+    series = group_rows(table.select(layout.keys))
+    _check_times(table, series, layout, 0)
+    groups = break_down(table, series, by, time if time in names else None)
+    kind = element_type(source.schema, layout)
+
+    def values(name: str) -> torch.Tensor:
+        return tensor_of_column(table.column(name), kind, groups.order)
+
+    return Block(groups, values, len(table), None)
 
 
 def _elements(table: pa.Table, kind: pa.DataType, name: str) -> torch.Tensor:

@@ -156,7 +156,21 @@ def test_nothing_in_common_is_a_leaderboard_of_nothing():
     first = board.table.to_pylist()[0]
     assert first["n"] == 0
     assert {first[name] for name in ("mean", "median", "win_rate", "skill_score_lower")} == {None}
+    assert len(board) == 2
     assert board.notes == ("mae: 0 of 2 series are compared; B has none for 1, A has none for 1",)
+
+
+def test_a_model_without_any_loss_is_listed_and_not_waited_for():
+    rows = pa.table(
+        {"id": ["a", "b"] * 3, "model": [*"AABBCC"], "mae": [1.0, 2.0, 3.0, 4.0, None, math.nan]}
+    )
+    board = leaderboard(rows, "mae", baseline="B")
+    assert board.table["n"].to_pylist() == [2, 2, 0]
+    assert board.table["num_failures"].to_pylist() == [0, 0, 2]
+    assert board.table["mean"].to_pylist() == [1.5, 3.5, None]
+    assert board.notes == ("mae: 2 of 2 series are compared; C has none for 2",)
+    assert leaderboard(rows, "mae", baseline="C").table["n"].to_pylist() == [0, 0, 0]
+    assert len(pairwise(rows, "mae")) == 4
 
 
 def test_missing_losses_are_filled_in_or_refused(scores):
@@ -354,6 +368,7 @@ def test_a_leaderboard_is_any_frame(scores):
     assert len(board) == 8
     lines = repr(board).splitlines()
     assert lines[0].split() == board.table.column_names
+    assert " (0." in repr(leaderboard(scores))
     assert lines[-1] == board.notes[-1]
     rows = board.to_markdown().splitlines()
     assert len(rows) == 10

@@ -12,6 +12,7 @@ from .frames import Losses, Scores, ScoresError, read_scores
 from .statistics import Floats, interval, log_ratios, means, ranks, resampled_means, win_shares
 
 Missing = Literal["common", "error", "impute"]
+_BOUNDS = ("_lower", "_upper")
 _SHOWN = 20
 """Lines of notes."""
 
@@ -47,10 +48,28 @@ class Leaderboard:
 
     def to_markdown(self) -> str:
         """Return the rows as a table of Markdown."""
-        names, rows = self.table.column_names, cells(self.table)
-        rule = ["---:" if is_number(field) else "---" for field in self.table.schema]
+        names, rows = self.shown()
+        rule = ["---:" if aligned else "---" for aligned in self._right()]
         escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
         return "".join(f"| {' | '.join(row)} |\n" for row in [names, rule, *escaped])
+
+    def shown(self) -> tuple[list[str], list[list[str]]]:
+        """Return the headings and cells to print: six digits, bounds beside what they bound."""
+        names = [name for name in self.table.column_names if not name.endswith(_BOUNDS)]
+        rows = []
+        for row in self.table.to_pylist():
+            cells = {name: _text(cell) for name, cell in row.items()}
+            for name in names:
+                if row.get(f"{name}_lower") is not None:
+                    low, high = (f"{row[name + bound]:.3g}" for bound in _BOUNDS)
+                    cells[name] = f"{row[name]:.3g} ({low} to {high})"
+            rows.append([cells[name] for name in names])
+        return names, rows
+
+    def _right(self) -> list[bool]:
+        """Tell which of the shown columns hold numbers, so that they are aligned to the right."""
+        fields = [field for field in self.table.schema if not field.name.endswith(_BOUNDS)]
+        return [pa.types.is_floating(x.type) or pa.types.is_integer(x.type) for x in fields]
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.table.__arrow_c_stream__(requested_schema)
@@ -59,12 +78,15 @@ class Leaderboard:
         return len(self.table)
 
     def __repr__(self) -> str:
-        rows = [self.table.column_names, *cells(self.table)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        pads = [str.rjust if is_number(field) else str.ljust for field in self.table.schema]
+        names, rows = self.shown()
+        widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+        sizes = list(zip(self._right(), widths, strict=True))
         lines = [
-            "  ".join(pad(*cell) for pad, *cell in zip(pads, row, widths, strict=True)).rstrip()
-            for row in rows
+            "  ".join(
+                text.rjust(width) if right else text.ljust(width)
+                for text, (right, width) in zip(row, sizes, strict=True)
+            ).rstrip()
+            for row in [names, *rows]
         ]
         return "\n".join([*lines, *self.notes])
 
@@ -72,10 +94,16 @@ class Leaderboard:
         def line(cell: str, texts: Iterable[str]) -> str:
             return f"<tr>{''.join(f'<{cell}>{html.escape(x)}</{cell}>' for x in texts)}</tr>"
 
-        head = line("th", self.table.column_names)
-        body = "".join(line("td", row) for row in cells(self.table))
+        names, rows = self.shown()
+        body = "".join(line("td", row) for row in rows)
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>{notes}"
+        return f"<table><thead>{line('th', names)}</thead><tbody>{body}</tbody></table>{notes}"
+
+
+def _text(cell: Any) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:.6g}" if isinstance(cell, float) else str(cell)
 
 
 def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
@@ -104,7 +132,8 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
             by itself.
         baseline: A model whose loss is the unit of the skill score.
         missing: What a series does that some model has no loss of. ``common``: it is left out, for
-            all models. ``error``: it is refused. ``impute``: the model gets the baseline's loss.
+            all models; a model without any loss is listed, and not waited for. ``error``: it is
+            refused. ``impute``: the model gets the baseline's loss.
         weights: What a series weighs in ``mean``: ``"length"``, which makes it a mean over
             elements, or another column. Default: all series alike.
         by: Columns that name groups of series, each with a leaderboard of its own.
@@ -164,10 +193,14 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
         if baseline is not None:
             ratios = log_ratios(values, values[:, [models.index(baseline)]])
         columns |= resampling.win_rate_and_skill(rates, ratios)
-        columns["num_failures"] = whole.missing
+        failures = dict(zip(whole.models, whole.missing.tolist(), strict=True))
+        columns["num_failures"] = [failures.pop(model) for model in models]
         if losses.masked is not None:
             columns["masked"] = losses.masked.sum(axis=0)
-        return _table(columns).sort_by([("mean", "ascending"), ("model", "ascending")])
+        rows = _table(columns).sort_by([("mean", "ascending"), ("model", "ascending")])
+        absent = {"model": failures.keys(), "n": [0] * len(failures)}
+        absent |= {"num_failures": failures.values()}
+        return pa.concat_tables([rows, _table(absent)], promote_options="default")
 
     resampling = _Resampling(n_resamples, confidence, seed)
     read = read_scores(scores, _names(loss), _names(by), keys)
@@ -288,38 +321,42 @@ def _compare(  # noqa: PLR0913, PLR0917 - what two public functions share
         raise ValueError("missing='impute' needs a baseline, whose losses fill in")
     if baseline is not None:
         scores.require([baseline])
-    tables, notes = [], []
+    tables: list[pa.Table] = []
+    notes: dict[str, list[str]] = {}
     for loss in losses:
         for group, whole in scores.groups(loss, weights):
             label = loss + spell(group)
-            note = _note(label, whole, missing)
+            note = _note(whole, missing, baseline)
             if note and missing == "error":
-                raise ScoresError(f"{note}; missing='common' leaves such series out")
-            compared = whole.common()
+                raise ScoresError(f"{label}: {note}; missing='common' leaves such series out")
             if missing == "impute" and baseline is not None:
                 compared = whole.imputed(_complete(label, whole, baseline))
+            else:
+                compared = whole.present(baseline).common()
             with np.errstate(all="ignore"):
                 rows = statistic(compared.ordered(), whole)
             repeated = pa.array(np.zeros(len(rows), np.int64))
             head = {"loss": pa.array([loss] * len(rows), pa.string())}
             head |= {name: column.take(repeated) for name, column in columns_of(group)}
             tables.append(pa.table(head | dict(columns_of(rows))))
-            notes += [note] if note else []
-    more = [f"and {len(notes) - _SHOWN} more such lines"] if len(notes) > _SHOWN else []
+            if note:
+                notes.setdefault(f"{spell(group)}: {note}", []).append(loss)
+    lines = [f"{', '.join(named)}{note}" for note, named in notes.items()]
+    more = [f"and {len(lines) - _SHOWN} more such lines"] if len(lines) > _SHOWN else []
     table = pa.concat_tables(tables, promote_options="default")  # not every loss is masked
-    return Leaderboard(table, tuple(notes[:_SHOWN] + more))
+    return Leaderboard(table, tuple(lines[:_SHOWN] + more))
 
 
-def _note(label: str, whole: Losses, missing: Missing) -> str:
+def _note(whole: Losses, missing: Missing, baseline: str | None) -> str:
     """Return what is not compared as it is, and why, in words; empty if all is."""
     if not whole.missing.any():
         return ""
-    series, common = len(whole.values), len(whole.common().values)
+    series, common = len(whole.values), len(whole.present(baseline).common().values)
     lacking = sorted(zip(whole.missing.tolist(), whole.models, strict=True), reverse=True)
     reasons = ", ".join(f"{name} has none for {count}" for count, name in lacking if count)
     if missing == "impute":
-        return f"{label}: {series - common} of {series} series are filled in; {reasons}"
-    return f"{label}: {common} of {series} series are compared; {reasons}"
+        return f"{series - common} of {series} series are filled in; {reasons}"
+    return f"{common} of {series} series are compared; {reasons}"
 
 
 def _complete(label: str, whole: Losses, baseline: str) -> int:
@@ -338,7 +375,13 @@ def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _table(columns: Mapping[str, Any]) -> pa.Table:
-    return pa.table({name: pa.array(cells, from_pandas=True) for name, cells in columns.items()})
+    types = {"model": pa.string(), "num_failures": pa.int64(), "n": pa.int64()}
+    return pa.table(
+        {
+            name: pa.array(cells, types.get(name), from_pandas=True)
+            for name, cells in columns.items()
+        }
+    )
 
 
 def columns_of(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
@@ -350,19 +393,3 @@ def spell(group: pa.Table) -> str:
     """Return the values that name a group, for a message."""
     named = ", ".join(f"{name}={column[0]}" for name, column in columns_of(group))
     return f" ({named})" if named else ""
-
-
-def cells(table: pa.Table) -> list[list[str]]:
-    """Return each row as texts: numbers with six digits, nulls as a dash."""
-
-    def text(cell: Any) -> str:
-        if cell is None:
-            return "-"
-        return f"{cell:.6g}" if isinstance(cell, float) else str(cell)
-
-    return [[text(cell) for cell in row.values()] for row in table.to_pylist()]
-
-
-def is_number(field: pa.Field) -> bool:
-    """Tell whether a column is aligned to the right."""
-    return bool(pa.types.is_floating(field.type) or pa.types.is_integer(field.type))

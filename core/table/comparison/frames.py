@@ -56,6 +56,21 @@ class Losses:
         sides = [self.values] if self.weights is None else [self.values, self.weights]
         return self._take(np.lexsort(np.concatenate(sides, axis=1).T[::-1]))
 
+    def present(self, baseline: str | None = None) -> "Losses":
+        """Return the models that have a loss of any series, and the baseline; all if none has."""
+        has = [
+            place
+            for place, name in enumerate(self.models)
+            if name == baseline or self.missing[place] < len(self.values)
+        ]
+        places = has or list(range(len(self.models)))
+        return Losses(
+            tuple(self.models[place] for place in places),
+            self.values[:, places],
+            None if self.weights is None else self.weights[:, places],
+            None if self.masked is None else self.masked[:, places],
+        )
+
     def _take(self, rows: NDArray[np.int64]) -> "Losses":
         return Losses(
             self.models,
@@ -102,8 +117,8 @@ class Scores:
     def groups(self, loss: str, weights: str | None = None) -> Iterator[tuple[pa.Table, Losses]]:
         """Yield each group in ascending order: its values of ``by``, one row, and its losses."""
         table = self.table
-        models, group = _codes(table, ["model"]), _codes(table, self.by)
-        series = _codes(table, (*self.by, *self.keys))
+        models, group = codes(table, ["model"]), codes(table, self.by)
+        series = codes(table, (*self.by, *self.keys))
         names = sorted(pc.unique(_plain(table["model"])).to_pylist())
         place = series * len(names) + models
         self._refuse_repeated(place)
@@ -216,7 +231,7 @@ def _valid(weights: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     return weights
 
 
-def _codes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
+def codes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     """Number rows by the values of some columns, equal ones alike, from 0 in ascending order."""
     codes, count = np.zeros(len(table), np.int64), 1
     for name in names:
