@@ -57,7 +57,11 @@ def by_command(table, path, **columns):
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
-    said = [line for line in result.stderr.splitlines(True) if "series are compared" not in line]
+    said = [
+        line
+        for line in result.stderr.splitlines(keepends=True)
+        if "series are compared" not in line
+    ]
     return pq.read_table(path / "o.parquet")["model"].to_pylist(), "".join(said)
 
 
