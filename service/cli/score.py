@@ -174,9 +174,8 @@ class Scoring:
         *,
         parts: bool = False,
     ) -> None:
-        self._file, self._options, self._sort, self._by = file, options, sort, by
+        self._file, self._options, self._sort = file, options, sort
         self._device = _device(device)
-        self._time = roles.time
         self._source = open_source(file, text=roles.text, numbers=roles.numbers)
         with explained(file):
             self.layout = find_columns(self._source, roles)

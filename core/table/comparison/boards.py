@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .frames import Losses, Scores, ScoresError, read_scores
-from .statistics import Floats, interval, log_ratios, means, ranks, resampled_means, win_shares
+from .statistics import Floats, interval, log_ratios, means, ranks, resampled_means
 
 Missing = Literal["common", "error", "impute"]
 _BOUNDS = ("_lower", "_upper")
@@ -186,13 +186,15 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
             "n": np.full(len(models), len(values)),
             "mean": means(values, losses.weights),
             "median": np.median(values, axis=0) if len(values) else np.full(len(models), np.nan),
-            "avg_rank": means(places),
+            "avg_rank": _mean_of_halves(places),
             "wins": best.sum(axis=0),
         }
-        rates, ratios = win_shares(places), None
+        ratios = None
         if baseline is not None:
             ratios = log_ratios(values, values[:, [models.index(baseline)]])
-        columns |= resampling.win_rate_and_skill(rates, ratios)
+        # The last of M models, at place M, beats none, and one more with each place.
+        beaten = len(models) - places
+        columns |= resampling.win_rate_and_skill(beaten, len(models) - 1, ratios)
         failures = dict(zip(whole.models, whole.missing.tolist(), strict=True))
         columns["num_failures"] = [failures.pop(model) for model in models]
         if losses.masked is not None:
@@ -204,7 +206,9 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
 
     resampling = _Resampling(n_resamples, confidence, seed)
     read = read_scores(scores, _names(loss), _names(by), keys)
-    return _compare(read, _names(loss), board, missing, baseline, weights)
+    return _compare(
+        read, _names(loss), board, missing, baseline, weights, resampled=n_resamples > 0
+    )
 
 
 def pairwise(  # noqa: PLR0913 - a choice each, all with a default
@@ -254,7 +258,7 @@ def pairwise(  # noqa: PLR0913 - a choice each, all with a default
     """
 
     def pairs(losses: Losses, _whole: Losses) -> pa.Table:
-        order = np.argsort(means(ranks(losses.values)[0]), kind="stable")
+        order = np.argsort(_mean_of_halves(ranks(losses.values)[0]), kind="stable")
         values, models = losses.values[:, order], [losses.models[i] for i in order]
         first, second = (index.reshape(-1) for index in np.indices((len(models), len(models))))
         own, other = values[:, first], values[:, second]
@@ -264,14 +268,14 @@ def pairwise(  # noqa: PLR0913 - a choice each, all with a default
                 "model_2": [models[i] for i in second],
                 "n": np.full(len(first), len(values)),
                 **resampling.win_rate_and_skill(
-                    (own < other) + 0.5 * (own == other), log_ratios(own, other)
+                    (own < other) + 0.5 * (own == other), 1, log_ratios(own, other)
                 ),
             }
         )
 
     resampling = _Resampling(n_resamples, confidence, seed)
     read = read_scores(scores, _names(loss), _names(by), keys)
-    return _compare(read, _names(loss), pairs, missing, baseline, None)
+    return _compare(read, _names(loss), pairs, missing, baseline, None, resampled=n_resamples > 0)
 
 
 @dataclass(frozen=True)
@@ -288,15 +292,18 @@ class _Resampling:
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence is {self.confidence}; it must be between 0 and 1")
 
-    def win_rate_and_skill(self, rates: Floats, ratios: Floats | None) -> dict[str, Floats]:
+    def win_rate_and_skill(
+        self, beaten: Floats, opponents: int, ratios: Floats | None
+    ) -> dict[str, Floats]:
         """Return the columns of both, with their bounds; without ratios there is no skill."""
-        sides = [rates] if ratios is None else [rates, ratios]
+        sides = [beaten] if ratios is None else [beaten, ratios]
         resampled = resampled_means(np.concatenate(sides, axis=1), self.n_resamples, self.seed)
-        columns = {"win_rate": means(rates)}
-        columns |= self._bounds("win_rate", resampled[:, : rates.shape[1]])
+        wins, logs = np.split(resampled, [beaten.shape[1]], axis=1)
+        columns = {"win_rate": _mean_of_halves(beaten) / opponents}
+        columns |= self._bounds("win_rate", wins / opponents)
         if ratios is not None:
             columns["skill_score"] = 1 - np.exp(means(ratios))
-            columns |= self._bounds("skill_score", 1 - np.exp(resampled[:, rates.shape[1] :]))
+            columns |= self._bounds("skill_score", 1 - np.exp(logs))
         return columns
 
     def _bounds(self, name: str, resampled: Floats) -> dict[str, Floats]:
@@ -306,6 +313,11 @@ class _Resampling:
         return {f"{name}_lower": lower, f"{name}_upper": upper}
 
 
+def _mean_of_halves(values: Floats) -> Floats:
+    """Return the mean of columns of halves, whose sums are exact as they are."""
+    return values.sum(axis=0) / len(values)  # type: ignore[no-any-return]
+
+
 def _compare(  # noqa: PLR0913, PLR0917 - what two public functions share
     scores: Scores,
     losses: Sequence[str],
@@ -313,6 +325,8 @@ def _compare(  # noqa: PLR0913, PLR0917 - what two public functions share
     missing: Missing,
     baseline: str | None,
     weights: str | None,
+    *,
+    resampled: bool,
 ) -> Leaderboard:
     """Apply a statistic of the compared series, and of all series, to each loss and group."""
     if missing not in get_args(Missing):
@@ -334,7 +348,7 @@ def _compare(  # noqa: PLR0913, PLR0917 - what two public functions share
             else:
                 compared = whole.present(baseline).common()
             with np.errstate(all="ignore"):
-                rows = statistic(compared.ordered(), whole)
+                rows = statistic(compared.ordered() if resampled else compared, whole)
             repeated = pa.array(np.zeros(len(rows), np.int64))
             head = {"loss": pa.array([loss] * len(rows), pa.string())}
             head |= {name: column.take(repeated) for name, column in columns_of(group)}

@@ -1,8 +1,10 @@
 """A frame of scores to one matrix of losses a group: a row a series, a column a model."""
 
 import difflib
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,14 +36,16 @@ class Losses:
     weights: NDArray[np.float64] | None = None
     masked: NDArray[np.int64] | None = None
 
-    @property
+    @cached_property
     def missing(self) -> NDArray[np.int64]:
         """For each model, how many series it has no loss of."""
         return np.isnan(self.values).sum(axis=0)  # type: ignore[no-any-return]
 
     def common(self) -> "Losses":
         """Return the series of which every model has a loss."""
-        return self._take(np.flatnonzero(~np.isnan(self.values).any(axis=1)))
+        if not self.missing.any():
+            return self
+        return self.take(np.flatnonzero(~np.isnan(self.values).any(axis=1)))
 
     def imputed(self, baseline: int) -> "Losses":
         """Return all series, with the baseline's loss where a model has none."""
@@ -54,7 +58,7 @@ class Losses:
     def ordered(self) -> "Losses":
         """Return the same series in an order that their losses alone decide."""
         sides = [self.values] if self.weights is None else [self.values, self.weights]
-        return self._take(np.lexsort(np.concatenate(sides, axis=1).T[::-1]))
+        return self.take(np.lexsort(np.concatenate(sides, axis=1).T[::-1]))
 
     def present(self, baseline: str | None = None) -> "Losses":
         """Return the models that have a loss of any series, and the baseline; all if none has."""
@@ -64,6 +68,8 @@ class Losses:
             if name == baseline or self.missing[place] < len(self.values)
         ]
         places = has or list(range(len(self.models)))
+        if len(places) == len(self.models):
+            return self
         return Losses(
             tuple(self.models[place] for place in places),
             self.values[:, places],
@@ -71,7 +77,8 @@ class Losses:
             None if self.masked is None else self.masked[:, places],
         )
 
-    def _take(self, rows: NDArray[np.int64]) -> "Losses":
+    def take(self, rows: NDArray[np.int64] | slice) -> "Losses":
+        """Return some series."""
         return Losses(
             self.models,
             self.values[rows],
@@ -100,29 +107,20 @@ class Scores:
         Raises:
             ScoresError: If there is one.
         """
-        known = pc.unique(self._names).to_pylist()
+        known = pc.unique(self.table["model"]).to_pylist()
         for name in models:
             if name not in known:
                 raise ScoresError(f"no model {name!r} among {_listed(known)}{_close(name, known)}")
 
     def select(self, models: Collection[str]) -> "Scores":
         """Return the rows of some models."""
-        wanted = pc.is_in(self._names, pa.array(list(models), pa.string()))
+        wanted = pc.is_in(self.table["model"], pa.array(list(models), pa.string()))
         return Scores(self.table.filter(wanted), self.keys, self.by)
-
-    @property
-    def _names(self) -> pa.ChunkedArray:
-        return self.table["model"].cast(pa.string())
 
     def groups(self, loss: str, weights: str | None = None) -> Iterator[tuple[pa.Table, Losses]]:
         """Yield each group in ascending order: its values of ``by``, one row, and its losses."""
-        table = self.table
-        models, group = codes(table, ["model"]), codes(table, self.by)
-        series = codes(table, (*self.by, *self.keys))
-        names = sorted(pc.unique(_plain(table["model"])).to_pylist())
-        place = series * len(names) + models
-        self._refuse_repeated(place)
-        shape = (int(series.max(initial=-1)) + 1, len(names))
+        table, (names, place, starts) = self.table, self._places
+        shape = (int(starts[-1]), len(names))
 
         def matrix(column: str, fill: float, type_: pa.DataType) -> NDArray[Any]:
             filled = np.full(shape, fill, type_.to_pandas_dtype())
@@ -131,22 +129,29 @@ class Scores:
 
         masked = f"{loss}_masked"
         whole = Losses(
-            tuple(names),
+            names,
             matrix(loss, np.nan, pa.float64()),
             None if weights is None else _valid(matrix(weights, 0, pa.float64()), weights),
             matrix(masked, 0, pa.int64()) if masked in table.column_names else None,
         )
+        first = np.empty(shape[0], np.int64)  # a row of each series
+        first[place // len(names)] = np.arange(len(place))
+        for start, stop in itertools.pairwise(starts.tolist()):
+            yield table.select(self.by).slice(int(first[start]), 1), whole.take(slice(start, stop))
+
+    @cached_property
+    def _places(self) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
+        """The models, the place of each row in a matrix, and where the series of groups start."""
+        names = tuple(sorted(pc.unique(self.table["model"]).to_pylist()))
+        series = codes(self.table, (*self.by, *self.keys))  # those of a group are together
+        place = series * len(names) + codes(self.table, ["model"])
+        self._refuse_repeated(place)
+        count = int(series.max()) + 1
         if not self.by:
-            yield pa.table({}), whole
-            return
-        group_of_series = np.empty(shape[0], np.int64)
-        group_of_series[series] = group
-        first = np.unique(group, return_index=True)[1]
-        for number, row in enumerate(first):
-            yield (
-                table.select(self.by).slice(int(row), 1),
-                whole._take(np.flatnonzero(group_of_series == number)),  # noqa: SLF001 - of this module
-            )
+            return names, place, np.array([0, count])
+        group = np.empty(count, np.int64)
+        group[series] = codes(self.table, self.by)
+        return names, place, np.append(np.flatnonzero(np.diff(group, prepend=-1)), count)
 
     def _refuse_repeated(self, place: NDArray[np.int64]) -> None:
         if np.bincount(place).max(initial=0) < 2:
@@ -194,6 +199,8 @@ def read_scores(
     for name in ("model", *by, *keys):
         if nulls := _plain(table[name]).null_count:
             raise ScoresError(f"column {name!r} is null in {nulls} rows")
+    models = _plain(table["model"]).cast(pa.string())
+    table = table.set_column(names.index("model"), "model", models)
     rest = tuple(name for name in keys if name not in by)
     return Scores(table, rest, tuple(dict.fromkeys(by)))
 

@@ -53,20 +53,12 @@ def ranks(values: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         ([[2.5, 1.0, 2.5]], [[False, True, False]])
     """
     places, best = np.empty(values.shape), np.empty(values.shape, np.bool_)
-    for model in range(values.shape[1]):
-        own = values[:, [model]]
-        lower, equal = (values < own).sum(axis=1), (values == own).sum(axis=1)
+    columns = np.ascontiguousarray(values.T)
+    for model, own in enumerate(columns):
+        lower = sum((column < own).astype(np.int64) for column in columns)
+        equal = sum((column == own).astype(np.int64) for column in columns)
         places[:, model], best[:, model] = lower + (equal + 1) / 2, lower == 0
     return places, best
-
-
-def win_shares(places: Floats) -> Floats:
-    """Return the share of other models that each model beats on each series, ties half.
-
-    Beaten by all others a model is last, at place M, and each that it beats is one place up.
-    """
-    models = places.shape[1]
-    return (models - places) / (models - 1) if models > 1 else np.full(places.shape, np.nan)
 
 
 def log_ratios(values: Floats, baseline: Floats) -> Floats:
