@@ -7,7 +7,7 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit test-generated test-darts test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit test-generated test-darts test-fev test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +57,7 @@ coverage: $(VENV)/.installed ## the same tests, half as slow again, and which br
 lock: ## pin today's newest releases into constraints.txt
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade 'pip>=25.1'
-	.venv-lock/bin/pip install --quiet --editable . --editable ./lossclient --group dev
+	.venv-lock/bin/pip install --quiet --editable . --editable ./lossclient --group dev --group bench
 	.venv-lock/bin/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 	rm -rf .venv-lock
 	$(MAKE) lock-image
@@ -75,7 +75,8 @@ lock-image: ## pin for the image what constraints.txt says, with hashes, into de
 	$(LOCK) --group image --output-file deploy/locks/build.txt >/dev/null
 	rm -rf .venv-lock
 
-bench: $(VENV)/.installed ## measure everything against its limit (about 10 minutes), rewrite bench/results.md
+bench: $(VENV)/.installed ## measure everything against its limit (about 15 minutes), rewrite bench/results.md
+	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python bench/run.py
 
 bench-peers: $(VENV)/.installed ## the same loads against other serving frameworks (about 11 minutes), rewrite bench/peers.md
@@ -114,6 +115,13 @@ test-darts: ## compare with the real darts, in an environment of its own
 	.venv-darts/bin/pip install --quiet --editable . --editable ./lossclient --group dev
 	.venv-darts/bin/pip install --quiet --group darts
 	.venv-darts/bin/python -m pytest -m darts tests/core tests/client
+
+test-fev: ## compare with the real fev's leaderboards, in an environment of its own
+	$(PYTHON) -m venv .venv-fev
+	.venv-fev/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-fev/bin/pip install --quiet --constraint constraints.txt --editable . --editable ./lossclient --group dev
+	.venv-fev/bin/pip install --quiet --group fev
+	.venv-fev/bin/python -m pytest -m fev tests/core
 
 test-ray: ## score on real Ray Data, in an environment of its own
 	$(PYTHON) -m venv .venv-ray

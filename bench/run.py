@@ -21,6 +21,7 @@ PARTS = {
     "json": ["json_path.py"],
     "http": ["http_paths.py"],
     "small": ["small.py"],
+    "files": ["files.py"],
 }
 INTRODUCTION = """# Measured
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lossclient import Client
+from lossclient import Client, leaderboard
 
 DATA = Path(__file__).resolve().parent / "data" / "forecasts.parquet"
 KEYS = ["unique_id", "cutoff"]
@@ -50,25 +50,6 @@ def cross_validate(series: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def leaderboard(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each model, the best first; only series that all of them forecast count."""
-    wide = scores.pivot_table(index=KEYS, columns="model", values="smape", dropna=False).dropna()
-    known = scores.set_index(KEYS).loc[wide.index].reset_index()
-    naive = known[known["model"] == "SeasonalNaive"].set_index(KEYS)["mae"]
-    relative = known["mae"].to_numpy() / naive.loc[pd.MultiIndex.from_frame(known[KEYS])].to_numpy()
-    by_model = known.assign(relative=relative).groupby("model")
-    board = pd.DataFrame(
-        {
-            "smape": by_model["smape"].mean(),
-            "median mape": by_model["mape"].median(),
-            "median mae / SeasonalNaive's": by_model["relative"].median(),
-            "best in": wide.idxmin(axis="columns").value_counts(),
-        }
-    )
-    board = board.fillna({"best in": 0}).astype({"best in": int}).sort_values("smape")
-    return board.rename_axis(f"{len(wide)} series").reset_index()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the service is")
@@ -86,7 +67,7 @@ def main() -> None:
         f"{len(forecasts[KEYS].drop_duplicates())} windows, {models} models"
     )
     print(f"forecasts: {fitted - began:.1f} s; scores: {scored - fitted:.3f} s, {arguments.url}\n")
-    print(leaderboard(scores).to_string(index=False, float_format="{:.4f}".format))
+    print(leaderboard(scores, "smape", baseline="SeasonalNaive"))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loss_scoring.core.machine import choose_device
 from loss_scoring.service import __version__
-from loss_scoring.service.api.auth import PROBES, Keys
-from loss_scoring.service.api.context import CONTEXT, Context, ContextMiddleware
-from loss_scoring.service.api.openapi import add_keys, add_score
+from loss_scoring.service.api.auth import Keys
+from loss_scoring.service.api.context import CONTEXT, SCORE_PATHS, Context, ContextMiddleware
+from loss_scoring.service.api.openapi import TAGS, add_keys, add_score
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.api.routes import HeadMiddleware, answer_unmatched, build_router
 from loss_scoring.service.api.score import ScoreEndpoint
@@ -29,6 +29,7 @@ from loss_scoring.service.engine.worker import DeviceWorker, device_memory
 from loss_scoring.service.errors import ServiceError
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry import PROBES
 from loss_scoring.service.telemetry.metrics import Metrics
 from loss_scoring.service.telemetry.traces import Tracing
 
@@ -110,6 +111,9 @@ def assemble(
         title="loss-scoring",
         summary="Scores forecasts: losses per series, with gradients.",
         version=__version__,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/", "description": "Where this document comes from."}],
+        openapi_tags=TAGS,
         lifespan=lifespan,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours know of all routes
@@ -119,7 +123,7 @@ def assemble(
     score = ScoreEndpoint(engine, settings, start)
     metrics.watch("open_bytes", lambda: score.memory.held)
     metrics.watch("open_bytes_limit", lambda: settings.max_open_bytes)
-    app.router.routes.append(Route("/score", score, methods=["POST"]))
+    app.router.routes += [Route(path, score, methods=["POST"]) for path in SCORE_PATHS]
     app.include_router(build_router(engine, metrics, start))
     app.add_middleware(_Raised)
     app.add_exception_handler(ServiceError, _service_error)
@@ -133,7 +137,7 @@ def assemble(
             raise error
 
     def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        is_score = scope.get("method") == "POST" and scope["path"] == "/score"
+        is_score = scope.get("method") == "POST" and scope["path"] in SCORE_PATHS
         return (score if is_score else serve_others)(scope, receive, send)
 
     return ContextMiddleware(dispatch, metrics, settings, keys, tracing, score)

@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     )
     auth_probes: bool = Field(
         False,  # noqa: FBT003 - pydantic's signature
-        description="Whether /livez, /readyz and /metrics need a key as well.",
+        description="Whether /livez, /healthz, /readyz and /metrics need a key as well.",
     )
     cors_origins: str | None = Field(
         None,

@@ -64,7 +64,8 @@ class Loss:
 
     The loss of a series is the mean of its terms, unless ``denominator``, ``root`` or ``scaled``
     says otherwise. The functions take prediction ``p`` and target ``y``, then the parameters in
-    order, flags first. Their arithmetic is that of the inputs' type, in the order in which it is written.
+    order, flags first. Their arithmetic is that of the inputs' type, in the order in which it is
+    written.
 
     Attributes:
         name: What requests call it.

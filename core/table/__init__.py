@@ -8,6 +8,7 @@ and answer such tables by these functions, so they agree to the bit.
 It is not imported by ``core``, which does without Arrow.
 """
 
+from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
@@ -26,6 +27,17 @@ from loss_scoring.core.table.columns import (
     spell_type,
     suggestion,
     text_faults,
+)
+from loss_scoring.core.table.comparison import (
+    Check,
+    CheckError,
+    Leaderboard,
+    NotComparableError,
+    ScoresError,
+    WorseError,
+    check,
+    leaderboard,
+    pairwise,
 )
 from loss_scoring.core.table.groups import (
     HINT,
@@ -64,21 +76,29 @@ __all__ = [
     "HINT",
     "VALID_WEIGHT",
     "CellsError",
+    "Check",
+    "CheckError",
     "Duplicates",
     "Groups",
     "History",
     "Layout",
+    "Leaderboard",
     "LeftOutWarning",
     "MissingElementError",
     "ModelColumns",
+    "NotComparableError",
     "NullKeyError",
     "RepeatedTimeError",
     "Repeats",
     "Runs",
+    "ScoresError",
     "TableError",
+    "WorseError",
     "answer_schema",
     "answer_table",
     "as_type",
+    "break_down",
+    "check",
     "element_type",
     "faults_of",
     "find_models",
@@ -93,10 +113,12 @@ __all__ = [
     "interleave_elements",
     "is_text",
     "key_faults",
+    "leaderboard",
     "listed",
     "narrowest",
     "nulls_of",
     "one_array",
+    "pairwise",
     "scales_of",
     "score_models",
     "score_table",

@@ -75,12 +75,11 @@ class Runs:
     keys: pa.Table
     starts: NDArray[np.int64]
     _takeable: list[pa.ChunkedArray]
-    _comparable: list[pa.ChunkedArray]
 
     def group(self) -> Groups:
         """Return the series."""
         starts, rows = self.starts, self.keys.num_rows
-        ranks, count = _ranks([column.take(pa.array(starts)) for column in self._comparable])
+        ranks, count = _ranks([_comparable_rows(column, starts) for column in self._takeable])
         if count == len(starts):
             return Groups(self._named(starts), np.append(starts, rows), None)
         runs = np.argsort(ranks, kind="stable")
@@ -111,11 +110,11 @@ def find_runs(keys: pa.Table) -> Runs:
         NullKeyError: If a key is null.
     """
     taken = [_takeable(column) for column in keys.columns]
-    columns = [_comparable(column) for column in taken]
+    columns = [_codes(column) for column in taken]
     for name, column in zip(keys.column_names, columns, strict=True):
         if column.null_count:
             raise NullKeyError(name, np.flatnonzero(column.is_null().to_numpy()))
-    return Runs(keys, _run_starts(columns, keys.num_rows), taken, columns)
+    return Runs(keys, _run_starts(columns, keys.num_rows), taken)
 
 
 def group_rows(keys: pa.Table) -> Groups:
@@ -276,6 +275,26 @@ def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
         entries = one_array(_encodable(pa.chunked_array([array.dictionary])))
         return pa.chunked_array([entries.dictionary_encode().indices.take(array.indices)])
     return _bits(column) if pa.types.is_floating(column.type) else _encodable(column)
+
+
+def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a _takeable column as one in which equal neighbours are the same row after row.
+
+    Entries of a dictionary may be equal; then there are more runs, of which ``group`` makes one.
+    """
+    if pa.types.is_dictionary(column.type) and not column.chunk(0).dictionary.null_count:
+        return pa.chunked_array([column.chunk(0).indices])
+    return _comparable(column)
+
+
+def _comparable_rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """Return some rows of a _takeable column as a comparable one."""
+    if pa.types.is_dictionary(column.type) and len(column.chunk(0).dictionary) <= len(rows):
+        return _comparable(column).take(pa.array(rows))
+    taken = column.take(pa.array(rows))
+    if pa.types.is_dictionary(column.type):
+        taken = _takeable(taken.cast(column.type.value_type))
+    return _comparable(taken)
 
 
 def _encodable(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -21,6 +21,7 @@ from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.options import LossLike, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
+from loss_scoring.core.table.breakdown import HORIZON, break_down, columns_of_breakdown
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
@@ -52,6 +53,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     table: pa.Table,
     *,
     group_by: Sequence[str] = _KEYS,
+    by: str | Sequence[str] | None = None,
     time: str = "ds",
     target: str = "y",
     predictions: Sequence[str] | None = None,
@@ -77,6 +79,9 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     Args:
         table: One row an element. It is trusted: validate what came from elsewhere.
         group_by: The columns that together name a series.
+        by: Columns to pool elements by instead, over all series; ``horizon``, where there is no
+            such column, is the place of an element in its series by time, from 1. ``model`` may be
+            among them, as every row is of one model.
         time: The column by which a row that is in a series twice is found, if there is one of the
             name; never a model unless ``predictions`` names it.
         target: The column of actual values.
@@ -101,10 +106,11 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
 
     Returns:
         One row a series and model: series in the order of their first rows, the models of a
-        series together, in the order of their columns. The columns are those of ``group_by``,
-        ``model``, ``length``, one a loss (null where no element was left, or there was nothing to
-        divide by), ``<loss>_masked`` and ``<loss>_gradient`` (in the order of the rows of the
-        series).
+        series together, in the order of their columns. With ``by``, one a group and model, groups
+        in ascending order, of the same bits in whatever order the rows of the table are. The
+        columns are those of ``group_by``, or of ``by``, then ``model``, ``length``, one a loss
+        (null where no element was left, or there was nothing to divide by), ``<loss>_masked`` and
+        ``<loss>_gradient`` (in the order of the rows of the series).
 
     Raises:
         TableError: If a column is absent, named twice or of the wrong type, a column that nobody
@@ -112,8 +118,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
             one time twice (``RepeatedTimeError``), a weight is invalid or a scale varies
             (``CellsError``), or an element is missing and ``missing`` is ``error``.
         ValueError: If a loss is unknown or given twice, or ``duplicates`` is neither, or both
-            ``predictions`` and ``exclude`` are given, or there is no scale for a loss that needs
-            one.
+            ``predictions`` and ``exclude`` are given, there is no scale for a loss that needs one,
+            or gradients or scales are wanted of pooled elements.
 
     Warns:
         UserWarning: If the values of the column ``ds`` cannot be compared.
@@ -134,17 +140,17 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         zero_division,
     )
     names = [spec.name for spec in options.losses]
-    if (train_df is None) != (seasonality is None):
-        raise ValueError("train_df and seasonality belong together")
-    given = {"scale_col": scale_col, "train_df": train_df}
-    sources = [name for name, value in given.items() if value is not None]
-    if len(sources) > 1:
-        raise ValueError("scale_col and train_df both say what the scales are; give one")
-    if sources and not options.scaled:
-        raise ValueError(f"none of the losses asked for takes {sources[0]}")
+    given = {"scale_col": scale_col, "train_df": train_df, "seasonality": seasonality}
+    _check_scales(options, [name for name, value in given.items() if value is not None])
+    pooled = columns_of_breakdown(by)
+    if pooled is not None and gradients:
+        raise ValueError("gradients are of series; leave out by")
+    if pooled is not None and options.scaled:
+        raise ValueError(f"{' and '.join(options.scaled)} are of series; leave out by")
     layout = _find_layout(
         table,
         Layout(tuple(group_by), target, (), time=time, weight=weight_col, scale=scale_col),
+        pooled or (),
         predictions,
         exclude,
         duplicates,
@@ -156,6 +162,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         if len((repeats := find_repeats(times, groups)).rows):
             allowed = "Name it in group_by, or pass duplicates='allow'"
             raise RepeatedTimeError(layout.time, repeats, times, groups, allowed)
+    if pooled is not None:
+        groups = break_down(table, groups, pooled, time if time in table.column_names else None)
     kind = element_type(table.schema, layout)
 
     def values(name: str) -> torch.Tensor:
@@ -175,9 +183,20 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     return score_models(groups, layout, values, options, device, weights=weights, scales=scales)
 
 
+def _check_scales(options: ScoreOptions, given: Sequence[str]) -> None:
+    """Raise ``ValueError`` if these arguments and the losses do not belong together."""
+    if ("train_df" in given) != ("seasonality" in given):
+        raise ValueError("train_df and seasonality belong together")
+    if "scale_col" in given and len(given) > 1:
+        raise ValueError("scale_col and train_df both say what the scales are; give one")
+    if given and not options.scaled:
+        raise ValueError(f"none of the losses asked for takes {given[0]}")
+
+
 def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     table: pa.Table,
     named: Layout,
+    by: Sequence[str],
     predictions: Sequence[str] | None,
     exclude: Sequence[str],
     duplicates: Duplicates,
@@ -188,6 +207,7 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     Args:
         table: What is to be scored.
         named: The columns that the caller names, but for the models.
+        by: The columns to pool by.
         predictions: Their columns, if the caller names them.
         exclude: Columns that are no models.
         duplicates: What two rows of a series with the same time are.
@@ -199,15 +219,17 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     if predictions is not None and exclude:
         raise ValueError("exclude is for models that nobody names; leave them out of predictions")
     if predictions is None:
-        taken = {*keys, time, named.target, *named.doubles}
+        taken = {*keys, *by, time, named.target, *named.doubles}
         found = find_models(table.schema, taken, exclude=exclude)
     else:
         found = ModelColumns(tuple(predictions))
     layout = replace(named, models=found.models, left_out=found.left_out)
     layout = replace(layout, time=find_time(table.schema, time, layout))
+    present = [name for name in by if name != HORIZON or name in table.schema.names]
+    keyed = replace(layout, keys=(*keys, *(name for name in present if name not in keys)))
     faults = [
         *text_faults(table, (*layout.numbers, *layout.doubles), found.texts),
-        *faults_of(table.schema, layout),
+        *faults_of(table.schema, keyed),
         *key_faults(keys, losses),
     ]
     if faults:
@@ -362,7 +384,7 @@ def answer_table(
         options: What was computed. A loss without an element left, or anything to divide by, is
             null; a NaN that MAE propagated stays NaN.
     """
-    count, series = len(models), len(keys)
+    count, series = len(models), len(offsets) - 1
     owner = pa.array(np.repeat(np.arange(series), count))
     columns: list[Any] = [_repeated(column, owner) for column in keys.columns]
     columns.append(_repeated_models(models, series))

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Self
 
 from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry import PROBES
 
 log = logging.getLogger(__name__)
 
-PROBES = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths that need no key unless a setting says so."""
 _KEY = re.compile(rb"[A-Za-z0-9._~+/-]{16,}=*")  # b64token of RFC 6750, and not short
 _WANTED = "a key has at least 16 of A-Z a-z 0-9 - . _ ~ + /"
 _BEARER = re.compile(rb"bearer +(\S+)", re.IGNORECASE)

@@ -38,6 +38,8 @@ _access = logging.getLogger("service.access")
 _VALID_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 NO_ANSWER = 499
 """The status of a request whose client had gone, for metrics and logs."""
+SCORE_PATHS = frozenset({"/score", "/v1/score"})
+"""What is served at both is the same, and is ``/score`` in metrics and spans."""
 CONTEXT = "loss_scoring.context"
 """Where a scope has its ``Context``."""
 

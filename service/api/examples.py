@@ -1,4 +1,4 @@
-"""Examples of requests in OpenAPI; the tests run each."""
+"""Examples of requests and of an answer in OpenAPI; the tests run each."""
 
 from string import Template
 from typing import Any
@@ -37,6 +37,18 @@ BODIES: dict[str, Any] = {
         },
     },
 }
+
+ANSWER: dict[str, Any] = {
+    "ids": [0, 1],
+    "lengths": [2, 1],
+    "losses": {
+        "mae": [1.75, 0.5],
+        "mape": [0.01625, 0.0],
+        "smape": [0.008095149137555265, 1.0],
+    },
+    "masked": {"mape": [0, 1], "smape": [0, 0]},
+}
+"""To the smallest body."""
 
 _IN_ARROW = Template("""\
 import httpx

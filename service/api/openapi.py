@@ -1,13 +1,14 @@
 """What FastAPI cannot know of the API: ``POST /score``, which is plain ASGI, and the keys."""
 
 from collections.abc import Collection
+from copy import deepcopy
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from loss_scoring.core import LOSSES
 from loss_scoring.service.api import problems
-from loss_scoring.service.api.examples import BODIES, PROGRAMS
+from loss_scoring.service.api.examples import ANSWER, BODIES, PROGRAMS
 from loss_scoring.service.api.models import LongScores, Problem, ScoreRequest, Scores
 from loss_scoring.service.codecs import arrow, json
 from loss_scoring.service.codecs.options import LongColumns, Options, schema_of
@@ -24,6 +25,10 @@ _DESCRIPTION = (
     "are in the order of their first rows, the models of a series together, in the order of their "
     "columns. Numbers are float where the target and all predictions are, double otherwise."
 )
+TAGS = [
+    {"name": "scoring", "description": "What a pipeline calls."},
+    {"name": "operation", "description": "What those who run the service call."},
+]
 _REFUSALS = {
     "400": "The body cannot be read.",
     "406": "Accept allows neither JSON nor Arrow.",
@@ -100,40 +105,45 @@ def _problem(description: str) -> dict[str, Any]:
 
 
 def add_score(document: dict[str, Any], default_timeout_ms: int) -> None:
-    """Add ``POST /score`` to an OpenAPI document made by FastAPI."""
+    """Add ``POST /score`` and ``/v1/score`` to an OpenAPI document made by FastAPI."""
     types: tuple[Any, ...] = (ScoreRequest, Scores, LongScores, Problem)
     adapters = [(type_.__name__, "validation", TypeAdapter(type_)) for type_ in types]
     _, definitions = TypeAdapter.json_schemas(adapters, ref_template=_REF)  # type: ignore[arg-type]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= {**definitions["$defs"], "QueryOptions": _query_options()}
-    answer = {"schema": {"oneOf": [_ref("Scores"), _ref("LongScores")]}}
+    answer = {"schema": {"oneOf": [_ref("Scores"), _ref("LongScores")]}, "example": ANSWER}
     scored = {
         "description": "One row a series, as columns, in the request's order; in the long form one "
         "a series and model.",
         "content": {json.MEDIA_TYPE: answer, arrow.MEDIA_TYPE: {"schema": _BINARY}},
     }
-    document["paths"]["/score"] = {
-        "post": {
-            "summary": "Score many series",
-            "description": _DESCRIPTION,
-            "operationId": "score",
-            "parameters": _parameters(default_timeout_ms),
-            "x-codeSamples": [
-                {"lang": "Python", "label": label, "source": source}
-                for label, source in PROGRAMS.items()
-            ],
-            "requestBody": {
-                "required": True,
-                "content": {
-                    json.MEDIA_TYPE: {"schema": _ref("ScoreRequest"), "examples": BODIES},
-                    arrow.MEDIA_TYPE: {"schema": _BINARY},
-                },
+    operation = {
+        "tags": ["scoring"],
+        "summary": "Score many series",
+        "description": _DESCRIPTION,
+        "operationId": "score",
+        "parameters": _parameters(default_timeout_ms),
+        "x-codeSamples": [
+            {"lang": "Python", "label": label, "source": source}
+            for label, source in PROGRAMS.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                json.MEDIA_TYPE: {"schema": _ref("ScoreRequest"), "examples": BODIES},
+                arrow.MEDIA_TYPE: {"schema": _BINARY},
             },
-            "responses": {
-                "200": scored,
-                **{status: _problem(description) for status, description in _REFUSALS.items()},
-            },
-        }
+        },
+        "responses": {
+            "200": scored,
+            **{status: _problem(description) for status, description in _REFUSALS.items()},
+        },
+    }
+    document["paths"] |= {
+        "/score": {"post": operation},
+        "/v1/score": {
+            "post": deepcopy(operation) | {"operationId": "score_v1", "summary": "As /score"}
+        },
     }
 
 

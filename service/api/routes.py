@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loss_scoring.core import DEFAULT_LOSSES, LOSSES
+from loss_scoring.service import __version__
 from loss_scoring.service.api.context import CONTEXT
 from loss_scoring.service.api.models import LossRow
 from loss_scoring.service.api.problems import problem
@@ -25,7 +26,7 @@ from loss_scoring.service.telemetry.metrics import Metrics
 _METHODS = ("GET", "HEAD", "POST")
 _ELSEWHERE = {
     **dict.fromkeys(("", "doc", "help", "redoc", "swagger", "ui"), "/docs"),
-    **dict.fromkeys(("health", "healthz", "ping", "status"), "/readyz"),
+    **dict.fromkeys(("health", "ping", "status"), "/readyz"),
     **dict.fromkeys(("evaluate", "infer", "invocations", "loss", "predict"), "/score"),
 }
 """The paths of other services, by their last part."""
@@ -33,9 +34,10 @@ _ELSEWHERE = {
 
 def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRouter:
     """Return the routes that are not ``POST /score``."""
-    router = APIRouter()
+    router = APIRouter(generate_unique_id_function=lambda route: route.name)
 
-    @router.get("/losses", summary="The losses, their parameters and formulas")
+    @router.get("/v1/losses", operation_id="losses_v1", summary="As /losses", tags=["scoring"])
+    @router.get("/losses", summary="The losses, their parameters and formulas", tags=["scoring"])
     async def losses() -> list[LossRow]:
         return [
             LossRow(
@@ -52,13 +54,18 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
             for loss in LOSSES.values()
         ]
 
-    @router.get("/livez", summary="Whether the process can serve, or only a new one could")
+    @router.get("/version", summary="What is running", tags=["operation"])
+    async def version() -> dict[str, str]:
+        return {"name": "loss-scoring", "version": __version__}
+
+    @router.get("/healthz", operation_id="healthz", summary="As /livez", tags=["operation"])
+    @router.get("/livez", summary="Whether the process can serve", tags=["operation"])
     async def livez() -> dict[str, str]:
         if engine.lost:
             raise OverloadedError("the device is lost; restart the process", reason="device-lost")
         return {"status": "alive"}
 
-    @router.get("/readyz", summary="Whether a batch was scored and requests are taken")
+    @router.get("/readyz", summary="Whether requests are taken", tags=["operation"])
     async def readyz() -> dict[str, str]:
         start.check()
         if not engine.ready:
@@ -68,7 +75,13 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
             )
         return {"status": "ready"}
 
-    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    @router.get(
+        "/metrics",
+        operation_id="metrics",
+        summary="Prometheus metrics",
+        tags=["operation"],
+        response_class=Response,
+    )
     async def metrics_() -> Response:
         text = await asyncio.to_thread(metrics.render) if metrics.shared else metrics.render()
         return Response(text, media_type=CONTENT_TYPE_LATEST)

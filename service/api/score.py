@@ -202,6 +202,7 @@ def _timeout_ms(given: bytes) -> int:
 
 async def _send(send: Send, format_: str, parts: Sequence[memoryview]) -> None:
     headers = [
+        (b"vary", b"Accept"),
         (b"content-type", _TYPES[format_]),
         (b"content-length", b"%d" % sum(map(len, parts))),
     ]

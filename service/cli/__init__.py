@@ -14,6 +14,7 @@ from rich.table import Table
 
 from loss_scoring.core import LOSSES
 from loss_scoring.service import __version__
+from loss_scoring.service.cli.check import check
 from loss_scoring.service.cli.compile import compile_all
 from loss_scoring.service.cli.files import explained
 from loss_scoring.service.cli.score import score
@@ -23,6 +24,7 @@ from loss_scoring.service.errors import ServiceError, printable
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(serve)
 app.command()(score)
+app.command()(check)
 app.command("compile")(compile_all)
 
 _TABLE_WIDTH = 120

@@ -41,6 +41,7 @@ class Roles:
         duplicates: What two rows of a series with the same time are.
         weight: What each element weighs.
         scale: What scaled losses of a series are divided by.
+        by: Columns that are no models, as elements are pooled by them.
     """
 
     id: str | None = None
@@ -52,6 +53,7 @@ class Roles:
     duplicates: Duplicates = "error"
     weight: str | None = None
     scale: str | None = None
+    by: tuple[str, ...] = ()
 
     def keys(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the columns that together name a series.
@@ -116,9 +118,8 @@ def find_columns(source: Source, roles: Roles) -> FileColumns:
     }
     elements = _elements(schema) if nested else schema
     if roles.models is None:
-        found = find_models(
-            elements, {*keys, roles.time, target, *doubles.values()}, exclude=excluded
-        )
+        taken = {*keys, *roles.by, roles.time, target, *doubles.values()}
+        found = find_models(elements, taken, exclude=excluded)
         found = _lists_only(found, schema) if nested else found
     else:
         found = ModelColumns(_listed(roles.models, names))

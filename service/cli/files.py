@@ -8,8 +8,9 @@ import signal
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +18,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from loss_scoring.core.table import TableError, holds_codes, is_text, text_faults
+from loss_scoring.service.cli.threads import Behind
 from loss_scoring.service.errors import InvalidError, ServiceError, UnreadableError
 
 BATCH_ROWS = 1 << 17
+_ROWS_WRITTEN = 1 << 17
 _CSV_BLOCK_BYTES = 1 << 23
 _CSV_NULLS = [*pa.csv.ConvertOptions().null_values, "None", "<NA>", *map(" ".__mul__, range(1, 17))]
 """Nulls in a column of numbers: what Arrow takes for one, what pandas does, and blanks."""
@@ -33,6 +36,14 @@ _EXHAUSTED = "out of memory", "can't allocate memory", "not enough memory"
 _CSV_COLUMN = re.compile(r"In CSV column #(?P<number>\d+): (?P<detail>.*)", re.DOTALL)
 
 
+class Reader(Protocol):
+    """Reads columns of a file."""
+
+    def __call__(
+        self, columns: Sequence[str], coded: Sequence[str] = (), /
+    ) -> Iterator[pa.RecordBatch]: ...
+
+
 @dataclass(frozen=True)
 class Source:
     """A file of forecasts.
@@ -40,14 +51,15 @@ class Source:
     Attributes:
         schema: Its columns. Categories, runs and views have the type of what they hold.
         rows: How many rows it has, None if that is not known beforehand.
-        read: Returns batches of the named columns, in the types of the schema; each call reads
-            the file again, and no other column.
+        read: Returns batches of the named columns, in the types of the schema, and no others; each
+            call reads the file again. Text in columns that a second list names may be coded by a
+            dictionary, as it may be in the file.
         categories: Columns of text that are categories in the file.
     """
 
     schema: pa.Schema
     rows: int | None
-    read: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+    read: "Reader"
     categories: frozenset[str] = frozenset()
 
     def head(self, columns: Collection[str]) -> pa.Table:
@@ -137,15 +149,20 @@ def _head(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
 
 
 def _plain_source(source: Source, batch_rows: int) -> Source:
-    schema = pa.schema([field.with_type(_plain_type(field.type)) for field in source.schema])
+    schema = pa.schema([field.with_type(plain_type(field.type)) for field in source.schema])
 
-    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         fields = pa.schema([schema.field(name) for name in columns])
-        for batch in source.read(columns):
+        kept = [name for name in coded if is_text(schema.field(name).type)]
+        for batch in source.read(columns, kept):
             for start in range(0, len(batch), batch_rows):
                 part = batch.slice(start, batch_rows)
-                arrays = [_plain(part.column(field.name), field.type) for field in fields]
-                yield pa.RecordBatch.from_arrays(arrays, schema=fields)
+                arrays = []
+                for name, type_ in zip(fields.names, fields.types, strict=True):
+                    cells = part.column(name)
+                    is_coded = name in kept and getattr(cells.type, "value_type", None) == type_
+                    arrays.append(cells if is_coded else _plain(cells, type_))
+                yield pa.RecordBatch.from_arrays(arrays, fields.names)
 
     categories = frozenset(
         was.name
@@ -155,10 +172,10 @@ def _plain_source(source: Source, batch_rows: int) -> Source:
     return Source(schema, source.rows, read, categories)
 
 
-def _plain_type(type_: pa.DataType) -> pa.DataType:
+def plain_type(type_: pa.DataType) -> pa.DataType:
     """Return what Arrow can compare, sort, take and write in every format."""
     if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
-        return _plain_type(type_.value_type)
+        return plain_type(type_.value_type)
     views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
     return views.get(type_, type_)
 
@@ -174,8 +191,9 @@ def _plain(array: pa.Array, type_: pa.DataType) -> pa.Array:
 def _parquet(path: Path) -> Source:
     file = pq.ParquetFile(path)
 
-    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
+    def read(columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(path, metadata=file.metadata, read_dictionary=coded) as again:
+            yield from again.iter_batches(BATCH_ROWS, columns=list(columns))
 
     return Source(file.schema_arrow, file.metadata.num_rows, read)
 
@@ -195,7 +213,7 @@ def _arrow(path: Path) -> Source:
         kind = "Arrow file" if is_file else "Arrow file or stream"
         raise pa.ArrowInvalid(f"is not a complete {kind}: {error}") from error
 
-    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(columns: Sequence[str], _coded: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         reader = open_([schema.get_field_index(name) for name in columns])
         for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
             batch.validate(full=True)
@@ -221,7 +239,7 @@ def _csv(
     blank = [field.name for field in seen if pa.types.is_null(field.type)]
     types |= _types_of_blank(path, [name for name in blank if name not in types])
 
-    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(columns: Sequence[str], _coded: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         try:
             yield from _without_blank_end(_open_csv(path, types, columns))
         except pa.ArrowInvalid as error:
@@ -338,9 +356,19 @@ def open_output(path: Path | None, schema: pa.Schema) -> Iterator[Callable[[pa.T
     check_output(path)
     part = path.with_name(f".{secrets.token_hex(8)}.part")
 
+    behind = Behind()
+    unwritten: list[pa.Table] = []
+
     def write(rows: pa.Table) -> None:
+        unwritten.append(rows)
+        if sum(map(len, unwritten)) >= _ROWS_WRITTEN:
+            flush()
+
+    def flush() -> None:
         with explained(path):
-            writer.write_table(rows)
+            if unwritten:
+                behind.call(partial(writer.write_table, pa.concat_tables(unwritten)))
+                unwritten.clear()
 
     with ended_by_signals():
         try:
@@ -351,9 +379,12 @@ def open_output(path: Path | None, schema: pa.Schema) -> Iterator[Callable[[pa.T
                 with explained(path):
                     writer = _writer(path.suffix.lower(), file, schema)
                 yield write
+                flush()
                 with explained(path):
+                    behind.wait()
                     writer.close()
             except BaseException:
+                behind.close()
                 for unneeded in (writer, file):  # closed now, and not by a __del__ that complains
                     with suppress(Exception):  # the disk may be full
                         unneeded.close()
@@ -362,6 +393,7 @@ def open_output(path: Path | None, schema: pa.Schema) -> Iterator[Callable[[pa.T
                 file.close()
                 part.replace(path)
         finally:
+            behind.close()
             part.unlink(missing_ok=True)
 
 
@@ -399,7 +431,8 @@ def check_output(path: Path) -> None:
 
 def _writer(suffix: str, file: BinaryIO, schema: pa.Schema) -> Any:
     if suffix == ".parquet":
-        return pq.ParquetWriter(file, schema, compression="zstd")
+        repeated = [field.name for field in schema if not pa.types.is_float64(field.type)]
+        return pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=repeated)
     if suffix == ".csv":
         return pa.csv.CSVWriter(file, schema)
     return (pa.ipc.new_stream if suffix == ".arrows" else pa.ipc.new_file)(file, schema)

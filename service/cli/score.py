@@ -1,9 +1,9 @@
 """``loss-scoring score``: score a file without a server."""
 
-import sys
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,21 +11,23 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from loss_scoring.core import DEFAULT_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.machine import choose_device
 from loss_scoring.core.table import (
     Duplicates,
     History,
+    Leaderboard,
     MissingElementError,
     TableError,
     answer_schema,
     key_faults,
+    leaderboard,
     listed,
     score_models,
     spell_series,
 )
+from loss_scoring.service.cli.boards import Format, print_board, say
 from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
 from loss_scoring.service.cli.files import (
     FORMATS,
@@ -34,10 +36,50 @@ from loss_scoring.service.cli.files import (
     open_output,
     open_source,
 )
-from loss_scoring.service.cli.series import Block, read_series
-from loss_scoring.service.errors import InvalidError, printable
+from loss_scoring.service.cli.series import Block, read_breakdown, read_series
+from loss_scoring.service.errors import InvalidError
 
-_UNBOUNDED = 1 << 16
+RESAMPLES = 1000
+DEFAULT = ",".join(DEFAULT_LOSSES)
+SERIES = "series"
+"""Which series a row is of, in what is kept to compare models by."""
+
+# What `score` and `check` share.
+MissingOption = Annotated[Missing, typer.Option(help="What a null, NaN or infinite element does.")]
+DuplicatesOption = Annotated[
+    Duplicates, typer.Option(help="What two rows of a series with the same time are.")
+]
+ZeroDivisionOption = Annotated[
+    ZeroDivision, typer.Option(help="What an element without a finite quotient does.")
+]
+IdOption = Annotated[str | None, typer.Option(help="Default unique_id, or id.")]
+TimeOption = Annotated[str, typer.Option(help="Never taken for a model.")]
+TargetOption = Annotated[str | None, typer.Option(help="Default y, or target.")]
+CutoffOption = Annotated[
+    str | None, typer.Option(help="Part of a series' key; default cutoff, if present.")
+]
+LossesOption = Annotated[
+    str, typer.Option(help="Comma-separated, with parameters as in huber:delta=1.5.")
+]
+WeightOption = Annotated[
+    str | None, typer.Option(help="What each element weighs, finite and at least 0.")
+]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(help="What mase and rmsse are divided by, the same in all rows of a series."),
+]
+TrainOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Past values of the series, with the same columns, of which the scales of mase and "
+        "rmsse are made; no row after a cutoff is used. Read whole."
+    ),
+]
+SeasonalityOption = Annotated[
+    int | None, typer.Option(help="How many rows of --train a season has.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+SortOption = Annotated[bool, typer.Option(help="Sort by key first, in memory.")]
 
 
 def score(  # noqa: PLR0913, PLR0917 - one flag a choice
@@ -49,18 +91,10 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         Path | None,
         typer.Option("-o", "--output", help=f"One row per series and model: {' '.join(FORMATS)}"),
     ] = None,
-    losses: Annotated[
-        str, typer.Option(help="Comma-separated, with parameters as in huber:delta=1.5.")
-    ] = ",".join(DEFAULT_LOSSES),
-    missing: Annotated[
-        Missing, typer.Option(help="What a null, NaN or infinite element does.")
-    ] = "error",
-    duplicates: Annotated[
-        Duplicates, typer.Option(help="What two rows of a series with the same time are.")
-    ] = "error",
-    zero_division: Annotated[
-        ZeroDivision, typer.Option(help="What an element without a finite quotient does.")
-    ] = "zero",
+    losses: LossesOption = DEFAULT,
+    missing: MissingOption = "error",
+    duplicates: DuplicatesOption = "error",
+    zero_division: ZeroDivisionOption = "zero",
     models: Annotated[
         str | None,
         typer.Option(
@@ -71,76 +105,212 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     exclude: Annotated[
         str | None, typer.Option(help="Columns that are no predictions, comma-separated.")
     ] = None,
-    id_col: Annotated[str | None, typer.Option(help="Default unique_id, or id.")] = None,
-    time_col: Annotated[str, typer.Option(help="Never taken for a model.")] = "ds",
-    target_col: Annotated[str | None, typer.Option(help="Default y, or target.")] = None,
-    cutoff_col: Annotated[
-        str | None, typer.Option(help="Part of a series' key; default cutoff, if present.")
-    ] = None,
-    weight_col: Annotated[
-        str | None, typer.Option(help="What each element weighs, finite and at least 0.")
-    ] = None,
-    scale_col: Annotated[
+    by: Annotated[
         str | None,
-        typer.Option(help="What mase and rmsse are divided by, the same in all rows of a series."),
-    ] = None,
-    train: Annotated[
-        Path | None,
         typer.Option(
-            help="Past values of the series, with the same columns, of which the scales of mase "
-            "and rmsse are made; no row after a cutoff is used. Read whole."
+            help="Pool elements by these columns instead of by series, comma-separated; horizon is "
+            "the place of a row in its series by time. In memory."
         ),
     ] = None,
-    seasonality: Annotated[
-        int | None, typer.Option(help="How many rows of --train a season has.")
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="A model to compare the others with; gives a skill score and intervals."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    sort: Annotated[bool, typer.Option(help="Sort by key first, in memory.")] = False,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="Default: a table at a terminal, csv elsewhere."),
+    ] = None,
+    id_col: IdOption = None,
+    time_col: TimeOption = "ds",
+    target_col: TargetOption = None,
+    cutoff_col: CutoffOption = None,
+    weight_col: WeightOption = None,
+    scale_col: ScaleOption = None,
+    train: TrainOption = None,
+    seasonality: SeasonalityOption = None,
+    device: DeviceOption = "auto",
+    sort: SortOption = False,
 ) -> None:
     """Score a file of forecasts without a server.
 
     The long form has the columns unique_id, [cutoff,] ds, y and one a model, as Nixtla's
-    cross_validation returns them; the nested form one row a series, with lists. Prints one line a
-    model; -o writes one row per series and model.
+    cross_validation returns them; the nested form one row a series, with lists. Prints a
+    leaderboard, of the series that all models have; -o writes one row per series and model.
     """
-    options = _options(losses, missing, zero_division)
+    options = scoring_options(losses, missing, zero_division)
     if models is not None and exclude is not None:
         raise InvalidError("--exclude is for models that nobody names; leave them out of --models")
+    if by is not None and baseline is not None:
+        raise InvalidError("--baseline compares models by series; leave out --by, or see check")
     file = _one_file(files)
     if output is not None:
         check_output(output)
         if output.resolve() == file.resolve():
             raise InvalidError(f"{output}: is the file to score; name another output")
-    chosen = _device(device)
-    _check_scales(options, scale_col, train, seasonality)
+    pooled = names_in(by)
     columns = id_col, time_col, target_col, cutoff_col, models, exclude, duplicates
-    roles = Roles(*columns, weight_col, scale_col)
-    source = open_source(file, text=roles.text, numbers=roles.numbers)
-    with explained(file):
-        layout = find_columns(source, roles)
-        if faults := [*key_faults(layout.keys, (spec.name for spec in options.losses))]:
-            raise TableError(*faults)
-    _report_models(layout)
-    tally = _Tally(layout.models, options, weighted=weight_col is not None)
-    keys = pa.schema([source.schema.field(key) for key in layout.keys])
-    schema = answer_schema(keys, options, pa.float64(), weighted=weight_col is not None)
-    history = None if train is None else _history(train, layout, time_col, seasonality or 0)
-    with open_output(output, schema) as write, explained(file), _progress() as progress:
-        task = progress.add_task("rows", total=source.rows)
-        for block in read_series(source, layout, sort=sort):
-            answer = _score(block, layout, options, chosen, history)
-            tally.add(answer)
-            write(answer.cast(schema))
-            progress.advance(task, block.rows)
-        if not tally.series:
-            raise TableError(("", "has no rows"))
-    # As wide as it is, so that no digit is cut, and its texts as they are.
-    console = Console(width=_UNBOUNDED, markup=False, emoji=False, highlight=False)
-    with explained("standard output"):
-        console.print(tally.table())
+    roles = Roles(*columns, weight_col, scale_col, pooled or ())
+    scales = Scales(train, seasonality)
+    scales.check(options, scale_col, pooled)
+    scoring = Scoring(file, roles, options, device, sort, pooled, scales=scales)
+    if baseline is not None and baseline not in scoring.layout.models:
+        known = ", ".join(scoring.layout.models)
+        raise InvalidError(f"--baseline {baseline}: is none of the models {known}")
+    answers: list[pa.Table] = []
+    with open_output(output, scoring.schema) as write, closing(scoring.answers()) as scored:
+        for answer in scored:
+            write(answer)
+            answers.append(answer if pooled is not None else scoring.without_keys(answer))
+    if pooled is not None:
+        print_board(Leaderboard(answers[0], tuple(scoring.notes)), form)
+        return
+    resamples = RESAMPLES if baseline is not None else 0
+    names = [spec.name for spec in options.losses]
+    whole = scoring.numbered(pa.concat_tables(answers))
+    print_board(
+        leaderboard(whole, names, baseline=baseline, keys=[SERIES], n_resamples=resamples), form
+    )
 
 
-def _options(losses: str, missing: Missing, zero_division: ZeroDivision) -> ScoreOptions:
+def names_in(given: str | None) -> tuple[str, ...] | None:
+    """Return the columns of --by; ``model`` goes without saying."""
+    if given is None:
+        return None
+    names = (name.strip() for name in given.split(","))
+    return tuple(name for name in dict.fromkeys(names) if name and name != "model")
+
+
+class Scales(NamedTuple):
+    """A history that the scales of scaled losses are made of."""
+
+    train: Path | None
+    seasonality: int | None
+
+    def check(
+        self, options: ScoreOptions, column: str | None, pooled: tuple[str, ...] | None
+    ) -> None:
+        """Raise ``InvalidError`` if these flags and the losses do not belong together."""
+        given = {"--scale-col": column, "--train": self.train}
+        sources = [flag for flag, value in given.items() if value is not None]
+        needed = " and ".join(options.scaled)
+        if (self.train is None) != (self.seasonality is None):
+            raise InvalidError("--train and --seasonality belong together")
+        if len(sources) > 1:
+            raise InvalidError("--scale-col and --train both say what the scales are; pass one")
+        if sources and not needed:
+            raise InvalidError(f"{sources[0]}: none of the losses asked for takes it")
+        if needed and pooled is not None:
+            raise InvalidError(f"--losses: {needed} are of series; leave out --by")
+        if needed and not sources:
+            raise InvalidError(f"--losses: {needed} must have scales; pass --scale-col or --train")
+
+    def history(self, layout: FileColumns, time: str) -> History | None:
+        """Read the columns of the history that scales are made of, if there is one."""
+        if self.train is None:
+            return None
+        source = open_source(
+            self.train,
+            text=lambda names: {*layout.keys, time} & {*names},
+            numbers=lambda _: {layout.target},
+        )
+        with explained(self.train):
+            wanted = {*layout.keys, time, layout.target}
+            names = [name for name in source.schema.names if name in wanted]
+            fields = [source.schema.field(name) for name in names]
+            batches = [pa.Table.from_batches([batch]) for batch in source.read(names)]
+            table = pa.concat_tables([pa.schema(fields).empty_table(), *batches])
+            season = self.seasonality or 0
+            return History(table, layout.keys, time, layout.target, season, *layout.keys[1:])
+
+
+class Scoring:
+    """A file of forecasts that is being scored.
+
+    By series; or ``by`` columns, each group of all series at once, or the parts of each series.
+
+    Attributes:
+        layout: Its columns.
+        schema: Of the answers.
+        notes: What there is to say of it.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what the flags say
+        self,
+        file: Path,
+        roles: Roles,
+        options: ScoreOptions,
+        device: str,
+        sort: bool,
+        by: tuple[str, ...] | None,
+        *,
+        parts: bool = False,
+        scales: Scales | None = None,
+    ) -> None:
+        self._file, self._options, self._sort = file, options, sort
+        self._device = _device(device)
+        self._source = open_source(file, text=roles.text, numbers=roles.numbers)
+        with explained(file):
+            self.layout = find_columns(self._source, roles)
+            if faults := [*key_faults(self.layout.keys, (spec.name for spec in options.losses))]:
+                raise TableError(*faults)
+        _report_models(self.layout)
+        self._history = scales and scales.history(self.layout, roles.time)
+        self.notes: list[str] = []
+        self._block: Block | None = None
+        if by is None:
+            keys = pa.schema([self._source.schema.field(key) for key in self.layout.keys])
+        else:
+            names = tuple(dict.fromkeys([*self.layout.keys, *by])) if parts else by
+            with explained(file):
+                self._block = read_breakdown(self._source, self.layout, names, roles.time)
+            keys = self._block.groups.keys.schema
+        weighted = roles.weight is not None
+        self.schema = answer_schema(keys, options, pa.float64(), weighted=weighted)
+
+    def answers(self) -> Generator[pa.Table]:
+        """Yield one row a series, or group, and model.
+
+        Raises:
+            InvalidError: If there are no rows, or some cannot be scored.
+        """
+        with explained(self._file), _progress() as progress:
+            task = progress.add_task("rows", total=self._source.rows)
+            rows = 0
+            for block in self._blocks():
+                answer = _score(block, self.layout, self._options, self._device, self._history)
+                yield answer.cast(self.schema)
+                rows += block.rows
+                progress.advance(task, block.rows)
+            if not rows:
+                raise TableError(("", "has no rows"))
+
+    def without_keys(self, answer: pa.Table) -> pa.Table:
+        """Return what models are compared by, which needs little memory."""
+        return answer.select(answer.column_names[len(self.layout.keys) :])
+
+    def numbered(self, answers: pa.Table) -> pa.Table:
+        """Name series by a number: what was allowed twice in a file is compared twice."""
+        count = len(self.layout.models)
+        numbers = np.repeat(np.arange(len(answers) // count), count)
+        return answers.append_column(SERIES, pa.array(numbers))
+
+    def _blocks(self) -> Iterator[Block]:
+        if self._block is None:
+            return read_series(self._source, self.layout, sort=self._sort)
+        self.notes += _incomplete(self._block, self.layout)
+        return iter([self._block])
+
+
+def _incomplete(block: Block, layout: FileColumns) -> Iterator[str]:
+    """Yield which models lack elements: what is pooled is then not the same for all."""
+    there = torch.isfinite(block.values(layout.target))
+    for model in layout.models:
+        if count := int((there & ~torch.isfinite(block.values(model))).sum()):
+            yield f"{model} has no prediction for {count} of {int(there.sum())} elements"
+
+
+def scoring_options(losses: str, missing: Missing, zero_division: ZeroDivision) -> ScoreOptions:
+    """Return what flags say of the losses."""
     try:
         specs = tuple(map(LossSpec.of, losses.split(",")))
         return ScoreOptions(specs, missing=missing, zero_division=zero_division)
@@ -158,10 +328,9 @@ def _one_file(files: list[Path]) -> Path:
 
 
 def _report_models(layout: FileColumns) -> None:
-    with suppress(OSError):  # the scores matter more than standard error
-        sys.stderr.write(printable(f"scored as models: {', '.join(layout.models)}") + "\n")
-        if layout.left_out:
-            sys.stderr.write(printable(f"left out: {listed(layout.left_out)}") + "\n")
+    say(f"scored as models: {', '.join(layout.models)}")
+    if layout.left_out:
+        say(f"left out: {listed(layout.left_out)}")
 
 
 def _device(name: str) -> torch.device:
@@ -184,36 +353,6 @@ def _progress() -> Progress:
     )
 
 
-def _check_scales(
-    options: ScoreOptions, scale_col: str | None, train: Path | None, seasonality: int | None
-) -> None:
-    given = {"--scale-col": scale_col, "--train": train}
-    sources = [flag for flag, value in given.items() if value is not None]
-    if (train is None) != (seasonality is None):
-        raise InvalidError("--train and --seasonality belong together")
-    if len(sources) > 1:
-        raise InvalidError("--scale-col and --train both say what the scales are; pass one")
-    if sources and not options.scaled:
-        raise InvalidError(f"{sources[0]}: none of the losses asked for takes it")
-    if options.scaled and not sources:
-        needed = " and ".join(options.scaled)
-        raise InvalidError(f"--losses: {needed} must have scales; pass --scale-col or --train")
-
-
-def _history(file: Path, layout: FileColumns, time: str, seasonality: int) -> History:
-    """Read the columns of a history that say what scales are made of."""
-    wanted = {*layout.keys, time, layout.target}
-    source = open_source(
-        file, text=lambda names: {*layout.keys, time} & {*names}, numbers=lambda _: {layout.target}
-    )
-    with explained(file):
-        names = [name for name in source.schema.names if name in wanted]
-        fields = [source.schema.field(name) for name in names]
-        batches = [pa.Table.from_batches([batch]) for batch in source.read(names)]
-        table = pa.concat_tables([pa.schema(fields).empty_table(), *batches])
-        return History(table, layout.keys, time, layout.target, seasonality, *layout.keys[1:])
-
-
 def _score(
     block: Block,
     layout: FileColumns,
@@ -234,57 +373,14 @@ def _score(
         )
     except MissingElementError as error:
         row = ""
+        place = block.groups.offsets[error.series] + error.position
         if block.first_row is not None:
-            offset = block.groups.offsets[error.series] + error.position
-            row = f" in row {block.first_row + offset}"
+            row = f" in row {block.first_row + place}"
+        elif block.groups.order is not None:
+            row = f" in row {block.groups.order[place]}"
         fault = (
             f"series {spell_series(block.groups.keys, error.series)}: element {error.position} of "
             f"{error.column}{row} is missing or not finite (the first of {error.affected} such "
             "series read so far); pass --missing skip to leave such elements out"
         )
         raise TableError(("", fault)) from error
-
-
-class _Tally:
-    """Sums over all series, for each model."""
-
-    def __init__(self, models: tuple[str, ...], options: ScoreOptions, *, weighted: bool) -> None:
-        self.series = 0
-        self._models = models
-        self._losses = [spec.name for spec in options.losses]
-        self._masked = [f"{name}_masked" for name in options.masked(weighted=weighted)]
-        count = len(models)
-        self._sums = {name: np.zeros(count) for name in self._losses}
-        self._counts = {name: np.zeros(count, np.int64) for name in [*self._losses, *self._masked]}
-        self._scored = np.zeros(count, np.int64)
-
-    def add(self, answer: pa.Table) -> None:
-        """Add rows of the answer, those of a series together."""
-        shape = len(answer) // len(self._models), len(self._models)
-        scored = np.zeros(shape, np.bool_)
-        for name in self._losses:
-            has_loss = answer[name].is_valid().to_numpy().reshape(shape)
-            values = answer[name].to_numpy().reshape(shape)
-            self._sums[name] += np.where(has_loss, values, 0).sum(axis=0)
-            self._counts[name] += has_loss.sum(axis=0)
-            scored |= has_loss
-        for name in self._masked:
-            self._counts[name] += answer[name].to_numpy().reshape(shape).sum(axis=0)
-        self._scored += scored.sum(axis=0)
-        self.series += shape[0]
-
-    def table(self) -> Table:
-        """Return one line a model: each loss as the mean over the series that have one."""
-        table = Table(title="Mean loss over the series that have one")
-        table.add_column("model", overflow="fold")
-        masked = [name.replace("_masked", " masked") for name in self._masked]
-        for heading in ("series", "scored", *self._losses, *masked):
-            table.add_column(heading, justify="right")
-        for m, model in enumerate(self._models):
-            means = [
-                f"{self._sums[name][m] / count:.6g}" if (count := self._counts[name][m]) else "-"
-                for name in self._losses
-            ]
-            counts = [str(self._counts[name][m]) for name in self._masked]
-            table.add_row(printable(model), str(self.series), str(self._scored[m]), *means, *counts)
-        return table

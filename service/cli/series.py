@@ -4,6 +4,7 @@ In the long form a row is an element, in the nested form a series.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +17,9 @@ import torch
 from loss_scoring.core.table import (
     HINT,
     Groups,
+    NullKeyError,
     TableError,
+    break_down,
     element_type,
     find_repeats,
     group_rows,
@@ -29,12 +32,15 @@ from loss_scoring.core.table import (
     weights_of,
 )
 from loss_scoring.service.cli.columns import FileColumns
-from loss_scoring.service.cli.files import BATCH_ROWS, Source
+from loss_scoring.service.cli.files import Source, plain_type
+from loss_scoring.service.cli.threads import ahead
 from loss_scoring.service.codecs.arrow.lists import Side, flatten
 from loss_scoring.service.errors import MAX_LISTED_ERRORS
 
 _FIRST_CHECK = 1 << 12
 """Series after which those of different blocks are first compared."""
+SORTED_ROWS = 1 << 17
+"""About as many are scored at once where all rows are in memory."""
 _ALLOW = "Name it by --cutoff-col, or pass --duplicates allow"
 
 
@@ -75,59 +81,106 @@ def read_series(source: Source, layout: FileColumns, *, sort: bool) -> Iterator[
             or of another length than that of the target, a series appears twice, or a file with a
             row a series is to be sorted.
     """
-    tables = _with_keys(source.read(layout.columns), layout)
     if layout.nested:
         if sort:
             fault = "--sort is for files with a row an element; here each row is a series"
             raise TableError(("", fault))
-        yield from _nested_blocks(tables, layout)
+        yield from _nested_blocks(ahead(source.read(layout.columns)), layout)
         return
-    if sort:
-        fields = [source.schema.field(name) for name in layout.columns]
-        whole = pa.concat_tables([pa.schema(fields).empty_table(), *tables])
-        whole = whole.sort_by([(key, "ascending") for key in layout.keys])
-        starts = range(0, len(whole), BATCH_ROWS)
-        tables = (whole.slice(start, BATCH_ROWS) for start in starts)
-    seen = _SeenKeys(partial(_refuse_apart, layout))
     kind = element_type(source.schema, layout)
+    tables = _tables(source, layout.columns, layout)
+    if sort:
+        yield from _sorted_blocks(tables, layout, kind)
+        return
+    seen = _SeenKeys(partial(_refuse_apart, layout))
     rows = 0
     for table, groups in _whole_series(tables, layout):
         seen.add(groups.keys)
-        first_row = None if sort else rows
-        _check_times(table, groups, layout, first_row)
-        block = Block(groups, partial(_elements, table, kind), len(table), first_row)
-        if layout.time is not None:
-            block = block._replace(times=table.column(layout.time))
-        if layout.weight is not None:
-            weights = weights_of(layout.weight, table.column(layout.weight), groups)
-            block = block._replace(weights=weights)
-        if layout.scale is not None:
-            scales = scales_of(layout.scale, table.column(layout.scale), groups)
-            block = block._replace(scales=scales)
-        yield block
+        _check_times(table, groups, layout, rows)
+        yield _long_block(table, groups, layout, kind)._replace(first_row=rows)
         rows += len(table)
     seen.check()
 
 
-def _elements(table: pa.Table, kind: pa.DataType, name: str) -> torch.Tensor:
-    return tensor_of_column(table.column(name), kind)
-
-
-def _with_keys(batches: Iterator[pa.RecordBatch], layout: FileColumns) -> Iterator[pa.Table]:
-    """Refuse rows without a key."""
-    rows = 0
-    for batch in batches:
-        for key in layout.keys:
-            column = batch.column(key)
-            absent = column.is_null()
-            if is_text(column.type):
-                absent = pc.or_kleene(absent, pc.equal(column, ""))
-            if (row := absent.index(True).as_py()) >= 0:
-                detail = f"holds nulls, the first in row {rows + row}, which belongs to no series"
-                raise TableError((key, detail))
-        rows += len(batch)
+def _tables(source: Source, columns: list[str], layout: FileColumns) -> Iterator[pa.Table]:
+    """Read rows, which are decoded in another thread; keys come as the file codes them."""
+    for batch in ahead(source.read(columns, layout.keys)):
         if len(batch):
             yield pa.Table.from_batches([batch])
+
+
+def _sorted_blocks(
+    tables: Iterator[pa.Table], layout: FileColumns, kind: pa.DataType
+) -> Iterator[Block]:
+    """Group all rows, which may be anywhere, and yield series by key; rows keep their order."""
+    read = list(tables)
+    if not read:
+        return
+    whole = pa.concat_tables(read)
+    del read
+    groups = _group(whole, layout, 0)
+    _check_times(whole, groups, layout, 0)
+    rows = np.arange(len(whole)) if groups.order is None else groups.order
+    by_key = [(key, "ascending") for key in layout.keys]
+    ranked = np.array(pc.sort_indices(groups.keys, by_key), np.int64)
+    lengths = np.diff(groups.offsets)[ranked]
+    ends = np.cumsum(lengths)
+    starts = groups.offsets[:-1][ranked]
+    order = rows[np.repeat(starts - (ends - lengths), lengths) + np.arange(len(rows))]
+    keys = groups.keys.take(pa.array(ranked))
+    offsets = np.concatenate([[0], ends])
+    first = 0
+    while first < len(ranked):
+        last = int(np.searchsorted(offsets, offsets[first] + SORTED_ROWS))
+        last = min(max(last, first + 1), len(ranked))
+        own = order[offsets[first] : offsets[last]]
+        part = Groups(
+            keys.slice(first, last - first), offsets[first : last + 1] - offsets[first], own
+        )
+        yield _long_block(whole, part, layout, kind)
+        first = last
+
+
+def read_breakdown(source: Source, layout: FileColumns, by: tuple[str, ...], time: str) -> Block:
+    """Return all elements of a file, pooled by some columns.
+
+    Args:
+        source: The file, which is read into memory.
+        layout: Its columns.
+        by: The columns to pool by.
+        time: The column of times, if there is one of the name.
+
+    Raises:
+        TableError: If a column is absent, a key is null, a series has one time twice, or the file
+            has a row a series.
+    """
+    if layout.nested:
+        raise TableError(("", "--by is for files with a row an element; here each row is a series"))
+    names = source.schema.names
+    read = dict.fromkeys([*layout.columns, *by, time])
+    schema = pa.schema([source.schema.field(name) for name in read if name in names])
+    tables = map(pa.Table.from_batches, ([batch] for batch in ahead(source.read(schema.names))))
+    table = pa.concat_tables([schema.empty_table(), *tables])
+    series = _group(table, layout, 0)
+    _check_times(table, series, layout, 0)
+    groups = break_down(table, series, by, time if time in names else None)
+    return _long_block(table, groups, layout, element_type(source.schema, layout))
+
+
+def _long_block(table: pa.Table, groups: Groups, layout: FileColumns, kind: pa.DataType) -> Block:
+    """Return series of a table with a row an element."""
+
+    def values(name: str) -> torch.Tensor:
+        return tensor_of_column(table.column(name), kind, groups.order)
+
+    weights = scales = None
+    if layout.weight is not None:
+        weights = weights_of(layout.weight, table.column(layout.weight), groups)
+    if layout.scale is not None:
+        scales = scales_of(layout.scale, table.column(layout.scale), groups)
+    times = None if layout.time is None else table.column(layout.time)
+    rows = int(groups.offsets[-1])
+    return Block(groups, values, rows, None, weights, scales, times)
 
 
 def _whole_series(
@@ -135,35 +188,62 @@ def _whole_series(
 ) -> Iterator[tuple[pa.Table, Groups]]:
     """Cut tables between series; the last series of each may go on in the next."""
     rest: list[pa.Table] = []  # rows of one series
+    key: pa.Table = None
+    first_row = 0
     for table in tables:
-        begun = [rest[0].slice(0, 1)] if rest else []  # its key is that of all
-        groups = _together(pa.concat_tables([*begun, table]), layout)
-        if len(groups) > 1:
-            offsets = groups.offsets[:-1] - len(begun) + sum(map(len, rest))
-            offsets[0] = 0
-            cut = groups.offsets[-2] - len(begun)
-            whole = pa.concat_tables([*rest, table.slice(0, cut)])
-            yield whole, Groups(groups.keys.slice(0, len(groups) - 1), offsets, None)
+        groups = _together(table, layout, first_row)
+        first_row += len(table)
+        goes_on = (
+            bool(rest) and len(group_rows(pa.concat_tables([key, groups.keys.slice(0, 1)]))) == 1
+        )
+        waiting = sum(map(len, rest))
+        ends = groups.offsets[1:-1] + waiting
+        keys = [groups.keys.slice(0, len(groups) - 1)]
+        if rest and not goes_on:
+            ends = np.append(waiting, ends)
+            keys.insert(0, key)
+        if len(ends):
+            whole = pa.concat_tables([*rest, table.slice(0, groups.offsets[-2])])
+            yield whole, Groups(pa.concat_tables(keys), np.append(0, ends), None)
             rest = []
-            table = table.slice(cut)  # noqa: PLW2901 - the last series
-        rest.append(table)
+        rest.append(table.slice(groups.offsets[-2]))
+        key = groups.keys.slice(len(groups) - 1)
     if rest:
         whole = pa.concat_tables(rest)
-        yield whole, _together(whole, layout)
+        yield whole, Groups(key, np.array([0, len(whole)]), None)
 
 
-def _together(table: pa.Table, layout: FileColumns) -> Groups:
+def _together(table: pa.Table, layout: FileColumns, first_row: int) -> Groups:
     """Return the series of some rows; refuse rows that are not together."""
-    groups = group_rows(table.select(layout.keys))
+    groups = _group(table, layout, first_row)
     if groups.order is not None:
         first, last = groups.order[groups.offsets[:-1]], groups.order[groups.offsets[1:] - 1]
         _refuse_apart(layout, groups, last - first + 1 != np.diff(groups.offsets))
     return groups
 
 
-def _check_times(
-    table: pa.Table, groups: Groups, layout: FileColumns, first_row: int | None
-) -> None:
+def _group(table: pa.Table, layout: FileColumns, first_row: int) -> Groups:
+    """Return the series of some rows, their keys in plain types; refuse rows without a key."""
+    try:
+        groups = group_rows(table.select(layout.keys))
+    except NullKeyError as error:
+        raise _without_key(error.column, first_row + int(error.rows[0])) from error
+    columns = [column.cast(plain_type(column.type)) for column in groups.keys.columns]
+    keys = pa.table(columns, groups.keys.column_names)
+    starts = groups.offsets[:-1] if groups.order is None else groups.order[groups.offsets[:-1]]
+    for name in layout.keys:
+        if is_text(keys.schema.field(name).type):  # an empty cell of a CSV file is no key
+            blank = pc.equal(keys.column(name), "").to_numpy()
+            if blank.any():
+                raise _without_key(name, first_row + int(starts[blank].min()))
+    return replace(groups, keys=keys)
+
+
+def _without_key(name: str, row: int) -> TableError:
+    return TableError((name, f"holds nulls, the first in row {row}, which belongs to no series"))
+
+
+def _check_times(table: pa.Table, groups: Groups, layout: FileColumns, first_row: int) -> None:
     """Refuse a series that has one time twice."""
     if layout.time is None:
         return
@@ -174,9 +254,7 @@ def _check_times(
     if not repeats.rows.size:
         return
     row, earlier = int(repeats.rows[0]), int(repeats.earlier[0])
-    where = "twice in"
-    if first_row is not None:
-        where = f"in rows {earlier + first_row} and {row + first_row} of"
+    where = f"in rows {earlier + first_row} and {row + first_row} of"
     series = spell_series(groups.keys, int(repeats.series[0]))
     fault = (
         f"is {spell_cell(times, row)} {where} series {series} (the first of "
@@ -185,9 +263,15 @@ def _check_times(
     raise TableError((layout.time, fault))
 
 
-def _nested_blocks(tables: Iterator[pa.Table], layout: FileColumns) -> Iterator[Block]:
+def _nested_blocks(batches: Iterator[pa.RecordBatch], layout: FileColumns) -> Iterator[Block]:
     seen = _SeenKeys(_refuse_repeated)
-    for table in tables:
+    rows = 0
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        _check_keys(table, layout, rows)
+        rows += len(table)
+        if not len(table):
+            continue
         keys = table.select(layout.keys)
         lists = (*layout.numbers, *filter(None, [layout.weight]))
         sides = {name: _side(table, name, keys) for name in lists}
@@ -196,8 +280,8 @@ def _nested_blocks(tables: Iterator[pa.Table], layout: FileColumns) -> Iterator[
             differ = np.diff(sides[model].offsets) != np.diff(target.offsets)
             if sides[model].channels != target.channels:
                 differ[:] = True
-            if (rows := np.flatnonzero(differ)).size:
-                fault = f"differs from {layout.target} in length in series {_names(keys, rows)}"
+            if (unequal := np.flatnonzero(differ)).size:
+                fault = f"differs from {layout.target} in length in series {_names(keys, unequal)}"
                 raise TableError((model, fault))
         if layout.duplicates == "error":
             seen.add(keys)
@@ -212,6 +296,17 @@ def _nested_blocks(tables: Iterator[pa.Table], layout: FileColumns) -> Iterator[
             block = block._replace(scales=scales)
         yield block
     seen.check()
+
+
+def _check_keys(table: pa.Table, layout: FileColumns, first_row: int) -> None:
+    """Refuse rows without a key."""
+    for key in layout.keys:
+        column = table.column(key)
+        absent = column.is_null()
+        if is_text(column.type):
+            absent = pc.or_kleene(absent, pc.equal(column, ""))
+        if (row := absent.index(True).as_py()) >= 0:
+            raise _without_key(key, first_row + row)
 
 
 def _flat(sides: dict[str, Side], kind: pa.DataType, name: str) -> torch.Tensor:

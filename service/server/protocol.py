@@ -49,7 +49,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from loss_scoring.service.api.context import ContextMiddleware
+from loss_scoring.service.api.context import SCORE_PATHS, ContextMiddleware
 from loss_scoring.service.api.cors import Cors
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.errors import (
@@ -66,6 +66,7 @@ from loss_scoring.service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+_SCORE_PATHS = frozenset(path.encode() for path in SCORE_PATHS)
 _EMPTY_LINE = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[A-Za-z]+ \S+ HTTP/1\.[01]\r\n")
 _MOST_FIELDS = 256
@@ -288,12 +289,12 @@ class BoundedProtocol(HttpToolsProtocol):
         Neither a cycle nor a task is made for it.
         """
         path, _, query = self.url.partition(b"?")
-        if path != b"/score" or self.parser.get_method() != b"POST":
+        if path not in _SCORE_PATHS or self.parser.get_method() != b"POST":
             return False
         if self.expect_100_continue or not self.parser.should_keep_alive():
             return False  # the connection is to be closed with care
         scope: Any = self.scope
-        scope |= {"method": "POST", "path": "/score", "query_string": query}
+        scope |= {"method": "POST", "path": path.decode(), "query_string": query}
         answer = context.refusal(scope)
         if answer is not None:
             self.server_state.total_requests += 1

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from contextvars import ContextVar
 
+PROBES = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})
+"""Paths that orchestrators poll: they leave no trace, and need no key unless a setting says so."""
+
 REQUEST: ContextVar[Mapping[str, str]] = ContextVar("request")
 """What log lines say of it: ``request_id``, and if it is traced ``trace_id`` and ``span_id``."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
-from loss_scoring.service.telemetry import REQUEST, TRACEPARENT
+from loss_scoring.service.telemetry import PROBES, REQUEST, TRACEPARENT
 from loss_scoring.service.telemetry.metrics import RequestOutcome
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ _ASKS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _FLUSH_MS = 1000
-_PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class Tracing:
@@ -47,7 +46,7 @@ class Tracing:
 
         Neither query nor headers become part of it.
         """
-        if path in _PROBES:
+        if path in PROBES:
             return None
         carrier = {name.decode("latin-1"): text.decode("latin-1") for name, text in headers.items()}
         attributes = {"http.request.method": method, "url.path": path, "client.address": client}

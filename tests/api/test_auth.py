@@ -20,8 +20,11 @@ from loss_scoring.service.app import create_app
 from loss_scoring.service.cli import app
 from loss_scoring.service.settings import Settings
 
-PROBES = ["/livez", "/readyz", "/metrics"]
-GUARDED = ["/losses", "/docs", "/openapi.json", "/nowhere", "/score", "/livez/"]
+PROBES = ["/livez", "/healthz", "/readyz", "/metrics"]
+GUARDED = [
+    *("/losses", "/v1/losses", "/version", "/docs", "/openapi.json"),
+    *("/nowhere", "/score", "/v1/score", "/livez/"),
+]
 
 
 def bearer(key: str) -> dict[str, str]:

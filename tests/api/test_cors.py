@@ -49,7 +49,7 @@ def assert_readable(answer, origin=ORIGIN):
     assert {"X-Request-Id", "Server-Timing", "Retry-After"} <= set(
         answer.headers[EXPOSE].split(", ")
     )
-    assert answer.headers["vary"] == "Origin"
+    assert "Origin" in answer.headers["vary"].split(", ")
     assert "access-control-allow-credentials" not in answer.headers
 
 
@@ -125,7 +125,7 @@ def test_other_origins_cannot_read(page):
         httpx.get(f"{page.base_url}/livez", timeout=60),
     ):
         assert not [name for name in answer.headers if name.startswith("access-control")]
-        assert answer.headers["vary"] == "Origin"
+        assert "Origin" in answer.headers["vary"].split(", ")
 
 
 def test_any_origin_can_read_where_the_setting_is_a_star():
@@ -135,7 +135,7 @@ def test_any_origin_can_read_where_the_setting_is_a_star():
             httpx.options(f"{running.url}/score", headers=PREFLIGHT),
         ):
             assert answer.headers[ALLOW] == "*"
-            assert "vary" not in answer.headers
+            assert "Origin" not in answer.headers.get("vary", "")
         assert (
             answer.headers["access-control-allow-headers"]
             == PREFLIGHT["Access-Control-Request-Headers"]
@@ -147,9 +147,8 @@ def test_no_headers_without_the_setting(client):
         client.post("/score", json=GOOD, headers={"Origin": ORIGIN}),
         client.options("/score", headers=PREFLIGHT),
     ):
-        assert not [
-            name for name in answer.headers if name.startswith("access-control") or name == "vary"
-        ]
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert "Origin" not in answer.headers.get("vary", "")
 
 
 def test_a_refused_head_gets_no_headers_without_the_setting():

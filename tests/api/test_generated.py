@@ -23,7 +23,8 @@ SERIES = [
 CALLS = """
 import sys
 from loss_scoring_client import Client
-from loss_scoring_client.api.default import livez_livez_get, losses_losses_get, readyz_readyz_get, score
+from loss_scoring_client.api.operation import livez, readyz, version
+from loss_scoring_client.api.scoring import losses, score, score_v1
 from loss_scoring_client.models import Problem, ScoreRequest, Scores, Series
 
 client = Client(base_url=sys.argv[1])
@@ -35,12 +36,14 @@ assert list(scores.losses.additional_properties) == ["mae", "mape", "smape"]
 refused = score.sync(client=client, body=ScoreRequest(series=[Series(prediction=[1.0], target=[])]))
 assert isinstance(refused, Problem), refused
 assert refused.errors[0].pointer == "/series/0/target"
-assert losses_losses_get.sync(client=client)[0]["name"] == "mae"
-for probe in (livez_livez_get, readyz_readyz_get):
+assert score_v1.sync(client=client, body=ScoreRequest(series=series)) == scores
+assert losses.sync(client=client)[0]["name"] == "mae"
+assert version.sync(client=client)["name"] == "loss-scoring"
+for probe in (livez, readyz):
     assert probe.sync_detailed(client=client).status_code == 200
 """
 OPEN = """
-(await shown('#operations-default-score .opblock-summary-control')).click();
+(await shown('#operations-scoring-score .opblock-summary-control')).click();
 (await shown('.try-out__btn')).click();
 await shown('.execute');
 """

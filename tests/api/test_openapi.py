@@ -33,6 +33,30 @@ def test_its_version_is_that_of_the_package(document):
     assert lossclient.__version__ == version("lossclient")
 
 
+def test_every_operation_has_a_short_name_and_a_tag(document):
+    tags = {tag["name"] for tag in document["tags"]}
+    names = {}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            names[operation["operationId"]] = path
+            assert set(operation["tags"]) < tags
+            assert operation["summary"]
+    assert names == {
+        **{path[1:]: path for path in document["paths"] if not path.startswith("/v1/")},
+        "score_v1": "/v1/score",
+        "losses_v1": "/v1/losses",
+    }
+    assert document["info"]["license"]["identifier"] == "Apache-2.0"
+    assert [server["url"] for server in document["servers"]] == ["/"]
+
+
+def test_the_example_of_an_answer_is_that_to_the_smallest_request(document, client):
+    operation = document["paths"]["/score"]["post"]
+    sent = operation["requestBody"]["content"]["application/json"]["examples"]["smallest"]["value"]
+    shown = operation["responses"]["200"]["content"]["application/json"]["example"]
+    assert client.post("/score", json=sent).json() == shown
+
+
 def test_json_examples_run(document, client):
     content = document["paths"]["/score"]["post"]["requestBody"]["content"]
     examples = content["application/json"]["examples"]

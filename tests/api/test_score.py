@@ -223,6 +223,31 @@ def test_metrics_count_requests_and_batches(client):
     assert count("loss_scoring_batch_seconds_count") == batches + 1
 
 
+@pytest.mark.parametrize("accept", ["application/json", ARROW])
+def test_the_path_with_a_version_is_the_same(client, nested, accept):
+    counted = 'loss_scoring_requests_total{format="arrow",route="/score",status="200"} '
+
+    def count():
+        text = client.get("/metrics").text
+        return float(text.partition(counted)[2].partition("\n")[0] or 0)
+
+    before = count()
+    sent = {"content": stream(nested), "headers": {"Content-Type": ARROW, "Accept": accept}}
+    query = "?missing=skip&gradients=true"
+    plain, versioned = (client.post(f"{path}{query}", **sent) for path in ("/score", "/v1/score"))
+    assert plain.status_code == versioned.status_code == 200
+    assert plain.content == versioned.content
+    assert versioned.headers["vary"] == "Accept"
+    assert count() == before + 2
+    assert client.get("/v1/losses").content == client.get("/losses").content
+
+
+def test_what_runs_can_be_asked_for(client):
+    document = client.get("/openapi.json").json()
+    asked = client.get("/version").json()
+    assert asked == {"name": "loss-scoring", "version": document["info"]["version"]}
+
+
 def test_a_large_arrow_body(client):
     lengths, each = 5000, 625  # 2 x 25 MB of float64
     rng = np.random.default_rng(0)

@@ -8,7 +8,10 @@ from instance import instance
 from test_errors import JSON, problem
 from wire import ARROW
 
-GET_PATHS = ["/livez", "/readyz", "/metrics", "/losses", "/docs", "/openapi.json"]
+GET_PATHS = [
+    *("/livez", "/healthz", "/readyz", "/metrics"),
+    *("/losses", "/v1/losses", "/version", "/docs", "/openapi.json"),
+]
 CHANGES = {"date", "x-request-id", "server-timing"}
 
 
@@ -64,7 +67,10 @@ def test_head_of_what_get_does_not_answer(running):
 
 @pytest.mark.parametrize(
     ("path", "allow"),
-    [*((path, "GET, HEAD, OPTIONS") for path in GET_PATHS), ("/score", "POST, OPTIONS")],
+    [
+        *((path, "GET, HEAD, OPTIONS") for path in GET_PATHS),
+        *((path, "POST, OPTIONS") for path in ("/score", "/v1/score")),
+    ],
 )
 def test_options_says_what_a_path_takes(running, path, allow):
     answer = running.options(path)
@@ -87,13 +93,13 @@ def test_options_of_the_server_and_of_nothing(running):
         ("/score/", "POST /score?"),
         ("/scores", "POST /score?"),
         ("/Score", "POST /score?"),
-        ("/v1/score", "POST /score?"),
+        ("/v3/score", "POST /score?"),
         ("/api/score/", "POST /score?"),
         ("//score", "POST /score?"),
         ("/predict", "POST /score?"),
         ("/livez/", "GET /livez?"),
         ("/health", "GET /readyz?"),
-        ("/healthz", "GET /readyz?"),
+        ("/healthz/", "GET /healthz?"),
         ("/ready", "GET /readyz?"),
         ("/metric", "GET /metrics?"),
         ("/", "GET /docs?"),
@@ -110,7 +116,7 @@ def test_a_misspelt_path_gets_a_suggestion(client, method, path, meant):
 
 def test_any_other_path_gets_the_list_of_paths(client):
     detail = problem(client.get("/wp-login.php"), 404)["detail"]
-    assert all(path in detail for path in [*GET_PATHS, "/score"])
+    assert all(path in detail for path in [*GET_PATHS, "/score", "/v1/score"])
     problem(client.get("/" + "x" * 20_000), 404)
 
 

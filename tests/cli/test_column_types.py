@@ -333,7 +333,8 @@ def test_the_same_row_twice_is_refused_by_id_and_time(tmp_path, monkeypatch, end
     assert cli("score", path, "--duplicates", "allow", "-o", output)[0] == 0
     assert pq.read_table(output)["length"].to_pylist() == [2, 3, 1]
     write(path, pa.concat_tables([table.slice(0, 2), table.slice(5), table.slice(0, 2)]))
-    assert f"is {time} twice in series unique_id='a'" in cli("score", path, "--sort")[2]
+    fault = f"is {time} in rows 0 and 3 of series unique_id='a'"
+    assert fault in cli("score", path, "--sort")[2]
 
 
 def test_a_cutoff_by_another_name_is_a_key_once_it_is_named(tmp_path):

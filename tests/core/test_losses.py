@@ -57,7 +57,13 @@ def test_values_and_gradients_are_those_of_darts(spec, dtype, shape):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_adversarial_gradients_are_finite_and_those_of_darts(spec, dtype):
     p, y = map(torch.from_numpy, adversarial(dtype))
-    darts = gradient(lambda p, y: darts_loss(p, y, spec.name, block=spec.parameters.get("block_denom_grad", True)), p, y)
+    darts = gradient(
+        lambda p, y: darts_loss(
+            p, y, spec.name, block=spec.parameters.get("block_denom_grad", True)
+        ),
+        p,
+        y,
+    )
     assert_same_bits_where_finite(gradient(spec.module(), p, y), darts)
     if spec.name != "mae":
         assert not darts.isfinite().all(), "the table holds nothing awkward"
@@ -83,7 +89,11 @@ def test_negative_targets_do_not_make_mape_negative():
 @by_spec
 def test_reductions(spec):
     p, y = torch.randn(3, 4), torch.randn(3, 4)
-    parameters = {} if spec.name != "smape" else {"block_denom_grad": spec.parameters.get("block_denom_grad", True)}
+    parameters = (
+        {}
+        if spec.name != "smape"
+        else {"block_denom_grad": spec.parameters.get("block_denom_grad", True)}
+    )
     mean, total, none = (
         type(spec.module())(**parameters, reduction=how)(p, y) for how in ("mean", "sum", "none")
     )
@@ -155,7 +165,7 @@ def test_repr_shows_what_differs_from_the_default():
     "name",
     [
         "loss_scoring.core.losses", "loss_scoring.core.options", "loss_scoring.core.ragged", "loss_scoring.core.scoring", "loss_scoring.core.table.groups",
-        "loss_scoring.core.table.columns", "loss_scoring.core.table.score", "loss_scoring.service.engine.policy",
+        "loss_scoring.core.table.breakdown", "loss_scoring.core.table.columns", "loss_scoring.core.table.score", "loss_scoring.service.engine.policy",
     ],
 )  # fmt: skip
 def test_examples_in_docstrings_run(name):

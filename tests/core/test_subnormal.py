@@ -58,7 +58,13 @@ def exact(p, y, block):
 def test_kernels_agree_with_modules(dtype, spec, pairs):
     p, y = arrays(pairs, dtype)
     module = autograd(spec.module(), p, y) + dtype(0)  # no -0.0
-    darts = autograd(lambda p, y: darts_loss(p, y, spec.name, block=spec.parameters.get("block_denom_grad", True)), p, y)
+    darts = autograd(
+        lambda p, y: darts_loss(
+            p, y, spec.name, block=spec.parameters.get("block_denom_grad", True)
+        ),
+        p,
+        y,
+    )
     finite = np.isfinite(darts)
     assert module[finite].tobytes() == (darts[finite] + dtype(0)).tobytes()
     assert np.isfinite(module).all()

@@ -7,9 +7,9 @@ from pod_security import RULES
 from rendered import Document, Rendered
 from sizes import bytes_of, most_memory
 
-from loss_scoring.service.api.auth import PROBES
 from loss_scoring.service.processes.child import STARTING_S
 from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry import PROBES
 
 Complaints = Iterator[str]
 _PREFIX = "LOSS_SCORING_"

@@ -117,3 +117,12 @@ def test_the_wheel_installs_one_name_with_real_folders():
     assert Path("loss_scoring/core/losses.py") in paths
     assert Path("loss_scoring/service/cli/__init__.py") in paths
     assert {Path(f"loss_scoring/{part}py.typed") for part in ("", "core/", "service/")} <= paths
+
+
+def test_both_wheels_hold_what_compares_models():
+    """One folder, linked; see decision 0027."""
+    names = {path.name for path in (ROOT / "core/table/comparison").glob("*.py")}
+    for folder, package in ((ROOT, "loss_scoring/core/table"), (ROOT / "lossclient", "lossclient")):
+        files = WheelBuilder(str(folder)).recurse_included_files()
+        paths = {Path(file.distribution_path) for file in files}
+        assert {path.name for path in paths if path.parent == Path(package) / "comparison"} == names

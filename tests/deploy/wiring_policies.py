@@ -8,11 +8,12 @@ from pod_policies import settings_of
 from rendered import DEPLOY, ROOT, Document, Rendered
 from sizes import cores_of, nginx_bytes, seconds_of
 
-from loss_scoring.service.api.auth import PROBES
+from loss_scoring.service.api.context import SCORE_PATHS
 from loss_scoring.service.api.routes import build_router
+from loss_scoring.service.telemetry import PROBES
 
 Complaints = Iterator[str]
-PATHS = {route.path for route in build_router(None, None, None).routes} | {"/score"}
+PATHS = {route.path for route in build_router(None, None, None).routes} | SCORE_PATHS
 METRICS = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
 ALERTS = yaml.safe_load((DEPLOY / "observability/alerts.yml").read_text())
 JOBS = set(re.findall(r'job="([\w-]+)"', str(ALERTS)))

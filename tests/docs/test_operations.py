@@ -7,9 +7,9 @@ from conftest import ROOT
 from pages import DOCS, PAGES, anchors, links, rows
 from settings_table import TABLE, table
 
-from loss_scoring.service.api.auth import PROBES
 from loss_scoring.service.errors import known_reasons
 from loss_scoring.service.settings import Settings
+from loss_scoring.service.telemetry import PROBES
 
 OPERATIONS, RUNBOOK, LIMITS, WHY = (
     DOCS / f"{name}.md" for name in ("operations", "runbook", "limits", "why")

@@ -165,7 +165,7 @@ def test_stages_are_named(client):
 
 
 def test_paths(document):
-    named = re.findall(r"`[A-Z]+ (/[\w.]+)`", TEXT)
+    named = re.findall(r"`[A-Z]+ (/[\w./]+)`", TEXT)
     assert set(named) == {*document["paths"], "/docs", "/openapi.json"}
 
 

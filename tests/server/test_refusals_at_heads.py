@@ -83,6 +83,17 @@ def test_it_carries_what_every_refusal_does(service):
     assert total(text, "loss_scoring_refusals_total", reason="memory-full") == 1
 
 
+def test_it_is_the_same_with_a_version():
+    service = Service(access_log=True)
+    service.fill(left=50_000)
+    service.send(path=b"/v1/score")
+    assert service.refusal()[0] == 503
+    text = service.metrics.render().decode()
+    assert total(text, "loss_scoring_requests_total", route="/score", status="503") == 1
+    service.send(path=b"/v2/score")
+    assert service.is_served
+
+
 def test_its_body_is_skipped_and_the_next_request_is_answered(service):
     service.send()
     assert service.refusal()[0] == 503

@@ -4,6 +4,17 @@ from lossclient.async_client import AsyncClient
 from lossclient.base_client import __version__
 from lossclient.client import Client
 from lossclient.columns import LeftOutWarning
+from lossclient.comparison import (
+    Check,
+    CheckError,
+    Leaderboard,
+    NotComparableError,
+    ScoresError,
+    WorseError,
+    check,
+    leaderboard,
+    pairwise,
+)
 from lossclient.exceptions import (
     BadRequest,
     DeadlineExceeded,
@@ -25,15 +36,20 @@ from lossclient.series import Scores
 __all__ = [
     "AsyncClient",
     "BadRequest",
+    "Check",
+    "CheckError",
     "Client",
     "DeadlineExceeded",
     "InvalidInput",
     "InvalidValues",
+    "Leaderboard",
     "LeftOutWarning",
     "LossClientError",
+    "NotComparableError",
     "Overloaded",
     "Retries",
     "Scores",
+    "ScoresError",
     "ServiceError",
     "TooLarge",
     "TransportError",
@@ -41,5 +57,9 @@ __all__ = [
     "Unavailable",
     "UnexpectedAnswer",
     "ValueFault",
+    "WorseError",
     "__version__",
+    "check",
+    "leaderboard",
+    "pairwise",
 ]

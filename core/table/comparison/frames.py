@@ -1,0 +1,285 @@
+"""A frame of scores to one matrix of losses a group: a row a series, a column a model."""
+
+import difflib
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+_SHOWN = 20
+"""Names in a message."""
+
+
+class ScoresError(ValueError):
+    """A frame of scores is none, or lacks what was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """The losses of some models on the same series.
+
+    Attributes:
+        models: Their names, in ascending order.
+        values: A row a series and a column a model; NaN where a model has no loss.
+        weights: Of the same shape, None if all series count alike.
+        masked: Of the same shape: elements without a finite quotient; None if that is not known.
+    """
+
+    models: tuple[str, ...]
+    values: NDArray[np.float64]
+    weights: NDArray[np.float64] | None = None
+    masked: NDArray[np.int64] | None = None
+
+    @cached_property
+    def missing(self) -> NDArray[np.int64]:
+        """For each model, how many series it has no loss of."""
+        return np.isnan(self.values).sum(axis=0)  # type: ignore[no-any-return]
+
+    def common(self) -> "Losses":
+        """Return the series of which every model has a loss."""
+        if not self.missing.any():
+            return self
+        return self.take(np.flatnonzero(~np.isnan(self.values).any(axis=1)))
+
+    def imputed(self, baseline: int) -> "Losses":
+        """Return all series, with the baseline's loss where a model has none."""
+        absent, weights = np.isnan(self.values), self.weights
+        values = np.where(absent, self.values[:, [baseline]], self.values)
+        if weights is not None:
+            weights = np.where(absent, weights[:, [baseline]], weights)
+        return Losses(self.models, values, weights, self.masked)
+
+    def ordered(self) -> "Losses":
+        """Return the same series in an order that their losses alone decide."""
+        sides = [self.values] if self.weights is None else [self.values, self.weights]
+        return self.take(np.lexsort(np.concatenate(sides, axis=1).T[::-1]))
+
+    def present(self, baseline: str | None = None) -> "Losses":
+        """Return the models that have a loss of any series, and the baseline; all if none has."""
+        has = [
+            place
+            for place, name in enumerate(self.models)
+            if name == baseline or self.missing[place] < len(self.values)
+        ]
+        places = has or list(range(len(self.models)))
+        if len(places) == len(self.models):
+            return self
+        return Losses(
+            tuple(self.models[place] for place in places),
+            self.values[:, places],
+            None if self.weights is None else self.weights[:, places],
+            None if self.masked is None else self.masked[:, places],
+        )
+
+    def take(self, rows: NDArray[np.int64] | slice) -> "Losses":
+        """Return some series."""
+        return Losses(
+            self.models,
+            self.values[rows],
+            None if self.weights is None else self.weights[rows],
+            None if self.masked is None else self.masked[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """A frame of scores, as a table.
+
+    Attributes:
+        table: One row a series and model.
+        keys: The columns that together name a series.
+        by: The columns that name a group of series.
+    """
+
+    table: pa.Table
+    keys: tuple[str, ...]
+    by: tuple[str, ...]
+
+    def require(self, models: Collection[str]) -> None:
+        """Refuse models without a row.
+
+        Raises:
+            ScoresError: If there is one.
+        """
+        known = pc.unique(self.table["model"]).to_pylist()
+        for name in models:
+            if name not in known:
+                raise ScoresError(f"no model {name!r} among {_listed(known)}{_close(name, known)}")
+
+    def select(self, models: Collection[str]) -> "Scores":
+        """Return the rows of some models."""
+        wanted = pc.is_in(self.table["model"], pa.array(list(models), pa.string()))
+        return Scores(self.table.filter(wanted), self.keys, self.by)
+
+    def groups(self, loss: str, weights: str | None = None) -> Iterator[tuple[pa.Table, Losses]]:
+        """Yield each group in ascending order: its values of ``by``, one row, and its losses."""
+        table, (names, place, starts) = self.table, self._places
+        shape = (int(starts[-1]), len(names))
+
+        def matrix(column: str, fill: float, type_: pa.DataType) -> NDArray[Any]:
+            filled = np.full(shape, fill, type_.to_pandas_dtype())
+            filled.reshape(-1)[place] = _numbers(table, column, type_)
+            return filled
+
+        masked = f"{loss}_masked"
+        whole = Losses(
+            names,
+            matrix(loss, np.nan, pa.float64()),
+            None if weights is None else _valid(matrix(weights, 0, pa.float64()), weights),
+            matrix(masked, 0, pa.int64()) if masked in table.column_names else None,
+        )
+        first = np.empty(shape[0], np.int64)  # a row of each series
+        first[place // len(names)] = np.arange(len(place))
+        for start, stop in itertools.pairwise(starts.tolist()):
+            yield table.select(self.by).slice(int(first[start]), 1), whole.take(slice(start, stop))
+
+    @cached_property
+    def _places(self) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
+        """The models, the place of each row in a matrix, and where the series of groups start."""
+        names = tuple(sorted(pc.unique(self.table["model"]).to_pylist()))
+        series = codes(self.table, (*self.by, *self.keys))  # those of a group are together
+        place = series * len(names) + codes(self.table, ["model"])
+        self._refuse_repeated(place)
+        count = int(series.max()) + 1
+        if not self.by:
+            return names, place, np.array([0, count])
+        group = np.empty(count, np.int64)
+        group[series] = codes(self.table, self.by)
+        return names, place, np.append(np.flatnonzero(np.diff(group, prepend=-1)), count)
+
+    def _refuse_repeated(self, place: NDArray[np.int64]) -> None:
+        if np.bincount(place).max(initial=0) < 2:
+            return
+        order = np.argsort(place, kind="stable")
+        again = np.flatnonzero(np.diff(place[order]) == 0)
+        first, second = (int(row) for row in order[again[0] : again[0] + 2])
+        names = ["model", *self.by, *self.keys]
+        shown = ", ".join(f"{name}={self.table[name][first]}" for name in names)
+        raise ScoresError(
+            f"rows {first} and {second} are both {shown} (the first of {len(again)} such pairs); "
+            "name by keys= the columns that tell series apart"
+        )
+
+
+def read_scores(
+    scores: Any, losses: Sequence[str], by: Sequence[str], keys: Sequence[str] | None
+) -> Scores:
+    """Read a frame of scores.
+
+    Args:
+        scores: A frame of pandas, polars or pyarrow, or any with ``__arrow_c_stream__``.
+        losses: The columns of losses that are wanted.
+        by: The columns that name a group of series.
+        keys: The columns that together name a series; None takes those left of ``model``.
+
+    Raises:
+        ScoresError: If it is no frame, a column is absent, or a key is null.
+    """
+    table = _table(scores)
+    if not len(table):
+        raise ScoresError("the frame of scores has no rows")
+    names = table.column_names
+    if "model" in names and keys is None:
+        keys = names[: names.index("model")]
+    for name in ("model", *losses, *by, *(keys or ())):
+        if names.count(name) != 1:
+            what = "is more than once" if name in names else "is no"
+            raise ScoresError(f"there {what} column {name!r} among {_listed(names)}")
+    if not keys:
+        raise ScoresError(
+            "no column tells series apart; the answer of score has them left of the column model, "
+            "other columns can be named by keys="
+        )
+    for name in ("model", *by, *keys):
+        if nulls := _plain(table[name]).null_count:
+            raise ScoresError(f"column {name!r} is null in {nulls} rows")
+    models = _plain(table["model"]).cast(pa.string())
+    table = table.set_column(names.index("model"), "model", models)
+    rest = tuple(name for name in keys if name not in by)
+    return Scores(table, rest, tuple(dict.fromkeys(by)))
+
+
+def _table(scores: Any) -> pa.Table:
+    if isinstance(scores, pa.Table):
+        return scores
+    if isinstance(scores, pa.RecordBatch):
+        return pa.Table.from_batches([scores])
+    try:
+        if type(scores).__module__.partition(".")[0] == "pandas":
+            named = any(name is not None for name in scores.index.names)
+            frame = scores.reset_index() if named else scores
+            return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        if hasattr(scores, "__arrow_c_stream__"):
+            return pa.table(scores)
+    except (pa.ArrowException, AttributeError, TypeError, ValueError) as error:
+        raise ScoresError(f"the frame of scores cannot be read: {error}") from error
+    raise ScoresError(f"a frame of scores is wanted, not {type(scores).__name__}")
+
+
+def _numbers(table: pa.Table, name: str, type_: pa.DataType) -> NDArray[Any]:
+    """Return a column of numbers, null as NaN or 0."""
+    column = table.column(name)
+    try:
+        column = column.cast(type_)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ScoresError(f"column {name!r} must hold numbers, not {column.type}") from error
+    return column.fill_null(0 if pa.types.is_integer(type_) else float("nan")).to_numpy()  # type: ignore[no-any-return]
+
+
+def _valid(weights: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ScoresError(f"weights in column {name!r} must be finite, and not negative")
+    return weights
+
+
+def codes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
+    """Number rows by the values of some columns, equal ones alike, from 0 in ascending order."""
+    codes, count = np.zeros(len(table), np.int64), 1
+    for name in names:
+        try:
+            encoded = _plain(table[name]).combine_chunks().dictionary_encode()
+            order = pc.sort_indices(encoded.dictionary).to_numpy()
+        except pa.ArrowNotImplementedError as error:
+            what = f"cannot be compared, being {table[name].type}; cast it to text"
+            raise ScoresError(f"column {name!r} {what}") from error
+        ranks = np.empty(len(order), np.int64)
+        ranks[order] = np.arange(len(order))
+        own = ranks[encoded.indices.to_numpy()]
+        if count == 1:
+            codes, count = own, len(order)
+        else:  # a product of two counts of rows fits
+            values, codes = np.unique(codes * len(order) + own, return_inverse=True)
+            count = len(values)
+    return codes
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return keys in a type that Arrow can encode, sort and take."""
+    type_ = column.type
+    if pa.types.is_dictionary(type_):
+        return _plain(column.cast(type_.value_type))
+    if pa.types.is_string_view(type_):
+        return column.cast(pa.large_string())
+    if pa.types.is_floating(type_):  # 0.0 is -0.0, and every NaN one key
+        numbers = column.cast(pa.float64()).to_numpy() + 0.0
+        numbers[np.isnan(numbers)] = np.nan
+        return pa.chunked_array([pa.array(numbers)])
+    if pa.types.is_decimal(type_) and type_.bit_width < 128:
+        return column.cast(pa.decimal128(type_.precision, type_.scale))
+    return column
+
+
+def _listed(names: Collection[Any]) -> str:
+    shown = ", ".join(map(str, list(names)[:_SHOWN]))
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _close(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, list(known)[:100], 1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,206 @@
+"""``loss-scoring check``: the gate, by exit status."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+from xml.etree import ElementTree as ET
+
+import pyarrow as pa
+import typer
+
+from loss_scoring.core.table import Check, CheckError, Leaderboard, ScoresError, WorseError
+from loss_scoring.core.table import check as check_scores
+from loss_scoring.service.cli.boards import finite, print_board, say, to_json, write_out
+from loss_scoring.service.cli.columns import Roles
+from loss_scoring.service.cli.files import Source, explained, open_source
+from loss_scoring.service.cli.score import (
+    RESAMPLES,
+    SERIES,
+    CutoffOption,
+    DeviceOption,
+    DuplicatesOption,
+    IdOption,
+    MissingOption,
+    Scoring,
+    SortOption,
+    TargetOption,
+    TimeOption,
+    ZeroDivisionOption,
+    names_in,
+    scoring_options,
+)
+from loss_scoring.service.errors import InvalidError, printable
+
+WORSE, NOT_COMPARABLE = 1, 3
+"""Exit status; 0 if all is passed, and 2 for usage and data that cannot be read."""
+
+
+def check(  # noqa: PLR0913, PLR0917 - one flag a choice
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FORECASTS|SCORES",
+            help="A file of forecasts, as of score, or what score has written by -o.",
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="The model to judge.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="The model that it must not be worse than.")
+    ] = None,
+    loss: Annotated[str, typer.Option(help="What to compare by.")] = "smape",
+    max_: Annotated[
+        float | None, typer.Option("--max", help="The greatest mean loss allowed.")
+    ] = None,
+    min_relative_improvement: Annotated[
+        float | None, typer.Option(help="The least (baseline - loss) / baseline, as 0.02.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge groups of series by themselves: columns, comma-separated, or horizon."
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(help="Fail only if a whole bootstrap interval, as of 0.95, is worse."),
+    ] = None,
+    max_missing: Annotated[
+        float, typer.Option(help="The greatest share of series that the model may lack.")
+    ] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print a table of Markdown.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit file as well.")] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Draws of the bootstrap.")] = RESAMPLES,
+    missing: MissingOption = "error",
+    duplicates: DuplicatesOption = "error",
+    zero_division: ZeroDivisionOption = "zero",
+    id_col: IdOption = None,
+    time_col: TimeOption = "ds",
+    target_col: TargetOption = None,
+    cutoff_col: CutoffOption = None,
+    device: DeviceOption = "auto",
+    sort: SortOption = False,
+) -> None:
+    """Tell whether a model may replace another: exit status 0 if so.
+
+    Compares mean losses over the series that model and baseline share; without a threshold the
+    model must be no worse. Exit status: 0 passed, 1 worse, 2 usage or data that cannot be read, 3
+    not comparable, as too many series are missing or none is left.
+    """
+    if as_json and markdown:
+        raise InvalidError("--json and --markdown exclude each other")
+    names = names_in(by) or ()
+    source = open_source(file)
+    if "model" in source.schema.names:
+        scores, keys = _read_scores(file, loss, names)
+    else:
+        models = model if baseline is None else f"{model},{baseline}"
+        roles = Roles(
+            *(id_col, time_col, target_col, cutoff_col, models, None, duplicates), by=names
+        )
+        options = scoring_options(loss, missing, zero_division)
+        scoring = Scoring(file, roles, options, device, sort, names or None, parts=True)
+        scores, keys = _scored(scoring, names)
+    status = 0
+    try:
+        rows = check_scores(
+            scores,
+            model=model,
+            baseline=baseline,
+            loss=loss,
+            max=max_,
+            min_relative_improvement=min_relative_improvement,
+            by=names,
+            keys=keys,
+            confidence=confidence,
+            max_missing=max_missing,
+            n_resamples=resamples,
+        )
+    except CheckError as error:
+        rows, status = error.rows, WORSE if isinstance(error, WorseError) else NOT_COMPARABLE
+    except ScoresError as error:
+        raise InvalidError(f"{file}: {error}") from error
+    except ValueError as error:
+        raise InvalidError(str(error)) from error
+    if junit is not None:
+        with explained(junit):
+            junit.write_bytes(_junit(file, rows))
+    if as_json:
+        write_out(to_json({"status": status, "rules": [_plain(row) for row in rows]}))
+    elif markdown:
+        print_board(Leaderboard(_table(rows)), "markdown")
+    else:
+        write_out("".join(f"{printable(str(row))}\n" for row in rows))
+    if status:
+        raise typer.Exit(status)
+
+
+def _read_scores(file: Path, loss: str, by: tuple[str, ...]) -> tuple[pa.Table, list[str]]:
+    """Read what ``score`` has written; text left of the models stays text."""
+
+    def keys_in(names: Any) -> list[str]:
+        return list(names[: names.index("model")])
+
+    source: Source = open_source(file, text=lambda names: [*keys_in(names), "model"])
+    keys = keys_in(source.schema.names)
+    wanted = dict.fromkeys([*keys, "model", loss, *by])
+    if absent := [name for name in wanted if name not in source.schema.names]:
+        known = ", ".join(source.schema.names)
+        raise InvalidError(f"{file}: no column {absent[0]!r} among {known}")
+    with explained(file):
+        schema = pa.schema([source.schema.field(name) for name in wanted])
+        return pa.Table.from_batches(source.read(list(wanted)), schema), keys
+
+
+def _scored(scoring: Scoring, by: tuple[str, ...]) -> tuple[pa.Table, list[str]]:
+    with closing(scoring.answers()) as answers:
+        if by:
+            (table,) = answers
+            return table, list(scoring.layout.keys)
+        whole = pa.concat_tables([scoring.without_keys(answer) for answer in answers])
+    say(*scoring.notes)
+    return scoring.numbered(whole), [SERIES]
+
+
+def _plain(row: Check) -> dict[str, Any]:
+    """Return a row for JSON."""
+    fields = {name: finite(cell) for name, cell in vars(row).items()}
+    group = {name: finite(value) for name, value in row.group.items()}
+    return fields | {"group": group}
+
+
+def _table(rows: tuple[Check, ...]) -> pa.Table:
+    """Return rows as they are shown, with the bounds beside what they bound."""
+    columns: dict[str, list[Any]] = {
+        "verdict": [row.verdict for row in rows],
+        "rule": [row.rule for row in rows],
+        **{name: [str(row.group[name]) for row in rows] for name in rows[0].group},
+        "series": [row.n for row in rows],
+        "missing": [row.num_failures for row in rows],
+        "loss": [row.loss for row in rows],
+        "baseline": [row.baseline for row in rows],
+        "value": [row.value for row in rows],
+        "value_lower": [row.lower for row in rows],
+        "value_upper": [row.upper for row in rows],
+        "limit": [row.limit for row in rows],
+    }
+    return pa.table(columns)
+
+
+def _junit(file: Path, rows: tuple[Check, ...]) -> bytes:
+    """Return a suite with a case a rule and group."""
+    suites = ET.Element("testsuites")
+    suite = ET.SubElement(suites, "testsuite", name="loss-scoring check")
+    for row in rows:
+        label = "".join(f", {name}={value}" for name, value in row.group.items())
+        case = ET.SubElement(
+            suite, "testcase", classname=printable(str(file)), name=printable(row.rule + label)
+        )
+        line = printable(str(row))
+        if row.verdict in ("worse", "not comparable"):
+            kind = "failure" if row.verdict == "worse" else "error"
+            ET.SubElement(case, kind, message=line, type=row.verdict)
+        ET.SubElement(case, "system-out").text = line
+    for name, kind in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+        suite.set(name, str(len(list(suite.iter(kind)))))
+    return bytes(ET.tostring(suites, "utf-8", xml_declaration=True))
