@@ -1,5 +1,9 @@
 """Loss scoring on torch: the loss modules, and a kernel over many ragged series at once."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from loss_scoring.core.kernels import (
     Kernel,
     Scores,
@@ -10,7 +14,6 @@ from loss_scoring.core.kernels import (
     warm_up,
 )
 from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES, Loss, Parameter
-from loss_scoring.core.modules import MAELoss, MapeLoss, SmapeLoss
 from loss_scoring.core.options import LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import (
@@ -22,14 +25,16 @@ from loss_scoring.core.scoring import (
     score,
 )
 
-__all__ = [
+if TYPE_CHECKING:
+    from loss_scoring.core.modules import LossModule
+
+__all__ = [  # noqa: PLE0604 - with texts of the table
     "DEFAULT_LOSSES",
     "LOSSES",
     "Kernel",
     "Loss",
+    "LossModule",
     "LossSpec",
-    "MAELoss",
-    "MapeLoss",
     "Missing",
     "MissingElements",
     "MissingValueError",
@@ -37,7 +42,6 @@ __all__ = [
     "Ragged",
     "ScoreOptions",
     "Scores",
-    "SmapeLoss",
     "ZeroDivision",
     "compile_for",
     "find_missing",
@@ -48,4 +52,15 @@ __all__ = [
     "score",
     "takes_arrays",
     "warm_up",
+    *(loss.module for loss in LOSSES.values() if loss.module),
 ]
+
+
+def __getattr__(name: str) -> type[LossModule]:
+    """Return the module of a loss; not imported before, since it takes torch."""
+    if name != "LossModule" and all(loss.module != name for loss in LOSSES.values()):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from loss_scoring.core import modules  # noqa: PLC0415
+
+    found: type[LossModule] = getattr(modules, name)
+    return found

@@ -1,9 +1,10 @@
-"""The loss modules of ``darts.utils.losses``, drop-in, without darts' NaN gradients.
+"""The losses as ``nn.Module``s: a class for each row of ``core.losses``, made of its functions.
 
-darts replaces a quotient that is NaN or infinite by 0 *after* dividing, so the division still
-poisons the backward pass: 0 * inf is NaN. Here gradients are written out: 0 where the quotient was
-replaced, elsewhere darts' own, bit for bit. All is ``torch.where`` and plain arithmetic, so the
-modules work under ``torch.func.vmap`` and ``torch.compile``.
+Those of ``darts.utils.losses`` are drop-in, without darts' NaN gradients. darts replaces a quotient
+that is NaN or infinite by 0 *after* dividing, so the division still poisons the backward pass:
+0 * inf is NaN. Here the gradient is the row's ``slope``: 0 where the quotient was replaced,
+elsewhere darts' own, bit for bit. All is ``torch.where`` and plain arithmetic, so the modules work
+under ``torch.func.vmap`` and ``torch.compile``.
 
 A gradient that overflows is clamped only where the loss itself makes it infinite, which is where it
 overflows for an incoming gradient of 1, too. What overflows only because of the incoming one, as
@@ -11,145 +12,173 @@ overflows for an incoming gradient of 1, too. What overflows only because of the
 So does what is infinite already, and what overflows on its way to a narrower type.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal
+from __future__ import annotations  # torch.compile cannot evaluate those of an inner function
+
+from functools import cache
+from inspect import Parameter as Argument
+from inspect import Signature
+from textwrap import fill
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from loss_scoring.core.losses import LOSSES, Loss
+from loss_scoring.core.losses.in_torch import TorchElements, in_torch
+from loss_scoring.core.losses.loss import Element
+from loss_scoring.core.options import LossSpec
+
 Reduction = Literal["mean", "sum", "none"]
-_Slope = Callable[[Tensor], Tensor]  # times an incoming gradient, in the order of darts' autograd
 _REDUCTIONS = ("mean", "sum", "none")
 
 
-def _masked(quotient: Tensor) -> Tensor:
-    return torch.where(quotient.isfinite(), quotient, 0)
-
-
-def _wide(*tensors: Tensor) -> tuple[Tensor, ...]:
+def _wide(tensor: Tensor) -> Tensor:
     """Convert half types to float32, in which no term overflows and no difference cancels."""
-    return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _first_finite(gradient: Tensor, joined: Tensor) -> Tensor:
-    """Take a gradient with two terms as one term where one of the two overflows."""
-    return torch.where(gradient.isfinite(), gradient, joined.to(gradient.dtype))
+class _How(NamedTuple):
+    row: Loss
+    elements: TorchElements
+    values: list[bool | float]
+    mean: bool
+    """Whether the terms are averaged as they are."""
 
 
-class _Term(torch.autograd.Function):
-    """The loss of each element, by a quotient, with its gradients for prediction and target.
+class _Terms(torch.autograd.Function):
+    """The term of each element, 0 without a quotient, with its derivatives by p and y.
 
-    A subclass gives ``forward(p, y, mean, ...)`` and ``backward``; ``mean`` says that the terms are
-    averaged, so that 1 is ``1 / T`` when it gets to an element. There is no forward-mode rule:
+    ``share`` is what gets to an element of a gradient of 1 that comes to the loss; None stands for
+    1, or for ``1 / T`` if the terms are averaged. There is no forward-mode rule:
     ``torch.compile`` refuses a Function that has one.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch passes it by name
-        """Keep the inputs; quotients are computed again."""
-        p, y, *ctx.options = inputs
-        ctx.save_for_backward(p, y)
-
-
-def _gradient(slope: _Slope, grad: Tensor, usable: Tensor, *, mean: bool) -> Tensor:
-    """Return the slope times ``grad``; clamped where the loss overflows, 0 without a quotient."""
-    gradient = slope(grad)
-    alone = slope(grad.new_ones(()) / (grad.numel() if mean else 1))
-    limit = torch.finfo(gradient.dtype).max
-    clamped = gradient.clamp(-limit, limit)
-    gradient = torch.where(alone.isinf() & grad.isfinite(), clamped, gradient)
-    return torch.where(usable, gradient, 0)
-
-
-class _Percentage(_Term):
-    """``|(y - p) / y|``, with value 0 and gradient 0 where that is NaN or infinite."""
+    def forward(
+        p: Tensor,
+        y: Tensor,
+        share: Tensor | None,  # noqa: ARG004 - for backward
+        how: _How,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the terms, and where there is no quotient; None if the loss has none at all."""
+        term = how.elements.term(p, y, *how.values)
+        if not how.row.has_quotient:
+            return term, None
+        masked = term - term != 0  # where it is not finite; isfinite() is five operations
+        return term.masked_fill(masked, 0), masked
 
     @staticmethod
-    def forward(p: Tensor, y: Tensor, mean: bool) -> Tensor:  # noqa: ARG004, FBT001 - for backward
-        return _masked((y - p) / y).abs()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), (p, y), (mean,) = grads, ctx.saved_tensors, ctx.options
-        quotient = (y - p) / y
-        sign = quotient.sign()
-
-        def by_p(grad: Tensor) -> Tensor:
-            return torch.neg(sign * grad / y)
-
-        def by_y(grad: Tensor) -> Tensor:
-            signed = sign * grad
-            a, b = _wide(p, y)
-            return _first_finite(signed / y - signed * (quotient / y), (a / b) * signed / b)
-
-        of_p, of_y = (
-            _gradient(slope, grad, quotient.isfinite(), mean=mean) if needed else None
-            for slope, needed in zip((by_p, by_y), ctx.needs_input_grad, strict=False)
-        )
-        return of_p, of_y, None
-
-
-class _Symmetric(_Term):
-    """``|y - p| / (|y| + |p|)``, with value 0 and gradient 0 where that is NaN or infinite."""
-
-    @staticmethod
-    def forward(p: Tensor, y: Tensor, mean: bool, block: bool) -> Tensor:  # noqa: ARG004, FBT001 - for backward
-        return _masked((y - p).abs() / (y.abs() + p.abs()))
+    def setup_context(
+        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor | None]
+    ) -> None:
+        p, y, share, ctx.how = inputs
+        masked = output[1]
+        if masked is not None:
+            ctx.mark_non_differentiable(masked)
+        ctx.save_for_backward(p, y, share, masked)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), (p, y), (mean, block) = grads, ctx.saved_tensors, ctx.options
-        usable = ((y - p).abs() / (y.abs() + p.abs())).isfinite()
-        slope = _blocked_slope if block else _full_slope
-        of_p, of_y = (
-            _gradient(slope(a, b), grad, usable, mean=mean) if needed else None
-            for a, b, needed in zip((p, y), (y, p), ctx.needs_input_grad, strict=False)
+        grad, (p, y, share, masked) = grads[0], ctx.saved_tensors
+        row, elements, values, mean = ctx.how
+        if share is None:
+            share = grad.new_full((), 1 / grad.numel() if mean else 1)
+        share = share.to(grad.dtype).expand_as(grad)
+
+        def derivative(slope: Element, joined: Element | None) -> Tensor:
+            gradient = grad
+            if row.is_steep:  # two at once: what p and y alone decide is computed once
+                gradient = torch.stack([grad, share])
+            factors, gradient = gradient, slope(p, y, gradient, *values)
+            if joined is not None:
+                single = joined(_wide(p), _wide(y), _wide(factors), *values).to(gradient.dtype)
+                gradient = torch.where(gradient.isfinite(), gradient, single)
+            if row.is_steep:
+                gradient, alone = gradient.unbind()
+                limit = torch.finfo(gradient.dtype).max
+                clamped = gradient.clamp(-limit, limit)
+                overflows = alone.isinf() & (grad - grad == 0)
+                gradient = torch.where(overflows, clamped, gradient)
+            return gradient if masked is None else gradient.masked_fill(masked, 0)
+
+        by_p, by_y = ctx.needs_input_grad[:2]
+        return (
+            derivative(elements.slope, elements.joined) if by_p else None,
+            derivative(elements.target_slope, elements.target_joined) if by_y else None,
+            None,
+            None,
         )
-        return of_p, of_y, None, None
 
 
-def _blocked_slope(a: Tensor, b: Tensor) -> _Slope:
-    """Return the derivative by ``a``, which looks the same as that by ``b``."""
-    sign, denominator = (a - b).sign(), a.abs() + b.abs()
-    return lambda grad: sign * grad / denominator
+def _root(mean: Tensor) -> Tensor:
+    """Return the square root, with gradient 0 where it is 0."""
+    is_zero = mean == 0
+    return torch.where(is_zero, 0, torch.where(is_zero, 1, mean).sqrt())
 
 
-def _full_slope(a: Tensor, b: Tensor) -> _Slope:
-    """Return the derivative by ``a`` of denominator and numerator."""
-    denominator = a.abs() + b.abs()
-    sign, sign_a, quotient = (a - b).sign(), a.sign(), (a - b).abs() / denominator
-    second = quotient / denominator
-    a, b = _wide(a, b)
-    wide = a.abs() + b.abs()
-    joined = (a - b).sign() - a.sign() * ((a - b).abs() / wide)
+class LossModule(nn.Module):
+    """A loss of ``core.losses`` as a module; the classes that derive from it each have a ``row``.
 
-    def slope(grad: Tensor) -> Tensor:
-        gradient = sign * (grad / denominator) - sign_a * (grad * second)
-        return _first_finite(gradient, joined * grad / wide)
+    Args:
+        values: The parameters of the loss, in the order of its row; also by name.
+        reduction: ``"mean"`` (default), ``"sum"`` or ``"none"``; only ``"mean"`` for a loss that is
+            a root or a quotient of sums.
 
-    return slope
+    Raises:
+        ValueError: If the loss does not take such a value or reduction.
 
+    Example:
+        >>> from loss_scoring.core import MAELoss, SmapeLoss
+        >>> prediction, target = torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0])
+        >>> MAELoss()(prediction, target)
+        tensor(1.5000)
+        >>> MAELoss()(prediction, target, weight=torch.tensor([3.0, 1.0]))
+        tensor(1.2500)
+        >>> SmapeLoss(block_denom_grad=False, reduction="none")(prediction, target)
+        tensor([0.3333, 0.3333])
+    """
 
-class _Loss(nn.Module):
-    """Checks shapes and applies the reduction; a subclass gives the element terms."""
+    row: ClassVar[Loss]
+    elements: ClassVar[TorchElements]
+    single: ClassVar[TorchElements]
+    """The same without ``joined``, for a slope that is one term."""
 
-    def __init__(self, *, reduction: Reduction = "mean") -> None:
+    def __init__(self, *values: bool | float, **named: Any) -> None:
         super().__init__()
-        if reduction not in _REDUCTIONS:
-            raise ValueError(f"reduction is one of {', '.join(_REDUCTIONS)}, not {reduction!r}")
-        self.reduction = reduction
+        given = _signature(self.row).bind(*values, **named)
+        given.apply_defaults()
+        self.reduction: Reduction = given.arguments.pop("reduction")
+        for name, value in LossSpec(self.row.name, **given.arguments).parameters.items():
+            setattr(self, name, value)
+        self._check_reduction()
 
-    def forward(self, inpt: Tensor, tgt: Tensor) -> Tensor:
+    def _check_reduction(self) -> None:
+        if self.reduction not in _REDUCTIONS:
+            raise ValueError(
+                f"reduction is one of {', '.join(_REDUCTIONS)}, not {self.reduction!r}"
+            )
+        if self.reduction != "mean" and not self.row.is_mean:
+            raise ValueError(
+                f"reduction of {self.row.name} is mean, not {self.reduction!r}: it is no mean of "
+                "terms, so an element has no loss; weights are an argument of forward"
+            )
+
+    def forward(self, inpt: Tensor, tgt: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of ``inpt`` (the prediction) against ``tgt`` (the target).
 
         Args:
             inpt: Predicted values, any shape, any floating dtype.
             tgt: Actual values, of the same shape.
+            weight: A weight w for each element, of the same shape; that it is finite and at least 0
+                is for the caller to see to. ``mean`` is then sum(w l) / sum(w) over the terms l,
+                ``sum`` is sum(w l), and ``none`` is w l.
 
         Returns:
-            A scalar (``mean`` or ``sum``), or a tensor of the inputs' shape (``none``).
+            A scalar (``mean`` or ``sum``), or a tensor of the inputs' shape (``none``). It is 0,
+            with gradients of 0, where the sum that it is divided by is 0, so that a batch without
+            weight leaves a model as it is.
 
         Raises:
             ValueError: If the shapes differ; the inputs are never broadcast.
@@ -159,90 +188,119 @@ class _Loss(nn.Module):
                 f"inpt and tgt must have the same shape, not {tuple(inpt.shape)} "
                 f"and {tuple(tgt.shape)}"
             )
+        if weight is not None and weight.shape != inpt.shape:
+            raise ValueError(
+                f"weight must have the shape of inpt, {tuple(inpt.shape)}, "
+                f"not {tuple(weight.shape)}"
+            )
+        if self.reduction != "mean":
+            self._check_reduction()
         dtype = torch.promote_types(inpt.dtype, tgt.dtype)
-        terms = self.terms(inpt.to(dtype), tgt.to(dtype))
-        if self.reduction == "none":
-            return terms
-        return terms.mean() if self.reduction == "mean" else terms.sum()
+        p, y = inpt.to(dtype), tgt.to(dtype)
+        if weight is not None or self.row.denominator is not None:
+            return self._weighted(p, y, weight).to(dtype)
+        terms = self._terms(p, y, None)
+        if self.reduction == "mean":
+            mean = terms.mean()
+            return _root(mean) if self.row.root else mean
+        return terms if self.reduction == "none" else terms.sum()
 
-    def terms(self, inpt: Tensor, tgt: Tensor) -> Tensor:
-        """Return the loss of each element, of the inputs' shape."""
-        raise NotImplementedError
+    def _weighted(self, p: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+        """Return the loss by its sums, which are those of float32 at least."""
+        factor = torch.ones((), device=p.device) if weight is None else weight
+        factor = factor.to(torch.promote_types(p.dtype, torch.float32))
+        if self.reduction != "mean":
+            terms = factor * self._terms(p, y, factor)
+            return terms if self.reduction == "none" else terms.sum()
+        base = factor
+        if self.elements.denominator is not None:
+            values = [getattr(self, name) for name in self.row.parameters]
+            base = factor * self.elements.denominator(p, y, *values)
+        divisor = base.sum()
+        is_void = (1 / divisor).isinf()
+        divisor = torch.where(is_void, 1, divisor)
+        total = (factor * self._terms(p, y, factor / divisor)).sum()
+        mean = torch.where(is_void, 0, total / divisor)
+        return _root(mean) if self.row.root else mean
 
-    def extra_repr(self) -> str:
-        """Show what differs from the defaults in the module's repr."""
-        return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"
-
-
-class MAELoss(_Loss):
-    r"""Mean absolute error: :math:`\frac{1}{T}\sum_t |y_t - \hat y_t|`.
-
-    Same as ``darts.utils.losses.MAELoss``. NaN and infinite inputs propagate.
-
-    Args:
-        reduction: ``"mean"`` (default), ``"sum"`` or ``"none"``.
-
-    Example:
-        >>> import torch
-        >>> MAELoss()(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0]))
-        tensor(1.5000)
-    """
-
-    def terms(self, inpt: Tensor, tgt: Tensor) -> Tensor:
-        """Return ``|tgt - inpt|``."""
-        return (tgt - inpt).abs()
-
-
-class MapeLoss(_Loss):
-    r"""Mean absolute percentage error: :math:`\frac{1}{T}\sum_t |(y_t - \hat y_t) / y_t|`.
-
-    Same as the code of ``darts.utils.losses.MapeLoss``, which takes the absolute value of the
-    whole quotient; the formula printed in darts' documentation divides by :math:`y_t` without it
-    and would be negative for negative targets. No factor 100. An element whose quotient is NaN or
-    infinite (:math:`y_t = 0`) has value 0, counts in T, and has gradient 0 (NaN in darts).
-
-    Args:
-        reduction: ``"mean"`` (default), ``"sum"`` or ``"none"``.
-
-    Example:
-        >>> import torch
-        >>> MapeLoss()(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 0.0]))
-        tensor(0.2500)
-    """
-
-    def terms(self, inpt: Tensor, tgt: Tensor) -> Tensor:
-        """Return ``|(tgt - inpt) / tgt|``, 0 where that is not finite."""
-        return _Percentage.apply(inpt, tgt, self.reduction == "mean")  # type: ignore[no-any-return, no-untyped-call]
-
-
-class SmapeLoss(_Loss):
-    r"""Symmetric MAPE: :math:`\frac{1}{T}\sum_t |y_t - \hat y_t| / (|y_t| + |\hat y_t|)`.
-
-    Same as ``darts.utils.losses.SmapeLoss``: between 0 and 1, no factor 2, 100 or 200. An element
-    whose quotient is NaN or infinite (:math:`y_t = \hat y_t = 0`) has value 0, counts in T, and
-    has gradient 0 (NaN in darts).
-
-    Args:
-        block_denom_grad: Hold the denominator constant in the backward pass (default, as darts:
-            it makes training stable).
-        reduction: ``"mean"`` (default), ``"sum"`` or ``"none"``.
-
-    Example:
-        >>> import torch
-        >>> SmapeLoss()(torch.tensor([1.0, 0.0]), torch.tensor([3.0, 0.0]))
-        tensor(0.2500)
-    """
-
-    def __init__(self, block_denom_grad: bool = True, *, reduction: Reduction = "mean") -> None:  # noqa: FBT001, FBT002 - darts' signature
-        super().__init__(reduction=reduction)
-        self.block_denom_grad = block_denom_grad
-
-    def terms(self, inpt: Tensor, tgt: Tensor) -> Tensor:
-        """Return ``|tgt - inpt| / (|tgt| + |inpt|)``, 0 where that is not finite."""
-        mean = self.reduction == "mean"
-        return _Symmetric.apply(inpt, tgt, mean, self.block_denom_grad)  # type: ignore[no-any-return, no-untyped-call]
+    def _terms(self, p: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
+        row, elements = self.row, self.elements
+        values = [getattr(self, name) for name in row.parameters]
+        if row.autograd:
+            return cast("Tensor", elements.term(p, y, *values))
+        if row.joined_unless and getattr(self, row.joined_unless):
+            elements = self.single
+        how = _How(row, elements, values, self.reduction == "mean")
+        terms: Tensor = _Terms.apply(p, y, share, how)[0]  # type: ignore[no-untyped-call]
+        return terms
 
     def extra_repr(self) -> str:
         """Show what differs from the defaults in the module's repr."""
-        shown = "" if self.block_denom_grad else "block_denom_grad=False"
-        return ", ".join(filter(None, (shown, super().extra_repr())))
+        defaults = _signature(self.row).parameters.values()
+        shown = ((rule.name, getattr(self, rule.name), rule.default) for rule in defaults)
+        return ", ".join(f"{name}={value!r}" for name, value, usual in shown if value != usual)
+
+
+@cache
+def _signature(row: Loss) -> Signature:
+    """Return the arguments of a module: the parameters, also by position as in darts."""
+    rules = row.parameters.items()
+    arguments = [
+        Argument(name, Argument.POSITIONAL_OR_KEYWORD, default=rule.default) for name, rule in rules
+    ]
+    return Signature([*arguments, Argument("reduction", Argument.KEYWORD_ONLY, default="mean")])
+
+
+@cache
+def module_of(row: Loss) -> type[LossModule]:
+    """Return the class of a loss, whose name is the row's ``module``.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not row.module:
+        raise ValueError(
+            f"{row.name} has no module: it is divided by a scale of each series, which weights of "
+            "another loss can be"
+        )
+
+    def __init__(self: LossModule, *values: bool | float, **named: Any) -> None:  # noqa: N807 - so inspect.signature finds it
+        LossModule.__init__(self, *values, **named)
+
+    own = Argument("self", Argument.POSITIONAL_ONLY)
+    signature = _signature(row)
+    __init__.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
+    elements = in_torch(row)
+    members = {
+        "row": row,
+        "elements": elements,
+        "single": elements._replace(joined=None, target_joined=None),
+        "__init__": __init__,
+        "__doc__": _docstring(row),
+        "__module__": __name__,
+    }
+    return type(row.module, (LossModule,), members)
+
+
+def _docstring(row: Loss) -> str:
+    masks = "An element whose term is NaN or infinite has value 0, counts in T and has gradient 0"
+    paragraphs = [
+        f"{row.title[0].upper()}{row.title[1:]}.",
+        f"The loss is ``{row.formula}``, from {row.source}.",
+        f"Its derivative by an element of the prediction is ``{row.gradient}``.",
+        f"{masks}; darts' is NaN." if row.has_quotient else "NaN and infinite inputs propagate.",
+    ]
+    arguments = []
+    for name, rule in row.parameters.items():
+        values = "True or False" if rule.is_flag else rule.bounds
+        arguments.append(f"    {name}: {values}, {rule.default} by default.")
+    reductions = '``"mean"`` (default), ``"sum"`` or ``"none"``' if row.is_mean else '``"mean"``'
+    text = "\n\n".join(fill(paragraph, 96) for paragraph in paragraphs)
+    return "\n".join([text, "", "Args:", *arguments, f"    reduction: {reductions}.", ""])
+
+
+def __getattr__(name: str) -> type[LossModule]:
+    for row in LOSSES.values():
+        if row.module == name:
+            return module_of(row)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

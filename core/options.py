@@ -93,11 +93,14 @@ class LossSpec:
         return tuple(self.values[len(self.flags) :])
 
     def module(self) -> nn.Module:
-        """Return the differentiable module of this loss, reduction ``mean``."""
-        from loss_scoring.core import modules  # noqa: PLC0415 - torch takes a second to import
+        """Return the differentiable module of this loss, reduction ``mean``.
 
-        module: nn.Module = getattr(modules, self.loss.module)(**self.parameters)
-        return module
+        Raises:
+            ValueError: If it has none, as a loss that is divided by a scale of each series.
+        """
+        from loss_scoring.core.modules import module_of  # noqa: PLC0415 - torch takes a second to import
+
+        return module_of(self.loss)(**self.parameters)
 
 
 LossLike = LossSpec | Mapping[str, bool | float | str] | str

@@ -22,4 +22,5 @@ BIAS = Loss(
     module="BiasLoss",
     term=term,
     slope=slope,
+    autograd=True,
 )

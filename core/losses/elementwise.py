@@ -39,9 +39,16 @@ def signed(x: Any, high: Any, low: Any) -> Any:
 
 
 def bind(function: Callable[..., Any], operations: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return a copy of a function that finds these operations under the names of this module's."""
+    """Return a copy of a function that finds these operations under the names of this module's.
+
+    So do the functions beside it that it calls.
+    """
     assert isinstance(function, FunctionType)  # noqa: S101 - elements are plain functions
     names = {**function.__globals__, **operations}
+    for name in function.__code__.co_names:
+        called = names.get(name)
+        if isinstance(called, FunctionType) and called.__module__ == function.__module__:
+            names[name] = bind(called, operations)
     bound = FunctionType(function.__code__, names, function.__name__, function.__defaults__)
     bound.__qualname__, bound.__module__ = function.__qualname__, function.__module__
     return bound

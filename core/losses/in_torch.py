@@ -11,7 +11,8 @@ from loss_scoring.core.losses.loss import Element, Loss
 
 
 def _signed(x: Tensor, high: Any, low: Any) -> Tensor:
-    return torch.where(high > low, x, torch.where(high < low, -x, 0))
+    difference = high - low if isinstance(low, Tensor) else high  # from the number 0
+    return x * torch.sign(difference)  # that of NaN is 0
 
 
 _OPERATIONS = {
@@ -27,20 +28,29 @@ _OPERATIONS = {
 
 
 class TorchElements(NamedTuple):
-    """``core.losses.Loss``'s functions of the same names."""
+    """``core.losses.Loss``'s functions of the same names, those by the target always there."""
 
     term: Element
     slope: Element
     joined: Element | None
+    target_slope: Element
+    target_joined: Element | None
     denominator: Element | None
 
 
 @cache
 def in_torch(loss: Loss) -> TorchElements:
     """Return the functions of a loss."""
-    return TorchElements(
-        bind(loss.term, _OPERATIONS),
-        bind(loss.slope, _OPERATIONS),
-        loss.joined and bind(loss.joined, _OPERATIONS),
-        loss.denominator and bind(loss.denominator, _OPERATIONS),
-    )
+
+    def bound(function: Element | None) -> Any:
+        return function and bind(function, _OPERATIONS)
+
+    slope, joined = bound(loss.slope), bound(loss.joined)
+    by_target = bound(loss.target_slope), bound(loss.target_joined)
+    if loss.target_slope is None:
+        by_target = _negated(slope), joined and _negated(joined)
+    return TorchElements(bound(loss.term), slope, joined, *by_target, bound(loss.denominator))
+
+
+def _negated(function: Element) -> Element:
+    return lambda *arguments: -function(*arguments)

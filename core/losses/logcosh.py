@@ -30,7 +30,7 @@ def term(p: Any, y: Any) -> Any:
 def slope(p: Any, y: Any, g: Any) -> Any:
     d = absolute(y - p)
     tanh = divide(-expm1(-(d + d)), exp(-(d + d)) + constant(1, d))
-    return signed(g * tanh, p, y)
+    return signed(g, p, y) * tanh
 
 
 LOGCOSH = Loss(

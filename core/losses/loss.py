@@ -73,7 +73,7 @@ class Loss:
         formula: The loss of one series of T elements, y the target and p the prediction.
         gradient: The derivative with respect to one predicted element.
         source: Where the formula is from.
-        module: The name of its ``nn.Module`` in ``core.modules``.
+        module: The name of its ``nn.Module`` in ``core.modules``; empty if it has none.
         term: ``term(p, y, ...)``: the loss of an element.
         slope: ``slope(p, y, g, ...)``: the derivative of the term by ``p``, times ``g``.
         parameters: Its parameters, by name.
@@ -81,6 +81,11 @@ class Loss:
         is_steep: Whether the slope of finite elements may overflow; it is clamped then.
         joined: ``joined(p, y, g, ...)``: the slope as one term, for where it is a difference of two
             and one of them overflows.
+        joined_unless: The flag with which the slope is one term anyway.
+        target_slope: The derivative of the term by ``y``, times ``g``, if that is not ``-slope``.
+        target_joined: The same for ``joined``.
+        autograd: Whether torch's own derivatives of the term are these, bit for bit; its module
+            leaves them to torch then, which is faster.
         denominator: ``denominator(p, y, ...)``: the loss is the sum of terms over the sum of these.
         root: Whether the loss is the square root of the mean.
         scaled: Whether it is divided by a number that comes with the series.
@@ -98,6 +103,10 @@ class Loss:
     has_quotient: bool = False
     is_steep: bool = False
     joined: Element | None = None
+    joined_unless: str = ""
+    target_slope: Element | None = None
+    target_joined: Element | None = None
+    autograd: bool = False
     denominator: Element | None = None
     root: bool = False
     scaled: bool = False

@@ -23,4 +23,5 @@ MAE = Loss(
     module="MAELoss",
     term=term,
     slope=slope,
+    autograd=True,
 )

@@ -15,7 +15,17 @@ def term(p: Any, y: Any) -> Any:
 
 
 def slope(p: Any, y: Any, g: Any) -> Any:
-    return signed(divide(g, y), 0, divide(y - p, y))
+    return divide(signed(-g, divide(y - p, y), 0), y)
+
+
+def target_slope(p: Any, y: Any, g: Any) -> Any:
+    quotient = divide(y - p, y)
+    g = signed(g, quotient, 0)
+    return divide(g, y) - g * divide(quotient, y)
+
+
+def target_joined(p: Any, y: Any, g: Any) -> Any:
+    return divide(divide(p, y) * signed(g, divide(y - p, y), 0), y)
 
 
 MAPE = Loss(
@@ -27,6 +37,8 @@ MAPE = Loss(
     module="MapeLoss",
     term=term,
     slope=slope,
+    target_slope=target_slope,
+    target_joined=target_joined,
     has_quotient=True,
     is_steep=True,
 )

@@ -9,7 +9,7 @@ MASE = Loss(
     "mean(|y - p|) / scale, null where the scale is 0",
     "sign(p - y) / (T scale)",
     source="Hyndman and Koehler (2006), doi:10.1016/j.ijforecast.2006.03.001",
-    module="MASELoss",
+    module="",
     term=mae.term,
     slope=mae.slope,
     scaled=True,

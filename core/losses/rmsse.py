@@ -9,7 +9,7 @@ RMSSE = Loss(
     "sqrt(mean((y - p)^2)) / scale, null where the scale is 0",
     "(p - y) / (T rmse scale), 0 where the loss is 0",
     source="Makridakis et al. (2022), doi:10.1016/j.ijforecast.2021.11.013",
-    module="RMSSELoss",
+    module="",
     term=mse.term,
     slope=mse.slope,
     is_steep=True,

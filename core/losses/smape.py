@@ -13,19 +13,27 @@ def term(p: Any, y: Any, block_denom_grad: bool) -> Any:
 
 def slope(p: Any, y: Any, g: Any, block_denom_grad: bool) -> Any:
     d = absolute(y) + absolute(p)
-    steep = divide(g, d)
+    steep = divide(signed(g, p, y), d)
     if block_denom_grad:
-        return signed(steep, p, y)
-    return signed(steep, p, y) - signed(g * divide(divide(absolute(y - p), d), d), p, 0)
+        return steep
+    return steep - signed(g * divide(divide(absolute(y - p), d), d), p, 0)
 
 
 def joined(p: Any, y: Any, g: Any, block_denom_grad: bool) -> Any:
     """Take the difference of the two terms, of which a subnormal d overflows, before dividing."""
     d = absolute(y) + absolute(p)
-    if block_denom_grad:  # there is one term only
-        return signed(divide(g, d), p, y)
+    if block_denom_grad:
+        return divide(signed(g, p, y), d)
     one = divide(d, d)
     return divide((signed(one, p, y) - signed(divide(absolute(y - p), d), p, 0)) * g, d)
+
+
+def target_slope(p: Any, y: Any, g: Any, block_denom_grad: bool) -> Any:
+    return slope(y, p, g, block_denom_grad)
+
+
+def target_joined(p: Any, y: Any, g: Any, block_denom_grad: bool) -> Any:
+    return joined(y, p, g, block_denom_grad)
 
 
 SMAPE = Loss(
@@ -39,6 +47,9 @@ SMAPE = Loss(
     term=term,
     slope=slope,
     joined=joined,
+    joined_unless="block_denom_grad",
+    target_slope=target_slope,
+    target_joined=target_joined,
     parameters=MappingProxyType({"block_denom_grad": Parameter(default=True)}),
     has_quotient=True,
     is_steep=True,
