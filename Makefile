@@ -114,7 +114,7 @@ test-darts: ## compare with the real darts, in an environment of its own
 	.venv-darts/bin/pip install --quiet --upgrade 'pip>=25.1'
 	.venv-darts/bin/pip install --quiet --editable . --editable ./lossclient --group dev
 	.venv-darts/bin/pip install --quiet --group darts
-	.venv-darts/bin/python -m pytest -m darts tests/core tests/client
+	.venv-darts/bin/python -m pytest -m darts tests/core tests/client tests/docs
 
 test-fev: ## compare with the real fev's leaderboards, in an environment of its own
 	$(PYTHON) -m venv .venv-fev
