@@ -157,7 +157,7 @@ class RemoteEngine:
         self._jobs[job.number] = job
         future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
         try:
-            if 2 * elements * prediction.dtype.itemsize <= _COPIED_INLINE:
+            if elements * (2 * prediction.dtype.itemsize + 8 * weighted) <= _COPIED_INLINE:
                 job.place(self._arena, self._pool)
                 self._send_soon(job)
             else:
