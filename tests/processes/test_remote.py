@@ -212,17 +212,20 @@ def test_invalid_requests_are_refused_and_harm_no_other(caplog):
         block[64 : 64 + 8 * 3] = np.array([0, 1 << 40, 2]).view(np.uint8)
         start = offset(arena, block)
         good = [1, pack_options(OPTIONS), "float64", 2, 2, None, False, None]
-        sides = [start, start + 1024, start + 2048, start + 4096]
+        sides = [start, [start + 1024, start + 2048], [None, None], start + 4096]
         wrong = [
             [2, *good[1:], start + 64, *sides[1:]],  # offsets that leave the values
             [3, *good[1:], *sides[:3], (1 << 20) - 8],  # an answer that leaves the arena
-            [4, *good[1:], *sides[:2], [99, 0], sides[3]],
+            [4, *good[1:], start, [start + 1024, [99, 0]], *sides[2:]],
             [5, "[]", *good[2:], *sides],
             [6, good[1], "int8", *good[3:], *sides],
             [7, *good[1:3], 2, 1 << 60, None, False, None, *sides],
             [8, *good[1:3], -2, 2, None, False, None, *sides],
             [9, *good[1:], *sides[:3], None],
             [10],
+            [11, *good[1:], *sides[:2], [(1 << 20) - 8, None], sides[3]],  # weights that leave it
+            [12, *good[1:], *sides[:2], [None, -8], sides[3]],
+            [13, *good[1:], *sides[:2], [None], sides[3]],
         ]
         channel.send({"table": start + (1 << 15)}, [arena.descriptor])
         channel.send({"submit": [*wrong, [*good, *sides]], "withdraw": [77]})
@@ -230,7 +233,7 @@ def test_invalid_requests_are_refused_and_harm_no_other(caplog):
             while sum(len(a.get("done", ())) for a in answers) < 1:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.001)
         failed = [entry[0] for answer in answers for entry in answer.get("failed", ())]
-        assert failed == list(range(2, 11))
+        assert failed == list(range(2, 14))
         channel.close()
         await host.engine.stop()
 
