@@ -5,11 +5,15 @@ the time of a period up in its first moments, and are all suspended until the ne
 own counts ignore such limits (cpython issue 80235).
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str) -> torch.device:
@@ -18,6 +22,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ValueError: If it names a CUDA device that torch does not see.
     """
+    import torch  # noqa: PLC0415 - other functions here are called where there is none
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -1,20 +1,32 @@
-"""Many series of different lengths in one flat buffer, in the layout of Arrow's List."""
+"""Many series of different lengths in one flat buffer, in the layout of Arrow's List.
+
+torch is imported once a tensor is asked for: it takes seconds, which scoring on a CPU does without.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Union
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-Buffer = Tensor | NDArray[Any]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Buffer: TypeAlias = Union["Tensor", NDArray[Any]]
 """A tensor or, in the memory of the host, an array."""
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def as_tensor(buffer: Buffer) -> Tensor:
     """View a buffer as a tensor."""
-    return torch.from_numpy(buffer) if isinstance(buffer, np.ndarray) else buffer
+    if not isinstance(buffer, np.ndarray):
+        return buffer
+    import torch  # noqa: PLC0415 - see above
+
+    return torch.from_numpy(buffer)
 
 
 def as_array(buffer: Buffer) -> NDArray[Any]:
@@ -32,6 +44,8 @@ def concatenate(buffers: Sequence[Buffer]) -> Buffer:
     """Join buffers; to an array where all are in the memory of the host."""
     if all(isinstance(buffer, np.ndarray) or buffer.device.type == "cpu" for buffer in buffers):
         return np.concatenate([as_array(buffer) for buffer in buffers])
+    import torch  # noqa: PLC0415 - see above
+
     return torch.cat([as_tensor(buffer) for buffer in buffers])
 
 
@@ -41,13 +55,12 @@ def _is_contiguous(buffer: Buffer) -> bool:
     return buffer.is_contiguous()
 
 
-_DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
-_HOST = torch.device("cpu")
-
-
 def _check_dtype(values: Buffer) -> None:
-    known = _DTYPES if isinstance(values, np.ndarray) else _DTYPES.values()
-    if values.dtype not in known:
+    if isinstance(values, np.ndarray):
+        is_valid = values.dtype in _FLOATS
+    else:
+        is_valid = values.is_floating_point() and values.itemsize in {4, 8}
+    if not is_valid:
         raise TypeError(f"values must be float32 or float64, not {values.dtype}")
 
 
@@ -87,7 +100,7 @@ class Ragged:
         _check_dtype(values)
         if values.ndim != 1 or not _is_contiguous(values):
             raise ValueError("values must be one-dimensional and contiguous")
-        if isinstance(offsets, Tensor) and offsets.device.type != "cpu":
+        if not isinstance(offsets, np.ndarray) and offsets.device.type != "cpu":
             raise ValueError("offsets must be on the CPU")
         offsets = as_array(offsets)
         if offsets.ndim != 1 or offsets.dtype != np.int64 or len(offsets) == 0:
@@ -120,6 +133,8 @@ class Ragged:
     @classmethod
     def from_series(cls, series: Sequence[Tensor]) -> Self:
         """Copy a sequence of one-dimensional tensors, at least one, into a flat buffer."""
+        import torch  # noqa: PLC0415 - see above
+
         return cls.from_lengths(torch.cat(list(series)), list(map(len, series)))
 
     @classmethod
@@ -138,11 +153,11 @@ class Ragged:
             offsets.append(part.offsets[1:] + start)
             start += part.elements
         buffers = [part._values for part in parts]  # noqa: SLF001 - of this class
-        values = (
-            concatenate(buffers)
-            if out is None
-            else torch.cat([as_tensor(buffer) for buffer in buffers], out=out)
-        )
+        if out is None:
+            return cls.trusted(concatenate(buffers), np.concatenate(offsets))
+        import torch  # noqa: PLC0415 - see above
+
+        values = torch.cat([as_tensor(buffer) for buffer in buffers], out=out)
         return cls.trusted(values, np.concatenate(offsets))
 
     def like(self, values: Buffer) -> Self:
@@ -172,13 +187,32 @@ class Ragged:
     def dtype(self) -> torch.dtype:
         """The type of the elements."""
         values = self._values
-        return _DTYPES[values.dtype] if isinstance(values, np.ndarray) else values.dtype
+        if not isinstance(values, np.ndarray):
+            return values.dtype
+        import torch  # noqa: PLC0415 - see above
+
+        return torch.float32 if values.itemsize == 4 else torch.float64
 
     @property
     def device(self) -> torch.device:
         """Where the elements are."""
         values = self._values
-        return _HOST if isinstance(values, np.ndarray) else values.device
+        if not isinstance(values, np.ndarray):
+            return values.device
+        import torch  # noqa: PLC0415 - see above
+
+        return torch.device("cpu")
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of an element: 4 or 8."""
+        return int(self._values.dtype.itemsize)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the elements are in the memory of the host."""
+        values = self._values
+        return isinstance(values, np.ndarray) or values.device.type == "cpu"
 
     @property
     def lengths(self) -> NDArray[np.int64]:

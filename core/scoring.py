@@ -65,14 +65,14 @@ def _on_host(column: Buffer) -> NDArray[Any]:
 
 # By numpy on the host: torch's threads hang in a child that was forked after they ran.
 def _sum(ragged: Ragged) -> float:
-    if ragged.device.type != "cpu":
+    if not ragged.on_host:
         return float(ragged.values.sum())
     with np.errstate(over="ignore", invalid="ignore"):
         return float(ragged.array.sum())
 
 
 def _not_finite(ragged: Ragged) -> NDArray[np.bool_]:
-    if ragged.device.type != "cpu":
+    if not ragged.on_host:
         return (~ragged.values.isfinite()).numpy(force=True)
     found: NDArray[np.bool_] = ~np.isfinite(ragged.array)
     return found
@@ -172,12 +172,14 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         missing,
         zero_division,
     )
-    if prediction.dtype != target.dtype or prediction.device != target.device:
+    on_host = prediction.on_host
+    same_device = on_host == target.on_host and (on_host or prediction.device == target.device)
+    if prediction.itemsize != target.itemsize or not same_device:
         raise ValueError("prediction and target must have the same dtype and device")
     if not _agree(prediction, target):
         raise ValueError("prediction and target must have the same offsets")
     further = _weights(weights, prediction), _scales(scales, prediction, options)
-    kernel = kernel_for(prediction.device)
+    kernel = kernel_for("cpu" if on_host else prediction.device)
     if takes_arrays(kernel):
         scores = kernel(prediction.array, target.array, prediction.offsets, options, *further)
     else:
@@ -199,7 +201,9 @@ def _weights(weights: Ragged | None, prediction: Ragged) -> NDArray[np.float64] 
         return None
     if not _agree(weights, prediction):
         raise ValueError("weights and prediction must have the same offsets")
-    flat = weights.values.numpy(force=True).astype(np.float64, copy=False)
+    flat = _on_host(weights.array if weights.on_host else weights.values).astype(
+        np.float64, copy=False
+    )
     invalid = invalid_weights(flat)
     if len(invalid):
         series = int(np.searchsorted(prediction.offsets, invalid[0], side="right")) - 1

@@ -1,13 +1,31 @@
-"""The kernels and the choice among them."""
+"""The kernels and the choice among them, each imported when it is chosen."""
+
+from __future__ import annotations
 
 import warnings
 from functools import cache
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from loss_scoring.core.kernels.interface import Kernel, Scores, takes_arrays
-from loss_scoring.core.kernels.plain import plain_kernel
 from loss_scoring.core.options import ScoreOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from loss_scoring.core.kernels.plain import plain_kernel
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plain_kernel":
+        return _plain_kernel()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _plain_kernel() -> Kernel:
+    from loss_scoring.core.kernels.plain import plain_kernel  # noqa: PLC0415 - imports torch
+
+    return plain_kernel
 
 
 @cache
@@ -20,7 +38,7 @@ def _cpu_kernel() -> Kernel:
             RuntimeWarning,
             stacklevel=3,
         )
-        return plain_kernel
+        return _plain_kernel()
     return fused_cpu_kernel
 
 
@@ -40,14 +58,15 @@ def _cuda_kernel() -> Kernel:
             RuntimeWarning,
             stacklevel=3,
         )
-        return plain_kernel
+        return _plain_kernel()
     return fused_cuda_kernel
 
 
-def kernel_for(device: torch.device) -> Kernel:
-    """Return the fastest kernel that works on ``device``."""
+def kernel_for(device: torch.device | str) -> Kernel:
+    """Return the fastest kernel that works on a device, given by itself or as its type."""
+    kind = device if isinstance(device, str) else device.type
     choices = {"cpu": _cpu_kernel, "cuda": _cuda_kernel}
-    return choices[device.type]() if device.type in choices else plain_kernel
+    return choices.get(kind, _plain_kernel)()
 
 
 def is_compiled(
@@ -59,7 +78,7 @@ def is_compiled(
     weighted: bool = False,
 ) -> bool:
     """Tell whether scoring so many elements on ``device`` waits for no compiler in this process."""
-    if device.type != "cpu" or kernel_for(device) is plain_kernel:
+    if device.type != "cpu" or kernel_for(device) is _plain_kernel():
         return True
     from loss_scoring.core.kernels import fused_cpu  # noqa: PLC0415 - numba may be absent
 
@@ -77,16 +96,16 @@ def compile_for(
     fused_cpu.compile_for(options, dtype.itemsize, weighted=weighted, large=large)
 
 
-def warm_up(device: torch.device, *, everything: bool = False) -> None:
+def warm_up(device: torch.device | str, *, everything: bool = False) -> None:
     """Compile what a request on ``device`` needs that names no losses, or load it from the cache.
 
     Args:
         device: Where to score.
         everything: Compile what most requests need, for the cache of an image.
     """
-    if kernel_for(device) is plain_kernel:
+    if kernel_for(device) is _plain_kernel():
         return
-    if device.type == "cuda":
+    if not isinstance(device, str) and device.type == "cuda":
         from loss_scoring.core.kernels import fused_cuda  # noqa: PLC0415 - Triton may be absent
 
         fused_cuda.warm_up(device)

@@ -1,18 +1,22 @@
 """What every kernel takes and returns."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from loss_scoring.core.options import ScoreOptions
 from loss_scoring.core.ragged import Buffer, as_array, as_tensor, concatenate
 
-Columns = Mapping[str, Buffer]
-Arrays = Mapping[str, NDArray[Any]]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Columns: TypeAlias = Mapping[str, Buffer]
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 SHORT = 64
 """Series up to which a Python loop costs less than a reduction (2 microseconds)."""
 
@@ -38,10 +42,10 @@ class Scores:
         self.columns = values, masked, gradients
 
     @classmethod
-    def empty(
-        cls, options: ScoreOptions, dtype: torch.dtype, *, weighted: bool = False
-    ) -> "Scores":
+    def empty(cls, options: ScoreOptions, dtype: torch.dtype, *, weighted: bool = False) -> Scores:
         """Return the scores of no series."""
+        import torch  # noqa: PLC0415 - scoring on a CPU does without
+
         names = [spec.name for spec in options.losses]
         masked = options.masked(weighted=weighted)
         return cls(
@@ -51,7 +55,7 @@ class Scores:
         )
 
     @classmethod
-    def cat(cls, parts: Sequence["Scores"]) -> "Scores":
+    def cat(cls, parts: Sequence[Scores]) -> Scores:
         """Concatenate scores of consecutive series; a single part is returned as it is."""
         if len(parts) == 1:
             return parts[0]
@@ -62,13 +66,16 @@ class Scores:
 
         return cls(*map(join, range(3)))
 
-    def slice(self, series: slice, elements: slice) -> "Scores":
+    def slice(self, series: slice, elements: slice) -> Scores:
         """Return the scores of some consecutive series, as views."""
         cuts = (series, series, elements)
         return self._map(lambda kind, column: column[cuts[kind]])
 
-    def to(self, device: torch.device | str) -> "Scores":
-        """Return the scores on another device."""
+    def to(self, device: torch.device | str) -> Scores:
+        """Return the scores on another device; arrays stay what they are on the CPU."""
+        is_arrays = isinstance(next(iter(self.columns[0].values())), np.ndarray)
+        if is_arrays and str(device) == "cpu":
+            return self
         return self._map(lambda _, column: as_tensor(column).to(device))
 
     def arrays(self) -> tuple[Arrays, Arrays, Arrays]:
@@ -102,7 +109,7 @@ class Scores:
         """For each loss, a derivative an element, if they were asked for."""
         return {name: as_tensor(column) for name, column in self.columns[2].items()}
 
-    def _map(self, change: Callable[[int, Buffer], Buffer]) -> "Scores":
+    def _map(self, change: Callable[[int, Buffer], Buffer]) -> Scores:
         values, masked, gradients = (
             {name: change(kind, column) for name, column in part.items()}
             for kind, part in enumerate(self.columns)

@@ -53,11 +53,11 @@ from loss_scoring.core.table.groups import (
 )
 from loss_scoring.core.table.history import History
 from loss_scoring.core.table.numbers import (
+    array_of,
+    array_of_column,
     as_type,
     narrowest,
     one_array,
-    tensor_of,
-    tensor_of_column,
 )
 from loss_scoring.core.table.score import (
     MissingElementError,
@@ -96,6 +96,8 @@ __all__ = [
     "WorseError",
     "answer_schema",
     "answer_table",
+    "array_of",
+    "array_of_column",
     "as_type",
     "break_down",
     "check",
@@ -128,8 +130,6 @@ __all__ = [
     "spell_type",
     "speller",
     "suggestion",
-    "tensor_of",
-    "tensor_of_column",
     "text_faults",
     "weights_of",
 ]

@@ -24,7 +24,7 @@ from loss_scoring.core.table.groups import (
     group_rows,
     match_rows,
 )
-from loss_scoring.core.table.numbers import decoded, tensor_of_column
+from loss_scoring.core.table.numbers import array_of_column, decoded
 
 _NUMBERS = str.maketrans("uf", "ii")
 """Kinds of numpy's numbers, which are compared with each other."""
@@ -89,7 +89,7 @@ class History:
         self._moments, codes = np.unique(times.to_numpy(), return_inverse=True)
         member = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
         codes = codes if groups.order is None else codes[groups.order]
-        values = tensor_of_column(table.column(target), pa.float64(), groups.order).numpy()
+        values = array_of_column(table.column(target), pa.float64(), groups.order)
         in_time = np.lexsort((codes, member))
         self._places = (member * (len(self._moments) + 1) + codes)[in_time]
         self._differences = _differences(values[in_time], groups.offsets, seasonality)

@@ -1,13 +1,12 @@
-"""Arrow columns of numbers to tensors, in place where the layout allows it."""
+"""Arrow columns of numbers to arrays, in place where the layout allows it."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 _SMALL = {
     pa.float32(),
@@ -55,21 +54,38 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.cast(pa.dictionary(pa.int64(), names)).combine_chunks()
 
 
-def tensor_of(flat: pa.Array) -> Tensor:
-    """View floats or doubles as a tensor; a null becomes NaN, which needs a copy."""
+class _Memory:
+    """Numbers of Arrow for numpy, which takes them as its own and keeps them as long as needed.
+
+    pyarrow would mark them as read-only, for which kernels have no code.
+    """
+
+    def __init__(self, flat: pa.Array) -> None:
+        self.flat = flat
+        width = flat.type.byte_width
+        self.__array_interface__ = {
+            "data": (flat.buffers()[1].address + flat.offset * width, False),
+            "shape": (len(flat),),
+            "typestr": f"<f{width}",
+            "version": 3,
+        }
+
+
+def array_of(flat: pa.Array) -> NDArray[Any]:
+    """View floats or doubles as an array; a null becomes NaN, which needs a copy."""
     if flat.null_count:
         flat = pc.fill_null(flat, float("nan"))
     if len(flat) == 0:
-        return torch.empty(0, dtype=torch.float32 if flat.type == pa.float32() else torch.float64)
+        return np.empty(0, np.float32 if flat.type == pa.float32() else np.float64)
     if flat.buffers()[1].address % flat.type.byte_width:
-        return torch.from_numpy(flat.to_numpy().copy())
-    return torch.from_dlpack(flat)  # type: ignore[attr-defined]
+        return np.array(flat)  # a copy
+    return np.asarray(_Memory(flat))
 
 
-def tensor_of_column(
+def array_of_column(
     column: pa.ChunkedArray, type_: pa.DataType, order: NDArray[np.int64] | None = None
-) -> Tensor:
-    """Return a column of numbers as a tensor.
+) -> NDArray[Any]:
+    """Return a column of numbers as an array.
 
     Args:
         column: Of any type that ``holds_numbers``; an integer or decimal that has no double is
@@ -79,8 +95,5 @@ def tensor_of_column(
     """
     if column.type != type_:
         column = pa.chunked_array([as_type(chunk, type_) for chunk in column.chunks], type_)
-    values = tensor_of(one_array(column))
-    if order is None:
-        return values
-    # By numpy, on one thread: torch's threads hang in a child that was forked after they ran.
-    return torch.from_numpy(np.take(values.numpy(), order))
+    values = array_of(one_array(column))
+    return values if order is None else np.take(values, order)

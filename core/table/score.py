@@ -6,14 +6,15 @@ quotient and, on request, ``<loss>_gradient``, in the order of the rows within t
 come model by model, all series of the first, then all of the second.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from loss_scoring.core.kernels import Scores
@@ -42,9 +43,12 @@ from loss_scoring.core.table.groups import (
     group_rows,
 )
 from loss_scoring.core.table.history import History
-from loss_scoring.core.table.numbers import tensor_of_column
+from loss_scoring.core.table.numbers import array_of_column
 from loss_scoring.core.table.spelling import spell_series
 from loss_scoring.core.table.weights import scales_of, weights_of
+
+if TYPE_CHECKING:
+    import torch
 
 _KEYS = ("unique_id", "cutoff")
 
@@ -166,8 +170,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         groups = break_down(table, groups, pooled, time if time in table.column_names else None)
     kind = element_type(table.schema, layout)
 
-    def values(name: str) -> torch.Tensor:
-        return tensor_of_column(table.column(name), kind, groups.order)
+    def values(name: str) -> NDArray[Any]:
+        return array_of_column(table.column(name), kind, groups.order)
 
     weights = scales = None
     if weight_col is not None:
@@ -278,7 +282,7 @@ class MissingElementError(TableError):
 def score_models(  # noqa: PLR0913 - a kernel's, and where
     groups: Groups,
     layout: Layout,
-    values: Callable[[str], torch.Tensor],
+    values: Callable[[str], NDArray[Any]],
     options: ScoreOptions,
     device: torch.device | str,
     *,
@@ -302,7 +306,8 @@ def score_models(  # noqa: PLR0913 - a kernel's, and where
     """
 
     def side(name: str) -> Ragged:
-        return Ragged.trusted(values(name).to(device), groups.offsets)
+        elements = Ragged.trusted(values(name), groups.offsets)
+        return elements if str(device) == "cpu" else elements.like(elements.values.to(device))
 
     weight = None if weights is None else Ragged.trusted(weights, groups.offsets)
     target, scores = side(layout.target), []

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from loss_scoring.core.scoring import invalid_weights
 from loss_scoring.core.table.columns import TableError
 from loss_scoring.core.table.groups import Groups
-from loss_scoring.core.table.numbers import tensor_of_column
+from loss_scoring.core.table.numbers import array_of_column
 from loss_scoring.core.table.spelling import spell_series
 
 VALID_WEIGHT = "finite and at least 0"
@@ -64,7 +64,7 @@ def scales_of(name: str, column: pa.ChunkedArray, groups: Groups) -> NDArray[np.
 
 
 def _doubles(column: pa.ChunkedArray, groups: Groups) -> NDArray[np.float64]:
-    return tensor_of_column(column, pa.float64(), groups.order).numpy()
+    return array_of_column(column, pa.float64(), groups.order)
 
 
 def _check(

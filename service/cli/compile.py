@@ -3,7 +3,6 @@
 import subprocess
 from typing import Annotated
 
-import torch
 import typer
 
 from loss_scoring.core import warm_up
@@ -22,7 +21,7 @@ def compile_all(
     from loss_scoring.service.codecs import json
 
     typer.echo("the CPU kernels")
-    warm_up(torch.device("cpu"), everything=True)
+    warm_up("cpu", everything=True)
     json.warm_up()
     if gpu:
         _compile_cuda(gpu)

@@ -3,11 +3,10 @@
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -38,6 +37,9 @@ from loss_scoring.service.cli.files import (
 )
 from loss_scoring.service.cli.series import Block, read_breakdown, read_series
 from loss_scoring.service.errors import InvalidError
+
+if TYPE_CHECKING:
+    import torch
 
 RESAMPLES = 1000
 DEFAULT = ",".join(DEFAULT_LOSSES)
@@ -303,9 +305,9 @@ class Scoring:
 
 def _incomplete(block: Block, layout: FileColumns) -> Iterator[str]:
     """Yield which models lack elements: what is pooled is then not the same for all."""
-    there = torch.isfinite(block.values(layout.target))
+    there = np.isfinite(block.values(layout.target))
     for model in layout.models:
-        if count := int((there & ~torch.isfinite(block.values(model))).sum()):
+        if count := int((there & ~np.isfinite(block.values(model))).sum()):
             yield f"{model} has no prediction for {count} of {int(there.sum())} elements"
 
 
@@ -333,7 +335,10 @@ def _report_models(layout: FileColumns) -> None:
         say(f"left out: {listed(layout.left_out)}")
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str) -> "torch.device | str":
+    no_gpu = name == "auto" and not Path("/dev/nvidiactl").exists()
+    if no_gpu or name == "cpu":  # torch takes seconds to import
+        return "cpu"
     try:
         return choose_device(name)
     except (ValueError, RuntimeError) as error:
@@ -357,7 +362,7 @@ def _score(
     block: Block,
     layout: FileColumns,
     options: ScoreOptions,
-    device: torch.device,
+    device: "torch.device | str",
     history: History | None,
 ) -> pa.Table:
     scales = {}

@@ -6,19 +6,19 @@ In the long form a row is an element, in the nested form a series.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from loss_scoring.core.table import (
     HINT,
     Groups,
     NullKeyError,
     TableError,
+    array_of_column,
     break_down,
     element_type,
     find_repeats,
@@ -28,7 +28,6 @@ from loss_scoring.core.table import (
     scales_of,
     spell_cell,
     spell_series,
-    tensor_of_column,
     weights_of,
 )
 from loss_scoring.service.cli.columns import FileColumns
@@ -59,7 +58,7 @@ class Block(NamedTuple):
     """
 
     groups: Groups
-    values: Callable[[str], torch.Tensor]
+    values: Callable[[str], npt.NDArray[Any]]
     rows: int
     first_row: int | None
     weights: npt.NDArray[np.float64] | None = None
@@ -170,8 +169,8 @@ def read_breakdown(source: Source, layout: FileColumns, by: tuple[str, ...], tim
 def _long_block(table: pa.Table, groups: Groups, layout: FileColumns, kind: pa.DataType) -> Block:
     """Return series of a table with a row an element."""
 
-    def values(name: str) -> torch.Tensor:
-        return tensor_of_column(table.column(name), kind, groups.order)
+    def values(name: str) -> npt.NDArray[Any]:
+        return array_of_column(table.column(name), kind, groups.order)
 
     weights = scales = None
     if layout.weight is not None:
@@ -292,7 +291,7 @@ def _nested_blocks(batches: Iterator[pa.RecordBatch], layout: FileColumns) -> It
             flat = pa.chunked_array([sides[layout.weight].flat])
             block = block._replace(weights=weights_of(layout.weight, flat, groups))
         if layout.scale is not None:
-            scales = tensor_of_column(table.column(layout.scale), pa.float64()).numpy()
+            scales = array_of_column(table.column(layout.scale), pa.float64())
             block = block._replace(scales=scales)
         yield block
     seen.check()
@@ -309,8 +308,8 @@ def _check_keys(table: pa.Table, layout: FileColumns, first_row: int) -> None:
             raise _without_key(key, first_row + row)
 
 
-def _flat(sides: dict[str, Side], kind: pa.DataType, name: str) -> torch.Tensor:
-    return sides[name].tensor(kind)
+def _flat(sides: dict[str, Side], kind: pa.DataType, name: str) -> npt.NDArray[Any]:
+    return sides[name].numbers(kind)
 
 
 def _side(table: pa.Table, name: str, keys: pa.Table) -> Side:

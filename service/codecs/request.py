@@ -16,7 +16,6 @@ from typing import Any, ClassVar, NamedTuple, Protocol, overload
 import numpy as np
 import orjson
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions, Scores
@@ -39,7 +38,7 @@ _COLUMN_BYTES = 9
 """What a row of a column takes in Arrow, where it may be null."""
 _FEW_ROWS = 1 << 10
 """Rows of an answer in JSON that are made at once."""
-_FLOATS = {torch.float32: pa.float32(), torch.float64: pa.float64()}
+_FLOATS = {4: pa.float32(), 8: pa.float64()}
 
 
 class Limits(NamedTuple):
@@ -264,7 +263,7 @@ class ListRequest(ScoreRequest):
     def _list_type(self) -> pa.DataType:
         if self.gradient_type is not None:
             return self.gradient_type
-        element = _FLOATS[self.prediction.dtype]
+        element = _FLOATS[self.prediction.itemsize]
         widths = set() if self.channels is None else set(self.channels.tolist())
         channels = widths.pop() if len(widths) == 1 else 0  # flat if the widths of series differ
         return pa.large_list(pa.list_(element, channels) if channels else element)

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from loss_scoring.core.table import as_type, holds_numbers, narrowest, one_array, tensor_of
+from loss_scoring.core.table import array_of, as_type, holds_numbers, one_array
 from loss_scoring.service.codecs.request import check_elements
 from loss_scoring.service.errors import Faults
 
@@ -31,20 +30,15 @@ class Side(NamedTuple):
     offsets: NDArray[np.int64]
     channels: int
 
-    def tensor(self, type_: pa.DataType) -> torch.Tensor:
+    def numbers(self, type_: pa.DataType) -> NDArray[Any]:
         """Return the elements as floats or doubles, in place if that is what they are."""
-        return tensor_of(as_type(self.flat, type_))
+        return array_of(as_type(self.flat, type_))
 
     def copied_bytes(self, type_: pa.DataType) -> int:
-        """Return the bytes that ``tensor`` takes at most at once, beside the elements."""
+        """Return the bytes that ``numbers`` takes at most at once, beside the elements."""
         copies = (self.flat.type != type_) + (self.flat.null_count > 0)
         entries = len(self.flat.dictionary) if pa.types.is_dictionary(self.flat.type) else 0
         return int((copies * len(self.flat) + entries) * type_.byte_width)
-
-    @property
-    def values(self) -> torch.Tensor:
-        """The elements in the narrowest type that holds them exactly."""
-        return self.tensor(narrowest([self.flat.type]))
 
 
 def flatten(  # noqa: PLR0913 - limits and ids, all with a default

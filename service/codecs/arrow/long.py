@@ -22,6 +22,7 @@ from loss_scoring.core.table import (
     NullKeyError,
     Runs,
     TableError,
+    array_of_column,
     element_type,
     faults_of,
     find_models,
@@ -32,7 +33,6 @@ from loss_scoring.core.table import (
     is_text,
     key_faults,
     scales_of,
-    tensor_of_column,
     text_faults,
     weights_of,
 )
@@ -96,7 +96,7 @@ def decode(
     if copied:
         target, prediction = _laid_out(numbers, element, groups.order, memory)
     else:
-        target, prediction = (tensor_of_column(column, element).numpy() for column in numbers)
+        target, prediction = (array_of_column(column, element) for column in numbers)
         copied = any(column.type != element or column.null_count for column in numbers)
     weights, scales = _doubles(table, layout, groups)
     ends = groups.offsets[1:] + rows * np.arange(models)[:, None]
@@ -234,7 +234,7 @@ def _laid_out(
     target, prediction = (NUMBERS.empty(rows * models, dtype).reshape(models, rows) for _ in "yp")
     for place, column in zip((target[0], *prediction), columns, strict=True):
         memory.check()
-        values = tensor_of_column(column, element).numpy()
+        values = array_of_column(column, element)
         if order is None:
             place[:] = values
         else:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from loss_scoring.core import Ragged, ScoreOptions, invalid_weights
 from loss_scoring.core.table import (
     VALID_WEIGHT,
+    array_of_column,
     holds_numbers,
     is_text,
     narrowest,
     one_array,
     spell_type,
     suggestion,
-    tensor_of_column,
 )
 from loss_scoring.service.codecs.arrow.lists import (
     Side,
@@ -89,14 +89,14 @@ def decode(body: memoryview, options: ScoreOptions, limits: Limits, memory: Memo
     if "scale" in table.schema.names:
         column = table.column("scale")
         reserve_copy(8 * len(column) if column.type != pa.float64() or column.null_count else 0)
-        scales = tensor_of_column(column, pa.float64()).numpy()
+        scales = array_of_column(column, pa.float64())
 
     element = narrowest([prediction.flat.type, target.flat.type])
     reserve_copy(sum(side.copied_bytes(element) for side in (prediction, target)))
     # read_table has checked the offsets.
     return ListRequest(
-        prediction=(ragged := Ragged.trusted(prediction.tensor(element), prediction.offsets)),
-        target=ragged.like(target.tensor(element)),
+        prediction=(ragged := Ragged.trusted(prediction.numbers(element), prediction.offsets)),
+        target=ragged.like(target.numbers(element)),
         options=options,
         ids=ids,
         channels=np.full(table.num_rows, prediction.channels) if prediction.channels else None,
@@ -175,7 +175,7 @@ def _check_shapes(
 
 
 def _weights(side: Side, ids: Sequence[int | str] | pa.Array) -> NDArray[np.float64]:
-    weights = side.tensor(pa.float64()).numpy()
+    weights = side.numbers(pa.float64())
 
     def fault(element: int) -> tuple[str, str]:
         series = int(np.searchsorted(side.offsets, element, side="right")) - 1
