@@ -160,8 +160,9 @@ def _plain_source(source: Source, batch_rows: int) -> Source:
                 arrays = []
                 for name, type_ in zip(fields.names, fields.types, strict=True):
                     cells = part.column(name)
-                    is_coded = name in kept and getattr(cells.type, "value_type", None) == type_
-                    arrays.append(cells if is_coded else _plain(cells, type_))
+                    is_coded = pa.types.is_dictionary(cells.type) and cells.type.value_type == type_
+                    keep = is_coded and name in kept
+                    arrays.append(cells if keep else _plain(cells, type_))
                 yield pa.RecordBatch.from_arrays(arrays, fields.names)
 
     categories = frozenset(
