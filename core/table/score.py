@@ -27,7 +27,7 @@ from loss_scoring.core.options import (
 )
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
-from loss_scoring.core.table.breakdown import HORIZON, break_down, columns_of_breakdown
+from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
@@ -40,6 +40,7 @@ from loss_scoring.core.table.columns import (
     find_time,
     text_faults,
 )
+from loss_scoring.core.table.comparison.pooling import HORIZON, columns_to_pool_by
 from loss_scoring.core.table.groups import (
     Groups,
     RepeatedTimeError,
@@ -130,7 +131,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         missing,
         zero_division,
     )
-    pooled = columns_of_breakdown(by)
+    pooled = None if by is None else columns_to_pool_by(by)
     if pooled is not None and gradients:
         raise ValueError("gradients are of series; leave out by")
     layout = _find_layout(

@@ -13,6 +13,8 @@ from anyio.lowlevel import RunVar
 
 from lossclient.base_client import BaseClient, async_chunks_of
 from lossclient.columns import Columns
+from lossclient.comparison.pooling import columns_to_pool_by
+from lossclient.exceptions import InvalidInput
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
 from lossclient.frames import Duplicates, FrameT, read_frame, write_frame
@@ -72,6 +74,7 @@ class AsyncClient(BaseClient):
         block_denom_grad: bool = True,
         exclude: Sequence[str] = (),
         duplicates: Duplicates = "error",
+        by: str | Sequence[str] | None = None,
         progress: bool | None = None,
     ) -> FrameT:
         """Score every model for every series of a frame, as ``cross_validation`` returns it.
@@ -97,13 +100,17 @@ class AsyncClient(BaseClient):
             block_denom_grad: Of smape; only gradients depend on it.
             exclude: Columns that are no models, where ``models`` names none.
             duplicates: What several rows of one id, cutoff and time do: ``error``, or ``allow``.
+            by: Columns to pool elements by, over all series, in place of id and cutoff;
+                ``horizon``, where there is no such column, is the place of a row in its series by
+                time, from 1. A group goes in one request.
             progress: Whether to show a bar; None does on a terminal.
 
         Returns:
             The same kind of frame, a row for each series and model: id, cutoff (if the frame has
             one), ``model``, ``length``, a column a loss (null where no element is left),
             ``<loss>_masked`` (elements without a finite quotient) and ``<loss>_gradient`` (a list
-            in the order of time). Series come as their ids appear first.
+            in the order of time). Series come as their ids appear first; groups of ``by`` in
+            ascending order, with the same bits in whatever order the rows are.
 
         Raises:
             LossClientError: See `lossclient.exceptions`.
@@ -127,7 +134,10 @@ class AsyncClient(BaseClient):
         rules = self._rules(
             ScoreOptions(losses, gradients, missing, zero_division, block_denom_grad)
         )
-        columns = Columns(id_col, time_col, target_col, cutoff_col, models, exclude)
+        if by is not None and gradients:
+            raise InvalidInput("gradients are of series; leave out by")
+        pooled = None if by is None else columns_to_pool_by(by)
+        columns = Columns(id_col, time_col, target_col, cutoff_col, models, exclude, pooled)
         reading = await self._run(read_frame, df, columns, losses, duplicates)
         reading.models.warn(self._stacklevel)
         answer = await self._answer(reading.forecasts, rules, show=progress)

@@ -87,6 +87,7 @@ class Columns:
     cutoff: str | None = "cutoff"
     models: Sequence[str] | None = None
     exclude: Sequence[str] = ()
+    by: Sequence[str] | None = None
 
     @property
     def keys(self) -> list[str]:
@@ -104,6 +105,7 @@ class Columns:
         models = self.models
         require(models is None or are_names(models), "models", f"{NAMES}, or None", models)
         require(are_names(self.exclude), "exclude", NAMES, self.exclude)
+        require(self.by is None or are_names(self.by), "by", f"{NAMES}, or None", self.by)
         if self.models is not None and self.exclude:
             raise InvalidInput("exclude is for models that nobody names; leave it out of models")
 
@@ -183,6 +185,7 @@ def find_models(
     if columns.models is not None:
         return ModelColumns(tuple(columns.models))
     passed = {columns.id, columns.time, columns.target, columns.cutoff, *_ROLES, *columns.exclude}
+    passed |= set(columns.by or ())
     reasons = {name: _reason(name, cells) for name in names if name not in passed}
     models = tuple(name for name, reason in reasons.items() if not reason)
     found = ModelColumns(models, tuple((name, why) for name, why in reasons.items() if why))
