@@ -37,16 +37,7 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
     @router.get("/v1/losses", operation_id="losses_v1", summary="As /losses", tags=["scoring"])
     @router.get("/losses", summary="The losses, their parameters and formulas", tags=["scoring"])
     async def losses() -> list[dict[str, object]]:
-        return [
-            {
-                "name": loss.name,
-                "title": loss.title,
-                "formula": loss.formula,
-                "gradient": loss.gradient,
-                "parameters": dict(loss.parameters),
-            }
-            for loss in LOSSES.values()
-        ]
+        return list_losses()
 
     @router.get("/version", summary="What is running", tags=["operation"])
     async def version() -> dict[str, str]:
@@ -81,6 +72,20 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def list_losses() -> list[dict[str, Any]]:
+    """Return what is to be known of each loss."""
+    return [
+        {
+            "name": loss.name,
+            "title": loss.title,
+            "formula": loss.formula,
+            "gradient": loss.gradient,
+            "parameters": dict(loss.parameters),
+        }
+        for loss in LOSSES.values()
+    ]
 
 
 class HeadMiddleware:

@@ -25,7 +25,7 @@ from loss_scoring.core.table import (
     score_models,
     spell_series,
 )
-from loss_scoring.service.cli.boards import Format, print_board, say
+from loss_scoring.service.cli.boards import QUIET, Format, print_board, say
 from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
 from loss_scoring.service.cli.files import (
     FORMATS,
@@ -35,7 +35,7 @@ from loss_scoring.service.cli.files import (
     open_source,
 )
 from loss_scoring.service.cli.series import Block, read_breakdown, read_series
-from loss_scoring.service.errors import InvalidError
+from loss_scoring.service.errors import UsageError
 
 RESAMPLES = 1000
 SERIES = "series"
@@ -112,14 +112,14 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     """
     options = scoring_options(losses, missing, zero_division)
     if models is not None and exclude is not None:
-        raise InvalidError("--exclude is for models that nobody names; leave them out of --models")
+        raise UsageError("--exclude is for models that nobody names; leave them out of --models")
     if by is not None and baseline is not None:
-        raise InvalidError("--baseline compares models by series; leave out --by, or see check")
+        raise UsageError("--baseline compares models by series; leave out --by, or see check")
     file = _one_file(files)
     if output is not None:
         check_output(output)
         if output.resolve() == file.resolve():
-            raise InvalidError(f"{output}: is the file to score; name another output")
+            raise UsageError(f"{output}: is the file to score; name another output")
     pooled = names_in(by)
     roles = Roles(
         id_col, time_col, target_col, cutoff_col, models, exclude, duplicates, pooled or ()
@@ -127,7 +127,7 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     scoring = Scoring(file, roles, options, device, sort, pooled)
     if baseline is not None and baseline not in scoring.layout.models:
         known = ", ".join(scoring.layout.models)
-        raise InvalidError(f"--baseline {baseline}: is none of the models {known}")
+        raise UsageError(f"--baseline {baseline}: is none of the models {known}")
     answers: list[pa.Table] = []
     with open_output(output, scoring.schema) as write, closing(scoring.answers()) as scored:
         for answer in scored:
@@ -239,12 +239,12 @@ def scoring_options(losses: str, missing: Missing, zero_division: ZeroDivision) 
         specs = tuple(map(LossSpec, losses.split(",")))
         return ScoreOptions(specs, missing=missing, zero_division=zero_division)
     except ValueError as error:
-        raise InvalidError(f"--losses: {error}") from error
+        raise UsageError(f"--losses: {error}") from error
 
 
 def _one_file(files: list[Path]) -> Path:
     if len(files) > 1:
-        raise InvalidError(
+        raise UsageError(
             f"{files[1]}: one file at a time; score each, or write them to one file first, as "
             "pyarrow.dataset.dataset([...]) and polars.scan_parquet([...]) can"
         )
@@ -261,7 +261,7 @@ def _device(name: str) -> torch.device:
     try:
         return choose_device(name)
     except (ValueError, RuntimeError) as error:
-        raise InvalidError(f"device {name!r}: {error}") from error
+        raise UsageError(f"device {name!r}: {error}") from error
 
 
 def _progress() -> Progress:
@@ -272,7 +272,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=QUIET.get() or not console.is_terminal,
         transient=True,
     )
 
