@@ -7,7 +7,7 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-peers audit bump test-generated test-wheels test-darts test-fev test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-peers audit bump test-generated test-wheels test-darts test-decisions test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,12 +131,12 @@ test-darts: ## compare with the real darts, in an environment of its own
 	.venv-darts/bin/pip install --quiet --group darts
 	.venv-darts/bin/python -m pytest -m darts tests/core tests/client
 
-test-fev: ## compare with the real fev's leaderboards, in an environment of its own
-	$(PYTHON) -m venv .venv-fev
-	.venv-fev/bin/pip install --quiet --upgrade 'pip>=25.1'
-	.venv-fev/bin/pip install --quiet --constraint constraints.txt --editable . --editable ./lossclient --group dev
-	.venv-fev/bin/pip install --quiet --group fev
-	.venv-fev/bin/python -m pytest -m fev tests/core
+test-decisions: ## compare leaderboards with the real fev and the gate with the real mlflow, in an environment of their own
+	$(PYTHON) -m venv .venv-decisions
+	.venv-decisions/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-decisions/bin/pip install --quiet --constraint constraints.txt --editable . --editable ./lossclient --group dev
+	.venv-decisions/bin/pip install --quiet --group decisions
+	.venv-decisions/bin/python -m pytest -m decisions tests/core
 
 test-ray: ## score on real Ray Data, in an environment of its own
 	$(PYTHON) -m venv .venv-ray
