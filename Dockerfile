@@ -29,7 +29,7 @@ RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip --python /opt/venv/bin/python install --no-cache-dir \
         --require-hashes --only-binary :all: -r "deploy/locks/${VARIANT}.txt"
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE VERSION ./
 COPY core core
 COPY service service
 COPY loss_scoring loss_scoring

@@ -7,12 +7,12 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit test-generated test-darts test-fev test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit bump test-generated test-wheels test-darts test-decisions test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: pyproject.toml lossclient/pyproject.toml constraints.txt
+$(VENV)/.installed: VERSION pyproject.toml lossclient/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
@@ -26,11 +26,14 @@ run: $(VENV)/.installed ## start the service, score a real example, leave the se
 stop: ## stop the service that `make run` started
 	@$(BIN)/python examples/run.py --stop
 
-lint: $(VENV)/.installed ## format check, lint, types, layers
+lint: $(VENV)/.installed ## format check, lint, types, layers, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 format: $(VENV)/.installed ## format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -109,6 +112,19 @@ audit: .venv-audit/.installed ## compare what the images and constraints.txt pin
 test-generated: $(VENV)/.installed .venv-generated/.installed ## call the service with a generated client and, where chromium is, by its page
 	$(BIN)/python -m pytest tests/api/test_generated.py
 
+.venv-release/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-release/bin/pip install --quiet --group release
+	@touch $@
+
+test-wheels: .venv-release/.installed ## build both distributions, install and use them in each of PYTHONS that is here
+	.venv-release/bin/python tests/wheels.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(DIST),--keep $(abspath $(DIST)))
+
+bump: ## set the version to TO, in VERSION and in the tags of the images
+	sed -i "s/$$(cat VERSION)/$(TO)/" Dockerfile deploy/README.md deploy/overlays/*/kustomization.yaml
+	echo "$(TO)" > VERSION
+
 test-darts: ## compare with the real darts, in an environment of its own
 	$(PYTHON) -m venv .venv-darts
 	.venv-darts/bin/pip install --quiet --upgrade 'pip>=25.1'
@@ -116,12 +132,12 @@ test-darts: ## compare with the real darts, in an environment of its own
 	.venv-darts/bin/pip install --quiet --group darts
 	.venv-darts/bin/python -m pytest -m darts tests/core tests/client tests/docs
 
-test-fev: ## compare with the real fev's leaderboards, in an environment of its own
-	$(PYTHON) -m venv .venv-fev
-	.venv-fev/bin/pip install --quiet --upgrade 'pip>=25.1'
-	.venv-fev/bin/pip install --quiet --constraint constraints.txt --editable . --editable ./lossclient --group dev
-	.venv-fev/bin/pip install --quiet --group fev
-	.venv-fev/bin/python -m pytest -m fev tests/core
+test-decisions: ## compare leaderboards with the real fev and the gate with the real mlflow, in an environment of their own
+	$(PYTHON) -m venv .venv-decisions
+	.venv-decisions/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-decisions/bin/pip install --quiet --constraint constraints.txt --editable . --editable ./lossclient --group dev
+	.venv-decisions/bin/pip install --quiet --group decisions
+	.venv-decisions/bin/python -m pytest -m decisions tests/core
 
 test-ray: ## score on real Ray Data, in an environment of its own
 	$(PYTHON) -m venv .venv-ray

@@ -1,12 +1,12 @@
 """Puts the parts together: settings, engine, routes, middleware."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import torch
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -107,29 +107,16 @@ def assemble(
         if tracing is not None:
             await asyncio.to_thread(tracing.flush)
 
-    app: FastAPI = FastAPIOffline(
-        title="loss-scoring",
-        summary="Scores forecasts: losses per series, with gradients.",
-        version=__version__,
-        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        servers=[{"url": "/", "description": "Where this document comes from."}],
-        openapi_tags=TAGS,
-        lifespan=lifespan,
-        redoc_url=None,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours know of all routes
-        redirect_slashes=False,  # a redirect loses the body, and behind a proxy the scheme
-    )
+    keys = Keys.of(settings)
+    app = _framework(settings, keys, build_router(engine, metrics, start), lifespan)
     app.add_middleware(HeadMiddleware)
     score = ScoreEndpoint(engine, settings, start)
     metrics.watch("open_bytes", lambda: score.memory.held)
     metrics.watch("open_bytes_limit", lambda: settings.max_open_bytes)
     app.router.routes += [Route(path, score, methods=["POST"]) for path in SCORE_PATHS]
-    app.include_router(build_router(engine, metrics, start))
     app.add_middleware(_Raised)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, answer_unmatched)
-    keys = Keys.of(settings)
-    _describe(app, settings, keys)
 
     async def serve_others(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope, receive, send)
@@ -169,8 +156,32 @@ async def _service_error(request: Request, error: Exception) -> Response:
     return problem_of(error, context.request_id)
 
 
-def _describe(app: FastAPI, settings: Settings, keys: Keys | None) -> None:
-    """Add what FastAPI cannot know: the score endpoint, and which paths need a key."""
+def openapi_document(settings: Settings) -> dict[str, Any]:
+    """Return what ``GET /openapi.json`` answers."""
+    router = build_router(None, None, None)  # type: ignore[arg-type]  # none is called
+    return _framework(settings, Keys.of(settings), router).openapi()
+
+
+def _framework(
+    settings: Settings,
+    keys: Keys | None,
+    router: APIRouter,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """Return the framework with the small routes, and with what it cannot know in its document."""
+    app: FastAPI = FastAPIOffline(
+        title="loss-scoring",
+        summary="Scores forecasts: losses per series, with gradients.",
+        version=__version__,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/", "description": "Where this document comes from."}],
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours know of all routes
+        redirect_slashes=False,  # a redirect loses the body, and behind a proxy the scheme
+    )
+    app.include_router(router)
     derive = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -182,3 +193,4 @@ def _describe(app: FastAPI, settings: Settings, keys: Keys | None) -> None:
         return derive()
 
     app.openapi = openapi  # type: ignore[method-assign]
+    return app

@@ -161,6 +161,10 @@ class InvalidError(ServiceError):
         self.count = max(count, len(errors))
 
 
+class UsageError(Exception):
+    """A command line that asks for what it cannot mean. No request is refused with it."""
+
+
 class HeadTooLargeError(ServiceError):
     """Request line and headers are over a limit of this server."""
 

@@ -4,27 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from loss_scoring.core.table.columns import TableError, absent_faults, is_text
+from loss_scoring.core.table.columns import TableError, absent_faults
 from loss_scoring.core.table.comparison.frames import codes
+from loss_scoring.core.table.comparison.pooling import HORIZON, UnorderedError, moments_of, pool
 from loss_scoring.core.table.groups import Groups, NullKeyError
-from loss_scoring.core.table.spelling import spell_cell
-
-HORIZON = "horizon"
-"""Where no column has this name: the place of an element in its series by time, from 1."""
-
-
-def columns_of_breakdown(by: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the columns to break down by; None if series are scored.
-
-    ``model`` goes without saying, as every row of an answer is of one model.
-    """
-    if by is None:
-        return None
-    names = (by,) if isinstance(by, str) else by
-    return tuple(name for name in dict.fromkeys(names) if name != "model")
 
 
 def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | None) -> Groups:
@@ -61,21 +46,16 @@ def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | N
         raise TableError(("", "there is no column of times to derive a horizon from"))
     rows = np.arange(len(table)) if series.order is None else series.order
     member = np.repeat(codes(series.keys, series.keys.column_names), np.diff(series.offsets))
-    order = (member,) if time is None else (_moments(table, time, derived=derived)[rows], member)
-    rows = rows[np.lexsort(order)]
-    sizes = np.bincount(member)
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
-    columns = {
-        name: _take(table[name], rows) if name in names else pa.chunked_array([places])
+    moments = None if time is None else _moments(table, time, derived=derived)[rows]
+    pools = pool(table, by, rows, member, moments)
+    first = pools.offsets[:-1]
+    keys = {
+        name: _take(table[name], pools.rows[first])
+        if name in names
+        else pa.chunked_array([pools.places[first]])
         for name in by
     }
-    if not columns:
-        return Groups(pa.table({}), np.array([0, len(rows)]), rows)
-    in_order = pa.table(columns)
-    group = codes(in_order, by)
-    within = np.argsort(group, kind="stable")
-    offsets = np.append(0, np.cumsum(np.bincount(group)))
-    return Groups(in_order.take(pa.array(within[offsets[:-1]])), offsets, rows[within])
+    return Groups(pa.table(keys), pools.offsets, pools.rows)
 
 
 def _take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
@@ -85,35 +65,21 @@ def _take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
 
 
 def _moments(table: pa.Table, time: str, *, derived: bool) -> NDArray[np.int64]:
-    """Number times in their order; text that is whole numbers or ISO 8601 by what it means.
+    """Number times in their order, nulls first.
 
     Raises:
-        TableError: If a horizon is to be derived, and there is a null, or text of another kind.
+        TableError: If a horizon is to be derived, and there is a null, or text of unknown order.
     """
     times = table[time]
-    if is_text(times.type):
-        times = _meant(times, time, derived=derived)
-    if not times.null_count:
-        return codes(pa.table({time: times}), [time])
-    if derived:
-        row = int(np.flatnonzero(times.is_null().to_numpy())[0])
-        raise TableError((time, f"is null in row {row}, which is at no place of a horizon"))
     known = times.is_valid().to_numpy()
+    if derived and not known.all():
+        row = int(np.flatnonzero(~known)[0])
+        raise TableError((time, f"is null in row {row}, which is at no place of a horizon"))
     moments = np.full(len(times), -1)
-    moments[known] = codes(pa.table({time: times.filter(pa.array(known))}), [time])
+    try:
+        moments[known] = moments_of(times.drop_null())
+    except UnorderedError as error:
+        if derived:
+            raise TableError((time, str(error))) from error
+        moments[known] = codes(pa.table({time: times.drop_null()}), [time])
     return moments
-
-
-def _meant(texts: pa.ChunkedArray, time: str, *, derived: bool) -> pa.ChunkedArray:
-    for type_ in (pa.int64(), pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
-        try:
-            return texts.cast(type_)
-        except pa.ArrowInvalid:
-            continue
-    if derived:
-        row = int(pc.index(pc.is_valid(texts), True).as_py())
-        shown = spell_cell(texts, row)
-        raise TableError(
-            (time, f"holds text such as {shown}, of unknown order; cast it to times for a horizon")
-        )
-    return texts

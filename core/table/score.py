@@ -22,7 +22,7 @@ from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.options import LossLike, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
-from loss_scoring.core.table.breakdown import HORIZON, break_down, columns_of_breakdown
+from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
@@ -36,6 +36,7 @@ from loss_scoring.core.table.columns import (
     key_faults,
     text_faults,
 )
+from loss_scoring.core.table.comparison.pooling import HORIZON, columns_to_pool_by
 from loss_scoring.core.table.groups import (
     Groups,
     RepeatedTimeError,
@@ -146,7 +147,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     names = [spec.name for spec in options.losses]
     given = {"scale_col": scale_col, "train_df": train_df, "seasonality": seasonality}
     _check_scales(options, [name for name, value in given.items() if value is not None])
-    pooled = columns_of_breakdown(by)
+    pooled = None if by is None else columns_to_pool_by(by)
     if pooled is not None and gradients:
         raise ValueError("gradients are of series; leave out by")
     if pooled is not None and options.scaled:

@@ -39,20 +39,7 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
     @router.get("/v1/losses", operation_id="losses_v1", summary="As /losses", tags=["scoring"])
     @router.get("/losses", summary="The losses, their parameters and formulas", tags=["scoring"])
     async def losses() -> list[LossRow]:
-        return [
-            LossRow(
-                name=loss.name,
-                title=loss.title,
-                formula=loss.formula,
-                gradient=loss.gradient,
-                source=loss.source,
-                parameters={name: schema_of(rule) for name, rule in loss.parameters.items()},
-                can_be_masked=loss.can_be_masked,
-                scaled=loss.scaled,
-                default=loss.name in DEFAULT_LOSSES,
-            )
-            for loss in LOSSES.values()
-        ]
+        return list_losses()
 
     @router.get("/version", summary="What is running", tags=["operation"])
     async def version() -> dict[str, str]:
@@ -87,6 +74,24 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def list_losses() -> list[LossRow]:
+    """Return what is known of each loss, as ``GET /losses`` answers."""
+    return [
+        LossRow(
+            name=loss.name,
+            title=loss.title,
+            formula=loss.formula,
+            gradient=loss.gradient,
+            source=loss.source,
+            parameters={name: schema_of(rule) for name, rule in loss.parameters.items()},
+            can_be_masked=loss.can_be_masked,
+            scaled=loss.scaled,
+            default=loss.name in DEFAULT_LOSSES,
+        )
+        for loss in LOSSES.values()
+    ]
 
 
 class HeadMiddleware:

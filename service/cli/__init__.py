@@ -4,6 +4,8 @@ from loss_scoring.service import early_stop  # noqa: F401 - first, as what comes
 
 # isort: split
 import io
+import json
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -14,14 +16,15 @@ from rich.table import Table
 
 from loss_scoring.core import LOSSES
 from loss_scoring.service import __version__
+from loss_scoring.service.cli.boards import QUIET
 from loss_scoring.service.cli.check import check
 from loss_scoring.service.cli.compile import compile_all
 from loss_scoring.service.cli.files import explained
 from loss_scoring.service.cli.score import score
 from loss_scoring.service.cli.serve import serve
-from loss_scoring.service.errors import ServiceError, printable
+from loss_scoring.service.errors import ServiceError, UsageError, printable
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(serve)
 app.command()(score)
 app.command()(check)
@@ -32,8 +35,18 @@ _TABLE_WIDTH = 120
 
 
 @app.command()
-def losses() -> None:
+def losses(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As GET /losses answers, for programs.")
+    ] = False,
+) -> None:
     """List the losses, their parameters and formulas (y target, p prediction, T elements)."""
+    if as_json:
+        from loss_scoring.service.api.routes import list_losses
+
+        with explained("standard output"):
+            typer.echo(json.dumps(list_losses(), indent=2))
+        return
     table = Table("name", "loss of a series", "gradient of an element")
     table.add_column("parameters", overflow="fold", min_width=len("block_denom_grad=true"))
     for loss in LOSSES.values():
@@ -49,10 +62,30 @@ def losses() -> None:
         console.print(table, width=wide)
 
 
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document of the service, as GET /openapi.json answers."""
+    from loss_scoring.service.app import openapi_document
+    from loss_scoring.service.settings import Settings
+
+    with explained("standard output"):
+        settings = Settings()  # type: ignore[call-arg] # of the environment
+        typer.echo(json.dumps(openapi_document(settings), indent=2))
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"loss-scoring {__version__}")
         raise typer.Exit
+
+
+def _be_quiet(wanted: bool) -> None:
+    QUIET.set(wanted)
+
+
+def _omit_colors(wanted: bool) -> None:
+    if wanted:
+        os.environ["NO_COLOR"] = "1"
 
 
 @app.callback()
@@ -63,12 +96,31 @@ def _root(
             "--version", callback=_print_version, is_eager=True, help="Print it and exit."
         ),
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "-q", "--quiet", callback=_be_quiet, help="Nothing on standard error but errors."
+        ),
+    ] = False,
+    no_color: Annotated[
+        bool,
+        typer.Option(
+            "--no-color",
+            callback=_omit_colors,
+            is_eager=True,
+            help="No colours, as with the variable NO_COLOR.",
+        ),
+    ] = False,
 ) -> None:
     """Score forecasts: one loss or several per series."""
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    """Run the command line; a fault is one line on standard error.
+
+    The exit status is 0, 1 if it cannot be done, or 2 if the command line makes no sense; that of
+    check, whose 1 is a verdict, is 2 for either.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
             stream, io.TextIOWrapper
@@ -76,12 +128,19 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
+    except UsageError as error:
+        _end(str(error), 2)
     except (ServiceError, OSError) as error:
-        _end(str(error))
+        _end(str(error), _status_of_failure())
     except MemoryError as error:  # before a file was opened
-        _end(f"not enough memory: {error}")
+        _end(f"not enough memory: {error}", _status_of_failure())
 
 
-def _end(fault: str) -> NoReturn:
+def _status_of_failure() -> int:
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    return 2 if command == "check" else 1
+
+
+def _end(fault: str, status: int) -> NoReturn:
     sys.stderr.write(f"error: {printable(fault)}\n")
-    sys.exit(2)
+    sys.exit(status)

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from io import StringIO
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from loss_scoring.service.errors import printable
 
 Format = Literal["table", "json", "csv", "markdown"]
 _UNBOUNDED = 1 << 16
+QUIET = ContextVar("quiet", default=False)
+"""Whether nothing but errors is to be said."""
 MARK = " *"
 """Behind the name of a model that lacks series."""
 
@@ -50,6 +53,8 @@ def write_out(text: str) -> None:
 
 def say(*lines: str) -> None:
     """Write lines to standard error; if nobody reads them, the scores still matter."""
+    if QUIET.get():
+        return
     with suppress(OSError):
         sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
 

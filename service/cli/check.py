@@ -29,7 +29,7 @@ from loss_scoring.service.cli.score import (
     names_in,
     scoring_options,
 )
-from loss_scoring.service.errors import InvalidError, printable
+from loss_scoring.service.errors import InvalidError, UsageError, printable
 
 WORSE, NOT_COMPARABLE = 1, 3
 """Exit status; 0 if all is passed, and 2 for usage and data that cannot be read."""
@@ -88,7 +88,7 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     not comparable, as too many series are missing or none is left.
     """
     if as_json and markdown:
-        raise InvalidError("--json and --markdown exclude each other")
+        raise UsageError("--json and --markdown exclude each other")
     names = names_in(by) or ()
     source = open_source(file)
     if "model" in source.schema.names:

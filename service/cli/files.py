@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from loss_scoring.core.table import TableError, holds_codes, is_text, text_faults
 from loss_scoring.service.cli.threads import Behind
-from loss_scoring.service.errors import InvalidError, ServiceError, UnreadableError
+from loss_scoring.service.errors import InvalidError, ServiceError, UnreadableError, UsageError
 
 BATCH_ROWS = 1 << 17
 _ROWS_WRITTEN = 1 << 17
@@ -348,7 +348,7 @@ def open_output(path: Path | None, schema: pa.Schema) -> Iterator[Callable[[pa.T
     Until then they are in a file that no other writer uses, and that no signal leaves behind.
 
     Raises:
-        InvalidError: If the ending names no format, or there is no such folder.
+        UsageError: If the ending names no format, or there is no such folder.
         UnreadableError: If it cannot be written.
     """
     if path is None:
@@ -423,11 +423,11 @@ def ended_by_signals() -> Iterator[None]:
 def check_output(path: Path) -> None:
     """Refuse an output that could not be written once everything is scored."""
     if path.suffix.lower() not in FORMATS:
-        raise InvalidError(f"{path}: the ending must be one of {' '.join(FORMATS)}")
+        raise UsageError(f"{path}: the ending must be one of {' '.join(FORMATS)}")
     if path.is_dir():
-        raise InvalidError(f"{path}: is a folder; name a file")
+        raise UsageError(f"{path}: is a folder; name a file")
     if not path.parent.is_dir():
-        raise InvalidError(f"{path}: there is no folder {path.parent}")
+        raise UsageError(f"{path}: there is no folder {path.parent}")
 
 
 def _writer(suffix: str, file: BinaryIO, schema: pa.Schema) -> Any:

@@ -26,7 +26,7 @@ from loss_scoring.core.table import (
     score_models,
     spell_series,
 )
-from loss_scoring.service.cli.boards import Format, print_board, say
+from loss_scoring.service.cli.boards import QUIET, Format, print_board, say
 from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
 from loss_scoring.service.cli.files import (
     FORMATS,
@@ -36,7 +36,7 @@ from loss_scoring.service.cli.files import (
     open_source,
 )
 from loss_scoring.service.cli.series import Block, read_breakdown, read_series
-from loss_scoring.service.errors import InvalidError
+from loss_scoring.service.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -141,14 +141,14 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     """
     options = scoring_options(losses, missing, zero_division)
     if models is not None and exclude is not None:
-        raise InvalidError("--exclude is for models that nobody names; leave them out of --models")
+        raise UsageError("--exclude is for models that nobody names; leave them out of --models")
     if by is not None and baseline is not None:
-        raise InvalidError("--baseline compares models by series; leave out --by, or see check")
+        raise UsageError("--baseline compares models by series; leave out --by, or see check")
     file = _one_file(files)
     if output is not None:
         check_output(output)
         if output.resolve() == file.resolve():
-            raise InvalidError(f"{output}: is the file to score; name another output")
+            raise UsageError(f"{output}: is the file to score; name another output")
     pooled = names_in(by)
     columns = id_col, time_col, target_col, cutoff_col, models, exclude, duplicates
     roles = Roles(*columns, weight_col, scale_col, pooled or ())
@@ -157,7 +157,7 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     scoring = Scoring(file, roles, options, device, sort, pooled, scales=scales)
     if baseline is not None and baseline not in scoring.layout.models:
         known = ", ".join(scoring.layout.models)
-        raise InvalidError(f"--baseline {baseline}: is none of the models {known}")
+        raise UsageError(f"--baseline {baseline}: is none of the models {known}")
     answers: list[pa.Table] = []
     with open_output(output, scoring.schema) as write, closing(scoring.answers()) as scored:
         for answer in scored:
@@ -191,20 +191,20 @@ class Scales(NamedTuple):
     def check(
         self, options: ScoreOptions, column: str | None, pooled: tuple[str, ...] | None
     ) -> None:
-        """Raise ``InvalidError`` if these flags and the losses do not belong together."""
+        """Raise ``UsageError`` if these flags and the losses do not belong together."""
         given = {"--scale-col": column, "--train": self.train}
         sources = [flag for flag, value in given.items() if value is not None]
         needed = " and ".join(options.scaled)
         if (self.train is None) != (self.seasonality is None):
-            raise InvalidError("--train and --seasonality belong together")
+            raise UsageError("--train and --seasonality belong together")
         if len(sources) > 1:
-            raise InvalidError("--scale-col and --train both say what the scales are; pass one")
+            raise UsageError("--scale-col and --train both say what the scales are; pass one")
         if sources and not needed:
-            raise InvalidError(f"{sources[0]}: none of the losses asked for takes it")
+            raise UsageError(f"{sources[0]}: none of the losses asked for takes it")
         if needed and pooled is not None:
-            raise InvalidError(f"--losses: {needed} are of series; leave out --by")
+            raise UsageError(f"--losses: {needed} are of series; leave out --by")
         if needed and not sources:
-            raise InvalidError(f"--losses: {needed} must have scales; pass --scale-col or --train")
+            raise UsageError(f"--losses: {needed} must have scales; pass --scale-col or --train")
 
     def history(self, layout: FileColumns, time: str) -> History | None:
         """Read the columns of the history that scales are made of, if there is one."""
@@ -317,12 +317,12 @@ def scoring_options(losses: str, missing: Missing, zero_division: ZeroDivision) 
         specs = tuple(map(LossSpec.of, losses.split(",")))
         return ScoreOptions(specs, missing=missing, zero_division=zero_division)
     except ValueError as error:
-        raise InvalidError(f"--losses: {error}") from error
+        raise UsageError(f"--losses: {error}") from error
 
 
 def _one_file(files: list[Path]) -> Path:
     if len(files) > 1:
-        raise InvalidError(
+        raise UsageError(
             f"{files[1]}: one file at a time; score each, or write them to one file first, as "
             "pyarrow.dataset.dataset([...]) and polars.scan_parquet([...]) can"
         )
@@ -342,7 +342,7 @@ def _device(name: str) -> "torch.device | str":
     try:
         return choose_device(name)
     except (ValueError, RuntimeError) as error:
-        raise InvalidError(f"device {name!r}: {error}") from error
+        raise UsageError(f"device {name!r}: {error}") from error
 
 
 def _progress() -> Progress:
@@ -353,7 +353,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=QUIET.get() or not console.is_terminal,
         transient=True,
     )
 

@@ -139,7 +139,7 @@ def test_a_bad_cell_of_a_csv_is_named_in_whatever_block(tmp_path, monkeypatch, c
     path.write_text(f"unique_id,y,Naive,Theta\n{rows}")
     for flags in ([], ["--models", "Theta"], ["--target-col", "Theta"]):
         status, out, err = cli("score", path, *flags)
-        assert (status, out) == (2, "")
+        assert (status, out) == (1, "")
         expected = (
             f"{path}: column 'Theta' holds numbers, but {cell!r} in row {rows_before} is text"
         )
@@ -155,7 +155,7 @@ def test_a_null_of_a_csv_is_a_missing_element(tmp_path, monkeypatch, cell, rows_
     path, output = tmp_path / "f.csv", tmp_path / "o.parquet"
     path.write_text("unique_id,y,Theta\n" + "a,1,3\n" * rows_before + f"b,1,{cell}\n")
     status, _, err = cli("score", path)
-    assert status == 2
+    assert status == 1
     assert f"series unique_id='b': element 0 of Theta in row {rows_before} is missing" in err
     assert cli("score", path, "--missing", "skip", "-o", output)[0] == 0
     assert pq.read_table(output)["mae"].to_pylist() == [2.0, None]
@@ -216,7 +216,7 @@ def test_text_that_is_mostly_numbers_is_refused_in_parquet_too(tmp_path):
         cells = make([None, "1", "2", "3", "None"])
         pq.write_table(pa.table({"unique_id": IDS, **ROWS, "Theta": cells}), path, row_group_size=1)
         status, _, err = cli("score", path)
-        assert status == 2
+        assert status == 1
         assert f"{path}: column 'Theta' holds numbers" in err
         assert cli("score", path, "--exclude", "Theta")[0] == 0
 
@@ -330,7 +330,7 @@ def test_the_same_row_twice_is_refused_by_id_and_time(tmp_path, monkeypatch, end
     expected = (
         f"{path}: column 'ds' is {time} in rows 2 and 4 of series unique_id='b' (the first of 1"
     )
-    assert (status, out) == (2, "")
+    assert (status, out) == (1, "")
     assert expected in err
     assert "--duplicates allow" in err
     assert cli("score", path, "--duplicates", "allow", "-o", output)[0] == 0

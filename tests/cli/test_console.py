@@ -1,5 +1,6 @@
 """What is printed is whole and readable in any encoding and width, and wherever it goes."""
 
+import json
 import os
 import subprocess
 from importlib.metadata import version
@@ -51,7 +52,7 @@ def test_a_full_disk_is_one_line(forecasts):
     command = [LOSS_SCORING, "score", forecasts]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
-        assert (done.returncode, done.stderr.count(b"\n")) == (2, 2)
+        assert (done.returncode, done.stderr.count(b"\n")) == (1, 2)
         assert b"No space left" in done.stderr
         done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, check=False)
     assert b"123456." in done.stdout
@@ -60,6 +61,61 @@ def test_a_full_disk_is_one_line(forecasts):
 def test_the_version_is_that_of_the_package():
     done = subprocess.run([LOSS_SCORING, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"loss-scoring {version('loss-scoring')}\n"
+
+
+def test_programs_can_read_what_the_service_says_of_itself(client):
+    status, out, err = cli("losses", "--json")
+    assert (status, err, json.loads(out)) == (0, "", client.get("/losses").json())
+    status, out, err = cli("openapi")
+    assert (status, err, json.loads(out)) == (0, "", client.get("/openapi.json").json())
+
+
+@pytest.mark.parametrize("command", [(), ("score",), ("serve",), ("check",), ("losses",)])
+def test_help_has_a_short_name(command):
+    status, out, _ = cli(*command, "-h")
+    assert status == 0
+    assert " Usage: " in out
+
+
+def test_quiet_leaves_errors(forecasts):
+    assert cli("-q", "score", forecasts)[::2] == (0, "")
+    status, out, err = cli("--quiet", "score", forecasts.with_name("absent.csv"))
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert cli("score", forecasts)[2].startswith("scored as models: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("score",), 2),
+        (("score", "FILE", "--no-such-flag"), 2),
+        (("score", "FILE", "--losses", "r2"), 2),
+        (("no-such-command",), 2),
+        (("score", "absent.csv"), 1),
+        (("check", "absent.csv", "--model", "A"), 2),  # its 1 says that a model is worse
+        (("--no-color", "check", "absent.csv", "--model", "A"), 2),
+    ],
+)
+def test_exit_statuses(forecasts, arguments, status):
+    given = [str(forecasts) if part == "FILE" else part for part in arguments]
+    assert cli(*given)[:2] == (status, "")
+
+
+def test_shells_can_complete():
+    done = subprocess.run(
+        [LOSS_SCORING],
+        env=os.environ
+        | {
+            "_LOSS_SCORING_COMPLETE": "complete_bash",
+            "COMP_WORDS": "loss-scoring sc",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["score"]
 
 
 STRANGE = "x\x1b]0;title\x07\x9b2J\u202e\nerror: forged"
@@ -84,7 +140,7 @@ def test_errors_show_a_strangers_ids_and_names_of_files(tmp_path):
     schema = pa.schema([("unique_id", pa.string()), ("y", pa.float64()), (STRANGE, pa.float64())])
     pq.write_table(pa.table(columns, schema), path)
     status, _, err = cli("score", path)
-    assert status == 2
+    assert status == 1
     assert err.count("\n") == 2
     assert err.replace("\n", "").isprintable()
     assert SHOWN in err

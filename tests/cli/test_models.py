@@ -126,7 +126,7 @@ def test_lists_of_numbers_are_the_models_of_a_nested_file(tmp_path):
 def run(path, *flags):
     result = CliRunner().invoke(app, ["score", str(path), *flags])
     if isinstance(result.exception, InvalidError | UnreadableError):  # which the entry point prints
-        return 2, str(result.exception)
+        return 1, str(result.exception)
     assert result.exception is None, result.exception
     return result.exit_code, result.stderr
 
@@ -151,7 +151,7 @@ def test_lists_of_text_that_is_mostly_numbers_are_refused(tmp_path):
     lists = {"y": [[1.0, 2.0], [3.0]], "A": [[1.0, 2.0], [3.0]], "B": [["1", "2"], ["1,900"]]}
     pq.write_table(pa.table({"unique_id": ["a", "b"], **lists}), path)
     status, printed = run(path)
-    assert status == 2
+    assert status == 1
     assert "column 'B' holds numbers, but '1,900' in element 2 is text" in printed
     assert "by --exclude" in printed
     assert run(path, "--exclude", "B") == (0, "scored as models: A\n")
@@ -169,7 +169,7 @@ def test_a_series_that_comes_twice_in_a_nested_file_is_refused(
     lists = [[1.0, 2.0]] * len(ids)
     pq.write_table(pa.table({"unique_id": list(ids), "y": lists, "A": lists}), path)
     status, printed = run(path)
-    assert status == 2
+    assert status == 1
     assert f"rows {rows} are both series unique_id=" in printed
     assert run(path, "--duplicates", "allow") == (0, "scored as models: A\n")
 
@@ -181,7 +181,7 @@ def test_an_absent_column_is_named_with_its_flag(tmp_path, flags):
     path = tmp_path / "f.csv"
     path.write_text("unique_id,ds,y,A\n1,1,7,1\n")
     status, printed = run(path, *flags)
-    assert status == 2
+    assert status == 1
     assert f"no column 'nope' among unique_id, ds, y, A; name it by {flags[0]}" in printed
 
 
@@ -194,11 +194,11 @@ def test_blank_rows_at_the_end_of_a_csv_file_are_ignored(tmp_path, monkeypatch, 
     assert run(path) == (0, "scored as models: A\n")
     path.write_text(rows + ",,,\n" * 20 + "b,1,2,3\n")
     status, printed = run(path)
-    assert (status, "column 'unique_id' holds nulls, the first in row 2" in printed) == (2, True)
+    assert (status, "column 'unique_id' holds nulls, the first in row 2" in printed) == (1, True)
 
 
 def test_utf_16_is_named(tmp_path):
     path = tmp_path / "f.csv"
     path.write_text("unique_id,ds,y,A\na,1,2,3\n", encoding="utf-16")
     status, printed = run(path)
-    assert (status, "is in UTF-16; convert it to UTF-8" in printed) == (2, True)
+    assert (status, "is in UTF-16; convert it to UTF-8" in printed) == (1, True)

@@ -114,7 +114,7 @@ def test_a_full_disk_is_said_of_the_output(forecasts, ending):
         text=True,
         check=False,
     )
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr == f"scored as models: A\nerror: {output}: File too large\n"
     assert list(forecasts.parent.iterdir()) == [forecasts]
 
@@ -127,7 +127,7 @@ def test_a_full_disk_is_said_of_standard_output(forecasts, command):
         done = subprocess.run(
             [LOSS_SCORING, *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr.endswith("error: standard output: No space left on device\n")
 
 
@@ -135,7 +135,7 @@ def test_a_fault_of_the_input_is_said_of_it_alone(tmp_path):
     path, output = tmp_path / "f.csv", tmp_path / "out.csv"
     path.write_text("unique_id,ds,y,A\na,1,1,\n")
     status, _, err = cli("score", path, "-o", output)
-    assert status == 2
+    assert status == 1
     assert err.splitlines()[-1].startswith(f"error: {path}: series ")
     assert str(output) not in err
 
@@ -154,7 +154,7 @@ def test_want_of_memory_is_no_fault_of_the_file(forecasts, error, monkeypatch):
 
     monkeypatch.setattr(sys.modules["loss_scoring.service.cli.score"], "_score", fail)
     status, _, err = cli("score", forecasts)
-    assert status == 2
+    assert status == 1
     assert err.splitlines()[-1] == f"error: {forecasts}: not enough memory: {error}"
 
 

@@ -21,6 +21,7 @@ from forecasts import LONG
 from instance import free_port
 from reference import score_series
 
+from loss_scoring.core.table import score_table
 from lossclient import (
     AsyncClient,
     BadRequest,
@@ -134,6 +135,32 @@ def test_the_command_line_says_the_same(url, models, tmp_path):
     with Client(url) as client:
         frame = client.score(pq.read_table(LONG), models, missing="skip")
     assert pq.read_table(out).cast(frame.schema).equals(frame)
+
+
+@pytest.mark.parametrize("read", [pd.read_parquet, pl.read_parquet, pq.read_table])
+@pytest.mark.parametrize("by", ["horizon", ["cutoff", "horizon"], "model"])
+def test_pooled_elements_are_scored_as_by_score_table(url, read, models, by):
+    table = pq.read_table(LONG)
+    want = score_table(table, by=by, predictions=models, missing="skip")
+    df = read(LONG)
+    with Client(url, request_bytes=40_000) as client:
+        frame = client.score(df, models, missing="skip", by=by)
+        with pytest.raises(InvalidInput, match="gradients are of series"):
+            client.score(df, models, by=by, gradients=True)
+    assert type(frame) is type(df)
+    found = pa.table(frame).cast(want.schema)
+    assert found.replace_schema_metadata(None).equals(want)
+
+
+def test_a_missing_element_of_a_group_is_found_in_the_callers_frame(url, forecasts):
+    shuffled = forecasts.dropna(subset=["y"]).sample(frac=1, random_state=6)
+    row = len(shuffled) // 2
+    shuffled.iloc[row, shuffled.columns.get_loc("Theta")] = None
+    with Client(url) as client, pytest.raises(InvalidValues) as caught:
+        client.score(shuffled, models=["Theta"], by="horizon")
+    (fault,) = caught.value.errors
+    assert fault.row == row
+    assert fault.id.startswith("horizon=")
 
 
 def test_warnings_point_to_the_callers_line(url):

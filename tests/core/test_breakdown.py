@@ -142,3 +142,29 @@ def test_what_cannot_be_pooled_is_refused(change, by, error, says):
 def test_gradients_are_of_series():
     with pytest.raises(ValueError, match="gradients are of series"):
         score_table(pa.table({}), by="horizon", gradients=True)
+
+
+@pytest.mark.darts
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("loss", "step", "factor"), [("mae", "ae", 1), ("mape", "ape", 100), ("smape", "sape", 200)]
+)
+def test_steps_are_those_of_darts(loss, step, factor):
+    darts = pytest.importorskip("darts", reason="make test-darts installs darts")
+    metrics = pytest.importorskip("darts.metrics")
+    generator = np.random.default_rng(4)
+    y, p = generator.lognormal(size=(2, 30, 12))
+    rows = {
+        "unique_id": np.repeat([f"s{n:02}" for n in range(30)], 12),
+        "ds": np.tile(np.arange(12), 30),
+        "y": y.ravel(),
+        "A": p.ravel(),
+    }
+    ours = score_table(pa.table(rows), group_by=["unique_id"], by="horizon", losses=[loss])
+    hours = pd.date_range("2026-01-01", periods=12, freq="h")
+    series = [
+        [darts.TimeSeries.from_times_and_values(hours, values) for values in side]
+        for side in (y, p)
+    ]
+    theirs = np.mean(getattr(metrics, step)(*series), axis=0)
+    np.testing.assert_allclose(ours[loss].to_numpy() * factor, theirs, rtol=1e-12)

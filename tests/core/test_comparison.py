@@ -497,7 +497,7 @@ def test_arguments_of_check_are_checked(scores):
 
 
 @pytest.mark.parametrize("package", ["loss_scoring.core.table.comparison", "lossclient.comparison"])
-@pytest.mark.parametrize("module", ["boards", "checks", "statistics"])
+@pytest.mark.parametrize("module", ["boards", "checks", "pooling", "statistics"])
 def test_examples_in_docstrings_run(package, module):
     result = doctest.testmod(importlib.import_module(f"{package}.{module}"))
     assert result.attempted > 0

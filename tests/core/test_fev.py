@@ -8,8 +8,10 @@ from conftest import ROOT
 
 from loss_scoring.core.table import leaderboard, pairwise, score_table
 
-fev = pytest.importorskip("fev", reason="make test-fev installs it in an environment of its own")
-pytestmark = [pytest.mark.fev, pytest.mark.filterwarnings("ignore")]
+fev = pytest.importorskip(
+    "fev", reason="make test-decisions installs it in an environment of its own"
+)
+pytestmark = [pytest.mark.decisions, pytest.mark.filterwarnings("ignore")]
 BASELINE = "SeasonalNaive"
 STATISTICS = ["win_rate", "win_rate_lower", "win_rate_upper"]
 STATISTICS += [name.replace("win_rate", "skill_score") for name in STATISTICS]

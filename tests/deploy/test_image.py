@@ -5,15 +5,18 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "deploy/locks"
+VERSION = (ROOT / "VERSION").read_text().strip()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -75,8 +78,29 @@ def test_what_the_image_writes_lies_in_the_one_folder_that_can_be_written():
 
 
 def test_the_image_says_which_version_it_is():
-    label = f'image.version="{PROJECT["project"]["version"]}"'
-    assert label in (ROOT / "Dockerfile").read_text()
+    assert f'image.version="{VERSION}"' in (ROOT / "Dockerfile").read_text()
+    for overlay in (ROOT / "deploy/overlays").glob("*/kustomization.yaml"):
+        assert f"newTag: {VERSION}-" in overlay.read_text()
+
+
+def test_both_distributions_have_the_one_version():
+    assert version("loss-scoring") == version("lossclient") == VERSION
+    for folder in (ROOT, ROOT / "lossclient"):
+        assert (folder / "VERSION").samefile(ROOT / "VERSION")
+    assert {"!VERSION", "!pyproject.toml"} <= set((ROOT / ".dockerignore").read_text().splitlines())
+
+
+def test_the_pythons_of_the_metadata_are_those_that_are_tried():
+    def named(folder):
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        found = re.findall(r"Python :: (3\.\d+)", str(project["classifiers"]))
+        assert project["requires-python"] == f">={found[0]}"
+        return found
+
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert (
+        named(ROOT) == named(ROOT / "lossclient") == jobs["wheels"]["strategy"]["matrix"]["python"]
+    )
 
 
 def test_licence_is_in_both_packages_and_on_the_image():
@@ -89,7 +113,7 @@ def test_licence_is_in_both_packages_and_on_the_image():
         assert licence == (ROOT / "LICENSE").read_text()
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert 'image.licenses="Apache-2.0"' in dockerfile
-    assert "LICENSE ./\n" in dockerfile
+    assert "LICENSE VERSION ./\n" in dockerfile
     assert "!LICENSE" in (ROOT / ".dockerignore").read_text().splitlines()
 
 

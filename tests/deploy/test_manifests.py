@@ -11,7 +11,17 @@ import kubernetes_validate
 import pytest
 import yaml
 from policies import POLICIES
-from rendered import DEPLOY, VARIANTS, Rendered, documents, render, skips, why_not, with_changes
+from rendered import (
+    DEPLOY,
+    ROOT,
+    VARIANTS,
+    Rendered,
+    documents,
+    render,
+    skips,
+    why_not,
+    with_changes,
+)
 from sizes import seconds_of
 from validate import NEWEST, OLDEST, check
 from wiring_policies import ALERTS
@@ -176,7 +186,8 @@ def test_the_overlay_of_another_namespace_that_the_readme_shows_is_one(tmp_path)
 
 def test_the_overlay_that_the_readme_shows_is_one(tmp_path):
     rendered = of_the_readme(0, tmp_path)
-    assert rendered.container["image"] == "registry.mine/loss-scoring:0.1.0-cuda"
+    version = (ROOT / "VERSION").read_text().strip()
+    assert rendered.container["image"] == f"registry.mine/loss-scoring:{version}-cuda"
     assert rendered.environment["LOSS_SCORING_ACCESS_LOG"] == "true"
     assert "prometheus-operated" not in str(rendered.one("ScaledObject"))
     assert [one for policy in POLICIES.values() for one in policy(rendered)] == []

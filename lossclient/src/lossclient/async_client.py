@@ -14,6 +14,7 @@ from anyio.lowlevel import RunVar
 
 from lossclient.base_client import BaseClient, async_chunks_of
 from lossclient.columns import Columns
+from lossclient.comparison.pooling import columns_to_pool_by
 from lossclient.exceptions import InvalidInput
 from lossclient.exchange import Answers, Outcome, Pause, Post, Rules, Step, exchange
 from lossclient.forecasts import Forecasts
@@ -87,6 +88,7 @@ class AsyncClient(BaseClient):
         scale_col: str | None = None,
         train_df: Any = None,
         seasonality: int | None = None,
+        by: str | Sequence[str] | None = None,
         progress: bool | None = None,
     ) -> FrameT:
         """Score every model for every series of a frame, as ``cross_validation`` returns it.
@@ -120,6 +122,9 @@ class AsyncClient(BaseClient):
                 scales are made: of no row after the cutoff of a series or, without cutoffs, not
                 before its first row.
             seasonality: How many rows of ``train_df`` a season has.
+            by: Columns to pool elements by, over all series, in place of id and cutoff;
+                ``horizon``, where there is no such column, is the place of a row in its series by
+                time, from 1. A group goes in one request.
             progress: Whether to show a bar; None does on a terminal.
 
         Returns:
@@ -127,7 +132,8 @@ class AsyncClient(BaseClient):
             one), ``model``, ``length``, a column a loss (null where no element is left),
             ``<loss>_masked`` (elements without a finite quotient, and all of a series that has
             nothing to divide by; with weights, for each loss) and ``<loss>_gradient`` (a list
-            in the order of time). Series come as their ids appear first.
+            in the order of time). Series come as their ids appear first; groups of ``by`` in
+            ascending order, with the same bits in whatever order the rows are.
 
         Raises:
             LossClientError: See `lossclient.exceptions`.
@@ -154,8 +160,11 @@ class AsyncClient(BaseClient):
             _check_history(options, scale_col, seasonality)
         elif seasonality is not None:
             raise InvalidInput("seasonality is that of train_df, which is not given")
+        if by is not None and (gradients or scale_col is not None or train_df is not None):
+            raise InvalidInput("gradients and scales are of series; leave out by")
+        pooled = None if by is None else columns_to_pool_by(by)
         roles = id_col, time_col, target_col, cutoff_col, models, exclude, weight_col, scale_col
-        columns = Columns(*roles)
+        columns = Columns(*roles, pooled)
         reading = await self._run(read_frame, df, columns, options.names or (), duplicates)
         reading.models.warn(self._stacklevel)
         if train_df is None:

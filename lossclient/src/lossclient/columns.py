@@ -89,6 +89,7 @@ class Columns:
     exclude: Sequence[str] = ()
     weight: str | None = None
     scale: str | None = None
+    by: Sequence[str] | None = None
 
     @property
     def doubles(self) -> dict[str, str]:
@@ -112,6 +113,7 @@ class Columns:
         models = self.models
         require(models is None or are_names(models), "models", f"{NAMES}, or None", models)
         require(are_names(self.exclude), "exclude", NAMES, self.exclude)
+        require(self.by is None or are_names(self.by), "by", f"{NAMES}, or None", self.by)
         if self.models is not None and self.exclude:
             raise InvalidInput("exclude is for models that nobody names; leave it out of models")
 
@@ -191,7 +193,7 @@ def find_models(
     if columns.models is not None:
         return ModelColumns(tuple(columns.models))
     roles = {columns.id, columns.time, columns.target, columns.cutoff, *columns.doubles.values()}
-    passed = {*roles, *_ROLES, *columns.exclude}
+    passed = {*roles, *_ROLES, *columns.exclude, *(columns.by or ())}
     reasons = {name: _reason(name, cells) for name in names if name not in passed}
     models = tuple(name for name, reason in reasons.items() if not reason)
     found = ModelColumns(models, tuple((name, why) for name, why in reasons.items() if why))

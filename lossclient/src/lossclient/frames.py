@@ -15,6 +15,8 @@ import pyarrow as pa
 from lossclient.arguments import is_count, require
 from lossclient.cells import Cells, Frame, cells_of, content, floats_of, is_mixed, keys_in
 from lossclient.columns import Columns, ModelColumns, find_models, numbers_of, resolve
+from lossclient.comparison.frames import codes
+from lossclient.comparison.pooling import HORIZON, UnorderedError, moments_of, pool
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key, of_python
 from lossclient.grouping import group
@@ -74,7 +76,8 @@ def open_frame(df: Any, columns: Columns) -> Frame:
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise InvalidInput(f"several columns of the frame have the name {twice[0]!r}")
         native = native.set_axis(names, axis=1)
-    wanted = {columns.id, columns.cutoff, columns.time} - {None, *native.columns}
+    wanted = {columns.id, columns.cutoff, columns.time, *(columns.by or ())}
+    wanted -= {None, *native.columns}
     indexed = [name for name in native.index.names if name in wanted]
     try:
         native = native.reset_index(level=indexed) if indexed else native
@@ -104,11 +107,15 @@ def read_frame(
     frame = open_frame(df, columns)
     columns = resolve(frame.columns, columns)
     of_losses = ((name, f"{name}_masked", f"{name}_gradient") for name in losses)
-    _check_keys(columns.keys, {"model", "length"}.union(*of_losses))
+    _check_keys(
+        columns.keys if columns.by is None else columns.by, {"model", "length"}.union(*of_losses)
+    )
     cells = cache(lambda name: cells_of(frame, name))
     rows = _Rows(frame, columns, cells)
     if duplicates == "error":
         rows.check_times()
+    if columns.by is not None:
+        rows.pool(columns.by)
     # Only now: a column that tells rows of one time apart is no model, whatever it holds.
     found = find_models(frame.columns, columns, cells)
     read = (columns.target, *found.models, *columns.doubles.values())
@@ -196,13 +203,15 @@ def write_frame(reading: Reading, answer: pa.Table) -> Any:
         InvalidInput: If a column of the key has the name of a loss that nobody asked for by name.
     """
     _check_keys(reading.keys.columns, answer.column_names)
-    series, models = len(reading.keys), reading.forecasts.models
+    series, models = len(reading.forecasts), reading.forecasts.models
     names = pa.array(list(models), pa.string()).take(
         pa.array(np.tile(np.arange(len(models)), series))
     )
-    keys = reading.keys[np.repeat(np.arange(series), len(models))]
     whole = answer.add_column(0, "model", names)
-    scores = nw.DataFrame.from_arrow(whole, backend=keys.implementation)
+    scores = nw.DataFrame.from_arrow(whole, backend=reading.keys.implementation)
+    if not reading.keys.columns:  # all elements are pooled
+        return scores.to_native()
+    keys = reading.keys[np.repeat(np.arange(series), len(models))]
     both = nw.concat([nw.maybe_reset_index(keys), scores], how="horizontal")
     return both.to_native()
 
@@ -219,7 +228,8 @@ class _Rows:
     """
 
     def __init__(self, frame: Frame, columns: Columns, cells: Callable[[str], Cells]) -> None:
-        self._frame, self._columns = frame, columns
+        self._frame, self._columns, self._cells = frame, columns, cells
+        self._pooled: tuple[str, ...] | None = None
         self._compared = {
             name: _comparable(name, cells(name), "so the row belongs to no series")
             for name in columns.keys
@@ -236,7 +246,50 @@ class _Rows:
             types = ", ".join(f"{name} ({content(cells(name))})" for name in self._compared)
             raise InvalidInput(f"the series cannot be found by {types}: {error}") from error
 
+    def pool(self, by: Sequence[str]) -> None:
+        """Gather the elements of all series by other columns, or by the horizon."""
+        frame, columns, groups = self._frame, self._columns, self.groups
+        present = [name for name in by if name in frame.columns]
+        if absent := [name for name in by if name not in (*present, HORIZON)]:
+            raise InvalidInput(f"no column {absent[0]!r} to pool by")
+        derived = len(present) < len(by)
+        if derived and columns.time is None:
+            raise InvalidInput("a horizon needs times; name their column by time_col")
+        compared = {
+            name: _comparable(name, self._cells(name), "so the row belongs to no group")
+            for name in present
+        }
+        ids = pa.table({name: self._compared[name].take(groups.first) for name in columns.keys})
+        member = np.repeat(codes(ids, columns.keys), np.diff(groups.offsets))
+        rows = np.arange(len(member)) if groups.order is None else groups.order
+        moments = None
+        try:
+            if columns.time is not None:
+                moments = moments_of(self._compared[columns.time])[rows]
+        except UnorderedError as error:
+            if derived:
+                raise InvalidInput(f"column {columns.time!r} {error}") from error
+        pools = pool(pa.table(compared), by, rows, member, moments)
+        begins = pools.offsets[:-1]
+        first = pools.rows[begins]
+        names = _takeable(frame.select(*present), self._cells, compared)[first] if present else None
+        if derived:
+            backend = frame.implementation
+            places = nw.new_series(HORIZON, pools.places[begins], nw.Int64(), backend=backend)
+            both = places.to_frame()
+            if names is not None:
+                both = nw.concat([nw.maybe_reset_index(names), both], how="horizontal")
+            names = both.select(*by)
+        self.names = frame.select() if names is None else names
+        self._pooled = tuple(by)
+        self.groups = groups._replace(
+            offsets=pools.offsets, order=pools.rows, first=first, repeats=np.empty(0, np.int64)
+        )
+
     def key_of(self, series: int) -> Key:
+        if self._pooled is not None:  # of many series
+            values = (f"{name}={self.names[name][series]}" for name in self._pooled)
+            return Key(", ".join(values))
         row = int(self.groups.first[series])
         return Key(*(self._value(name, row) for name in self._columns.keys))
 
