@@ -18,11 +18,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loss_scoring.core import Ragged, ScoreOptions, Scores
+from loss_scoring.service.engine.compiling import Compiler
 from loss_scoring.service.engine.policy import BatchPolicy, Span
 from loss_scoring.service.engine.scorer import Answer, BatchObserver, Limits
 from loss_scoring.service.engine.worker import Batch, DeviceLostError, DeviceWorker, Slice
@@ -115,6 +117,7 @@ class Engine:
         quota: QueueQuota | None = None,
     ) -> None:
         self._worker = worker
+        self._compiler = Compiler(worker)
         self._quota = quota
         self._policy = policy
         self._on_batch = on_batch
@@ -209,10 +212,13 @@ class Engine:
         limits = self._limits
         if not 0 < elements <= (limits.idle_inline_elements if idle else limits.inline_elements):
             return None
+        whole = Slice(prediction, target, options, weights, scales)
+        if not self._worker.is_compiled(whole):
+            return None
         started = time.monotonic()
         self._check_ready()
         try:
-            result = self._worker.score(Slice(prediction, target, options, weights, scales))
+            result = self._worker.score(whole)
         except DeviceLostError as error:
             self._lost, self._running = True, False
             raise _failure(error) from error
@@ -269,14 +275,18 @@ class Engine:
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
         offsets = memoryview(prediction.offsets)  # type: ignore[arg-type]
+        admit = partial(
+            self._policy.admit, number, offsets, now=now, deadline=deadline, alone=alone
+        )
+        elements = prediction.elements  # and not the job, whose body would be kept as long
         with self._work:
             self._check_ready()  # the thread may have ended since
             if self._quota is not None:
-                self._quota.take(client, prediction.elements)
-            self._policy.admit(number, offsets, now=now, deadline=deadline, alone=alone)
-            self._jobs[number] = job
-            self._work.notify()
-        elements = prediction.elements  # and not the job, whose body would be kept as long
+                self._quota.take(client, elements)
+            if self._worker.is_compiled(whole):
+                self._admit(number, job, admit)
+            else:
+                self._admit_compiled(number, job, admit)
 
         def finish(done: asyncio.Future[Answer]) -> None:
             if self._quota is not None:
@@ -286,6 +296,38 @@ class Engine:
 
         future.add_done_callback(finish)
         return future
+
+    def _admit(self, number: int, job: Job, admit: Callable[[], None]) -> None:
+        admit()
+        self._jobs[number] = job
+        self._work.notify()
+
+    def _admit_compiled(self, number: int, job: Job, admit: Callable[[], None]) -> None:
+        """Admit a request once what it needs was compiled, which takes seconds."""
+        loop = self._loop
+        assert loop is not None  # noqa: S101 - it runs
+
+        def resume(failed: Exception | None) -> None:
+            if job.future.done():
+                return
+            if failed is not None:
+                job.future.set_exception(_failure(failed))
+                return
+            try:
+                with self._work:
+                    self._check_ready()
+                    self._admit(number, job, admit)
+            except Exception as error:  # noqa: BLE001 - the request fails of it
+                job.future.set_exception(error)
+
+        def done(failed: Exception | None) -> None:
+            with suppress(RuntimeError):  # the event loop is closed
+                loop.call_soon_threadsafe(resume, failed)
+
+        try:
+            self._compiler.compile(job.whole, done)
+        except RuntimeError as error:  # there are too many threads
+            loop.call_soon(resume, error)
 
     def _withdraw(self, number: int) -> None:
         with self._work:

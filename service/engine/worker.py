@@ -16,6 +16,8 @@ from loss_scoring.core import (
     Ragged,
     ScoreOptions,
     Scores,
+    compile_for,
+    is_compiled,
     kernel_for,
     takes_arrays,
     warm_up,
@@ -137,6 +139,20 @@ class DeviceWorker:
         if self._kernel is kernel_for(self.device):
             warm_up(self.device)
         self._score_ones()
+
+    def is_compiled(self, part: Slice) -> bool:
+        """Tell whether scoring a slice waits for no compiler."""
+        if self._array_kernel is None or self._kernel is not kernel_for(self.device):
+            return True
+        prediction, weighted = part.prediction, part.weights is not None
+        return is_compiled(
+            *(self.device, part.options, prediction.dtype, prediction.elements), weighted=weighted
+        )
+
+    def compile_for(self, part: Slice) -> None:
+        """Compile what a slice needs, or load it from the cache."""
+        prediction, weighted = part.prediction, part.weights is not None
+        compile_for(part.options, prediction.dtype, prediction.elements, weighted=weighted)
 
     def score(self, part: Slice) -> Scores | Exception:
         """Score one slice alone.

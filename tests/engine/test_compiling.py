@@ -1,0 +1,95 @@
+"""A request that needs what was not compiled yet waits, and holds up no other."""
+
+import asyncio
+import threading
+
+import pytest
+import torch
+
+from loss_scoring.core import LossSpec, Ragged, ScoreOptions, kernel_for
+from loss_scoring.service.engine import BatchPolicy, Engine
+from loss_scoring.service.engine.scorer import Limits
+from loss_scoring.service.engine.worker import DeviceWorker
+from loss_scoring.service.errors import ScoringError
+
+CPU = torch.device("cpu")
+UNCOMMON = ScoreOptions((LossSpec("bias"),))
+
+
+class SlowCompiler(DeviceWorker):
+    """Has compiled nothing but for the default losses, and compiles when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(CPU, kernel_for(CPU))
+        self.may_compile = threading.Event()
+        self.compiled: set[ScoreOptions] = {ScoreOptions()}
+
+    def is_compiled(self, part):
+        return part.options in self.compiled
+
+    def compile_for(self, part):
+        assert self.may_compile.wait(60)
+        self.compiled.add(part.options)
+
+
+def ones():
+    return Ragged.from_lengths(torch.ones(3, dtype=torch.float64), [3])
+
+
+def run(scenario, worker):
+    async def main():
+        engine = Engine(worker, BatchPolicy(batch_elements=1000), limits=Limits(inline_elements=9))
+        await engine.start()
+        try:
+            await asyncio.wait_for(scenario(engine), 60)
+        finally:
+            worker.may_compile.set()
+            await engine.stop()
+
+    asyncio.run(main())
+
+
+def test_others_are_served_while_a_request_waits_for_the_compiler():
+    worker = SlowCompiler()
+
+    async def scenario(engine):
+        assert engine.score_inline(ones(), ones(), UNCOMMON) is None
+        waiting = engine.submit(ones(), ones(), UNCOMMON)
+        for _ in range(3):
+            answer = await engine.submit(ones(), ones(), ScoreOptions())
+            assert answer.scores.values["mae"].tolist() == [0]
+        assert not waiting.done()
+        worker.may_compile.set()
+        answer = await waiting
+        assert answer.scores.values["bias"].tolist() == [0]
+        assert engine.score_inline(ones(), ones(), UNCOMMON) is not None
+
+    run(scenario, worker)
+
+
+def test_a_cancelled_request_is_not_queued_once_it_was_compiled():
+    worker = SlowCompiler()
+
+    async def scenario(engine):
+        engine.submit(ones(), ones(), UNCOMMON).cancel()
+        worker.may_compile.set()
+        await engine.submit(ones(), ones(), UNCOMMON)
+        assert engine.queued_elements == 0
+
+    run(scenario, worker)
+
+
+def test_what_the_compiler_fails_of_is_the_requests_error():
+    worker = SlowCompiler()
+
+    def fail(_part):
+        raise OSError("no space left")
+
+    worker.compile_for = fail
+
+    async def scenario(engine):
+        with pytest.raises(ScoringError):
+            await engine.submit(ones(), ones(), UNCOMMON)
+        await engine.submit(ones(), ones(), ScoreOptions())
+
+    run(scenario, worker)
