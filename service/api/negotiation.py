@@ -1,5 +1,6 @@
 """The formats of a body and of its answer, by Content-Type, Content-Encoding and Accept."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from loss_scoring.service.codecs import arrow, json
@@ -68,6 +69,18 @@ def negotiate(content_type: bytes, encoding: bytes, accept: bytes) -> Formats:
     return Formats(request, _answer_format(accept.decode("latin-1"), request), coding)
 
 
+@lru_cache(maxsize=256)
+def wants_zstd(accept_encoding: bytes) -> bool:
+    """Return whether Accept-Encoding names zstd, and identity not as something better."""
+    if len(accept_encoding) > _MAX_ACCEPT_BYTES:
+        return False
+    qualities: dict[str, float] = {}
+    for part in accept_encoding.decode("latin-1").split(","):
+        coding, parameters = _parsed(part)
+        qualities[coding] = _quality_of(parameters)
+    return qualities.get("zstd", 0.0) > 0 and qualities["zstd"] >= qualities.get("identity", 0.0)
+
+
 def _request_format(content_type: str) -> str:
     if len(content_type) > _MAX_TYPE_BYTES:
         raise UnsupportedMediaError(f"Content-Type is longer than {_MAX_TYPE_BYTES} bytes")
@@ -108,12 +121,16 @@ def _quality(accept: str, media_type: str) -> float:
     for part in accept.split(","):
         media_range, parameters = _parsed(part)
         if ranks.get(media_range, 0) > rank:
-            try:
-                quality = min(max(float(parameters.get("q", 1)), 0.0), 1.0)
-            except ValueError:
-                quality = 0.0
+            quality = _quality_of(parameters)
             rank = ranks[media_range]
     return quality
+
+
+def _quality_of(parameters: Mapping[str, str]) -> float:
+    try:
+        return min(max(float(parameters.get("q", 1)), 0.0), 1.0)
+    except ValueError:
+        return 0.0
 
 
 def _parsed(text: str) -> tuple[str, dict[str, str]]:

@@ -13,10 +13,17 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from loss_scoring.service.api.context import CONTEXT, Context
-from loss_scoring.service.api.negotiation import FORMATS, negotiate
+from loss_scoring.service.api.negotiation import FORMATS, negotiate, wants_zstd
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.api.start import Start
-from loss_scoring.service.codecs.codec import INLINE_BYTES, Codec, Formats, encode, is_short
+from loss_scoring.service.codecs.codec import (
+    INLINE_BYTES,
+    Codec,
+    Formats,
+    encode,
+    encode_compressed,
+    is_short,
+)
 from loss_scoring.service.codecs.request import ScoreRequest
 from loss_scoring.service.engine import Answer, ScoringEngine
 from loss_scoring.service.errors import (
@@ -66,7 +73,7 @@ class ScoreEndpoint:
         with Reservation(self.memory, context.client) as reservation:
             self._open += 1
             try:
-                format_, parts = await self._answer(scope, receive, context, reservation)
+                format_, parts, is_zstd = await self._answer(scope, receive, context, reservation)
             except Exception as error:
                 refusal = refusal_of(error)
                 if refusal is None:
@@ -77,15 +84,15 @@ class ScoreEndpoint:
                 context.reason = refusal.reason
                 answer = problem_of(refusal, context.request_id)(scope, receive, send)
             else:
-                answer = _send(send, format_, parts)
+                answer = _send(send, format_, parts, is_zstd=is_zstd)
             finally:
                 self._open -= 1
             await answer
 
     async def _answer(
         self, scope: Scope, receive: Receive, context: Context, reservation: Reservation
-    ) -> tuple[str, list[memoryview]]:
-        """Return the format and the parts of the answer.
+    ) -> tuple[str, list[memoryview], bool]:
+        """Return the format and the parts of the answer, and whether these are one zstd frame.
 
         A common request waits for nothing: its body has arrived, and it is decoded, scored and
         encoded inline. Whatever may take longer is awaited until the deadline.
@@ -121,13 +128,16 @@ class ScoreEndpoint:
         series = request.prediction
         context.scored = ScoredCounts(losses, len(series), series.elements, masked)
         started = time.perf_counter()
-        scored = request, answer.scores, formats.answer
+        scored, is_zstd = (request, answer.scores, formats.answer), False
         if is_short(*scored):
             parts = encode(*scored)
+        elif wants_zstd(headers.get(b"accept-encoding", b"")):
+            rest = *scored, reservation, self._settings.batch_elements
+            parts, is_zstd = await self._in_thread(reservation, deadline, encode_compressed, *rest)
         else:
             parts = await self._in_thread(reservation, deadline, encode, *scored, reservation)
         context.stages["encode"] = time.perf_counter() - started
-        return formats.answer, parts
+        return formats.answer, parts, is_zstd
 
     async def _in_thread(
         self,
@@ -200,12 +210,14 @@ def _timeout_ms(given: bytes) -> int:
     return number
 
 
-async def _send(send: Send, format_: str, parts: Sequence[memoryview]) -> None:
+async def _send(send: Send, format_: str, parts: Sequence[memoryview], *, is_zstd: bool) -> None:
     headers = [
-        (b"vary", b"Accept"),
+        (b"vary", b"Accept, Accept-Encoding"),
         (b"content-type", _TYPES[format_]),
         (b"content-length", b"%d" % sum(map(len, parts))),
     ]
+    if is_zstd:
+        headers.append((b"content-encoding", b"zstd"))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if len(parts) == 1 and len(parts[0]) <= INLINE_BYTES:
         await send({"type": "http.response.body", "body": parts[0]})

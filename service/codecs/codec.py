@@ -13,7 +13,7 @@ from loss_scoring.core import ScoreOptions, Scores, may_be_missing
 from loss_scoring.service.codecs import json
 from loss_scoring.service.codecs.arrow import long, plain, read
 from loss_scoring.service.codecs.arrow.write import LARGE
-from loss_scoring.service.codecs.compression import decompress
+from loss_scoring.service.codecs.compression import compress, decompress
 from loss_scoring.service.codecs.options import LongColumns, columns_from_query, options_from_query
 from loss_scoring.service.codecs.request import Limits, Memory, ScoreRequest
 from loss_scoring.service.errors import Faults, InvalidError
@@ -153,6 +153,15 @@ def encode(
     else:
         parts = request.stream(scores)
     return parts if len(parts) == 1 else joined(parts)
+
+
+def encode_compressed(
+    request: ScoreRequest, scores: Scores, format_: str, memory: Memory, batch_elements: int
+) -> tuple[list[memoryview], bool]:
+    """Write an answer and compress it by zstd; tell whether there was memory for that."""
+    parts = encode(request, scores, format_, memory)
+    compressed = compress(parts, memory, request.estimate(format_, batch_elements))
+    return (parts, False) if compressed is None else (compressed, True)
 
 
 def _no_check() -> None:

@@ -1,18 +1,26 @@
-"""Content-Encoding of a request: gzip and zstd, in as many members or frames as there are.
+"""Content codings: gzip and zstd of requests, and zstd of answers.
 
-The output is bounded as an uncompressed body is. It goes into one buffer of the largest size
-allowed, of which only what is written costs memory; so there is no growing, and no size in the
-stream is believed.
+A request may have as many members or frames as it likes. Its output is bounded as an uncompressed
+body is, and goes into one buffer of the largest size allowed, of which only what is written costs
+memory; so there is no growing, and no size in the stream is believed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from loss_scoring.service.errors import TooLargeError, UnreadableError
+from loss_scoring.service.codecs.request import Memory
+from loss_scoring.service.errors import (
+    OverloadedError,
+    OverShareError,
+    TooLargeError,
+    UnreadableError,
+)
 
 _FIRST_STEP = 1 << 16
+_WRITE_BYTES = 1 << 19
+"""Compressed between two questions whether it is still wanted, in a millisecond or two."""
 
 
 def decompress(
@@ -58,3 +66,24 @@ def decompress(
             f"the decompressed body is over the {limit} bytes that this server takes"
         )
     return buffer
+
+
+def compress(parts: Sequence[memoryview], memory: Memory, held: int) -> list[memoryview] | None:
+    """Return an answer as one zstd frame; None if there is no memory for it.
+
+    Args:
+        parts: Of the answer.
+        memory: Of its request; asked between pieces whether that has ended.
+        held: The bytes that the request was given beside its body.
+    """
+    try:
+        memory.reserve(held + sum(part.nbytes for part in parts))
+    except (OverloadedError, OverShareError, TooLargeError):
+        return None
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:  # level 1; without the GIL
+        for part in parts:
+            for start in range(0, part.nbytes, _WRITE_BYTES):
+                memory.check()
+                stream.write(part[start : start + _WRITE_BYTES])
+    return [memoryview(sink.getvalue())]

@@ -50,6 +50,7 @@ def kinds(base=errors.ServiceError):
         yield from kinds(kind)
 
 
+MANY = {"series": [{"id": "x" * 100, "prediction": [1], "target": [2]}] * 1000}
 PROBLEMS = [kind for kind in kinds() if hasattr(kind, "slug")]
 
 
@@ -149,6 +150,7 @@ def test_headers_of_answers(client):
     seen = {name.lower() for kind in PROBLEMS for name in kind.headers} | {"retry-after"}
     for answer in (
         client.post("/score", json={"series": []}),
+        client.post("/score", json=MANY, headers={"Accept-Encoding": "zstd"}),
         client.get("/score"),
         client.get("/nowhere"),
         client.post("/score", content=b"", headers={"Content-Type": "text/csv"}),
