@@ -22,13 +22,19 @@ from numba import njit
 from rich.console import Console
 from rich.table import Table
 
-from loss_scoring.core import ALL_LOSSES, LOSSES, LossSpec, ScoreOptions
+from loss_scoring.core import LOSSES, LossSpec, ScoreOptions
 from loss_scoring.core.compiled import Restrict
 from loss_scoring.core.kernels import plain_kernel
-from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel, Lanes, Plan
+from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
 
-LANES = Lanes()
+DEFAULT = ScoreOptions().losses
 FULL = LossSpec("smape", block_denom_grad=False)
+ALONE = [(LossSpec(name),) for name in LOSSES]
+TOGETHER = {
+    "two": (DEFAULT[0], DEFAULT[2]),
+    "three": DEFAULT,
+    "twelve": tuple(map(LossSpec, LOSSES)),
+}
 
 
 @njit(nogil=True, pipeline_class=Restrict)
@@ -52,18 +58,6 @@ def shapes() -> dict[str, np.ndarray]:
     return {name: np.full(n, t) for name, (n, t) in regular.items()} | {"ragged": ragged}
 
 
-def bare(p, y, offsets, specs, gradients) -> Callable[[], None]:
-    """Return a call of the loop alone, its outputs made beforehand."""
-    plan, n = Plan(ScoreOptions(specs, gradients), LANES), len(offsets) - 1
-    columns = [
-        *(np.zeros(n) for _ in plan.names),
-        *(np.zeros(n, np.int64) for _ in plan.quotients),
-        *(np.zeros(len(p), p.dtype) for _ in plan.slopes),
-    ]
-    known = np.empty((0, len(LOSSES)), np.int64)
-    return partial(plan.run, p, y, offsets, 0, n, known, [None, None, *columns])
-
-
 def medians(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     for run in cases.values():
         run()
@@ -82,49 +76,43 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
     kernel = FusedCpuKernel(1)
-    table = Table(
-        "series", "dtype", "floor M/s", "case", "sweep", "call", "reading", title="floor = 1.0"
-    )
-    together = Table("series", "dtype", "three passes / one: sweep", "call", "plain / fused: call")
+    table = Table("series", "dtype", "floor M/s", "case", "call", "reading", title="floor = 1.0")
+    together = Table("series", "dtype", "one by one / together", "two", "three", "plain / fused")
     for dtype in (np.float32, np.float64):
         for shape, lengths in shapes().items():
             rng = np.random.default_rng(1)
             offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
             n = int(offsets[-1])
             p, y = (rng.normal(10, 5, n).astype(dtype) for _ in range(2))
-            out = np.zeros(n, dtype)
-            tensors = [torch.from_numpy(x) for x in (p, y, offsets)]
+            out, scales = np.zeros(n, dtype), np.ones(len(lengths))
             cases: dict[str, Callable[[], object]] = {
                 "loop": partial(floor, p, y, out),
                 "numpy": partial(np.add, p, y, out=out),
                 "reading": partial(reading, p, y),
             }
-            for specs in [*((spec,) for spec in (*ALL_LOSSES, FULL)), ALL_LOSSES]:
-                label = "all" if len(specs) > 1 else specs[0].name
-                label += " full" if specs == (FULL,) else ""
+            sets = {specs[0].name: specs for specs in ALONE} | {"smape full": (FULL,)} | TOGETHER
+            for label, specs in sets.items():
                 for gradients in (False, True):
-                    if specs == (FULL,) and not gradients:
-                        continue
                     name = label + (" + gradient" if gradients else "")
                     options = ScoreOptions(specs, gradients)
-                    cases[f"sweep {name}"] = bare(p, y, offsets, specs, gradients)
-                    cases[f"call {name}"] = partial(kernel, *tensors, options)
+                    cases[name] = partial(kernel, p, y, offsets, options, None, scales)
             times = medians(cases, repeats)
             best = min(times["loop"], times["numpy"])
-            for name in (name[6:] for name in cases if name.startswith("sweep ")):
-                ratios = [f"{best / times[f'{how} {name}']:.2f}" for how in ("sweep", "call")]
-                if "gradient" not in name:
-                    ratios.append(f"{times['reading'] / times[f'call {name}']:.2f}")
-                table.add_row(shape, dtype.__name__, f"{n / best / 1e6:.0f}", name, *ratios)
-            options = ScoreOptions(gradients=True)
-            plain = medians({"plain": partial(plain_kernel, *tensors, options)}, min(repeats, 3))
-            gain = [
-                sum(times[f"{how} {name} + gradient"] for name in LOSSES)
-                / times[f"{how} all + gradient"]
-                for how in ("sweep", "call")
-            ]
-            slower = plain["plain"] / times["call all + gradient"]
-            together.add_row(shape, dtype.__name__, *(f"{x:.2f}" for x in (*gain, slower)))
+            for name in list(cases)[3:]:
+                beside = "" if "gradient" in name else f"{times['reading'] / times[name]:.2f}"
+                floors = f"{best / times[name]:.2f}"
+                table.add_row(shape, dtype.__name__, f"{n / best / 1e6:.0f}", name, floors, beside)
+            tensors = [torch.from_numpy(x) for x in (p, y, offsets)]
+            plain = partial(plain_kernel, *tensors, ScoreOptions(gradients=True))
+            slower = medians({"plain": plain}, min(repeats, 3))["plain"] / times["three + gradient"]
+            for kind in ("", " + gradient"):
+                gains = [
+                    sum(times[f"{spec.name}{kind}"] for spec in TOGETHER[label])
+                    / times[f"{label}{kind}"]
+                    for label in ("two", "three")
+                ]
+                cells = (f"{gain:.2f}" for gain in (*gains, slower))
+                together.add_row(shape, dtype.__name__, kind or "losses", *cells)
     console = Console(width=110)
     console.print(table)
     console.print(together)

@@ -102,7 +102,7 @@ def test_close_names_are_suggested():
         "unknown column",
     ]
     faults = Faults()
-    options_from_query([("losss", "mae"), ("group_column", "id"), ("q", "")], faults)
+    options_from_query([("losss", "mae"), ("group_column", "id"), ("zzz", "")], faults)
     details = [fault.detail for fault in faults.first]
     assert details[0].startswith("unknown query parameter; did you mean 'losses'?; known are")
     assert "did you mean 'group_columns'?" in details[1]
