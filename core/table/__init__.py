@@ -8,6 +8,7 @@ and answer such tables by these functions, so they agree to the bit.
 It is not imported by ``core``, which does without Arrow.
 """
 
+from loss_scoring.core.table.actuals import Actuals, Matches, UnmatchedWarning
 from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.columns import (
     Duplicates,
@@ -75,6 +76,7 @@ from loss_scoring.core.table.weights import VALID_WEIGHT, CellsError, scales_of,
 __all__ = [
     "HINT",
     "VALID_WEIGHT",
+    "Actuals",
     "CellsError",
     "Check",
     "CheckError",
@@ -84,6 +86,7 @@ __all__ = [
     "Layout",
     "Leaderboard",
     "LeftOutWarning",
+    "Matches",
     "MissingElementError",
     "ModelColumns",
     "NotComparableError",
@@ -93,6 +96,7 @@ __all__ = [
     "Runs",
     "ScoresError",
     "TableError",
+    "UnmatchedWarning",
     "WorseError",
     "answer_schema",
     "answer_table",

@@ -159,7 +159,7 @@ def match_rows(known: pa.Table, wanted: pa.Table) -> NDArray[np.int64]:
         except pa.ArrowException as error:
             types = " and ".join(str(column.type) for column in pair)
             raise TableError((name, f"cannot be compared: {types}")) from error
-        columns.append(_comparable(_takeable(joined)))
+        columns.append(comparable(_takeable(joined)))
     ranks, count = _ranks(columns)
     rows = np.full(count, -1)
     rows[ranks[: len(known)]] = np.arange(len(known))
@@ -255,7 +255,7 @@ def _times_in_order(times: pa.ChunkedArray, groups: Groups) -> pa.ChunkedArray:
     column = _takeable(times)
     if groups.order is not None:
         column = column.take(pa.array(groups.order))
-    return _comparable(column)
+    return comparable(column)
 
 
 def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -267,7 +267,7 @@ def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a _takeable column as one that is equal where it is, and that Arrow can encode."""
     if pa.types.is_dictionary(column.type):
         # Two entries of a dictionary may be equal; and an entry may be null.
@@ -284,17 +284,17 @@ def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """
     if pa.types.is_dictionary(column.type) and not column.chunk(0).dictionary.null_count:
         return pa.chunked_array([column.chunk(0).indices])
-    return _comparable(column)
+    return comparable(column)
 
 
 def _comparable_rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     """Return some rows of a _takeable column as a comparable one."""
     if pa.types.is_dictionary(column.type) and len(column.chunk(0).dictionary) <= len(rows):
-        return _comparable(column).take(pa.array(rows))
+        return comparable(column).take(pa.array(rows))
     taken = column.take(pa.array(rows))
     if pa.types.is_dictionary(column.type):
         taken = _takeable(taken.cast(column.type.value_type))
-    return _comparable(taken)
+    return comparable(taken)
 
 
 def _encodable(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -22,6 +22,7 @@ from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.options import LossLike, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
+from loss_scoring.core.table.actuals import Actuals, UnmatchedWarning
 from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.columns import (
     Duplicates,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 _KEYS = ("unique_id", "cutoff")
 
 
-def score_table(  # noqa: PLR0913 - the columns and the options of the contract, all with a default
+def score_table(  # noqa: C901, PLR0913 - the columns and the options of the contract, all with a default
     table: pa.Table,
     *,
     group_by: Sequence[str] = _KEYS,
@@ -72,6 +73,8 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     scale_col: str | None = None,
     train_df: pa.Table | None = None,
     seasonality: int | None = None,
+    actuals: pa.Table | None = None,
+    on: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> pa.Table:
     """Score every series of a table and every model.
@@ -107,6 +110,10 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
         train_df: In place of ``scale_col``, past values of the series, of which the scales of mase
             and rmsse are made, with no row after the cutoff of a series; see ``History``.
         seasonality: How many rows of ``train_df`` a season has.
+        actuals: The actual values, if they are not in ``table``: one row for each ``on``, with the
+            column ``target``. Rows of ``table`` that have none are not scored; see ``Actuals``.
+        on: The columns by which rows of the two belong together; the first of ``group_by``, and
+            ``time``, by default.
         device: Where to compute.
 
     Returns:
@@ -128,6 +135,7 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
 
     Warns:
         UserWarning: If the values of the column ``ds`` cannot be compared.
+        UnmatchedWarning: If rows have no actual value, where these are apart; it counts them.
         LeftOutWarning: If columns were taken for no models; it names them, and what was scored.
 
     Example:
@@ -147,6 +155,13 @@ def score_table(  # noqa: PLR0913 - the columns and the options of the contract,
     names = [spec.name for spec in options.losses]
     given = {"scale_col": scale_col, "train_df": train_df, "seasonality": seasonality}
     _check_scales(options, [name for name, value in given.items() if value is not None])
+    if actuals is not None:
+        known = Actuals(actuals, on or (group_by[0], time), target)
+        table = known.join(table)
+        if known.check().without_actual:
+            warnings.warn(f"not all is scored: {known.matches}", UnmatchedWarning, stacklevel=2)
+    elif on:
+        raise ValueError("on is for actuals")
     pooled = None if by is None else columns_to_pool_by(by)
     if pooled is not None and gradients:
         raise ValueError("gradients are of series; leave out by")

@@ -13,14 +13,17 @@ from loss_scoring.core.table import check as check_scores
 from loss_scoring.service.cli.boards import finite, print_board, say, to_json, write_out
 from loss_scoring.service.cli.columns import Roles
 from loss_scoring.service.cli.files import Source, explained, open_source
+from loss_scoring.service.cli.inputs import Inputs, open_inputs
 from loss_scoring.service.cli.score import (
     RESAMPLES,
     SERIES,
+    ActualsOption,
     CutoffOption,
     DeviceOption,
     DuplicatesOption,
     IdOption,
     MissingOption,
+    OnOption,
     Scoring,
     SortOption,
     TargetOption,
@@ -78,6 +81,8 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     time_col: TimeOption = "ds",
     target_col: TargetOption = None,
     cutoff_col: CutoffOption = None,
+    actuals: ActualsOption = None,
+    on: OnOption = None,
     device: DeviceOption = "auto",
     sort: SortOption = False,
 ) -> None:
@@ -90,7 +95,8 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     if as_json and markdown:
         raise UsageError("--json and --markdown exclude each other")
     names = names_in(by) or ()
-    source = open_source(file)
+    inputs = Inputs((str(file),), actuals, names_in(on) or ())
+    source = open_inputs(inputs.files, lambda _names: ())
     if "model" in source.schema.names:
         scores, keys = _read_scores(file, loss, names)
     else:
@@ -99,7 +105,7 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
             *(id_col, time_col, target_col, cutoff_col, models, None, duplicates), by=names
         )
         options = scoring_options(loss, missing, zero_division)
-        scoring = Scoring(file, roles, options, device, sort, names or None, parts=True)
+        scoring = Scoring(inputs, roles, options, device, sort, names or None, parts=True)
         scores, keys = _scored(scoring, names)
     status = 0
     try:

@@ -1,6 +1,7 @@
 """Files of forecasts in and of scores out, a batch of rows at a time."""
 
 import codecs
+import io
 import os
 import re
 import secrets
@@ -30,6 +31,7 @@ _CSV_NULLS = [*pa.csv.ConvertOptions().null_values, "None", "<NA>", *map(" ".__m
 _ENDS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 FORMATS = (".parquet", ".csv", ".arrow", ".feather", ".ipc", ".arrows")
 """Endings; ``.arrows`` is written as an Arrow stream, and any Arrow ending may be read as one."""
+_CSV_COMPRESSED = (".csv.gz", ".csv.zst")
 _COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip")
 _EXHAUSTED = "out of memory", "can't allocate memory", "not enough memory"
 """What torch says on a GPU, and on a CPU by its version."""
@@ -89,7 +91,7 @@ def open_source(
     if (reason := _unread_kind(path)) is not None:
         raise UnreadableError(f"{path}: {reason}")
     with explained(path):
-        if path.suffix.lower() == ".csv":
+        if _ending(path) == ".csv":
             return _csv(path, text, numbers)
         read = _parquet if path.suffix.lower() == ".parquet" else _arrow
         return _plain_source(read(path), batch_rows)
@@ -120,6 +122,16 @@ def explained(path: Path | str) -> Iterator[None]:
         raise ExhaustedError(f"{path}: not enough memory: {error}") from error
 
 
+def is_readable(path: Path) -> bool:
+    """Tell by its ending whether a file can be read: CSV also as gzip and zstd compress it."""
+    return _ending(path) in FORMATS
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return ".csv" if name.endswith(_CSV_COMPRESSED) else Path(name).suffix
+
+
 def _unread_kind(path: Path) -> str | None:
     """Return why a path cannot be read, where that is known without opening it."""
     if str(path) == "-" or path.is_fifo() or path.is_char_device():
@@ -131,9 +143,9 @@ def _unread_kind(path: Path) -> str | None:
             "is a folder; score its files one by one, or write them to one file first, as "
             "pyarrow.dataset.dataset(folder, partitioning='hive') and polars.scan_parquet can"
         )
-    if path.suffix.lower() in _COMPRESSED:
+    if path.suffix.lower() in _COMPRESSED and not is_readable(path):
         return "is compressed; decompress it first (Parquet and Arrow are compressed inside)"
-    if path.suffix.lower() not in FORMATS:
+    if not is_readable(path):
         return f"the ending must be one of {' '.join(FORMATS)}"
     return None
 
@@ -270,7 +282,7 @@ def _without_blank_end(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordB
 
 
 def _check_header(path: Path) -> None:
-    with path.open("rb") as file:
+    with pa.input_stream(str(path)) as stream, io.BufferedReader(stream) as file:
         line = file.readline(1 << 24)
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise pa.ArrowInvalid("is in UTF-16; convert it to UTF-8, as iconv does")

@@ -35,6 +35,7 @@ from loss_scoring.service.cli.files import (
     open_output,
     open_source,
 )
+from loss_scoring.service.cli.inputs import Inputs
 from loss_scoring.service.cli.series import Block, read_breakdown, read_series
 from loss_scoring.service.errors import UsageError
 
@@ -77,6 +78,17 @@ TrainOption = Annotated[
         "rmsse are made; no row after a cutoff is used. Read whole."
     ),
 ]
+ActualsOption = Annotated[
+    str | None,
+    typer.Option(help="Where the actual values are, if apart: a file, a pattern or a folder."),
+]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        help="By which columns forecasts and actual values belong together, comma-separated; "
+        "default those of ids and times."
+    ),
+]
 SeasonalityOption = Annotated[
     int | None, typer.Option(help="How many rows of --train a season has.")
 ]
@@ -86,8 +98,12 @@ SortOption = Annotated[bool, typer.Option(help="Sort by key first, in memory.")]
 
 def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE", help="Parquet, CSV or Arrow, long or nested form."),
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Parquet, CSV or Arrow, long or nested form: files, patterns such as "
+            "'forecasts/*.parquet', or folders, also with partitions such as cutoff=2026-01-01.",
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -130,6 +146,8 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     scale_col: ScaleOption = None,
     train: TrainOption = None,
     seasonality: SeasonalityOption = None,
+    actuals: ActualsOption = None,
+    on: OnOption = None,
     device: DeviceOption = "auto",
     sort: SortOption = False,
 ) -> None:
@@ -144,17 +162,17 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         raise UsageError("--exclude is for models that nobody names; leave them out of --models")
     if by is not None and baseline is not None:
         raise UsageError("--baseline compares models by series; leave out --by, or see check")
-    file = _one_file(files)
+    inputs = Inputs(tuple(files), actuals, names_in(on) or ())
     if output is not None:
         check_output(output)
-        if output.resolve() == file.resolve():
+        if output.resolve() in {Path(file).resolve() for file in files}:
             raise UsageError(f"{output}: is the file to score; name another output")
     pooled = names_in(by)
     columns = id_col, time_col, target_col, cutoff_col, models, exclude, duplicates
     roles = Roles(*columns, weight_col, scale_col, pooled or ())
     scales = Scales(train, seasonality)
     scales.check(options, scale_col, pooled)
-    scoring = Scoring(file, roles, options, device, sort, pooled, scales=scales)
+    scoring = Scoring(inputs, roles, options, device, sort, pooled, scales=scales)
     if baseline is not None and baseline not in scoring.layout.models:
         known = ", ".join(scoring.layout.models)
         raise UsageError(f"--baseline {baseline}: is none of the models {known}")
@@ -238,7 +256,7 @@ class Scoring:
 
     def __init__(  # noqa: PLR0913, PLR0917 - what the flags say
         self,
-        file: Path,
+        inputs: Inputs,
         roles: Roles,
         options: ScoreOptions,
         device: str,
@@ -248,10 +266,10 @@ class Scoring:
         parts: bool = False,
         scales: Scales | None = None,
     ) -> None:
-        self._file, self._options, self._sort = file, options, sort
+        self._label, self._options, self._sort = str(inputs), options, sort
         self._device = _device(device)
-        self._source = open_source(file, text=roles.text, numbers=roles.numbers)
-        with explained(file):
+        self._source, self._actuals = inputs.open(roles)
+        with explained(self._label):
             self.layout = find_columns(self._source, roles)
             if faults := [*key_faults(self.layout.keys, (spec.name for spec in options.losses))]:
                 raise TableError(*faults)
@@ -263,7 +281,7 @@ class Scoring:
             keys = pa.schema([self._source.schema.field(key) for key in self.layout.keys])
         else:
             names = tuple(dict.fromkeys([*self.layout.keys, *by])) if parts else by
-            with explained(file):
+            with explained(self._label):
                 self._block = read_breakdown(self._source, self.layout, names, roles.time)
             keys = self._block.groups.keys.schema
         weighted = roles.weight is not None
@@ -275,7 +293,7 @@ class Scoring:
         Raises:
             InvalidError: If there are no rows, or some cannot be scored.
         """
-        with explained(self._file), _progress() as progress:
+        with explained(self._label), _progress() as progress:
             task = progress.add_task("rows", total=self._source.rows)
             rows = 0
             for block in self._blocks():
@@ -283,6 +301,8 @@ class Scoring:
                 yield answer.cast(self.schema)
                 rows += block.rows
                 progress.advance(task, block.rows)
+            if self._actuals is not None:
+                say(str(self._actuals.check()))
             if not rows:
                 raise TableError(("", "has no rows"))
 
@@ -318,15 +338,6 @@ def scoring_options(losses: str, missing: Missing, zero_division: ZeroDivision) 
         return ScoreOptions(specs, missing=missing, zero_division=zero_division)
     except ValueError as error:
         raise UsageError(f"--losses: {error}") from error
-
-
-def _one_file(files: list[Path]) -> Path:
-    if len(files) > 1:
-        raise UsageError(
-            f"{files[1]}: one file at a time; score each, or write them to one file first, as "
-            "pyarrow.dataset.dataset([...]) and polars.scan_parquet([...]) can"
-        )
-    return files[0]
 
 
 def _report_models(layout: FileColumns) -> None:

@@ -1,0 +1,209 @@
+"""Where forecasts and actual values are: files, patterns, folders with partitions."""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from loss_scoring.core.table import Actuals, TableError, spell_type
+from loss_scoring.service.cli.columns import Roles
+from loss_scoring.service.cli.files import FORMATS, Source, explained, is_readable, open_source
+from loss_scoring.service.errors import InvalidError, UnreadableError, UsageError
+
+Names = Callable[[Sequence[str]], Collection[str]]
+_PARTITION = re.compile(r"(?P<name>[^=]+)=(?P<value>.*)", re.DOTALL)
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_INTEGER = re.compile(r"0|-?[1-9]\d{0,17}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, and what the names of its folders say: ``cutoff=2026-01-01``."""
+
+    path: Path
+    values: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the user names.
+
+    Attributes:
+        files: Files, patterns and folders of forecasts.
+        actuals: The same of actual values, if they are apart.
+        on: The columns by which rows of the two belong together.
+    """
+
+    files: tuple[str, ...]
+    actuals: str | None = None
+    on: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return what messages call the forecasts, and which rows they number from 0."""
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        rows = "" if self.actuals is None else " (rows that have an actual value)"
+        return f"{self.files[0]}{more}{rows}"
+
+    def open(self, roles: Roles) -> tuple[Source, Actuals | None]:
+        """Return the forecasts, with their actual values if these are apart.
+
+        Raises:
+            InvalidError: If the parts do not fit together.
+            UnreadableError: If one cannot be read.
+        """
+        if self.actuals is None:
+            if self.on:
+                raise UsageError("--on is for --actuals")
+            return open_inputs(self.files, roles.text, roles.numbers), None
+        on = self.on or (roles.id or "unique_id", roles.time)
+        target = roles.target or "y"
+
+        def text(names: Sequence[str]) -> Collection[str]:
+            return {*on} & {*names}
+
+        source = open_inputs([self.actuals], text, lambda _names: {target})
+        with explained(self.actuals):
+            absent = [name for name in (*on, target) if name not in source.schema.names]
+            if absent:
+                raise TableError((absent[0], "is absent; name columns by --on and --target-col"))
+            fields = pa.schema([source.schema.field(name) for name in (*on, target)])
+            actuals = Actuals(pa.Table.from_batches(source.read(fields.names), fields), on, target)
+        forecasts = open_inputs(self.files, lambda names: {*roles.text(names), *text(names)})
+        with explained(str(self)):
+            return _beside(forecasts, actuals), actuals
+
+
+def open_inputs(files: Sequence[str], text: Names, numbers: Names = lambda _names: ()) -> Source:
+    """Open files as one: the rows of the first, then of the second, and so on.
+
+    Args:
+        files: Files, patterns and folders; files of a folder are in the order of their names.
+        text: The columns of CSV files that are text; see ``open_source``.
+        numbers: Likewise those that are numbers.
+
+    Raises:
+        InvalidError: If their columns differ in type.
+        UnreadableError: If there is none, or one cannot be read.
+    """
+    parts = [part for given in files for part in find_parts(given)]
+    sources = [open_source(part.path, text=text, numbers=numbers) for part in parts]
+    if len(parts) == 1 and not parts[0].values:
+        return sources[0]
+    return _joined(parts, sources)
+
+
+def find_parts(given: str) -> list[Part]:
+    """Return the files that a path, a pattern or a folder stands for.
+
+    Raises:
+        UnreadableError: If there is none.
+    """
+    path = Path(given)
+    if path.is_dir():
+        found = [each for each in sorted(path.rglob("*")) if _is_data(each.relative_to(path), each)]
+        if not found:
+            raise UnreadableError(f"{given}: holds no file that ends in {' '.join(FORMATS)}")
+        return [Part(each, _values(each.relative_to(path))) for each in found]
+    if has_magic(given) and not path.exists():
+        names = sorted(glob(given, recursive=True))  # noqa: PTH207 - Path's takes no absolute one
+        if not names:
+            raise UnreadableError(f"{given}: no file has such a name")
+        paths = [part.path for name in names for part in find_parts(name)]
+        return [Part(each, _values(each)) for each in paths]
+    return [Part(path, {})]
+
+
+def _is_data(name: Path, path: Path) -> bool:
+    """Tell whether a file of a folder holds rows: engines write markers and temporary files too."""
+    hidden = any(part.startswith((".", "_")) for part in name.parts)
+    return not hidden and path.is_file() and is_readable(path)
+
+
+def _values(path: Path) -> dict[str, str | None]:
+    matches = filter(None, map(_PARTITION.fullmatch, path.parts[:-1]))
+    values = {match["name"]: unquote(match["value"]) for match in matches}
+    return {name: None if value == _NO_PARTITION else value for name, value in values.items()}
+
+
+def _joined(parts: Sequence[Part], sources: Sequence[Source]) -> Source:
+    schema = pa.schema([*_common_fields(parts, sources), *_partition_fields(parts, sources)])
+
+    def read(columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        fields = [schema.field(name) for name in columns]
+        for part, source in zip(parts, sources, strict=True):
+            own = [name for name in columns if name in source.schema.names]
+            kept = [name for name in coded if name in own]
+            with explained(part.path):
+                for batch in source.read(own or source.schema.names[:1], kept):
+                    arrays = [_cells(batch, field, part) for field in fields]
+                    yield pa.RecordBatch.from_arrays(arrays, list(columns))
+
+    rows = [source.rows for source in sources]
+    total = None if None in rows else sum(filter(None, rows))
+    categories = frozenset().union(*(source.categories for source in sources))
+    return Source(schema, total, read, categories)
+
+
+def _common_fields(parts: Sequence[Part], sources: Sequence[Source]) -> Iterator[pa.Field]:
+    """Yield the columns of all files, each in a type that holds what every file has."""
+    first = sources[0].schema
+    for part, source in zip(parts, sources, strict=True):
+        for name in {*first.names} ^ {*source.schema.names}:
+            other = part.path if name in first.names else parts[0].path
+            raise InvalidError(f"{other}: column {name!r} is absent, which other files have")
+    for name in first.names:
+        field = first.field(first.names.index(name))
+        for part, source in zip(parts, sources, strict=True):
+            own = source.schema.field(source.schema.names.index(name))
+            try:
+                pair = [pa.schema([(name, each.type)]) for each in (field, own)]
+                field = pa.unify_schemas(pair, promote_options="permissive").field(0)
+            except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+                types = f"{spell_type(own.type)} here and {spell_type(field.type)} in other files"
+                raise InvalidError(f"{part.path}: column {name!r} is {types}") from error
+        yield field
+
+
+def _partition_fields(parts: Sequence[Part], sources: Sequence[Source]) -> Iterator[pa.Field]:
+    """Yield the columns that only the names of folders have: text, or whole numbers."""
+    for name in parts[0].values:
+        if name in sources[0].schema.names:
+            continue
+        values = [part.values.get(name) for part in parts]
+        whole = all(value is None or _INTEGER.fullmatch(value) for value in values)
+        yield pa.field(name, pa.int64() if whole else pa.string())
+
+
+def _cells(batch: pa.RecordBatch, field: pa.Field, part: Part) -> pa.Array:
+    """Return a column of a batch, or of the names of its folders; text may stay coded."""
+    if field.name not in batch.schema.names:
+        value = part.values.get(field.name)
+        if value is not None and pa.types.is_integer(field.type):
+            return pa.repeat(pa.scalar(int(value), field.type), len(batch))
+        return pa.repeat(pa.scalar(value, field.type), len(batch))
+    cells = batch.column(field.name)
+    if field.type in {cells.type, getattr(cells.type, "value_type", None)}:
+        return cells
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.dictionary_decode()
+    return cells.cast(field.type)
+
+
+def _beside(forecasts: Source, actuals: Actuals) -> Source:
+    """Return forecasts with a column of actual values, without the rows that have none."""
+    target = actuals.target
+    if target in forecasts.schema.names:
+        raise TableError((target, "is in the forecasts too; leave out --actuals, or rename it"))
+
+    def read(columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        actuals.start()
+        own = [name for name in dict.fromkeys([*columns, *actuals.on]) if name != target]
+        for batch in forecasts.read(own, coded):
+            joined = actuals.join(pa.Table.from_batches([batch])).select(list(columns))
+            yield from joined.combine_chunks().to_batches()
+
+    return Source(actuals.schema(forecasts.schema), forecasts.rows, read, forecasts.categories)
