@@ -329,25 +329,43 @@ def _names(keys: pa.Table, rows: npt.NDArray[np.int64]) -> str:
 
 
 class _SeenKeys:
-    """The keys of all blocks so far; compared whenever there are twice as many as before."""
+    """The keys of all blocks so far.
+
+    While each is above the one before it, as in a sorted file, none can be there twice. Otherwise
+    they are compared whenever there are twice as many as before.
+    """
 
     def __init__(self, refuse: Callable[[Groups, npt.NDArray[np.bool_]], None]) -> None:
         self._refuse = refuse
         self._keys: list[pa.Table] = []
         self._count, self._due = 0, _FIRST_CHECK
+        self._ascend = True
 
     def add(self, keys: pa.Table) -> None:
+        last = [part.slice(len(part) - 1) for part in self._keys[-1:]]
+        self._ascend = self._ascend and _ascends(pa.concat_tables([*last, keys]))
         self._keys.append(keys)
         self._count += len(keys)
-        if self._count >= self._due:
+        if self._count >= self._due and not self._ascend:
             self.check()
             self._due = 2 * self._count
 
     def check(self) -> None:
-        if self._keys:
+        if self._keys and not self._ascend:
             groups = group_rows(pa.concat_tables(self._keys))
             if len(groups) < self._count:
                 self._refuse(groups, np.diff(groups.offsets) > 1)
+
+
+def _ascends(keys: pa.Table) -> bool:
+    """Tell whether each key is above the one before it."""
+    above = np.zeros(len(keys) - 1, np.bool_)
+    tied = ~above
+    for column in keys.columns:
+        before, after = column.slice(0, len(keys) - 1), column.slice(1)
+        above |= tied & np.array(pc.less(before, after), np.bool_)
+        tied &= np.array(pc.equal(before, after), np.bool_)
+    return bool(above.all())
 
 
 def _refuse_apart(layout: FileColumns, groups: Groups, apart: npt.NDArray[np.bool_]) -> None:
