@@ -514,3 +514,17 @@ def test_the_client_has_the_same_without_torch(scores, tmp_path):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == repr(leaderboard(scores))
     assert lossclient.check.__doc__ == check.__doc__
+
+
+def test_losses_with_a_sign_are_compared_by_their_size():
+    table = pa.table(
+        {
+            "unique_id": ["a", "a", "b", "b"],
+            "model": ["Low", "Near"] * 2,
+            "bias": [-3.0, 1.0, -2.0, -1.0],
+        }
+    )
+    board = leaderboard(table, "bias", n_resamples=0).to_arrow()
+    assert board["model"].to_pylist() == ["Near", "Low"]
+    assert board["mean"].to_pylist() == [0, -2.5]
+    assert board["wins"].to_pylist() == [2, 0]

@@ -128,8 +128,8 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
     Args:
         scores: A row a series and model, as ``score_table``, the client and the command line give
             them: a frame of pandas, polars or pyarrow.
-        loss: The column to compare by, lower being better; or several, of which each is compared
-            by itself.
+        loss: The column to compare by, lower being better, and nearer to 0 where losses have a
+            sign, as bias has; or several, of which each is compared by itself.
         baseline: A model whose loss is the unit of the skill score.
         missing: What a series does that some model has no loss of. ``common``: it is left out, for
             all models; a model without any loss is listed, and not waited for. ``error``: it is
@@ -180,8 +180,9 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
 
     def board(losses: Losses, whole: Losses) -> pa.Table:
         values, models = losses.values, losses.models
-        places, best = ranks(values)
-        columns = {
+        sizes = np.abs(values)
+        places, best = ranks(sizes)
+        columns: dict[str, Any] = {
             "model": models,
             "n": np.full(len(models), len(values)),
             "mean": means(values, losses.weights),
@@ -191,7 +192,7 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
         }
         ratios = None
         if baseline is not None:
-            ratios = log_ratios(values, values[:, [models.index(baseline)]])
+            ratios = log_ratios(sizes, sizes[:, [models.index(baseline)]])
         # The last of M models, at place M, beats none, and one more with each place.
         beaten = len(models) - places
         columns |= resampling.win_rate_and_skill(beaten, len(models) - 1, ratios)
@@ -199,7 +200,8 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
         columns["num_failures"] = [failures.pop(model) for model in models]
         if losses.masked is not None:
             columns["masked"] = losses.masked.sum(axis=0)
-        rows = _table(columns).sort_by([("mean", "ascending"), ("model", "ascending")])
+        order = sorted(range(len(models)), key=lambda i: (abs(columns["mean"][i]), models[i]))
+        rows = _table(columns).take(order)
         absent = {"model": failures.keys(), "n": [0] * len(failures)}
         absent |= {"num_failures": failures.values()}
         return pa.concat_tables([rows, _table(absent)], promote_options="default")
@@ -258,8 +260,9 @@ def pairwise(  # noqa: PLR0913 - a choice each, all with a default
     """
 
     def pairs(losses: Losses, _whole: Losses) -> pa.Table:
-        order = np.argsort(_mean_of_halves(ranks(losses.values)[0]), kind="stable")
-        values, models = losses.values[:, order], [losses.models[i] for i in order]
+        sizes = np.abs(losses.values)
+        order = np.argsort(_mean_of_halves(ranks(sizes)[0]), kind="stable")
+        values, models = sizes[:, order], [losses.models[i] for i in order]
         first, second = (index.reshape(-1) for index in np.indices((len(models), len(models))))
         own, other = values[:, first], values[:, second]
         return _table(
