@@ -153,7 +153,7 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
 ) -> None:
     """Score a file of forecasts without a server.
 
-    The long form has the columns unique_id, [cutoff,] ds, y and one a model, as Nixtla's
+    The long form has the columns unique_id, cutoff (if any), ds, y and one a model, as Nixtla's
     cross_validation returns them; the nested form one row a series, with lists. Prints a
     leaderboard, of the series that all models have; -o writes one row per series and model.
     """
