@@ -417,7 +417,9 @@ def compile_all() -> None:
     ]
     alone = [(LossSpec(name),) for name in LOSSES] + [(spec,) for spec in flagged]
     missings: tuple[Missing, ...] = ("error", "skip")
-    for losses in (default, *together, *alone):
-        for size, gradients, missing in itertools.product((4, 8), (False, True), missings):
+    for size, gradients in itertools.product((4, 8), (False, True)):
+        for losses, missing in itertools.product((default, *together), missings):
             options = ScoreOptions(losses, gradients, missing)
             compile_for(options, size, weighted=False, large=gradients)
+        for loss in alone:
+            compile_for(ScoreOptions(loss, gradients), size, weighted=False, large=False)
