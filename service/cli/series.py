@@ -25,6 +25,7 @@ from loss_scoring.core.table import (
     group_rows,
     is_text,
     narrowest,
+    one_array,
     scales_of,
     spell_cell,
     spell_series,
@@ -119,6 +120,9 @@ def _sorted_blocks(
     del read
     groups = _group(whole, layout, 0)
     _check_times(whole, groups, layout, 0)
+    for name in {*layout.numbers, *layout.doubles}:  # joined once, not for each block
+        one = pa.chunked_array([one_array(whole.column(name))])
+        whole = whole.set_column(whole.schema.get_field_index(name), name, one)
     rows = np.arange(len(whole)) if groups.order is None else groups.order
     by_key = [(key, "ascending") for key in layout.keys]
     ranked = np.array(pc.sort_indices(groups.keys, by_key), np.int64)
