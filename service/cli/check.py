@@ -1,5 +1,6 @@
 """``loss-scoring check``: the gate, by exit status."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,7 +99,7 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     inputs = Inputs((str(file),), actuals, names_in(on) or ())
     source = open_inputs(inputs.files, lambda _names: ())
     if "model" in source.schema.names:
-        scores, keys = _read_scores(file, loss, names)
+        scores, keys = read_file_of_scores(file, (loss, *names))
     else:
         models = model if baseline is None else f"{model},{baseline}"
         roles = Roles(
@@ -141,18 +142,33 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
         raise typer.Exit(status)
 
 
-def _read_scores(file: Path, loss: str, by: tuple[str, ...]) -> tuple[pa.Table, list[str]]:
-    """Read what ``score`` has written; text left of the models stays text."""
+def read_file_of_scores(
+    file: Path, columns: Sequence[str] | None = None
+) -> tuple[pa.Table, list[str]]:
+    """Read what ``score`` has written; text left of the models stays text.
+
+    Args:
+        file: The file.
+        columns: Those to read beside the keys and the model; default all but gradients.
+
+    Returns:
+        The rows, and the columns that together name a series.
+
+    Raises:
+        InvalidError: If it has no column ``model``, or another is absent.
+    """
 
     def keys_in(names: Any) -> list[str]:
-        return list(names[: names.index("model")])
+        return list(names[: names.index("model")]) if "model" in names else []
 
     source: Source = open_source(file, text=lambda names: [*keys_in(names), "model"])
-    keys = keys_in(source.schema.names)
-    wanted = dict.fromkeys([*keys, "model", loss, *by])
-    if absent := [name for name in wanted if name not in source.schema.names]:
-        known = ", ".join(source.schema.names)
-        raise InvalidError(f"{file}: no column {absent[0]!r} among {known}")
+    names = source.schema.names
+    keys = keys_in(names)
+    if columns is None:
+        columns = [name for name in names[len(keys) :] if not name.endswith("_gradient")]
+    wanted = dict.fromkeys([*keys, "model", *columns])
+    if absent := [name for name in wanted if name not in names]:
+        raise InvalidError(f"{file}: no column {absent[0]!r} among {', '.join(names)}")
     with explained(file):
         schema = pa.schema([source.schema.field(name) for name in wanted])
         return pa.Table.from_batches(source.read(list(wanted)), schema), keys
