@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lossclient import InvalidInput
-from lossclient.series import read_series, scores_of
+from lossclient.series import Scores, read_series, scores_of
 
 
 @pytest.mark.parametrize(
@@ -350,3 +350,34 @@ def test_scores_are_arrays():
     assert scores.gradients["mae"].dtype == np.float32
     assert [gradient.tolist() for gradient in scores.split("mae")] == [[0.5, -0.5], [1, 0]]
     assert scores.split("mae")[0].base is not None
+
+
+def scores(count):
+    lengths = np.arange(count) % 3 + 1
+    flat = np.arange(lengths.sum(), dtype=np.float32)
+    losses = {"mae": np.arange(count) / 2, "mape": np.full(count, np.nan)}
+    ids = np.array([f"<b>{i}" for i in range(count)])
+    return Scores(ids, lengths, losses, {"mape": lengths}, {"mae": flat})
+
+
+def test_scores_are_frames_of_all_libraries():
+    made = scores(5)
+    table = made.to_arrow()
+    assert table.column_names == ["id", "length", "mae", "mape", "mape_masked", "mae_gradient"]
+    assert table["id"].to_pylist() == made.ids.tolist()
+    assert [row.tolist() for row in made.split("mae")] == table["mae_gradient"].to_pylist()
+    assert table.schema.field("mae_gradient").type == pa.large_list(pa.float32())
+    frame, polars = made.to_pandas(), made.to_polars()
+    pd.testing.assert_frame_equal(frame, table.to_pandas())
+    assert isinstance(polars, pl.DataFrame)
+    assert polars.to_arrow()["mae"].to_pylist() == made.losses["mae"].tolist()
+    assert scores(0).to_arrow().num_rows == 0
+
+
+def test_a_notebook_shows_the_first_scores():
+    assert scores(20)._repr_html_().count("<tr>") == 21
+    page = scores(21)._repr_html_()
+    assert page.count("<tr>") == 21
+    assert "the first 20 of 21 series" in page
+    assert "<td>&lt;b&gt;19</td>" in page
+    assert "<b>" not in page

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lossclient.cells import array_of, content, floats_of
+from lossclient.comparison import Leaderboard
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key, of_python
 
@@ -40,6 +41,10 @@ class _Side(NamedTuple):
     shapes: list[tuple[int, ...]]
     elements: Floats
     small: bool = False
+
+
+_SHOWN = 20
+"""Series in a notebook."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,53 @@ class Scores:
             [array([ 0.5, -0.5]), array([1.])]
         """
         return np.split(self.gradients[loss], self.offsets[1:-1]) if len(self.lengths) else []
+
+    def to_arrow(self) -> pa.Table:
+        """Return a row a series.
+
+        Returns:
+            The columns ``id``, ``length``, one a loss, ``<loss>_masked`` and ``<loss>_gradient``,
+            a list.
+
+        Raises:
+            pyarrow.ArrowInvalid: If ids are of several types.
+
+        Example:
+            >>> losses, masked = {"mae": np.array([0.5, 2.0])}, {}
+            >>> scores = Scores(np.array(["a", "b"]), np.array([2, 1]), losses, masked, {})
+            >>> scores.to_arrow().to_pylist()[1]
+            {'id': 'b', 'length': 1, 'mae': 2.0}
+        """
+        offsets = pa.array(self.offsets)
+        columns = {"id": self.ids, "length": self.lengths, **self.losses}
+        columns |= {f"{loss}_masked": counts for loss, counts in self.masked.items()}
+        lists = {
+            f"{loss}_gradient": pa.LargeListArray.from_arrays(offsets, pa.array(flat))
+            for loss, flat in self.gradients.items()
+        }
+        return pa.table({name: pa.array(cells) for name, cells in columns.items()} | lists)
+
+    def to_pandas(self) -> Any:
+        """Return the same as a frame of pandas."""
+        return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> Any:
+        """Return the same as a frame of polars."""
+        import polars as pl  # noqa: PLC0415 - of the caller
+
+        return pl.from_arrow(self.to_arrow())
+
+    def _repr_html_(self) -> str:
+        head, count = slice(0, _SHOWN), len(self.lengths)
+        shown = Scores(
+            self.ids[head],
+            self.lengths[head],
+            {loss: values[head] for loss, values in self.losses.items()},
+            {loss: counts[head] for loss, counts in self.masked.items()},
+            {},
+        )
+        note = (f"the first {_SHOWN} of {count} series",) if count > _SHOWN else ()
+        return Leaderboard(shown.to_arrow(), note)._repr_html_()
 
 
 def read_series(
