@@ -1,5 +1,6 @@
 """``loss-scoring report``: one page on a file of scores, without scripts or links elsewhere."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -19,7 +20,7 @@ from loss_scoring.core.table import Actuals, Leaderboard, ScoresError, leaderboa
 from loss_scoring.core.table.comparison.frames import read_scores
 from loss_scoring.core.table.comparison.pooling import HORIZON, UnorderedError, moments_of
 from loss_scoring.service.cli import charts
-from loss_scoring.service.cli.boards import finite, say
+from loss_scoring.service.cli.boards import say
 from loss_scoring.service.cli.check import read_file_of_scores
 from loss_scoring.service.cli.columns import Roles, find_columns
 from loss_scoring.service.cli.files import Source, explained
@@ -291,9 +292,9 @@ def _quantiles(table: pa.Table, loss: str, keys: Sequence[str]) -> charts.Rows:
 def _worst(table: pa.Table, keys: Sequence[str], model: str, loss: str) -> list[tuple[str, ...]]:
     """Return the keys, as text, of the series in which a model has its greatest losses."""
     own = table.filter(pc.equal(table["model"].cast(pa.string()), model))
-    sizes = pc.abs(own[loss].cast(pa.float64()))
-    named = _texts(own.select(keys)).filter(pc.invert(pc.is_nan(sizes)))
-    columns = [sizes.filter(pc.invert(pc.is_nan(sizes))), *named.columns]
+    own = own.filter(pc.invert(pc.is_nan(own[loss].cast(pa.float64()))))
+    named = _texts(own.select(keys))
+    columns = [pc.abs(own[loss].cast(pa.float64())), *named.columns]
     order = pc.sort_indices(
         pa.table(columns, [*map(str, range(len(columns)))]),
         [("0", "descending"), *((str(place), "ascending") for place in range(1, len(columns)))],
@@ -348,7 +349,7 @@ def _counts(board: Leaderboard, table: pa.Table) -> pa.Table:
 
 def _number(cell: Any) -> Any:
     """Return a value of JSON; what is no finite number is not drawn."""
-    return None if isinstance(finite(cell), str) and isinstance(cell, float) else cell
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
 def _section(heading: str, *parts: str) -> str:

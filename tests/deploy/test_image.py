@@ -138,7 +138,7 @@ def test_the_wheel_installs_one_name_with_real_folders():
     files = list(WheelBuilder(str(ROOT)).recurse_included_files())
     paths = {Path(file.distribution_path) for file in files}
     assert {path.parts[0] for path in paths} == {"loss_scoring"}
-    assert Path("loss_scoring/core/losses.py") in paths
+    assert Path("loss_scoring/core/losses/__init__.py") in paths
     assert Path("loss_scoring/service/cli/__init__.py") in paths
     assert {Path(f"loss_scoring/{part}py.typed") for part in ("", "core/", "service/")} <= paths
 
