@@ -59,6 +59,12 @@ def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **optio
     return loop
 
 
+def is_cached(loop: Any) -> bool:
+    """Tell whether there is a file of the machine code of a compiled function."""
+    cache = loop._cache  # noqa: SLF001
+    return isinstance(cache, _Cache) and Path(cache._cache_file._index_path).exists()  # noqa: SLF001
+
+
 def inlined(function: Callable[..., Any], **options: Any) -> Any:
     """Return a function that becomes a part of each compiled one that calls it."""
     return njit(forceinline=True, **_FAST, **options)(function)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -69,6 +72,14 @@ def kernel_for(device: torch.device | str) -> Kernel:
     return choices.get(kind, _plain_kernel)()
 
 
+_APART = """
+import pickle, sys
+from loss_scoring.core.kernels import fused_cpu
+options, size, weighted, large = pickle.load(sys.stdin.buffer)
+fused_cpu.compile_for(options, size, weighted=weighted, large=large)
+"""
+
+
 def is_compiled(
     device: torch.device,
     options: ScoreOptions,
@@ -89,11 +100,18 @@ def is_compiled(
 def compile_for(
     options: ScoreOptions, dtype: torch.dtype, elements: int, *, weighted: bool = False
 ) -> None:
-    """Compile what ``is_compiled`` misses: seconds, or milliseconds from the cache."""
+    """Compile what ``is_compiled`` misses, or load it from the cache, which takes milliseconds.
+
+    Another process compiles, as far as the cache can be written: the compiler would hold up the
+    threads of this one for seconds, and leave 15 MB behind for each loop.
+    """
     from loss_scoring.core.kernels import fused_cpu  # noqa: PLC0415 - as above
 
-    large = elements > fused_cpu.CHUNK
-    fused_cpu.compile_for(options, dtype.itemsize, weighted=weighted, large=large)
+    size, large = dtype.itemsize, elements > fused_cpu.CHUNK
+    if not fused_cpu.is_cached(options, size, weighted=weighted, large=large):
+        arguments = pickle.dumps((options, size, weighted, large))
+        subprocess.run([sys.executable, "-c", _APART], input=arguments, check=False)  # noqa: S603 - ours
+    fused_cpu.compile_for(options, size, weighted=weighted, large=large)
 
 
 def warm_up(device: torch.device | str, *, everything: bool = False) -> None:

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loss_scoring.core import compiled
 from loss_scoring.core.buffers import BufferPool
 from loss_scoring.core.forks import renew_in_children
 from loss_scoring.core.kernels.finish import finish
@@ -100,11 +101,11 @@ class Plan:
         ]
         threes = [order.index(spec.name) // TOGETHER for spec in specs]
         cuts = [threes.index(three) for three in dict.fromkeys(threes)]
-        self._loops = [
+        self.loops = [
             _Loop(self, specs, slice(*rows)) for rows in itertools.pairwise([*cuts, len(specs)])
         ]
         self.compiled_as = (
-            *(loop.losses for loop in self._loops),
+            *(loop.losses for loop in self.loops),
             *(options.gradients, self.skips_missing, self.is_one_pass, weighted),
         )
 
@@ -126,7 +127,7 @@ class Plan:
         divide: bool,  # noqa: FBT001
     ) -> None:
         """Score the series, or the pieces of series, from ``first`` to ``last``, exclusive."""
-        offsets, loops = batch.offsets, self._loops
+        offsets, loops = batch.offsets, self.loops
         if len(loops) == 1:
             loops[0].run(batch, first, last, written, factors, divide)
             return
@@ -173,19 +174,18 @@ class _Loop:
         divide: bool,  # noqa: FBT001
     ) -> None:
         """Score some series, or pieces."""
-        plan, (outputs, gradients) = self._plan, written
+        outputs, gradients = written
         lanes, numbers = self._by_size[batch.p.itemsize]
-        with_sums = not (gradients and factors.size)
-        variant = (
-            with_sums,
-            bool(gradients),
-            bool(factors.size),
-            *(plan.weighted, plan.skips_missing, with_sums and self._has_bases),
-        )
-        sweep_of(self.losses, variant)(
-            *(*batch, first, last, LANES, plan.skips_masked, divide),
+        self.sweep(batch.p.itemsize, bool(gradients), bool(factors.size))(
+            *(*batch, first, last, LANES, self._plan.skips_masked, divide),
             *(lanes, outputs, factors, numbers, gradients),
         )
+
+    def sweep(self, size: int, gradients: bool, known: bool) -> Any:  # noqa: FBT001 - one private call
+        """Return the compiled loop; ``known``, sums were made, and gradients follow from them."""
+        plan, with_sums = self._plan, not known
+        further = plan.weighted, plan.skips_missing, with_sums and self._has_bases
+        return sweep_of(self.losses, (with_sums, gradients, known, *further), size)
 
 
 def _aligned(kind: type, rows: int, lanes: int) -> Array:
@@ -385,6 +385,17 @@ def is_compiled(options: ScoreOptions, size: int, *, weighted: bool, large: bool
     """
     plan = _PLANS.plan_of(options, weighted)
     return (plan.compiled_as, size, large and options.gradients) in _COMPILED
+
+
+def is_cached(options: ScoreOptions, size: int, *, weighted: bool, large: bool) -> bool:
+    """Tell whether the cache on disk has the loops that ``compile_for`` would compile."""
+    plan = _PLANS.plan_of(options, weighted)
+    passes = [(options.gradients, False)]
+    if options.gradients and (large or not plan.is_one_pass):
+        passes = [(False, False), (True, True)]
+    return all(
+        compiled.is_cached(loop.sweep(size, *each)) for loop in plan.loops for each in passes
+    )
 
 
 def compile_for(options: ScoreOptions, size: int, *, weighted: bool, large: bool) -> None:

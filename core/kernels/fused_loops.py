@@ -305,8 +305,8 @@ def _mends_in_turn(first: Any, rest: Any) -> Any:
 
 
 @cache
-def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...]) -> Any:
-    """Return the loop over series for some losses, to be called with arrays of one dtype.
+def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...], size: int) -> Any:
+    """Return the loop over series for some losses, to be called with elements of so many bytes.
 
     Its arguments are: prediction, target, weights, offsets, the first series and the one after the
     last, ``LANES``, whether masked elements leave the mean, whether to divide sums by counts,
@@ -420,7 +420,7 @@ def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...]) -> Any:
 
     named = [loss.name + "".join(map(str, map(int, flags))) for loss, flags in losses]
     wanted = [name for name, value in variant._asdict().items() if value]
-    sweep.__qualname__ = "_".join(["sweep", *named, *wanted])
+    sweep.__qualname__ = "_".join([f"sweep{8 * size}", *named, *wanted])
     functions = [
         f for loss, _ in losses for f in (loss.term, loss.slope, loss.joined, loss.denominator)
     ]
