@@ -258,7 +258,8 @@ class ListRequest(ScoreRequest):
 
     def stream(self, scores: Scores) -> list[memoryview]:
         type_ = self._list_type() if self.options.gradients else None
-        return write_lists(scores, self.options, self.ids, self.prediction.offsets, type_)
+        columns = scores, self.options, self.ids, self.prediction.offsets, type_
+        return write_lists(*columns, weighted=self.weights is not None)
 
     def _list_type(self) -> pa.DataType:
         if self.gradient_type is not None:

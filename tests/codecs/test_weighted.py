@@ -137,6 +137,20 @@ def test_weights_have_the_shape_of_the_target():
     refused([rows | {"weight": [1, 0, 0, 3]}], "/series/0", "differ in shape")
 
 
+@pytest.mark.parametrize("loss", ["mae", "mape", "wape"])
+@pytest.mark.parametrize("missing", ["error", "propagate"])
+def test_a_series_without_weight_is_null(loss, missing):
+    series = [without("scale") | {"weight": [0, 0]}, without("scale")]
+    body = as_json(series, losses=[loss], missing=missing).encode()
+    assert answered(decoded(body), "json")["losses"][loss][0] is None
+    query = {"losses": loss, "missing": missing}
+    request = decoded(as_arrow(lists_of(series)), "arrow", **query)
+    stream = b"".join(encode(request, scored(request), "arrow"))
+    table = pa.ipc.open_stream(stream).read_all()
+    assert table[loss].is_null().to_pylist() == [True, False]
+    assert table[f"{loss}_masked"].to_pylist() == [2, 0]
+
+
 def test_integers_and_a_null_scale_are_taken():
     series = [SERIES, SERIES | {"id": "b", "scale": None}, SERIES | {"id": "c", "scale": 10**400}]
     request = decoded(as_json(series).encode())

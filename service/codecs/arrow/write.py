@@ -44,7 +44,7 @@ class _Template:
     schema: bytes
     layout: BatchLayout
     masked: int  # columns of masked counts
-    may_be_void: bool  # whether there may be nothing to divide by, whatever is missing
+    may_be_void: bool  # whether there may be nothing to divide by, without weights as well
     lists: _Lists | None  # of gradients
 
 
@@ -71,21 +71,22 @@ class _Gather:
         pass
 
 
-def write_lists(
+def write_lists(  # noqa: PLR0913 - the columns, and what decides which may be null
     scores: Scores,
     options: ScoreOptions,
     ids: Sequence[int | str] | pa.Array,
     offsets: NDArray[np.int64],
     gradient_type: pa.DataType | None,
+    *,
+    weighted: bool = False,
 ) -> list[memoryview]:
     """Write id and length, then losses, masked counts and gradients as columns."""
     losses, masked, gradients = scores.arrays()
     id_type, buffers = _ids(ids)
     template = _template(id_type, tuple(losses), tuple(masked), gradient_type)
     buffers += (_ABSENT, lengths := offsets[1:] - offsets[:-1])
-    may_be_null = (
-        template.may_be_void or options.missing != "error" or options.zero_division == "skip"
-    )
+    may_be_void = weighted or template.may_be_void
+    may_be_null = may_be_void or options.missing != "error" or options.zero_division == "skip"
     nulls = []
     for name, values in losses.items():
         count, bitmap = 0, _ABSENT
@@ -167,7 +168,7 @@ def _template(
         pa.schema(fields).serialize().to_pybytes(),
         BatchLayout.of(batch.serialize()),
         len(masked),
-        any(not LOSSES[name].has_quotient for name in masked),
+        any(LOSSES[name].scaled or LOSSES[name].denominator is not None for name in losses),
         lists,
     )
 
