@@ -207,7 +207,8 @@ class LossModule(nn.Module):
 
     def _weighted(self, p: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         """Return the loss by its sums, which are those of float32 at least."""
-        factor = torch.ones((), device=p.device) if weight is None else weight
+        # Of p's shape even if it is 1: a tensor without one would leave the type of p.
+        factor = torch.ones((), device=p.device).expand_as(p) if weight is None else weight
         factor = factor.to(torch.promote_types(p.dtype, torch.float32))
         if self.reduction != "mean":
             terms = factor * self._terms(p, y, factor)

@@ -179,6 +179,10 @@ def test_half_precision_is_summed_in_float32():
     loss = MAELoss()(p, torch.ones_like(p), torch.full_like(p, 3.0))
     assert loss.dtype == torch.float16
     assert loss == 1
+    ratio = core.WAPELoss()(p, torch.ones_like(p))
+    ratio.backward()
+    assert ratio == 1
+    assert p.grad[0] == torch.tensor(1e-5, dtype=torch.float16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
