@@ -117,7 +117,9 @@ class Engine:
         quota: QueueQuota | None = None,
     ) -> None:
         self._worker = worker
-        self._compiler = Compiler(worker)
+        self._compiler = Compiler()
+        self._compiling: dict[int, tuple[Job, Callable[[], None]]] = {}
+        """Requests that wait for it, with what admits them."""
         self._quota = quota
         self._policy = policy
         self._on_batch = on_batch
@@ -279,11 +281,12 @@ class Engine:
             self._policy.admit, number, offsets, now=now, deadline=deadline, alone=alone
         )
         elements = prediction.elements  # and not the job, whose body would be kept as long
+        is_compiled = self._worker.is_compiled(whole)
         with self._work:
             self._check_ready()  # the thread may have ended since
             if self._quota is not None:
                 self._quota.take(client, elements)
-            if self._worker.is_compiled(whole):
+            if is_compiled:
                 self._admit(number, job, admit)
             else:
                 self._admit_compiled(number, job, admit)
@@ -306,10 +309,16 @@ class Engine:
         """Admit a request once what it needs was compiled, which takes seconds."""
         loop = self._loop
         assert loop is not None  # noqa: S101 - it runs
+        self._compiling[number] = job, admit
+        whole = job.whole
+        kind = whole.options, whole.prediction.dtype, whole.prediction.elements
+        work = partial(self._worker.compile_for, *kind, weighted=whole.weights is not None)
 
         def resume(failed: Exception | None) -> None:
-            if job.future.done():
+            waiting = self._compiling.pop(number, None)
+            if waiting is None:  # it was cancelled
                 return
+            job, admit = waiting
             if failed is not None:
                 job.future.set_exception(_failure(failed))
                 return
@@ -325,11 +334,12 @@ class Engine:
                 loop.call_soon_threadsafe(resume, failed)
 
         try:
-            self._compiler.compile(job.whole, done)
+            self._compiler.compile(work, done)
         except RuntimeError as error:  # there are too many threads
             loop.call_soon(resume, error)
 
     def _withdraw(self, number: int) -> None:
+        self._compiling.pop(number, None)
         with self._work:
             self._policy.withdraw(number)
             self._jobs.pop(number, None)

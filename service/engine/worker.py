@@ -149,10 +149,11 @@ class DeviceWorker:
             *(self.device, part.options, prediction.dtype, prediction.elements), weighted=weighted
         )
 
-    def compile_for(self, part: Slice) -> None:
-        """Compile what a slice needs, or load it from the cache."""
-        prediction, weighted = part.prediction, part.weights is not None
-        compile_for(part.options, prediction.dtype, prediction.elements, weighted=weighted)
+    def compile_for(
+        self, options: ScoreOptions, dtype: torch.dtype, elements: int, *, weighted: bool
+    ) -> None:
+        """Compile what a slice like this needs, or load it from the cache."""
+        compile_for(options, dtype, elements, weighted=weighted)
 
     def score(self, part: Slice) -> Scores | Exception:
         """Score one slice alone.

@@ -1,7 +1,9 @@
 """A request that needs what was not compiled yet waits, and holds up no other."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from loss_scoring.service.engine import BatchPolicy, Engine
 from loss_scoring.service.engine.scorer import Limits
 from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import ScoringError
+from loss_scoring.service.limits.budget import QueueQuota
 
 CPU = torch.device("cpu")
 UNCOMMON = ScoreOptions((LossSpec("bias"),))
@@ -27,18 +30,20 @@ class SlowCompiler(DeviceWorker):
     def is_compiled(self, part):
         return part.options in self.compiled
 
-    def compile_for(self, part):
+    def compile_for(self, options, _dtype, _elements, *, weighted):
+        assert not weighted
         assert self.may_compile.wait(60)
-        self.compiled.add(part.options)
+        self.compiled.add(options)
 
 
 def ones():
     return Ragged.from_lengths(torch.ones(3, dtype=torch.float64), [3])
 
 
-def run(scenario, worker):
+def run(scenario, worker, quota=None):
     async def main():
-        engine = Engine(worker, BatchPolicy(batch_elements=1000), limits=Limits(inline_elements=9))
+        policy, limits = BatchPolicy(batch_elements=1000), Limits(inline_elements=9)
+        engine = Engine(worker, policy, limits=limits, quota=quota)
         await engine.start()
         try:
             await asyncio.wait_for(scenario(engine), 60)
@@ -79,10 +84,31 @@ def test_a_cancelled_request_is_not_queued_once_it_was_compiled():
     run(scenario, worker)
 
 
+def test_a_cancelled_request_is_not_kept_until_its_turn_comes():
+    worker, quota = SlowCompiler(), QueueQuota(100)
+
+    async def scenario(engine):
+        first = engine.submit(ones(), ones(), UNCOMMON)  # which the compiler is at
+        prediction = ones()
+        values = weakref.ref(prediction)
+        waiting = engine.submit(prediction, ones(), UNCOMMON)
+        del prediction
+        assert quota.held == 6
+        waiting.cancel()
+        del waiting
+        await asyncio.sleep(0)
+        gc.collect()
+        assert quota.held == 3
+        assert values() is None
+        first.cancel()
+
+    run(scenario, worker, quota)
+
+
 def test_what_the_compiler_fails_of_is_the_requests_error():
     worker = SlowCompiler()
 
-    def fail(_part):
+    def fail(*_kind, weighted):
         raise OSError("no space left")
 
     worker.compile_for = fail
