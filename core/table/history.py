@@ -115,8 +115,9 @@ class History:
         stops = np.searchsorted(self._places, series * size + limits)
         stops = np.where(series < 0, starts, stops)
         is_square = LOSSES[loss].root
-        terms = self._differences**2 if is_square else self._differences
-        is_known = np.isfinite(terms)
+        with np.errstate(over="ignore"):
+            terms = self._differences**2 if is_square else self._differences
+        is_known = np.isfinite(self._differences)
         counts = _sums(is_known.astype(np.float64), starts, stops)
         with np.errstate(invalid="ignore"):
             means = _sums(np.where(is_known, terms, 0), starts, stops) / counts

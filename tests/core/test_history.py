@@ -109,6 +109,12 @@ def test_missing_values_of_the_history_are_left_out():
     assert np.isnan(history.scales("mase", groups)[3])
 
 
+def test_a_square_that_overflows_is_not_left_out():
+    train = pa.table({"unique_id": ["a"] * 4, "ds": [1, 2, 3, 4], "y": [0, 1e200, 1e200, 1e200]})
+    history = History(train, KEYS, "ds", "y", 1)
+    assert history.scales("rmsse", history_groups([4])).tolist() == [np.inf]
+
+
 def history_groups(cutoffs, type_=None):
     keys = {"unique_id": pa.array(["a"] * len(cutoffs)).dictionary_encode()}
     return group_rows(pa.table(keys | {"cutoff": pa.array(cutoffs, type_)}))
