@@ -1,5 +1,6 @@
 """From the sums of a series to its loss: the one step that is not a sum, for every kernel."""
 
+import sys
 from typing import Any, NamedTuple
 
 from loss_scoring.core.losses.loss import Loss
@@ -13,7 +14,8 @@ class Finished(NamedTuple):
     factors: Any
     """What the slope of an element is multiplied by, in float64; 0 where the loss is NaN or 0."""
     is_void: Any
-    """Where the divisor is 0 or the scale is no positive finite number."""
+    """Where the loss is null: the reciprocal of the divisor is infinite, as that of 0 or below
+    6e-309, or the scale is no positive finite number, or the quotient by it overflows."""
 
 
 def finish(xp: Any, loss: Loss, totals: Any, divisors: Any, scales: Any = None) -> Finished:
@@ -26,14 +28,17 @@ def finish(xp: Any, loss: Loss, totals: Any, divisors: Any, scales: Any = None) 
         divisors: What it is divided by: a count, or a sum of weights or denominators.
         scales: For a loss that is ``scaled``, a number a series.
     """
-    is_void = divisors == 0
     values = totals / divisors
     steepness = xp.ones_like(totals) / divisors  # torch divides integers in float32
+    is_void = xp.isinf(steepness)
     if loss.root:
         values = xp.sqrt(values)
         steepness = xp.where(values > 0, steepness / (2 * values), 0)
     if loss.scaled:
-        is_void = is_void | ~(xp.isfinite(scales) & (scales > 0))
+        overflows = xp.isfinite(values) & xp.isinf(values / scales)
+        is_void = is_void | overflows | ~(xp.isfinite(scales) & (scales > 0))
         values, steepness = values / scales, steepness / scales
     values = xp.where(is_void, xp.nan, values)
+    # An infinite factor times a weight of 0 would be NaN.
+    steepness = steepness.clip(-sys.float_info.max, sys.float_info.max)
     return Finished(values, xp.where(is_void, 0, steepness), is_void)

@@ -283,7 +283,7 @@ class FusedCpuKernel:
                     divisors = outputs.divisors[row]
                 finished = finish(np, loss, outputs.values[row], divisors, scales)
                 values[row], factors[row], is_void = finished
-                if plan.weighted or not loss.is_mean:
+                if plan.has_bases[row] or loss.scaled:
                     masked[row] = np.where(is_void, lengths, masked[row])
                 if loss.is_mean and not plan.weighted:
                     factors[row] = 1 / divisors.astype(kind)  # rounded once, as darts does
@@ -292,7 +292,7 @@ class FusedCpuKernel:
             if not plan.weighted:
                 factors = factors.clip(max=np.finfo(kind).max).astype(kind)
             if owners is not None:
-                factors = factors[:, owners]
+                factors = np.take(factors, owners, axis=1)  # in C's order, as the loop takes them
             gradients = self._sweep(batch, plan, with_gradients=True, factors=factors).gradients
         return plan.scores(values, masked, gradients)
 

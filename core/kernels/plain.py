@@ -89,4 +89,4 @@ def sum_in_pairs(elements: Tensor, lengths: Tensor) -> Tensor:
         lengths = halves
     sums = elements.new_zeros(len(lengths))
     sums[lengths > 0] = elements
-    return sums
+    return sums + 0.0  # no -0.0, which one element may be

@@ -17,7 +17,7 @@ def _signed(x: Tensor, high: Any, low: Any) -> Tensor:
 
 _OPERATIONS = {
     "absolute": torch.abs,
-    "constant": lambda value, _: value,
+    "constant": lambda value, x: torch.full((), value, dtype=x.dtype, device=x.device),
     "divide": torch.div,
     "exp": torch.exp,
     "expm1": torch.expm1,

@@ -98,6 +98,53 @@ def test_a_series_without_a_divisor_is_null_and_counted(kernel):
 
 
 @pytest.mark.parametrize("kernel", [FusedCpuKernel(), plain], ids=["fused", "plain"])
+@pytest.mark.parametrize("weight", [5e-324, 1e-310, 1e-300])
+def test_gradients_are_finite_whatever_elements_weigh(kernel, weight):
+    p, y = np.array([1.0, 2, 3]), np.array([2.0, 4, 1])
+    weights = np.array([weight, 0, weight])
+    options = ScoreOptions(SPECS, gradients=True)
+    scores = kernel(p, y, np.array([0, 3]), options, weights, np.array([1e-300]))
+    is_void = weight < 1e-308
+    for name in LOSSES:
+        assert scores.gradients[name].isfinite().all()
+        assert scores.gradients[name][1] == 0
+        assert scores.values[name].isnan().tolist() == [is_void]
+        assert scores.masked[name].tolist() == [3 * is_void]
+
+
+EXACT = [spec for spec in SPECS if spec.name != "logcosh"]  # exp has other bits in torch
+
+
+@pytest.mark.parametrize("spec", EXACT, ids=lambda spec: spec.name)
+def test_kernels_agree_in_the_bits_of_float32_gradients(spec):
+    p, y, offsets, _, scales = batch(np.float32, [1, 40, 129])
+    options = ScoreOptions((spec,), gradients=True)
+    fused, other = (
+        kernel(p, y, offsets, options, None, scales) for kernel in (FusedCpuKernel(), plain)
+    )
+    assert fused.gradients[spec.name].tolist() == other.gradients[spec.name].tolist()
+
+
+@pytest.mark.parametrize("kernel", [FusedCpuKernel(), plain], ids=["fused", "plain"])
+def test_no_loss_is_minus_zero(kernel):
+    p, y = np.array([-0.0, 0.0]), np.array([0.0, -0.0])
+    scores = kernel(p, y, np.array([0, 1, 2]), ScoreOptions(SPECS), None, np.ones(2))
+    for values in scores.values.values():
+        assert not values.signbit().any()
+
+
+@pytest.mark.parametrize("kernel", [FusedCpuKernel(), plain], ids=["fused", "plain"])
+def test_a_loss_over_a_tiny_scale_is_null_where_it_overflows(kernel):
+    p, y, offsets = np.array([1e9, 1.0]), np.zeros(2), np.array([0, 1, 2])
+    options = ScoreOptions(tuple(map(LossSpec, ("mase", "rmsse"))), gradients=True)
+    scores = kernel(p, y, offsets, options, None, np.full(2, 2.0**-996))
+    for name in ("mase", "rmsse"):
+        assert scores.values[name].isnan().tolist() == [True, False]
+        assert scores.masked[name].tolist() == [1, 0]
+        assert scores.gradients[name].tolist() == [0, 2.0**996]
+
+
+@pytest.mark.parametrize("kernel", [FusedCpuKernel(), plain], ids=["fused", "plain"])
 def test_rmse_of_a_perfect_forecast_has_gradient_zero(kernel):
     p = np.array([1.0, 2.0])
     scores = kernel(p, p, np.array([0, 2]), ScoreOptions((LossSpec("rmse"),), gradients=True))
