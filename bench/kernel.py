@@ -1,9 +1,9 @@
 """The CPU kernel against a floor: a loop that reads both inputs and writes one output.
 
 The floor is the faster of a compiled loop and numpy's addition. Ratios are floor time / kernel
-time, one thread, medians of interleaved runs: 1.0 is as fast as the memory. ``sweep`` is the
-compiled loop with outputs that exist; ``call`` is the whole kernel as the service calls it. A case
-without a gradient writes nothing, so ``reading`` holds its call against a loop that only reads.
+time, one thread, medians of interleaved runs: 1.0 is as fast as the memory. ``call`` is the whole
+kernel as the service calls it. A case without a gradient writes nothing, so ``reading`` holds its
+call against a loop that only reads.
 
     python bench/kernel.py [--repeats 11]
 """

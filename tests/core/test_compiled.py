@@ -9,9 +9,8 @@ import pytest
 from numba.core.caching import IndexDataCacheFile, InTreeCacheLocator
 from numba.core.cpu import CPUTargetOptions
 
-from loss_scoring.core import compiled
+from loss_scoring.core import ScoreOptions, compiled
 from loss_scoring.core.kernels import fused_cpu
-from loss_scoring.core.kernels.fused_loops import sweep
 from loss_scoring.service.codecs import json
 from loss_scoring.service.codecs.json.loop import read_series
 
@@ -24,9 +23,13 @@ def test_numba_has_the_private_option():
     )
 
 
+LOOP = fused_cpu.Plan(ScoreOptions(), weighted=False).loops[0]
+DEFAULT = LOOP.sweep(8, gradients=False, known=False)
+
+
 @pytest.mark.parametrize(
     ("loop", "warm_up"),
-    [(read_series, json.warm_up), (sweep, fused_cpu.warm_up)],
+    [(read_series, json.warm_up), (DEFAULT, fused_cpu.warm_up)],
     ids=["json", "kernel"],
 )
 def test_loops_count_no_references(loop, warm_up):
