@@ -84,7 +84,7 @@ class _Terms(torch.autograd.Function):
         grad, (p, y, share, masked) = grads[0], ctx.saved_tensors
         row, elements, values, mean = ctx.how
         if share is None:
-            share = grad.new_full((), 1 / grad.numel() if mean else 1)
+            share = grad.new_full((), 1 / max(grad.numel(), 1) if mean else 1)
         share = share.to(grad.dtype).expand_as(grad)
 
         def derivative(slope: Element, joined: Element | None) -> Tensor:

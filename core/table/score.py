@@ -250,7 +250,7 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     faults = [
         *text_faults(table, (*layout.numbers, *layout.doubles), found.texts),
         *faults_of(table.schema, keyed),
-        *key_faults(keys, losses),
+        *key_faults(keyed.keys, losses),
     ]
     if faults:
         if keys == _KEYS and "cutoff" not in table.schema.names:

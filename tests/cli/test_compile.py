@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 import loss_scoring.core.kernels
 from loss_scoring.service.cli import compile as compiling
@@ -25,7 +24,9 @@ def ahead(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "loss_scoring.core.kernels.ahead", Ahead)
     monkeypatch.setattr(loss_scoring.core.kernels, "ahead", Ahead, raising=False)
-    monkeypatch.setattr(compiling, "warm_up", done.append)
+    monkeypatch.setattr(
+        compiling, "warm_up", lambda device, *, everything: done.append((str(device), everything))
+    )
     monkeypatch.setattr(json, "warm_up", lambda: done.append("json"))
     return Ahead, done
 
@@ -48,7 +49,7 @@ def run(monkeypatch, *arguments):
 )
 def test_it_compiles_for_the_cpu_and_the_gpus_that_are_named(monkeypatch, ahead, arguments, gpus):
     assert run(monkeypatch, *arguments) == 0
-    assert ahead[1] == [torch.device("cpu"), "json", *gpus]
+    assert ahead[1] == [("cpu", True), "json", *gpus]
 
 
 @pytest.mark.parametrize("error", [OSError("no cc"), subprocess.CalledProcessError(1, ["cc"])])

@@ -160,8 +160,10 @@ class AsyncClient(BaseClient):
             _check_history(options, scale_col, seasonality)
         elif seasonality is not None:
             raise InvalidInput("seasonality is that of train_df, which is not given")
-        if by is not None and (gradients or scale_col is not None or train_df is not None):
-            raise InvalidInput("gradients and scales are of series; leave out by")
+        if by is not None and gradients:
+            raise InvalidInput("gradients are of series; leave out by")
+        if by is not None and (scale_col is not None or train_df is not None):
+            raise InvalidInput("scales are of series; leave out by")
         pooled = None if by is None else columns_to_pool_by(by)
         roles = id_col, time_col, target_col, cutoff_col, models, exclude, weight_col, scale_col
         columns = Columns(*roles, pooled)
