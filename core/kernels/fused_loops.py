@@ -414,7 +414,9 @@ def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...], size: int) 
                         if skip_zero:
                             left -= lost
                     total = _total(lanes.sums, row, groups)
-                    outputs.values[row, s] = total / np.float64(left) if divide else total
+                    if divide:  # NaN has a sign, which 0 / 0 would set
+                        total = total / np.float64(left) if left > 0 else np.nan
+                    outputs.values[row, s] = total
                     if bases is not None:
                         outputs.divisors[row, s] = _total(lanes.bases, row, groups)
 

@@ -290,12 +290,12 @@ def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _comparable_rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     """Return some rows of a _takeable column as a comparable one."""
     if not pa.types.is_dictionary(column.type):
-        return _comparable(column.take(pa.array(rows)))
+        return comparable(column.take(pa.array(rows)))
     names = column.type.value_type
     # Arrow can neither take nor cast entries that are views.
     if len(column.chunk(0).dictionary) <= len(rows) or pa.types.is_string_view(names):
-        return _comparable(column).take(pa.array(rows))
-    return _comparable(_takeable(column.take(pa.array(rows)).cast(names)))
+        return comparable(column).take(pa.array(rows))
+    return comparable(_takeable(column.take(pa.array(rows)).cast(names)))
 
 
 def _encodable(column: pa.ChunkedArray) -> pa.ChunkedArray:
