@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from loss_scoring.core import Ragged, ScoreOptions
-from loss_scoring.service.engine.worker import DeviceWorker, Slice
+from loss_scoring.service.engine.scorer import Slice
+from loss_scoring.service.engine.worker import DeviceWorker
 
 LENGTH = 96
 

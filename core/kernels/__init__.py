@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import subprocess
-import sys
 import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from loss_scoring.core.kernels.interface import Kernel, Scores, takes_arrays
-from loss_scoring.core.options import ScoreOptions
+from loss_scoring.core.kernels.interface import (
+    Kernel,
+    Scores,
+    is_compiled_kernel,
+    takes_arrays,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -72,48 +73,6 @@ def kernel_for(device: torch.device | str) -> Kernel:
     return choices.get(kind, _plain_kernel)()
 
 
-_APART = """
-import pickle, sys
-from loss_scoring.core.kernels import fused_cpu
-options, size, weighted, large = pickle.load(sys.stdin.buffer)
-fused_cpu.compile_for(options, size, weighted=weighted, large=large)
-"""
-
-
-def is_compiled(
-    device: torch.device,
-    options: ScoreOptions,
-    dtype: torch.dtype,
-    elements: int,
-    *,
-    weighted: bool = False,
-) -> bool:
-    """Tell whether scoring so many elements on ``device`` waits for no compiler in this process."""
-    if device.type != "cpu" or kernel_for(device) is _plain_kernel():
-        return True
-    from loss_scoring.core.kernels import fused_cpu  # noqa: PLC0415 - numba may be absent
-
-    large = elements > fused_cpu.CHUNK
-    return fused_cpu.is_compiled(options, dtype.itemsize, weighted=weighted, large=large)
-
-
-def compile_for(
-    options: ScoreOptions, dtype: torch.dtype, elements: int, *, weighted: bool = False
-) -> None:
-    """Compile what ``is_compiled`` misses, or load it from the cache, which takes milliseconds.
-
-    Another process compiles, as far as the cache can be written: the compiler would hold up the
-    threads of this one for seconds, and leave 15 MB behind for each loop.
-    """
-    from loss_scoring.core.kernels import fused_cpu  # noqa: PLC0415 - as above
-
-    size, large = dtype.itemsize, elements > fused_cpu.CHUNK
-    if not fused_cpu.is_cached(options, size, weighted=weighted, large=large):
-        arguments = pickle.dumps((options, size, weighted, large))
-        subprocess.run([sys.executable, "-c", _APART], input=arguments, check=False)  # noqa: S603 - ours
-    fused_cpu.compile_for(options, size, weighted=weighted, large=large)
-
-
 def warm_up(device: torch.device | str, *, everything: bool = False) -> None:
     """Compile what a request on ``device`` needs that names no losses, or load it from the cache.
 
@@ -136,8 +95,7 @@ def warm_up(device: torch.device | str, *, everything: bool = False) -> None:
 __all__ = [
     "Kernel",
     "Scores",
-    "compile_for",
-    "is_compiled",
+    "is_compiled_kernel",
     "kernel_for",
     "plain_kernel",
     "takes_arrays",

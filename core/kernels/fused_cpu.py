@@ -23,6 +23,9 @@ a look-up of its plan, an allocation for each column, and a call of the loop.
 """
 
 import itertools
+import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +56,13 @@ _OUTPUTS = BufferPool(retain_bytes=256 << 20)
 Array = NDArray[Any]
 
 
-_COMPILED: set[tuple[Any, int, bool]] = set()
+_COMPILED: set[tuple[Any, tuple[int, bool]]] = set()
+_APART = """
+import pickle, sys
+from loss_scoring.core.kernels.fused_cpu import compile_here
+options, size, weighted, large = pickle.load(sys.stdin.buffer)
+compile_here(options, size, weighted=weighted, large=large)
+"""
 
 
 class _Batch(NamedTuple):
@@ -73,6 +82,7 @@ class _Written(NamedTuple):
     """Each flat, in the order of the elements; empty if they are not wanted."""
 
 
+_NO_COUNTS, _NO_SUMS = np.empty((0, 0), np.int64), np.empty((0, 0))
 _NO_FACTORS = np.empty((0, 0))
 _NO_WEIGHTS = np.empty(0)
 
@@ -108,6 +118,9 @@ class Plan:
             *(loop.losses for loop in self.loops),
             *(options.gradients, self.skips_missing, self.is_one_pass, weighted),
         )
+
+        self.compiled: set[tuple[int, bool]] = set()
+        """Of which size and whether large, as far as this thread knows."""
 
     def scores(self, values: Array, masked: Array, gradients: Sequence[Array]) -> Scores:
         """Return the columns of the answer, in the order that was asked for."""
@@ -147,6 +160,7 @@ class _Loop:
         self.losses = tuple((spec.loss, spec.flags) for spec in own)
         self._plan = plan
         self._has_bases = any(plan.has_bases[rows])
+        self._sweeps: dict[tuple[int, bool, bool], Any] = {}
         self._by_size: dict[int, tuple[Lanes, tuple[tuple[Any, ...], ...]]] = {}
         # Integers as wide as an element, so that counting fills the same vectors as adding.
         for size, kind, count in ((4, np.float32, np.int32), (8, np.float64, np.int64)):
@@ -178,14 +192,19 @@ class _Loop:
         lanes, numbers = self._by_size[batch.p.itemsize]
         self.sweep(batch.p.itemsize, bool(gradients), bool(factors.size))(
             *(*batch, first, last, LANES, self._plan.skips_masked, divide),
-            *(lanes, outputs, factors, numbers, gradients),
+            *(*lanes, *outputs, factors, numbers, gradients),
         )
 
     def sweep(self, size: int, gradients: bool, known: bool) -> Any:  # noqa: FBT001 - one private call
         """Return the compiled loop; ``known``, sums were made, and gradients follow from them."""
-        plan, with_sums = self._plan, not known
-        further = plan.weighted, plan.skips_missing, with_sums and self._has_bases
-        return sweep_of(self.losses, (with_sums, gradients, known, *further), size)
+        kind = size, gradients, known
+        if kind not in self._sweeps:
+            plan, with_sums = self._plan, not known
+            further = plan.weighted, plan.skips_missing, with_sums and self._has_bases
+            self._sweeps[kind] = sweep_of(
+                self.losses, (with_sums, gradients, known, *further), size
+            )
+        return self._sweeps[kind]
 
 
 def _aligned(kind: type, rows: int, lanes: int) -> Array:
@@ -257,6 +276,30 @@ class FusedCpuKernel:
         )
         return plan.scores(values, masked, gradients)
 
+    def is_compiled(
+        self, options: ScoreOptions, size: int, elements: int, *, weighted: bool
+    ) -> bool:
+        """Tell whether scoring waits for no compiler in this process."""
+        plan = _PLANS.plan_of(options, weighted)
+        kind = size, elements > CHUNK and options.gradients
+        if kind not in plan.compiled and (plan.compiled_as, kind) in _COMPILED:
+            plan.compiled.add(kind)
+        return kind in plan.compiled
+
+    def compile_for(
+        self, options: ScoreOptions, size: int, elements: int, *, weighted: bool
+    ) -> None:
+        """Compile what ``is_compiled`` misses, or load it from the cache, in milliseconds.
+
+        Another process compiles, as far as the cache can be written: the compiler would hold up
+        the threads of this one for seconds, and leave 15 MB behind for each loop.
+        """
+        large = elements > CHUNK
+        if not _is_cached(_PLANS.plan_of(options, weighted), size, large=large):
+            arguments = pickle.dumps((options, size, weighted, large))
+            subprocess.run([sys.executable, "-c", _APART], input=arguments, check=False)  # noqa: S603 - ours
+        compile_here(options, size, weighted=weighted, large=large)
+
     def _score_by_sums(  # noqa: C901 - the cases of the contract
         self, batch: _Batch, plan: Plan, scales: Array | None
     ) -> Scores:
@@ -312,10 +355,10 @@ class FusedCpuKernel:
         n, elements = len(batch.offsets) - 1, len(batch.p)
         rows, has_masks, has_bases = plan.shape
         outputs = Outputs(
-            np.empty((1, n if plan.skips_missing else 0), np.int64),
+            np.empty((1, n), np.int64) if plan.skips_missing else _NO_COUNTS,
             np.empty((rows, n)),
-            np.empty((rows, n if has_masks else 0), np.int64),
-            np.empty((rows, n if has_bases else 0)),
+            np.empty((rows, n), np.int64) if has_masks else _NO_COUNTS,
+            np.empty((rows, n)) if has_bases else _NO_SUMS,
         )
         gradients = [_OUTPUTS.empty(elements, batch.p.dtype) for _ in range(rows * with_gradients)]
         written = _Written(outputs, tuple(gradients))
@@ -374,8 +417,19 @@ def _join(columns: Array, owners: Array, series: int) -> Array:
 fused_cpu_kernel = FusedCpuKernel()
 
 
-def is_compiled(options: ScoreOptions, size: int, *, weighted: bool, large: bool) -> bool:
-    """Tell whether scoring waits for no compiler in this process.
+def _is_cached(plan: Plan, size: int, *, large: bool) -> bool:
+    """Tell whether the cache on disk has the loops that ``compile_here`` would compile."""
+    gradients = plan.options.gradients
+    passes = [(gradients, False)]
+    if gradients and (large or not plan.is_one_pass):
+        passes = [(False, False), (True, True)]
+    return all(
+        compiled.is_cached(loop.sweep(size, *each)) for loop in plan.loops for each in passes
+    )
+
+
+def compile_here(options: ScoreOptions, size: int, *, weighted: bool, large: bool) -> None:
+    """Compile in this process, or load from the cache, by scoring ones.
 
     Args:
         options: What to compute.
@@ -383,35 +437,18 @@ def is_compiled(options: ScoreOptions, size: int, *, weighted: bool, large: bool
         weighted: Whether elements have weights.
         large: Whether there are more elements than ``CHUNK``, of which a series may be cut.
     """
-    plan = _PLANS.plan_of(options, weighted)
-    return (plan.compiled_as, size, large and options.gradients) in _COMPILED
-
-
-def is_cached(options: ScoreOptions, size: int, *, weighted: bool, large: bool) -> bool:
-    """Tell whether the cache on disk has the loops that ``compile_for`` would compile."""
-    plan = _PLANS.plan_of(options, weighted)
-    passes = [(options.gradients, False)]
-    if options.gradients and (large or not plan.is_one_pass):
-        passes = [(False, False), (True, True)]
-    return all(
-        compiled.is_cached(loop.sweep(size, *each)) for loop in plan.loops for each in passes
-    )
-
-
-def compile_for(options: ScoreOptions, size: int, *, weighted: bool, large: bool) -> None:
-    """Compile what ``is_compiled`` misses, or load it from the cache."""
     elements = np.ones(CHUNK + 1 if large else 1, f"f{size}")
     weights = np.ones(len(elements)) if weighted else None
     offsets = np.array([0, len(elements)])
     fused_cpu_kernel(elements, elements, offsets, options, weights, np.ones(1))
     plan = _PLANS.plan_of(options, weighted)
-    _COMPILED.add((plan.compiled_as, size, large and options.gradients))
+    _COMPILED.add((plan.compiled_as, (size, large and options.gradients)))
 
 
 def warm_up() -> None:
     """Compile, or load from the cache, what requests need that name no losses."""
     for size, gradients in itertools.product((4, 8), (False, True)):
-        compile_for(ScoreOptions(gradients=gradients), size, weighted=False, large=False)
+        compile_here(ScoreOptions(gradients=gradients), size, weighted=False, large=False)
 
 
 def compile_all() -> None:
@@ -431,6 +468,6 @@ def compile_all() -> None:
     for size, gradients in itertools.product((4, 8), (False, True)):
         for losses, missing in itertools.product((default, *together), missings):
             options = ScoreOptions(losses, gradients, missing)
-            compile_for(options, size, weighted=False, large=gradients)
+            compile_here(options, size, weighted=False, large=gradients)
         for loss in alone:
-            compile_for(ScoreOptions(loss, gradients), size, weighted=False, large=False)
+            compile_here(ScoreOptions(loss, gradients), size, weighted=False, large=False)

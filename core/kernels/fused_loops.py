@@ -309,9 +309,9 @@ def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...], size: int) 
     """Return the loop over series for some losses, to be called with elements of so many bytes.
 
     Its arguments are: prediction, target, weights, offsets, the first series and the one after the
-    last, ``LANES``, whether masked elements leave the mean, whether to divide sums by counts,
-    ``Lanes``, ``Outputs``, what slopes are multiplied by (a row a loss), and for each loss the
-    values of its parameters that are numbers, in the type of the elements, and its gradients.
+    last, ``LANES``, whether masked elements leave the mean, whether to divide sums by counts, those
+    of ``Lanes`` and of ``Outputs``, what slopes are multiplied by (a row a loss), and for each loss
+    the values of its parameters that are numbers, in the type of the elements, and its gradients.
     """
     variant = Variant(*variant)
     element = reduce(
@@ -355,9 +355,12 @@ def sweep_of(losses: tuple[Flagged, ...], variant: tuple[bool, ...], size: int) 
                 mend(p, y, w, base, width, s, g, factors, numbers, gradients)
 
     def sweep(
-        p, y, w, offsets, start, stop, width, skip_zero, divide, lanes, outputs, factors, numbers,
-        gradients,
+        p, y, w, offsets, start, stop, width, skip_zero, divide, present_lanes, sums_lanes,
+        masks_lanes, bases_lanes, present, values, masked, divisors, factors, numbers, gradients,
     ):  # fmt: skip
+        # numba takes named tuples apart a microsecond slower than arguments.
+        lanes = Lanes(present_lanes, sums_lanes, masks_lanes, bases_lanes)
+        outputs = Outputs(present, values, masked, divisors)
         one = p.dtype.type(1)
         if constant is not None:
             width = LANES

@@ -170,3 +170,31 @@ class HostKernel(Kernel, Protocol):
 def takes_arrays(kernel: Kernel) -> TypeGuard[HostKernel]:
     """Tell whether a kernel is one that takes arrays."""
     return getattr(kernel, "takes_arrays", False)
+
+
+class CompiledKernel(HostKernel, Protocol):
+    """A CPU kernel that compiles what a set of options needs, once."""
+
+    def is_compiled(
+        self, options: ScoreOptions, size: int, elements: int, *, weighted: bool
+    ) -> bool:
+        """Tell whether scoring waits for no compiler in this process.
+
+        Args:
+            options: What to compute.
+            size: Bytes of an element.
+            elements: How many there are.
+            weighted: Whether they have weights.
+        """
+        ...
+
+    def compile_for(
+        self, options: ScoreOptions, size: int, elements: int, *, weighted: bool
+    ) -> None:
+        """Compile what ``is_compiled`` misses, or load it from the cache, in milliseconds."""
+        ...
+
+
+def is_compiled_kernel(kernel: Kernel) -> TypeGuard[CompiledKernel]:
+    """Tell whether a kernel is one that compiles."""
+    return hasattr(kernel, "compile_for")

@@ -24,8 +24,7 @@ from loss_scoring.service.codecs.codec import (
     encode_compressed,
     is_short,
 )
-from loss_scoring.service.codecs.request import ScoreRequest
-from loss_scoring.service.engine import Answer, ScoringEngine
+from loss_scoring.service.engine import Answer, ScoringEngine, Slice
 from loss_scoring.service.errors import (
     FieldError,
     InvalidError,
@@ -118,9 +117,10 @@ class ScoreEndpoint:
                 request = await self._in_thread(reservation, deadline, codec.decode, *sent)
         finally:  # a refusal took its time as well
             context.stages["decode"] = time.perf_counter() - started
-        answer = self._engine.score_inline(*request.columns, idle=self._open == 1)
+        whole = Slice(*request.columns)
+        answer = self._engine.score_inline(whole, idle=self._open == 1)
         if answer is None:
-            scoring = self._score(request, context.client, receive, deadline.at)
+            scoring = self._score(whole, context.client, receive, deadline.at)
             answer = await deadline.wait_for(scoring)
         context.stages["queue"], context.stages["compute"] = answer.queue_s, answer.compute_s
         losses = tuple([spec.name for spec in request.options.losses])
@@ -165,11 +165,9 @@ class ScoreEndpoint:
         context.format = formats.request
         return self.memory.refusal(context.client, _kind(formats, query), length)
 
-    async def _score(
-        self, request: ScoreRequest, client: str, receive: Receive, deadline: float
-    ) -> Answer:
+    async def _score(self, whole: Slice, client: str, receive: Receive, deadline: float) -> Answer:
         """Await the answer; withdraw the request if the client goes away first."""
-        future = self._engine.submit(*request.columns, client=client, deadline=deadline)
+        future = self._engine.submit(whole, client=client, deadline=deadline)
         if future.done():  # no series
             return future.result()
         gone = asyncio.ensure_future(_disconnect(receive))

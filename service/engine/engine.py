@@ -20,14 +20,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
-from loss_scoring.core import Ragged, ScoreOptions, Scores
+from loss_scoring.core import Scores
 from loss_scoring.service.engine.compiling import Compiler
 from loss_scoring.service.engine.policy import BatchPolicy, Span
-from loss_scoring.service.engine.scorer import Answer, BatchObserver, Limits
-from loss_scoring.service.engine.worker import Batch, DeviceLostError, DeviceWorker, Slice
+from loss_scoring.service.engine.scorer import Answer, BatchObserver, Limits, Slice
+from loss_scoring.service.engine.worker import Batch, DeviceLostError, DeviceWorker
 from loss_scoring.service.errors import (
     DeadlineError,
     OverloadedError,
@@ -192,16 +189,7 @@ class Engine:
         if self._ticking is not None:
             self._ticking.cancel()
 
-    def score_inline(  # noqa: PLR0913 - those of a kernel
-        self,
-        prediction: Ragged,
-        target: Ragged,
-        options: ScoreOptions,
-        weights: NDArray[np.float64] | None = None,
-        scales: NDArray[np.float64] | None = None,
-        *,
-        idle: bool = False,
-    ) -> Answer | None:
+    def score_inline(self, whole: Slice, *, idle: bool = False) -> Answer | None:
         """Score a small request on the calling thread, alone; None if it is one to ``submit``.
 
         Larger ones count as small if ``idle``: no other request is in progress.
@@ -210,11 +198,10 @@ class Engine:
             OverloadedError: If the engine is not running.
             ScoringError: If the device failed on it.
         """
-        elements = prediction.elements
+        elements = whole.prediction.elements
         limits = self._limits
         if not 0 < elements <= (limits.idle_inline_elements if idle else limits.inline_elements):
             return None
-        whole = Slice(prediction, target, options, weights, scales)
         if not self._worker.is_compiled(whole):
             return None
         started = time.monotonic()
@@ -236,13 +223,9 @@ class Engine:
         if self._busy_since < math.inf and self.hung:
             raise OverloadedError("the device does not answer", 30, reason="device-lost")
 
-    def submit(  # noqa: PLR0913 - those of a kernel, and three of ``processes.host``
+    def submit(  # noqa: PLR0913 - the last three are those of ``processes.host``
         self,
-        prediction: Ragged,
-        target: Ragged,
-        options: ScoreOptions,
-        weights: NDArray[np.float64] | None = None,
-        scales: NDArray[np.float64] | None = None,
+        whole: Slice,
         *,
         client: str = "",
         deadline: float = math.inf,
@@ -267,12 +250,11 @@ class Engine:
         self._check_ready()
         assert self._loop is not None  # noqa: S101 - it runs
         future: asyncio.Future[Answer] = self._loop.create_future()
+        prediction = whole.prediction
         if len(prediction) == 0:
-            empty = Scores.empty(options, prediction.dtype, weighted=weights is not None)
-            future.set_result(Answer(empty))
+            future.set_result(whole.empty_answer())
             return future
         traceparent = traceparent or TRACEPARENT.get()
-        whole = Slice(prediction, target, options, weights, scales)
         job = Job(whole, future, on_device, traceparent, unscored=len(prediction))
         number = next(self._numbers)
         # The policy bisects it: no copy, and a tensor's index costs a hundred times more.
@@ -310,9 +292,7 @@ class Engine:
         loop = self._loop
         assert loop is not None  # noqa: S101 - it runs
         self._compiling[number] = job, admit
-        whole = job.whole
-        kind = whole.options, whole.prediction.dtype, whole.prediction.elements
-        work = partial(self._worker.compile_for, *kind, weighted=whole.weights is not None)
+        work = self._worker.compilation_for(job.whole)
 
         def resume(failed: Exception | None) -> None:
             waiting = self._compiling.pop(number, None)

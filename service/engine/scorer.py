@@ -15,6 +15,42 @@ BatchObserver = Callable[[tuple[int, int, float]], None]
 """Called with the slices, elements and seconds of a batch, for metrics."""
 
 
+class Slice(NamedTuple):
+    """Consecutive series of one request, with what the device needs to score them.
+
+    Attributes:
+        weights: float64, one an element, if they have any.
+        scales: float64, one a series, if they have any.
+    """
+
+    prediction: Ragged
+    target: Ragged
+    options: ScoreOptions
+    weights: NDArray[np.float64] | None = None
+    scales: NDArray[np.float64] | None = None
+
+    def cut(self, start: int, stop: int) -> "Slice":
+        """Return the series from ``start`` to ``stop``, exclusive, as views."""
+        prediction, target, options, weights, scales = self
+        if weights is not None:
+            weights = weights[prediction.offsets[start] : prediction.offsets[stop]]
+        if scales is not None:
+            scales = scales[start:stop]
+        sides = prediction.slice(start, stop), target.slice(start, stop)
+        return Slice(*sides, options, weights, scales)
+
+    def empty_answer(self) -> "Answer":
+        """Return the answer to a request without series."""
+        weighted = self.weights is not None
+        return Answer(Scores.empty(self.options, self.prediction.dtype, weighted=weighted))
+
+    @property
+    def agreement(self) -> tuple[ScoreOptions, int, bool, bool]:
+        """What slices must have in common to share a kernel call."""
+        has_weights, has_scales = self.weights is not None, self.scales is not None
+        return self.options, self.prediction.itemsize, has_weights, has_scales
+
+
 class Answer(NamedTuple):
     """The scores of a request and what they cost.
 
@@ -63,25 +99,8 @@ class ScoringEngine(Protocol):
 
     async def stop(self) -> None: ...
 
-    def score_inline(  # noqa: PLR0913 - those of a kernel
-        self,
-        prediction: Ragged,
-        target: Ragged,
-        options: ScoreOptions,
-        weights: NDArray[np.float64] | None = None,
-        scales: NDArray[np.float64] | None = None,
-        *,
-        idle: bool = False,
-    ) -> Answer | None: ...
+    def score_inline(self, whole: Slice, *, idle: bool = False) -> Answer | None: ...
 
-    def submit(  # noqa: PLR0913 - likewise
-        self,
-        prediction: Ragged,
-        target: Ragged,
-        options: ScoreOptions,
-        weights: NDArray[np.float64] | None = None,
-        scales: NDArray[np.float64] | None = None,
-        *,
-        client: str = "",
-        deadline: float = math.inf,
+    def submit(
+        self, whole: Slice, *, client: str = "", deadline: float = math.inf
     ) -> asyncio.Future[Answer]: ...

@@ -3,8 +3,8 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +16,13 @@ from loss_scoring.core import (
     Ragged,
     ScoreOptions,
     Scores,
-    compile_for,
-    is_compiled,
+    is_compiled_kernel,
     kernel_for,
     takes_arrays,
     warm_up,
 )
 from loss_scoring.core.machine import available_cores
+from loss_scoring.service.engine.scorer import Slice
 from loss_scoring.service.engine.staging import CudaStreams, Staged, Staging
 from loss_scoring.service.errors import is_exhausted
 
@@ -31,37 +31,6 @@ log = logging.getLogger(__name__)
 
 class DeviceLostError(Exception):
     """The device cannot even score a batch of ones, so it will score nothing else."""
-
-
-class Slice(NamedTuple):
-    """Consecutive series of one request, with what the device needs to score them.
-
-    Attributes:
-        weights: float64, one an element, if they have any.
-        scales: float64, one a series, if they have any.
-    """
-
-    prediction: Ragged
-    target: Ragged
-    options: ScoreOptions
-    weights: NDArray[np.float64] | None = None
-    scales: NDArray[np.float64] | None = None
-
-    def cut(self, start: int, stop: int) -> "Slice":
-        """Return the series from ``start`` to ``stop``, exclusive, as views."""
-        prediction, target, options, weights, scales = self
-        if weights is not None:
-            weights = weights[prediction.offsets[start] : prediction.offsets[stop]]
-        if scales is not None:
-            scales = scales[start:stop]
-        sides = prediction.slice(start, stop), target.slice(start, stop)
-        return Slice(*sides, options, weights, scales)
-
-    @property
-    def agreement(self) -> tuple[ScoreOptions, torch.dtype, bool, bool]:
-        """What slices must have in common to share a kernel call."""
-        has_weights, has_scales = self.weights is not None, self.scales is not None
-        return self.options, self.prediction.dtype, has_weights, has_scales
 
 
 def announce_compilation() -> None:
@@ -124,6 +93,7 @@ class DeviceWorker:
         self.device = device
         self._kernel = kernel or kernel_for(device)
         self._array_kernel = self._kernel if takes_arrays(self._kernel) else None
+        self._compiled_kernel = self._kernel if is_compiled_kernel(self._kernel) else None
         self._stage = stage
         self.exhausted = 0
         """How often the device ran out of memory."""
@@ -142,18 +112,16 @@ class DeviceWorker:
 
     def is_compiled(self, part: Slice) -> bool:
         """Tell whether scoring a slice waits for no compiler."""
-        if self._array_kernel is None or self._kernel is not kernel_for(self.device):
-            return True
-        prediction, weighted = part.prediction, part.weights is not None
-        return is_compiled(
-            *(self.device, part.options, prediction.dtype, prediction.elements), weighted=weighted
-        )
+        kernel, prediction = self._compiled_kernel, part.prediction
+        kind = part.options, prediction.itemsize, prediction.elements
+        return kernel is None or kernel.is_compiled(*kind, weighted=part.weights is not None)
 
-    def compile_for(
-        self, options: ScoreOptions, dtype: torch.dtype, elements: int, *, weighted: bool
-    ) -> None:
-        """Compile what a slice like this needs, or load it from the cache."""
-        compile_for(options, dtype, elements, weighted=weighted)
+    def compilation_for(self, part: Slice) -> Callable[[], None]:
+        """Return what compiles for such a slice, or loads it from the cache; it holds no slice."""
+        kernel, prediction = self._compiled_kernel, part.prediction
+        assert kernel is not None  # noqa: S101 - else nothing has to be compiled
+        kind = part.options, prediction.itemsize, prediction.elements
+        return partial(kernel.compile_for, *kind, weighted=part.weights is not None)
 
     def score(self, part: Slice) -> Scores | Exception:
         """Score one slice alone.

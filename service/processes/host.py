@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from loss_scoring.core import Ragged
 from loss_scoring.service.engine.engine import Engine
 from loss_scoring.service.engine.policy import BatchPolicy
-from loss_scoring.service.engine.scorer import Answer, Limits
+from loss_scoring.service.engine.scorer import Answer, Limits, Slice
 from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import OverloadedError, ScoringError, ServiceError, refusal_of
 from loss_scoring.service.processes.channel import Channel
@@ -146,11 +146,7 @@ class _Peer:
             block = view(row.answer, layout.size, np.uint8)
             ragged = Ragged(prediction, offsets)
             future = self._host.engine.submit(
-                ragged,
-                ragged.like(target),
-                options,
-                weights,
-                scales,
+                Slice(ragged, ragged.like(target), options, weights, scales),
                 deadline=math.inf if row.deadline is None else row.deadline,
                 alone=row.alone,
                 on_device=self._table.marker(number),

@@ -13,11 +13,9 @@ import socket
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from loss_scoring.core import Ragged, ScoreOptions, Scores
 from loss_scoring.core.buffers import BufferPool
-from loss_scoring.service.engine.scorer import Answer, BatchObserver, ScoringEngine
+from loss_scoring.service.engine.scorer import Answer, BatchObserver, ScoringEngine, Slice
 from loss_scoring.service.errors import OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.processes.channel import Channel
@@ -110,50 +108,28 @@ class RemoteEngine:
             self._channel.close()
         self._connected = False
 
-    def score_inline(  # noqa: PLR0913 - those of a kernel
-        self,
-        prediction: Ragged,
-        target: Ragged,
-        options: ScoreOptions,
-        weights: NDArray[np.float64] | None = None,
-        scales: NDArray[np.float64] | None = None,
-        *,
-        idle: bool = False,
-    ) -> Answer | None:
+    def score_inline(self, whole: Slice, *, idle: bool = False) -> Answer | None:
         """Score a small request in this process; None if it is one to ``submit``."""
         if self._inline is None:
             return None
-        return self._inline.score_inline(prediction, target, options, weights, scales, idle=idle)
+        return self._inline.score_inline(whole, idle=idle)
 
-    def submit(  # noqa: PLR0913 - those of a kernel
-        self,
-        prediction: Ragged,
-        target: Ragged,
-        options: ScoreOptions,
-        weights: NDArray[np.float64] | None = None,
-        scales: NDArray[np.float64] | None = None,
-        *,
-        client: str = "",
-        deadline: float = math.inf,
+    def submit(
+        self, whole: Slice, *, client: str = "", deadline: float = math.inf
     ) -> asyncio.Future[Answer]:
         """Queue a request and return the future of its answer; see ``Engine.submit``."""
         if not self._running:
             raise OverloadedError("the service is starting or stopping", 5, reason="not-ready")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
+        prediction, weighted = whole.prediction, whole.weights is not None
         series, elements = len(prediction), prediction.elements
         if series == 0:
-            empty = Scores.empty(options, prediction.dtype, weighted=weights is not None)
-            future.set_result(Answer(empty))
+            future.set_result(whole.empty_answer())
             return future
         self._quota.take(client, elements)
-        weighted = weights is not None
-        layout = AnswerLayout(options, prediction.dtype, series, elements, weighted=weighted)
-        job = RemoteJob(
-            *(next(self._numbers), client, prediction, target, options, deadline, future, layout),
-            weights=weights,
-            scales=scales,
-        )
+        layout = AnswerLayout(whole.options, prediction.dtype, series, elements, weighted=weighted)
+        job = RemoteJob(next(self._numbers), client, whole, deadline, future, layout)
         self._jobs[job.number] = job
         future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
         try:

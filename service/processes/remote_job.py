@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loss_scoring.core import Ragged, ScoreOptions
 from loss_scoring.core.buffers import SMALLEST, BufferPool
-from loss_scoring.service.engine.scorer import Answer
+from loss_scoring.service.engine.scorer import Answer, Slice
 from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
 from loss_scoring.service.processes.endings import Suspicion
 from loss_scoring.service.processes.memory import Arena
@@ -34,6 +33,7 @@ class RemoteJob:
     Attributes:
         number: Never used again.
         client: Whose share of the queue it takes.
+        whole: All its series.
         deadline: On the monotonic clock.
         future: Of the answer.
         layout: How the answer lies in memory.
@@ -47,14 +47,10 @@ class RemoteJob:
 
     number: int
     client: str
-    prediction: Ragged
-    target: Ragged
-    options: ScoreOptions
+    whole: Slice
     deadline: float
     future: asyncio.Future[Answer]
     layout: AnswerLayout
-    weights: NDArray[np.float64] | None = None
-    scales: NDArray[np.float64] | None = None
     suspicion: Suspicion = field(default_factory=Suspicion)
     block: NDArray[np.uint8] | None = None
     places: tuple[int, tuple[int, int], tuple[int | None, int | None], int] | None = None
@@ -63,12 +59,14 @@ class RemoteJob:
 
     @property
     def elements(self) -> int:
-        return self.prediction.elements
+        return self.whole.prediction.elements
 
     def place(self, arena: Arena, pool: BufferPool) -> None:
         """Find out where the numbers lie, and copy those that the worker cannot see."""
-        sides = self.prediction.array, self.target.array
-        doubles = [column for column in (self.weights, self.scales) if column is not None]
+        sides = self.whole.prediction.array, self.whole.target.array
+        doubles = [
+            column for column in (self.whole.weights, self.whole.scales) if column is not None
+        ]
         columns = [*sides, *doubles]
         found = [
             arena.offset(column.ctypes.data, column.nbytes)
@@ -76,7 +74,7 @@ class RemoteJob:
             else None
             for column in columns
         ]
-        copied: list[NDArray[Any]] = [self.prediction.offsets]
+        copied: list[NDArray[Any]] = [self.whole.prediction.offsets]
         copied += [column for column, place in zip(columns, found, strict=True) if place is None]
         size = self.layout.size + sum(aligned(part.nbytes) for part in copied)
         block = pool.empty(max(size, SMALLEST), np.uint8)
@@ -93,8 +91,8 @@ class RemoteJob:
             start += aligned(part.nbytes)
         offsets, *rest = starts
         prediction, target, *further = (rest.pop(0) if x is None else x for x in found)
-        weights = None if self.weights is None else further.pop(0)
-        scales = None if self.scales is None else further.pop(0)
+        weights = None if self.whole.weights is None else further.pop(0)
+        scales = None if self.whole.scales is None else further.pop(0)
         self.block = block[: self.layout.size]
         self.places = offsets, (prediction, target), (weights, scales), base
 
@@ -103,9 +101,9 @@ class RemoteJob:
         assert self.places is not None  # noqa: S101 - else it is not sent
         return Row(
             self.number,
-            pack_options(self.options),
-            DTYPE_NAMES[self.prediction.dtype],
-            len(self.prediction),
+            pack_options(self.whole.options),
+            DTYPE_NAMES[self.whole.prediction.dtype],
+            len(self.whole.prediction),
             self.elements,
             None if math.isinf(self.deadline) else self.deadline,
             self.suspicion.alone,

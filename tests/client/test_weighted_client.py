@@ -12,7 +12,8 @@ from loss_scoring.core.table import score_table
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.codecs.codec import Codec, Formats, encode
 from loss_scoring.service.codecs.request import UNLIMITED
-from loss_scoring.service.engine.worker import DeviceWorker, Slice
+from loss_scoring.service.engine.scorer import Slice
+from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import InvalidError
 from lossclient import Client, InvalidInput, InvalidValues
 from lossclient.torch import RemoteLoss

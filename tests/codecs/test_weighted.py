@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from loss_scoring.service.codecs.codec import Codec, Formats, encode
 from loss_scoring.service.codecs.request import UNLIMITED
-from loss_scoring.service.engine.worker import DeviceWorker, Slice
+from loss_scoring.service.engine.scorer import Slice
+from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import InvalidError
 
 LIMITS = Codec(1 << 24, 1 << 24, 1 << 16, 1 << 16)

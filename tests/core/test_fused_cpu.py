@@ -246,13 +246,12 @@ def test_warm_up_compiles_once(tmp_path):
 
 def test_another_process_compiles_what_a_request_needs(tmp_path):
     script = (
-        "import torch\n"
-        "from loss_scoring.core import LossSpec, ScoreOptions, compile_for, is_compiled\n"
-        "from loss_scoring.core.kernels.fused_cpu import Plan\n"
-        "asked = ScoreOptions((LossSpec('bias'),)), torch.float64, 10\n"
-        "assert not is_compiled(torch.device('cpu'), *asked)\n"
-        "compile_for(*asked)\n"
-        "assert is_compiled(torch.device('cpu'), *asked)\n"
+        "from loss_scoring.core import LossSpec, ScoreOptions\n"
+        "from loss_scoring.core.kernels.fused_cpu import Plan, fused_cpu_kernel as kernel\n"
+        "asked = ScoreOptions((LossSpec('bias'),)), 8, 10\n"
+        "assert not kernel.is_compiled(*asked, weighted=False)\n"
+        "kernel.compile_for(*asked, weighted=False)\n"
+        "assert kernel.is_compiled(*asked, weighted=False)\n"
         "stats = Plan(asked[0], weighted=False).loops[0].sweep(8, False, False).stats\n"
         "print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))\n"
     )

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from loss_scoring.core import LossSpec, Ragged, ScoreOptions, kernel_for
-from loss_scoring.service.engine import BatchPolicy, Engine
-from loss_scoring.service.engine.scorer import Limits
+from loss_scoring.service.engine import BatchPolicy, Engine, Limits, Slice
 from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
@@ -30,10 +29,14 @@ class SlowCompiler(DeviceWorker):
     def is_compiled(self, part):
         return part.options in self.compiled
 
-    def compile_for(self, options, _dtype, _elements, *, weighted):
-        assert not weighted
-        assert self.may_compile.wait(60)
-        self.compiled.add(options)
+    def compilation_for(self, part):
+        options = part.options
+
+        def compile_for():
+            assert self.may_compile.wait(60)
+            self.compiled.add(options)
+
+        return compile_for
 
 
 def ones():
@@ -58,16 +61,16 @@ def test_others_are_served_while_a_request_waits_for_the_compiler():
     worker = SlowCompiler()
 
     async def scenario(engine):
-        assert engine.score_inline(ones(), ones(), UNCOMMON) is None
-        waiting = engine.submit(ones(), ones(), UNCOMMON)
+        assert engine.score_inline(Slice(ones(), ones(), UNCOMMON)) is None
+        waiting = engine.submit(Slice(ones(), ones(), UNCOMMON))
         for _ in range(3):
-            answer = await engine.submit(ones(), ones(), ScoreOptions())
+            answer = await engine.submit(Slice(ones(), ones(), ScoreOptions()))
             assert answer.scores.values["mae"].tolist() == [0]
         assert not waiting.done()
         worker.may_compile.set()
         answer = await waiting
         assert answer.scores.values["bias"].tolist() == [0]
-        assert engine.score_inline(ones(), ones(), UNCOMMON) is not None
+        assert engine.score_inline(Slice(ones(), ones(), UNCOMMON)) is not None
 
     run(scenario, worker)
 
@@ -76,9 +79,9 @@ def test_a_cancelled_request_is_not_queued_once_it_was_compiled():
     worker = SlowCompiler()
 
     async def scenario(engine):
-        engine.submit(ones(), ones(), UNCOMMON).cancel()
+        engine.submit(Slice(ones(), ones(), UNCOMMON)).cancel()
         worker.may_compile.set()
-        await engine.submit(ones(), ones(), UNCOMMON)
+        await engine.submit(Slice(ones(), ones(), UNCOMMON))
         assert engine.queued_elements == 0
 
     run(scenario, worker)
@@ -88,10 +91,10 @@ def test_a_cancelled_request_is_not_kept_until_its_turn_comes():
     worker, quota = SlowCompiler(), QueueQuota(100)
 
     async def scenario(engine):
-        first = engine.submit(ones(), ones(), UNCOMMON)  # which the compiler is at
+        first = engine.submit(Slice(ones(), ones(), UNCOMMON))  # which the compiler is at
         prediction = ones()
         values = weakref.ref(prediction)
-        waiting = engine.submit(prediction, ones(), UNCOMMON)
+        waiting = engine.submit(Slice(prediction, ones(), UNCOMMON))
         del prediction
         assert quota.held == 6
         waiting.cancel()
@@ -108,14 +111,14 @@ def test_a_cancelled_request_is_not_kept_until_its_turn_comes():
 def test_what_the_compiler_fails_of_is_the_requests_error():
     worker = SlowCompiler()
 
-    def fail(*_kind, weighted):
+    def fail():
         raise OSError("no space left")
 
-    worker.compile_for = fail
+    worker.compilation_for = lambda _part: fail
 
     async def scenario(engine):
         with pytest.raises(ScoringError):
-            await engine.submit(ones(), ones(), UNCOMMON)
-        await engine.submit(ones(), ones(), ScoreOptions())
+            await engine.submit(Slice(ones(), ones(), UNCOMMON))
+        await engine.submit(Slice(ones(), ones(), ScoreOptions()))
 
     run(scenario, worker)

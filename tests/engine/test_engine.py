@@ -20,12 +20,12 @@ from lazy_streams import LazyStreams
 
 from loss_scoring.core import LossSpec, Ragged, ScoreOptions, Scores, score
 from loss_scoring.core.kernels import kernel_for
-from loss_scoring.service.engine import BatchPolicy, Engine, Limits
+from loss_scoring.service.engine import BatchPolicy, Engine, Limits, Slice
 from loss_scoring.service.engine import engine as module
 from loss_scoring.service.engine import worker as device_worker
 from loss_scoring.service.engine.engine import Job
 from loss_scoring.service.engine.staging import Staging
-from loss_scoring.service.engine.worker import DeviceWorker, Slice
+from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import OverloadedError, OverShareError, ScoringError, ServiceError
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.processes.host import Host
@@ -137,11 +137,11 @@ async def connected(worker, batch, queue, on_batch):
 
 
 def submit(engine, prediction, options=OPTIONS, client=""):
-    return engine.submit(prediction, zeros_like(prediction), options, client=client)
+    return engine.submit(Slice(prediction, zeros_like(prediction), options), client=client)
 
 
 def score_inline(engine, prediction):
-    return engine.score_inline(prediction, zeros_like(prediction), OPTIONS)
+    return engine.score_inline(Slice(prediction, zeros_like(prediction), OPTIONS))
 
 
 async def entered(kernel):
@@ -197,7 +197,9 @@ def test_requests_with_weights_or_scales_share_a_call_only_with_such():
             kernel.gate.clear()
             first = submit(engine, ragged([1.0]))
             await entered(kernel)
-            sent = [engine.submit(prediction, target, options, *further) for further in kinds]
+            sent = [
+                engine.submit(Slice(prediction, target, options, *further)) for further in kinds
+            ]
             await queued(engine, 12)
             kernel.gate.set()
             answers = await asyncio.gather(first, *sent)
@@ -226,7 +228,7 @@ def test_weights_and_scales_are_cut_with_their_series():
         scales, target = make.random(60), zeros_like(prediction)
         kernel = Kernel()
         async with running(kernel, batch=50) as engine:
-            answer = await engine.submit(prediction, target, options, weights.array, scales)
+            answer = await engine.submit(Slice(prediction, target, options, weights.array, scales))
         assert len(kernel.calls) > 10
         want = score(
             prediction, target, options.losses, weights=weights, scales=scales, gradients=True
@@ -480,7 +482,7 @@ def test_a_request_leaves_nothing_in_memory_even_if_none_follows(caplog, end):
             prediction = ragged([POISON if end == "ScoringError" else 1.0] * 10)
             target, seen = zeros_like(prediction), weakref.ref(prediction)
             late = {"deadline": 0.0} if end == "DeadlineError" else {}
-            future = engine.submit(prediction, target, OPTIONS, **late)
+            future = engine.submit(Slice(prediction, target, OPTIONS), **late)
             assert await outcome(future) == end
             del prediction, target, future
             async with asyncio.timeout(60):

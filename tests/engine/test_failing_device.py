@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from loss_scoring.core import LossSpec, Ragged, ScoreOptions, Scores
 from loss_scoring.core.kernels import kernel_for
-from loss_scoring.service.engine import BatchPolicy, Engine, Limits
-from loss_scoring.service.engine.worker import DeviceLostError, DeviceWorker, Slice
+from loss_scoring.service.engine import BatchPolicy, Engine, Limits, Slice
+from loss_scoring.service.engine.worker import DeviceLostError, DeviceWorker
 from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.limits.fairness import DrainRate
@@ -80,7 +80,7 @@ async def running(kernel, *, batch=1000, queue=1000, hung_s=math.inf):
 
 
 def submit(engine, prediction, **options):
-    return engine.submit(*slice_of(prediction), **options)
+    return engine.submit(slice_of(prediction), **options)
 
 
 async def entered(kernel):

@@ -11,8 +11,9 @@ from lazy_streams import LazyStreams
 
 from loss_scoring.core import LossSpec, Ragged, ScoreOptions, Scores, kernel_for
 from loss_scoring.core.buffers import SMALLEST
+from loss_scoring.service.engine.scorer import Slice
 from loss_scoring.service.engine.staging import CudaStreams, Staging
-from loss_scoring.service.engine.worker import DeviceWorker, Slice, staging_for
+from loss_scoring.service.engine.worker import DeviceWorker, staging_for
 
 CPU = torch.device("cpu")
 GRADIENTS = ScoreOptions(gradients=True)

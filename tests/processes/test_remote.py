@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from loss_scoring.core import LossSpec, Ragged, ScoreOptions, score
 from loss_scoring.core.buffers import BufferPool
 from loss_scoring.core.kernels import kernel_for
+from loss_scoring.service.engine.scorer import Slice
 from loss_scoring.service.engine.worker import DeviceWorker
 from loss_scoring.service.errors import OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
@@ -38,7 +39,7 @@ def ragged(*series):
 
 def submit(engine, prediction, **options):
     zeros = prediction.like(torch.zeros_like(prediction.values))
-    return engine.submit(prediction, zeros, OPTIONS, **options)
+    return engine.submit(Slice(prediction, zeros, OPTIONS), **options)
 
 
 def descriptors():
@@ -130,7 +131,7 @@ def test_weights_and_scales_travel_copied_or_in_place(elements):
             p = Ragged.from_lengths(np.ones(elements), [1, elements - 1])
             zeros, scales = p.like(np.zeros(elements)), np.array([2.0, 4.0])
             options = ScoreOptions((LossSpec("mae"), LossSpec("mase")), gradients=True)
-            answer = await engine.submit(p, zeros, options, weights, scales)
+            answer = await engine.submit(Slice(p, zeros, options, weights, scales))
             values, masked, _ = answer.scores.arrays()
             assert np.isnan(values["mae"][0])
             assert values["mase"].tolist()[1:] == [0.25]
