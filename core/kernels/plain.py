@@ -29,8 +29,16 @@ def plain_kernel(  # noqa: C901 - the contract, once
     if options.missing == "skip":
         present = prediction.isfinite() & target.isfinite()
 
+    steps = _pairs_of(lengths)
+
     def total(elements: Tensor) -> Tensor:
-        return sum_in_pairs(elements.double(), lengths)
+        return _sum_in_pairs(elements, lengths, steps)
+
+    def count(flags: Tensor) -> Tensor:
+        """Count in each series; a sum of ones is exact in any order."""
+        if len(lengths) == 0:
+            return lengths
+        return torch.segment_reduce(flags.double(), "sum", offsets=offsets, initial=0).long()
 
     values: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
@@ -45,12 +53,12 @@ def plain_kernel(  # noqa: C901 - the contract, once
         if elements.denominator is not None:
             base = elements.denominator(prediction, target, *parameters).double()
             base = base if weight is None else base * weight
-        divisors = total(counted).long() if base is None else total(torch.where(counted, base, 0))
+        divisors = count(counted) if base is None else total(torch.where(counted, base, 0))
         term = torch.where(present & usable, term, 0).double()
         totals = total(term if weight is None else weight * term)
         values[spec.name], factors, is_void = finish(torch, loss, totals, divisors, scale)
         if loss.can_be_masked or weight is not None:
-            masked = total(present & ~usable).long()
+            masked = count(present & ~usable)
             masks[spec.name] = masked
             if base is not None or loss.scaled:
                 masks[spec.name] = torch.where(is_void, lengths, masked)
@@ -72,21 +80,30 @@ def plain_kernel(  # noqa: C901 - the contract, once
     return Scores(values, masks, gradients)
 
 
-def sum_in_pairs(elements: Tensor, lengths: Tensor) -> Tensor:
-    """Sum each series: its elements in pairs of neighbours, those sums in pairs, and so on.
-
-    So neighbours in the batch do not matter, and a term is rounded log2(n) times.
-    """
-    while len(elements) and int(lengths.max()) > 1:
+def _pairs_of(lengths: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return for each step of ``_sum_in_pairs`` the left elements, the right ones, if there are."""
+    steps = []
+    while len(lengths) and int(lengths.max()) > 1:
         starts = lengths.cumsum(0) - lengths
         halves = (lengths + 1) // 2
         owner = torch.repeat_interleave(halves)
         rank = torch.arange(len(owner), device=owner.device) - (halves.cumsum(0) - halves)[owner]
         left = starts[owner] + 2 * rank
         has_right = 2 * rank + 1 < lengths[owner]
-        right = elements[torch.where(has_right, left + 1, left)]
-        elements = elements[left] + torch.where(has_right, right, 0)
+        steps.append((left, torch.where(has_right, left + 1, left), has_right))
         lengths = halves
+    return steps
+
+
+def _sum_in_pairs(
+    elements: Tensor, lengths: Tensor, steps: list[tuple[Tensor, Tensor, Tensor]]
+) -> Tensor:
+    """Sum each series: its elements in pairs of neighbours, those sums in pairs, and so on.
+
+    So neighbours in the batch do not matter, and a term is rounded log2(n) times.
+    """
+    for left, right, has_right in steps:
+        elements = elements[left] + torch.where(has_right, elements[right], 0)
     sums = elements.new_zeros(len(lengths))
     sums[lengths > 0] = elements
     return sums + 0.0  # no -0.0, which one element may be
