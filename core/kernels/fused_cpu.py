@@ -300,6 +300,12 @@ class FusedCpuKernel:
             subprocess.run([sys.executable, "-c", _APART], input=arguments, check=False)  # noqa: S603 - ours
         compile_here(options, size, weighted=weighted, large=large)
 
+    def load_for(self, options: ScoreOptions, size: int, elements: int, *, weighted: bool) -> None:
+        """Load what ``is_compiled`` misses, if the cache has it."""
+        large = elements > CHUNK
+        if _is_cached(_PLANS.plan_of(options, weighted), size, large=large):
+            compile_here(options, size, weighted=weighted, large=large)
+
     def _score_by_sums(  # noqa: C901 - the cases of the contract
         self, batch: _Batch, plan: Plan, scales: Array | None
     ) -> Scores:

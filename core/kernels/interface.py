@@ -194,6 +194,10 @@ class CompiledKernel(HostKernel, Protocol):
         """Compile what ``is_compiled`` misses, or load it from the cache, in milliseconds."""
         ...
 
+    def load_for(self, options: ScoreOptions, size: int, elements: int, *, weighted: bool) -> None:
+        """Load what ``is_compiled`` misses, if the cache has it."""
+        ...
+
 
 def is_compiled_kernel(kernel: Kernel) -> TypeGuard[CompiledKernel]:
     """Tell whether a kernel is one that compiles."""

@@ -117,6 +117,8 @@ class Engine:
         self._compiler = Compiler()
         self._compiling: dict[int, tuple[Job, Callable[[], None]]] = {}
         """Requests that wait for it, with what admits them."""
+        self._loading: set[object] = set()
+        """What it is to load for ``score_inline``."""
         self._quota = quota
         self._policy = policy
         self._on_batch = on_batch
@@ -216,6 +218,24 @@ class Engine:
         if isinstance(result, Exception):
             raise _failure(result)
         return Answer(result, 0.0, seconds)
+
+    def load_for(self, whole: Slice) -> None:
+        """Load in the background what ``score_inline`` lacks for such a request, if it is cached.
+
+        Called when another process has scored it, and compiled that first.
+        """
+        kind, limits = whole.agreement, self._limits
+        most = max(limits.inline_elements, limits.idle_inline_elements)
+        if whole.prediction.elements > most or kind in self._loading:
+            return
+        if self._worker.is_compiled(whole):
+            return
+        work = self._worker.loading_for(whole)
+        self._loading.add(kind)
+        try:
+            self._compiler.compile(work, lambda _failed: self._loading.discard(kind))
+        except RuntimeError:  # there are too many threads; the next such request tries again
+            self._loading.discard(kind)
 
     def _check_ready(self) -> None:
         if not self._running:

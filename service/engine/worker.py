@@ -123,6 +123,13 @@ class DeviceWorker:
         kind = part.options, prediction.itemsize, prediction.elements
         return partial(kernel.compile_for, *kind, weighted=part.weights is not None)
 
+    def loading_for(self, part: Slice) -> Callable[[], None]:
+        """Return what loads the same if the cache has it; it holds no slice."""
+        kernel, prediction = self._compiled_kernel, part.prediction
+        assert kernel is not None  # noqa: S101 - likewise
+        kind = part.options, prediction.itemsize, prediction.elements
+        return partial(kernel.load_for, *kind, weighted=part.weights is not None)
+
     def score(self, part: Slice) -> Scores | Exception:
         """Score one slice alone.
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from loss_scoring.core.buffers import BufferPool
-from loss_scoring.service.engine.scorer import Answer, BatchObserver, ScoringEngine, Slice
+from loss_scoring.service.engine import Engine
+from loss_scoring.service.engine.scorer import Answer, BatchObserver, Slice
 from loss_scoring.service.errors import OverloadedError, ScoringError
 from loss_scoring.service.limits.budget import QueueQuota
 from loss_scoring.service.processes.channel import Channel
@@ -51,7 +52,7 @@ class RemoteEngine:
         quota: QueueQuota,
         worker: str,
         on_batch: BatchObserver = lambda _batch: None,
-        inline: ScoringEngine | None = None,
+        inline: Engine | None = None,
     ) -> None:
         self._arena = arena
         self._pool = BufferPool(_RETAINED, arena.allocate)
@@ -258,6 +259,8 @@ class RemoteEngine:
         for number, queue_s, compute_s in message.get("done", ()):
             if job := self._released(number):
                 job.future.set_result(job.answer(queue_s, compute_s))
+                if self._inline is not None:
+                    self._inline.load_for(job.whole)
         for number, kind, detail, retry_after_s in message.get("failed", ()):
             if job := self._released(number):
                 job.future.set_exception(error_of(kind, detail, retry_after_s))

@@ -122,3 +122,30 @@ def test_what_the_compiler_fails_of_is_the_requests_error():
         await engine.submit(Slice(ones(), ones(), ScoreOptions()))
 
     run(scenario, worker)
+
+
+def test_what_another_process_has_compiled_is_loaded_once_and_then_scored_inline():
+    worker, loads = SlowCompiler(), []
+
+    def loading_for(part):
+        loads.append(part.options)
+        return worker.compilation_for(part)
+
+    worker.loading_for = loading_for
+
+    async def scenario(engine):
+        whole = Slice(ones(), ones(), UNCOMMON)
+        engine.load_for(whole)
+        engine.load_for(whole)
+        assert engine.score_inline(whole) is None
+        worker.may_compile.set()
+        while (answer := engine.score_inline(whole)) is None:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.001)
+        assert answer.scores.values["bias"].tolist() == [0]
+        engine.load_for(whole)
+        large = torch.ones(10, dtype=torch.float64)
+        large = Ragged.from_lengths(large, [10])
+        engine.load_for(Slice(large, large, ScoreOptions((LossSpec("mse"),))))
+
+    run(scenario, worker)
+    assert loads == [UNCOMMON]

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import threading
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -86,6 +87,17 @@ async def front_end(queue=10**7, kernel=None):
         engine._channel.close()
         if workers.host is not None:
             workers.host.close()
+
+
+def test_what_the_worker_scores_is_loaded_here_for_the_next_such_request():
+    async def main():
+        async with front_end() as (engine, workers):
+            await workers.start()
+            engine._inline = own = MagicMock()
+            await submit(engine, ragged([1.0, 2.0]))
+            assert own.load_for.call_args.args[0].options == OPTIONS
+
+    asyncio.run(main())
 
 
 def pages(arena):
