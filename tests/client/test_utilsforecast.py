@@ -91,7 +91,9 @@ def test_a_loss_with_a_parameter(ours):
     pinball = ours.of("pinball", q=0.9)
     wanted = theirs.quantile_loss(table, {"M": "M"}, q=0.9)
     pd.testing.assert_frame_equal(pinball(table, ["M"]), wanted, rtol=1e-12, atol=0)
-    found = evaluate(table, metrics=[pickle.loads(pickle.dumps(pinball))])  # noqa: S301 - own bytes
+    copied = pickle.loads(pickle.dumps(pinball))  # noqa: S301 - own bytes
+    with copied.client:
+        found = evaluate(table, metrics=[copied])
     assert found.to_dict("list") == {"unique_id": [1], "metric": ["pinball"], "M": [0.95]}
 
 
