@@ -11,7 +11,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -55,14 +56,36 @@ if TYPE_CHECKING:
 _KEYS = ("unique_id", "cutoff")
 
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _also_named(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Take arguments by names that they had, too."""
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(function)
+        def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            for old in names.keys() & kwargs.keys():
+                if names[old] in kwargs:
+                    raise TypeError(f"{old} means {names[old]}, which is given too")
+                kwargs[names[old]] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return called
+
+    return decorate
+
+
+@_also_named(time="time_col", target="target_col", predictions="models")
 def score_table(  # noqa: C901, PLR0913 - the columns and the options of the contract, all with a default
     table: pa.Table,
     *,
     group_by: Sequence[str] = _KEYS,
     by: str | Sequence[str] | None = None,
-    time: str = "ds",
-    target: str = "y",
-    predictions: Sequence[str] | None = None,
+    time_col: str = "ds",
+    target_col: str = "y",
+    models: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     losses: Iterable[LossLike] = DEFAULT_LOSSES,
     gradients: bool = False,
@@ -90,13 +113,13 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
         by: Columns to pool elements by instead, over all series; ``horizon``, where there is no
             such column, is the place of an element in its series by time, from 1. ``model`` may be
             among them, as every row is of one model.
-        time: The column by which a row that is in a series twice is found, if there is one of the
-            name; never a model unless ``predictions`` names it.
-        target: The column of actual values.
-        predictions: One column a model. Default: all columns of numbers, in any type, that are not
-            named otherwise and have no name of an index, a forecast step, a prediction interval or
-            a quantile; see ``core.table.find_models``.
-        exclude: Columns that are no models, where ``predictions`` names none.
+        time_col: The column by which a row that is in a series twice is found, if there is one of
+            the name; never a model unless ``models`` names it.
+        target_col: The column of actual values.
+        models: One column of predictions each. Default: all columns of numbers, in any type, that
+            are not named otherwise and have no name of an index, a forecast step, a prediction
+            interval or a quantile; see ``core.table.find_models``.
+        exclude: Columns that are no models, where ``models`` names none.
         losses: Losses as ``LossSpec.of`` takes them; mae, mape and smape by default.
         gradients: Whether to return d loss / d prediction.
         missing: What a null, NaN or infinite element does; see ``ScoreOptions``.
@@ -111,9 +134,9 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
             and rmsse are made, with no row after the cutoff of a series; see ``History``.
         seasonality: How many rows of ``train_df`` a season has.
         actuals: The actual values, if they are not in ``table``: one row for each ``on``, with the
-            column ``target``. Rows of ``table`` that have none are not scored; see ``Actuals``.
+            column ``target_col``. Rows of ``table`` that have none are not scored; see ``Actuals``.
         on: The columns by which rows of the two belong together; the first of ``group_by``, and
-            ``time``, by default.
+            ``time_col``, by default.
         device: Where to compute.
 
     Returns:
@@ -130,7 +153,7 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
             one time twice (``RepeatedTimeError``), a weight is invalid or a scale varies
             (``CellsError``), or an element is missing and ``missing`` is ``error``.
         ValueError: If a loss is unknown or given twice, or ``duplicates`` is neither, or both
-            ``predictions`` and ``exclude`` are given, there is no scale for a loss that needs one,
+            ``models`` and ``exclude`` are given, there is no scale for a loss that needs one,
             or gradients or scales are wanted of pooled elements.
 
     Warns:
@@ -156,10 +179,10 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
     given = {"scale_col": scale_col, "train_df": train_df, "seasonality": seasonality}
     _check_scales(options, [name for name, value in given.items() if value is not None])
     if actuals is not None:
-        known = Actuals(actuals, on or (group_by[0], time), target)
+        known = Actuals(actuals, on or (group_by[0], time_col), target_col)
         table = known.join(table)
         if known.check().without_actual:
-            warnings.warn(f"not all is scored: {known.matches}", UnmatchedWarning, stacklevel=2)
+            warnings.warn(f"not all is scored: {known.matches}", UnmatchedWarning, stacklevel=3)
     elif on:
         raise ValueError("on is for actuals")
     pooled = None if by is None else columns_to_pool_by(by)
@@ -169,9 +192,9 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
         raise ValueError(f"{' and '.join(options.scaled)} are of series; leave out by")
     layout = _find_layout(
         table,
-        Layout(tuple(group_by), target, (), time=time, weight=weight_col, scale=scale_col),
+        Layout(tuple(group_by), target_col, (), time=time_col, weight=weight_col, scale=scale_col),
         pooled or (),
-        predictions,
+        models,
         exclude,
         duplicates,
         names,
@@ -183,7 +206,9 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
             allowed = "Name it in group_by, or pass duplicates='allow'"
             raise RepeatedTimeError(layout.time, repeats, times, groups, allowed)
     if pooled is not None:
-        groups = break_down(table, groups, pooled, time if time in table.column_names else None)
+        groups = break_down(
+            table, groups, pooled, time_col if time_col in table.column_names else None
+        )
     kind = element_type(table.schema, layout)
 
     def values(name: str) -> NDArray[Any]:
@@ -197,8 +222,8 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
             options.scaled, scales_of(scale_col, table.column(scale_col), groups)
         )
     if train_df is not None:
-        history = History(train_df, group_by, time, target, seasonality or 0)
-        times = table.column(time) if time in table.schema.names else None
+        history = History(train_df, group_by, time_col, target_col, seasonality or 0)
+        times = table.column(time_col) if time_col in table.schema.names else None
         scales = {name: history.scales(name, groups, times) for name in options.scaled}
     return score_models(groups, layout, values, options, device, weights=weights, scales=scales)
 
@@ -237,7 +262,7 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
     if duplicates not in get_args(Duplicates):
         raise ValueError(f"duplicates must be 'error' or 'allow', not {duplicates!r}")
     if predictions is not None and exclude:
-        raise ValueError("exclude is for models that nobody names; leave them out of predictions")
+        raise ValueError("exclude is for models that nobody names; leave them out of models")
     if predictions is None:
         taken = {*keys, *by, time, named.target, *named.doubles}
         found = find_models(table.schema, taken, exclude=exclude)
@@ -258,15 +283,15 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
             faults = [(name, detail + hint * (name == "cutoff")) for name, detail in faults]
         raise TableError(*faults)
     if found.left_out:
-        silenced = "name columns by predictions= or leave them out by exclude= to silence this"
-        warnings.warn(f"{found}; {silenced}", LeftOutWarning, stacklevel=3)
+        silenced = "name columns by models= or leave them out by exclude= to silence this"
+        warnings.warn(f"{found}; {silenced}", LeftOutWarning, stacklevel=4)
     if duplicates == "allow":
         return replace(layout, time=None)
     if layout.time is None and time in {*table.schema.names} - {*keys}:
         warnings.warn(
             f"rows with the same {time!r} are not looked for: its values cannot be compared; cast "
             "it, or pass duplicates='allow' to silence this",
-            stacklevel=3,
+            stacklevel=4,
         )
     return layout
 

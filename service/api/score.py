@@ -191,7 +191,7 @@ def _formats(headers: Mapping[bytes, bytes]) -> Formats:
 
 def _kind(formats: Formats, query: bytes) -> str:
     """Return what requests that usually need as much memory as each other have in common."""
-    is_long = b"group_columns" in query and formats.request == "arrow"
+    is_long = formats.request == "arrow" and b"group_" in query
     return "long" if is_long else formats.request
 
 

@@ -7,7 +7,7 @@ read from a query, or from a body without its series, so most requests do withou
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import (
@@ -221,11 +221,21 @@ class LongColumns(_Strict):
             case "predictions" if taken := sorted({*groups, *named}.intersection(value or ())):
                 raise ValueError(f"names {', '.join(map(repr, taken))}, which is named otherwise")
             case "excluded" if info.data.get("predictions", ()) is not None:
-                raise ValueError("is for where prediction_columns names no models")
+                raise ValueError("is for where no models are named")
         return value
 
 
 LONG_COLUMNS = tuple(field.alias or name for name, field in LongColumns.model_fields.items())
+OTHER_NAMES = {
+    "group_by": "group_columns",
+    "time_col": "time_column",
+    "target_col": "target_column",
+    "weight_col": "weight_column",
+    "scale_col": "scale_column",
+    "models": "prediction_columns",
+    "exclude": "exclude_columns",
+}
+"""What ``core.table``, the client and the command line call columns, taken in a query as well."""
 JSON_OPTIONS = tuple(BodyOptions.model_fields)
 QUERY_OPTIONS = (*Options.model_fields, *PARAMETERS, *LONG_COLUMNS)
 _Model = TypeVar("_Model", bound=_Strict)
@@ -245,7 +255,8 @@ def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Scor
         if name in given:
             faults.add(f"?{name}", "appears more than once")
         given.setdefault(name, text if name == "losses" else _value(text))
-    given = {name: value for name, value in given.items() if name not in LONG_COLUMNS}
+    of_columns = {*LONG_COLUMNS, *OTHER_NAMES}
+    given = {name: value for name, value in given.items() if name not in of_columns}
     parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
     texts = given["losses"].split(",") if "losses" in given else DEFAULT_LOSSES
     given["losses"], unused = [], set(parameters)
@@ -267,10 +278,17 @@ def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Scor
 
 def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> LongColumns | None:
     """Read which columns are what; None if the request is not in the long form."""
-    given = {name: text for name, text in query if name in LONG_COLUMNS}
+    given: dict[str, str] = {}
+    written: dict[str, str] = {}
+    for name, text in query:
+        column = OTHER_NAMES.get(name, name)
+        if column in LONG_COLUMNS:
+            if written.setdefault(column, name) != name:
+                faults.add(f"?{name}", f"means {written[column]}, which is given too")
+            given[column] = text
     if "group_columns" in given:
-        return _checked(LongColumns, given, faults, query=())
-    for name in given:
+        return _checked(LongColumns, given, faults, query=(), written=written)
+    for name in written.values():
         faults.add(f"?{name}", "is of the long form, in which group_columns names a series")
     return None
 
@@ -289,6 +307,7 @@ def _checked(
     faults: Faults,
     *,
     query: Collection[str] | None = None,
+    written: Mapping[str, str] = MappingProxyType({}),
 ) -> _Model | None:
     """Return the model of what is given, or note its faults and return None.
 
@@ -297,17 +316,20 @@ def _checked(
         given: Their values.
         faults: Where its faults are noted.
         query: Of options in a query, the parameters of losses that are not beside a name.
+        written: How the query writes their names, where it may do so in two ways.
     """
     try:
         return model.model_validate(given)
     except ValidationError as error:
         # Unknown names come first: a misspelt one explains other faults.
         found = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    faults.add_each(range(len(found)), lambda i: _fault(found[i], query))
+    faults.add_each(range(len(found)), lambda i: _fault(found[i], query, written))
     return None
 
 
-def _fault(error: ErrorDetails, query: Collection[str] | None) -> tuple[str, str]:
+def _fault(
+    error: ErrorDetails, query: Collection[str] | None, written: Mapping[str, str]
+) -> tuple[str, str]:
     """Return the pointer of what pydantic found, and say it in the words of the request."""
     steps = [str(step) for step in error["loc"]]
     detail = _detail(error, steps, in_query=query is not None)
@@ -317,7 +339,7 @@ def _fault(error: ErrorDetails, query: Collection[str] | None) -> tuple[str, str
         if len(steps) > 3:
             is_unknown = error["type"] == "extra_forbidden"
             detail = f"{steps[-1]} {'is an' if is_unknown else f'of {steps[2]}'} {detail}"
-        return f"?{steps[0]}", detail
+        return f"?{written.get(steps[0], steps[0])}", detail
     if steps[0] == "losses":
         del steps[2:3]  # the tag
     if error["type"] == _NO_LOSS and isinstance(error["input"], dict):

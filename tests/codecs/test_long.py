@@ -205,6 +205,22 @@ def test_columns_of_the_long_form_alone_are_refused():
     assert [fault.pointer for fault in faults.first] == ["?target_column"]
 
 
+def test_columns_are_named_as_in_the_client_too():
+    queries = (
+        {"group_columns": "id", "time_column": "t", "target_column": "v", "weight_column": "w",
+         "scale_column": "s", "prediction_columns": "A"},
+        {"group_by": "id", "time_col": "t", "target_col": "v", "weight_col": "w",
+         "scale_col": "s", "models": "A"},
+    )  # fmt: skip
+    want, got = (columns_from_query(list(query.items()), Faults()) for query in queries)
+    assert got == want
+    faults = Faults()
+    columns_from_query([("group_by", "id"), ("time_col", ""), ("exclude", "a,a")], faults)
+    assert [fault.pointer for fault in faults.first] == ["?time_col", "?exclude"]
+    columns_from_query([("group_by", "id"), ("group_columns", "id")], faults)
+    assert faults.first[-1].detail == "means group_by, which is given too"
+
+
 def test_missing_elements_are_pointed_at_in_rows_as_they_were_sent():
     nan = float("nan")
     made = pa.table({

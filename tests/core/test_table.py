@@ -272,11 +272,12 @@ def test_what_is_taken_for_a_model():
     made = table(**columns, ds=[1, 2], note=["x", "y"], half=pa.array([1.0, 2.0], pa.float16()))
     with pytest.warns(LeftOutWarning) as warned:
         scores = score_table(made, group_by=["id"])
+    assert warned[0].filename == __file__
     assert scores["model"].to_pylist() == ["A", "B", "half"]
     assert str(warned[0].message) == (
         "scored as models: A, B, half; left out: 'A-lo-90' (a bound of a prediction interval), "
         "'A-hi-99.5' (a bound of a prediction interval), 'note' (text); "
-        "name columns by predictions= or leave them out by exclude= to silence this"
+        "name columns by models= or leave them out by exclude= to silence this"
     )
     excluded = score_table(made, group_by=["id"], exclude=["A-lo-90", "A-hi-99.5", "note", "half"])
     assert excluded["model"].to_pylist() == ["A", "B"]
@@ -343,3 +344,13 @@ def test_on_a_device():
 @pytest.mark.parametrize("name", ["lower" + "-1.1" * 60 + "x", "upper_1" + ".1" * 200 + "%!"])
 def test_names_of_many_numbers_are_read_in_one_way(name):
     assert find_models(pa.schema({name: pa.float64()}), ()).models == (name,)
+
+
+def test_columns_are_named_as_in_the_client_or_as_they_once_were():
+    made = pa.table({"id": [1, 1], "t": [1, 2], "v": [1.0, 2.0], "A": [2.0, 2.0], "B": [1.0, 1.0]})
+    want = score_table(made, group_by=["id"], time_col="t", target_col="v", models=["A"])
+    assert want["mae"].to_pylist() == [0.5]
+    old = {"time": "t", "target": "v", "predictions": ["A"]}
+    assert score_table(made, group_by=["id"], **old) == want
+    with pytest.raises(TypeError, match="target means target_col, which is given too"):
+        score_table(made, target_col="v", **old)
