@@ -15,7 +15,8 @@ class Finished(NamedTuple):
     """What the slope of an element is multiplied by, in float64; 0 where the loss is NaN or 0."""
     is_void: Any
     """Where the loss is null: the reciprocal of the divisor is infinite, as that of 0 or below
-    6e-309, or the scale is no positive finite number, or the quotient by it overflows."""
+    6e-309, or the divisor overflowed and the dividend did not, or the scale is no positive finite
+    number, or the quotient by it overflows."""
 
 
 def finish(xp: Any, loss: Loss, totals: Any, divisors: Any, scales: Any = None) -> Finished:
@@ -30,7 +31,7 @@ def finish(xp: Any, loss: Loss, totals: Any, divisors: Any, scales: Any = None) 
     """
     values = totals / divisors
     steepness = xp.ones_like(totals) / divisors  # torch divides integers in float32
-    is_void = xp.isinf(steepness)
+    is_void = xp.isinf(steepness) | (steepness == 0) & xp.isfinite(totals)
     if loss.root:
         values = xp.sqrt(values)
         steepness = xp.where(values > 0, steepness / (2 * values), 0)

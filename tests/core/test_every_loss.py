@@ -145,6 +145,20 @@ def test_a_loss_over_a_tiny_scale_is_null_where_it_overflows(kernel):
 
 
 @pytest.mark.parametrize("kernel", [FusedCpuKernel(), plain], ids=["fused", "plain"])
+def test_a_divisor_that_overflows_gives_null_and_no_zero(kernel):
+    p, y, offsets = np.full(4, 1e308), np.array([1e308, 1.7e308, 1.0, 2.0]), np.array([0, 2, 4])
+    wape = kernel(p, y, offsets, ScoreOptions((LossSpec("wape"),), gradients=True))
+    assert wape.values["wape"].isnan().tolist() == [True, False]
+    assert wape.masked["wape"].tolist() == [2, 0]
+    assert wape.gradients["wape"].tolist() == [0, 0, 1 / 3, 1 / 3]
+    weights = np.array([1.7e308, 1.7e308, 1.0, 1.0])
+    ones, zeros = np.full(4, 0.5), np.zeros(4)
+    mae = kernel(ones, zeros, offsets, ScoreOptions((LossSpec("mae"),)), weights)
+    assert mae.values["mae"].isnan().tolist() == [True, False]
+    assert mae.masked["mae"].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("kernel", [FusedCpuKernel(), plain], ids=["fused", "plain"])
 def test_rmse_of_a_perfect_forecast_has_gradient_zero(kernel):
     p = np.array([1.0, 2.0])
     scores = kernel(p, p, np.array([0, 2]), ScoreOptions((LossSpec("rmse"),), gradients=True))

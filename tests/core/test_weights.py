@@ -164,3 +164,23 @@ def test_scales_may_be_null():
     assert answer["mase"].is_null().to_pylist() == [True, True, False, False]
     assert answer["mase_masked"].to_pylist() == [3, 3, 0, 0]
     assert set(SCALED) <= set(LOSSES)
+
+
+@pytest.mark.darts
+@pytest.mark.parametrize(
+    ("name", "loss", "options"),
+    [
+        ("mean_absolute_error", "mae", {}),
+        ("mean_squared_error", "mse", {}),
+        ("root_mean_squared_error", "rmse", {}),
+        ("mean_absolute_percentage_error", "mape", {}),
+        ("mean_pinball_loss", {"name": "pinball", "q": 0.9}, {"alpha": 0.9}),
+    ],
+)
+def test_weights_are_those_of_sklearn(name, loss, options):
+    metrics = pytest.importorskip("sklearn.metrics")
+    p, y, w = batch([5, 40, 200], 6)
+    (values,) = score(p, y, [loss], weights=w).arrays()[0].values()
+    for i, value in enumerate(values):
+        want = getattr(metrics, name)(y[i], p[i], sample_weight=w[i], **options)
+        assert value == pytest.approx(want, rel=1e-13)
