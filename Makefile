@@ -7,7 +7,7 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit bump test-generated test-wheels test-darts test-decisions test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit bump test-generated test-oip test-wheels test-darts test-decisions test-ray test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,15 @@ audit: .venv-audit/.installed ## compare what the images and constraints.txt pin
 
 test-generated: $(VENV)/.installed .venv-generated/.installed ## call the service with a generated client and, where chromium is, by its page
 	$(BIN)/python -m pytest tests/api/test_generated.py
+
+.venv-oip/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-oip
+	.venv-oip/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-oip/bin/pip install --quiet --group oip
+	@touch $@
+
+test-oip: $(VENV)/.installed .venv-oip/.installed ## call the service with the clients of Triton and KServe
+	$(BIN)/python -m pytest tests/api/test_inference_clients.py
 
 .venv-release/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-release

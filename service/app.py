@@ -18,6 +18,7 @@ from loss_scoring.core.machine import choose_device
 from loss_scoring.service import __version__
 from loss_scoring.service.api.auth import Keys
 from loss_scoring.service.api.context import CONTEXT, SCORE_PATHS, Context, ContextMiddleware
+from loss_scoring.service.api.inference import build_inference_router
 from loss_scoring.service.api.openapi import TAGS, add_keys, add_score
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.api.routes import HeadMiddleware, answer_unmatched, build_router
@@ -111,6 +112,7 @@ def assemble(
     app = _framework(settings, keys, build_router(engine, metrics, start), lifespan)
     app.add_middleware(HeadMiddleware)
     score = ScoreEndpoint(engine, settings, start)
+    app.include_router(build_inference_router(engine, start, score))
     metrics.watch("open_bytes", lambda: score.memory.held)
     metrics.watch("open_bytes_limit", lambda: settings.max_open_bytes)
     app.router.routes += [Route(path, score, methods=["POST"]) for path in SCORE_PATHS]
@@ -153,7 +155,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
     context: Context = request.scope[CONTEXT]
     if request.url.path not in PROBES:  # whose 503 refuses no request
         context.reason = error.reason
-    return problem_of(error, context.request_id)
+    return problem_of(error, context.request_id, request.scope)
 
 
 def openapi_document(settings: Settings) -> dict[str, Any]:

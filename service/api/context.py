@@ -55,7 +55,7 @@ class Context:
         client: By whom shares of the server are counted: the holder of its key or, where none is
             needed, the address it comes from.
         stages: Seconds by stage, in the order they happened.
-        format: ``json`` or ``arrow`` once known, for the metrics.
+        format: ``json``, ``arrow`` or ``tensors`` once known, for the metrics.
         status: Of the answer, once its head was sent.
         route: The route's path; a client's path would be unbounded.
         reason: Why it was refused.
@@ -130,9 +130,9 @@ class ContextMiddleware:
             if context.status != NO_ANSWER:
                 raise  # half an answer is out: only closing the connection is honest
             # Not raised again: the task ends here, and the server would log a stack trace.
-            await _cut_off(context)(scope, receive, send_with_headers)
+            await _cut_off(context, scope)(scope, receive, send_with_headers)
         except Exception as error:
-            answer = _failure(context, error)
+            answer = _failure(context, error, scope)
             if context.status != NO_ANSWER:
                 raise  # half an answer is out: only closing the connection is honest
             await answer(scope, receive, send_with_headers)
@@ -160,7 +160,7 @@ class ContextMiddleware:
         if error is None:
             return None
         context.reason, context.route, context.status = error.reason, "/score", error.status
-        answer = problem_of(error, context.request_id)
+        answer = problem_of(error, context.request_id, scope)
         answer.raw_headers += self._headers(context)
         # What is set for this request must not stay set for the connection.
         contextvars.copy_context().run(self._record, context, scope)
@@ -202,7 +202,7 @@ class ContextMiddleware:
         kind = UnknownKeyError if authorization else UnauthorizedError
         error = kind("send Authorization: Bearer and a key of this server")
         context.reason = error.reason
-        return problem_of(error, context.request_id)
+        return problem_of(error, context.request_id, scope)
 
     def _headers(self, context: Context) -> list[tuple[bytes, bytes]]:
         """Return what each answer carries."""
@@ -261,21 +261,21 @@ def _log_access(scope: Scope, context: Context, seconds: float) -> None:
     _access.info(*line, extra={"fields": fields})
 
 
-def _failure(context: Context, error: Exception) -> Response:
+def _failure(context: Context, error: Exception, scope: Scope) -> Response:
     """Log what nobody caught; return the answer to its request."""
     refusal = refusal_of(error)
     if refusal is None:
         log.error("unexpected error in request %s", context.request_id, exc_info=error)
-        return problem(500, context.request_id, retryable=True)
+        return problem(500, context.request_id, scope, retryable=True)
     log.warning("request %s is refused: %s", context.request_id, error)
     context.reason = refusal.reason
-    return problem_of(refusal, context.request_id)
+    return problem_of(refusal, context.request_id, scope)
 
 
-def _cut_off(context: Context) -> Response:
+def _cut_off(context: Context, scope: Scope) -> Response:
     """Return the answer to a request for which no time is left."""
     error = OverloadedError("the server stopped before the answer was ready", 5, reason="not-ready")
     context.reason = error.reason
-    answer = problem_of(error, context.request_id)
+    answer = problem_of(error, context.request_id, scope)
     answer.headers["connection"] = "close"  # more of the body may come
     return answer

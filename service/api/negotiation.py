@@ -59,14 +59,24 @@ def negotiate(content_type: bytes, encoding: bytes, accept: bytes) -> Formats:
         UnsupportedMediaError: If the body's type or coding is not supported.
         NotAcceptableError: If Accept allows neither format.
     """
+    coding = coding_of(encoding)
+    request = _request_format(content_type.decode("latin-1"))
+    return Formats(request, _answer_format(accept.decode("latin-1"), request), coding)
+
+
+def coding_of(encoding: bytes) -> str:
+    """Return the coding that Content-Encoding names.
+
+    Raises:
+        UnsupportedCodingError: If it is not supported.
+    """
     coding = _CODINGS.get(encoding.decode("latin-1").strip().lower())
     if coding is None:
         given = encoding.decode("latin-1")
         raise UnsupportedCodingError(
             f"Content-Encoding {given!r} is not supported; use gzip or zstd, not both, or none"
         )
-    request = _request_format(content_type.decode("latin-1"))
-    return Formats(request, _answer_format(accept.decode("latin-1"), request), coding)
+    return coding
 
 
 @lru_cache(maxsize=256)

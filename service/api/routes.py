@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from difflib import get_close_matches
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -48,18 +49,12 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
     @router.get("/healthz", operation_id="healthz", summary="As /livez", tags=["operation"])
     @router.get("/livez", summary="Whether the process can serve", tags=["operation"])
     async def livez() -> dict[str, str]:
-        if engine.lost:
-            raise OverloadedError("the device is lost; restart the process", reason="device-lost")
+        check_live(engine)
         return {"status": "alive"}
 
     @router.get("/readyz", summary="Whether requests are taken", tags=["operation"])
     async def readyz() -> dict[str, str]:
-        start.check()
-        if not engine.ready:
-            raise OverloadedError(
-                "the device worker is not ready: it starts, or is being replaced",
-                reason="not-ready",
-            )
+        check_ready(engine, start)
         return {"status": "ready"}
 
     @router.get(
@@ -74,6 +69,21 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def check_live(engine: ScoringEngine) -> None:
+    """Raise ``OverloadedError`` unless the process can serve."""
+    if engine.lost:
+        raise OverloadedError("the device is lost; restart the process", reason="device-lost")
+
+
+def check_ready(engine: ScoringEngine, start: Start) -> None:
+    """Raise ``OverloadedError`` unless requests are taken."""
+    start.check()
+    if not engine.ready:
+        raise OverloadedError(
+            "the device worker is not ready: it starts, or is being replaced", reason="not-ready"
+        )
 
 
 def list_losses() -> list[LossRow]:
@@ -125,6 +135,8 @@ async def answer_unmatched(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         headers["Allow"] = ", ".join(allowed)
         detail = f"{method} is not served at {path}; send {' or '.join(allowed)}"
+    elif error.detail != HTTPStatus(error.status_code).phrase:
+        detail = error.detail  # of one of our routes
     elif error.status_code == 404:
         known = [*request.app.openapi()["paths"], "/docs", "/openapi.json"]
         meant = _meant(path, known)
@@ -133,7 +145,7 @@ async def answer_unmatched(request: Request, error: Exception) -> Response:
             hint = f"did you mean {_allowed(request.app.routes, meant)[0]} {meant}?"
         detail = f"there is no {path}; {hint}"
     request_id = request.scope[CONTEXT].request_id
-    return problem(error.status_code, request_id, detail=detail, headers=headers)
+    return problem(error.status_code, request_id, request.scope, detail=detail, headers=headers)
 
 
 def _allowed(routes: Iterable[BaseRoute], path: str) -> list[str]:

@@ -24,6 +24,7 @@ from loss_scoring.service.codecs.codec import (
     encode_compressed,
     is_short,
 )
+from loss_scoring.service.codecs.request import Headers
 from loss_scoring.service.engine import Answer, ScoringEngine, Slice
 from loss_scoring.service.errors import (
     FieldError,
@@ -41,7 +42,11 @@ from loss_scoring.service.telemetry.metrics import ScoredCounts
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_TYPES = {name: media_type.encode() for name, media_type in FORMATS.items()}
+_VARY = (b"vary", b"Accept, Accept-Encoding")
+_HEADERS = {
+    name: [_VARY, (b"content-type", media_type.encode())] for name, media_type in FORMATS.items()
+}
+_ZSTD = [(b"content-encoding", b"zstd")]
 _TIMEOUT_MS_BELOW = 10**9
 _WRITE_BYTES = 1 << 19
 """One write holds the event loop for as long as it takes to copy."""
@@ -67,12 +72,24 @@ class ScoreEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        await self.serve(scope, receive, send, _formats)
+
+    async def serve(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        formats_of: Callable[[Mapping[bytes, bytes]], Formats],
+    ) -> None:
+        """Answer one request, whose formats follow from its headers."""
         context: Context = scope[CONTEXT]
         context.route = "/score"
         with Reservation(self.memory, context.client) as reservation:
             self._open += 1
             try:
-                format_, parts, is_zstd = await self._answer(scope, receive, context, reservation)
+                headers, parts = await self._answer(
+                    scope, receive, context, reservation, formats_of
+                )
             except Exception as error:
                 refusal = refusal_of(error)
                 if refusal is None:
@@ -81,17 +98,22 @@ class ScoreEndpoint:
                     log.warning("a request is refused: %s", error)
                 forget_frames(error)
                 context.reason = refusal.reason
-                answer = problem_of(refusal, context.request_id)(scope, receive, send)
+                answer = problem_of(refusal, context.request_id, scope)(scope, receive, send)
             else:
-                answer = _send(send, format_, parts, is_zstd=is_zstd)
+                answer = _send(send, headers, parts)
             finally:
                 self._open -= 1
             await answer
 
     async def _answer(
-        self, scope: Scope, receive: Receive, context: Context, reservation: Reservation
-    ) -> tuple[str, list[memoryview], bool]:
-        """Return the format and the parts of the answer, and whether these are one zstd frame.
+        self,
+        scope: Scope,
+        receive: Receive,
+        context: Context,
+        reservation: Reservation,
+        formats_of: Callable[[Mapping[bytes, bytes]], Formats],
+    ) -> tuple[Headers, list[memoryview]]:
+        """Return the headers and the parts of the answer.
 
         A common request waits for nothing: its body has arrived, and it is decoded, scored and
         encoded inline. Whatever may take longer is awaited until the deadline.
@@ -102,7 +124,7 @@ class ScoreEndpoint:
         deadline = Deadline(min(timeout_ms, self._settings.max_timeout_ms) / 1e3)
         if not self._start.done:
             await self._start.wait(deadline.at)
-        formats = _formats(headers)
+        formats = formats_of(headers)
         query: bytes = scope["query_string"]
         context.format, reservation.kind = formats.request, _kind(formats, query)
         limit, codec = self._codec.body_limit(formats), self._codec
@@ -131,13 +153,14 @@ class ScoreEndpoint:
         scored, is_zstd = (request, answer.scores, formats.answer), False
         if is_short(*scored):
             parts = encode(*scored)
-        elif wants_zstd(headers.get(b"accept-encoding", b"")):
+        elif formats.call is None and wants_zstd(headers.get(b"accept-encoding", b"")):
             rest = *scored, reservation, self._settings.batch_elements
             parts, is_zstd = await self._in_thread(reservation, deadline, encode_compressed, *rest)
         else:
             parts = await self._in_thread(reservation, deadline, encode, *scored, reservation)
         context.stages["encode"] = time.perf_counter() - started
-        return formats.answer, parts, is_zstd
+        answer_headers = request.answer_headers or _HEADERS[formats.answer]
+        return [*answer_headers, *(_ZSTD if is_zstd else ())], parts
 
     async def _in_thread(
         self,
@@ -208,14 +231,8 @@ def _timeout_ms(given: bytes) -> int:
     return number
 
 
-async def _send(send: Send, format_: str, parts: Sequence[memoryview], *, is_zstd: bool) -> None:
-    headers = [
-        (b"vary", b"Accept, Accept-Encoding"),
-        (b"content-type", _TYPES[format_]),
-        (b"content-length", b"%d" % sum(map(len, parts))),
-    ]
-    if is_zstd:
-        headers.append((b"content-encoding", b"zstd"))
+async def _send(send: Send, headers: Headers, parts: Sequence[memoryview]) -> None:
+    headers.append((b"content-length", b"%d" % sum(map(len, parts))))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if len(parts) == 1 and len(parts[0]) <= INLINE_BYTES:
         await send({"type": "http.response.body", "body": parts[0]})

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from loss_scoring.core import ScoreOptions, Scores, may_be_missing
-from loss_scoring.service.codecs import json
+from loss_scoring.service.codecs import json, tensors
 from loss_scoring.service.codecs.arrow import long, plain, read
 from loss_scoring.service.codecs.arrow.write import LARGE
 from loss_scoring.service.codecs.compression import compress, decompress
@@ -24,17 +24,27 @@ _SEARCHED_INLINE = 1 << 14
 """Elements, all of them missing, among which these are found in 4 ms."""
 _ARROW_IS_CHEAPER = 32
 """Times as cheap to read and write as JSON of its size."""
+_SHORT_DOCUMENT = 1 << 13
+"""Bytes of JSON that describe tensors, or hold a few, and are read in less time."""
 _LONGEST_CACHED_QUERY = 1024
 _MOST_PARAMETERS = 256
 """Each is a fault or an option, of which there are fewer."""
 
 
 class Formats(NamedTuple):
-    """The formats of a body and of its answer, ``json`` or ``arrow``, and the body's coding."""
+    """The formats of a body and of its answer, and the body's coding.
+
+    Attributes:
+        request: ``json``, ``arrow`` or ``tensors``.
+        answer: The same; ``tensors`` if the request is.
+        coding: ``identity``, ``gzip`` or ``zstd``.
+        call: What else is said of tensors.
+    """
 
     request: str
     answer: str
     coding: str
+    call: tensors.Call | None = None
 
 
 class Codec:
@@ -56,7 +66,8 @@ class Codec:
 
     def body_limit(self, formats: Formats) -> int:
         """Return the most bytes of a body."""
-        return self._max_json_bytes if formats.request == "json" else self._limits.bytes
+        is_json = formats.request == "json" or (formats.call and formats.call.json_bytes is None)
+        return self._max_json_bytes if is_json else self._limits.bytes
 
     def decode_common(
         self, body: memoryview, formats: Formats, query: bytes, memory: Memory
@@ -68,10 +79,16 @@ class Codec:
         """
         if formats.coding != "identity":
             return None
+        request: ScoreRequest | None
         if formats.request == "json":
             if query or len(body) > INLINE_BYTES:
                 return None
             request = json.decode_common(body, self._limits.elements, memory)
+        elif formats.call is not None:
+            long = len(body) if formats.call.json_bytes is None else formats.call.json_bytes
+            if query or long > _SHORT_DOCUMENT or len(body) > _ARROW_IS_CHEAPER * INLINE_BYTES:
+                return None
+            request = self._decode_tensors(body, formats.call, memory)
         else:
             if len(body) > _ARROW_IS_CHEAPER * INLINE_BYTES or len(query) > _LONGEST_CACHED_QUERY:
                 return None
@@ -94,15 +111,22 @@ class Codec:
         """
         if formats.coding != "identity":
             body = decompress(body, formats.coding, self.body_limit(formats), memory.receive)
-        reader = self._decode_json if formats.request == "json" else self._decode_arrow
-        return self._settled(reader(body, query, memory), formats, memory)
+        request: ScoreRequest
+        if formats.request == "arrow":
+            request = self._decode_arrow(body, query, memory)
+        else:
+            faults = Faults()
+            for name, _ in _parameters(query):
+                faults.add(f"?{name}", "the options of a JSON request belong in its body")
+            faults.check()
+            if formats.call is not None:
+                request = self._decode_tensors(body, formats.call, memory)
+            else:
+                request = json.decode(body, max_elements=self._limits.elements, memory=memory)
+        return self._settled(request, formats, memory)
 
-    def _decode_json(self, body: memoryview, query: bytes, memory: Memory) -> ScoreRequest:
-        faults = Faults()
-        for name, _ in _parameters(query):
-            faults.add(f"?{name}", "the options of a JSON request belong in its body")
-        faults.check()
-        return json.decode(body, max_elements=self._limits.elements, memory=memory)
+    def _decode_tensors(self, body: memoryview, call: tensors.Call, memory: Memory) -> ScoreRequest:
+        return tensors.decode(body, call, self._limits, self._max_json_bytes, memory)
 
     def _decode_arrow(self, body: memoryview, query: bytes, memory: Memory) -> ScoreRequest:
         options, columns = read_query(query)
@@ -120,7 +144,7 @@ def is_short(request: ScoreRequest, scores: Scores, format_: str) -> bool:
 
     So is none for which missing elements must be looked for among many.
     """
-    cheaper = 1 if format_ == "json" else _ARROW_IS_CHEAPER
+    cheaper = _ARROW_IS_CHEAPER if format_ == "arrow" else 1
     return request.answer_bytes <= cheaper * INLINE_BYTES and (
         request.prediction.elements <= _SEARCHED_INLINE or not _must_search(request, scores)
     )
@@ -138,7 +162,7 @@ def encode(
     Args:
         request: What was asked.
         scores: Of all its series.
-        format_: ``json`` or ``arrow``.
+        format_: ``json``, ``arrow`` or ``tensors``.
         memory: Asked between parts whether the request has ended.
 
     Raises:
@@ -146,10 +170,12 @@ def encode(
     """
     if _must_search(request, scores):  # as the kernel has seen
         request.check_missing()
+    check = _no_check if memory is None else memory.check
     if format_ == "json":
-        check = _no_check if memory is None else memory.check
         document = request.document(scores)
         parts = json.write(document, request.prediction.elements, request.answer_bytes, check)
+    elif isinstance(request, tensors.TensorRequest):
+        parts = tensors.write(request, scores, check)
     else:
         parts = request.stream(scores)
     return parts if len(parts) == 1 else joined(parts)

@@ -50,13 +50,17 @@ _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean",
 _NO_LOSS = "loss_type"
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """What has these fields and no others, each of its own type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _in_utf8(cls, fields: dict[str, Any]) -> dict[str, Any]:
+    def _in_utf8(cls, fields: Any) -> Any:
         """Escape half a surrogate pair, which pydantic refuses without naming the field."""
+        if not isinstance(fields, dict):
+            return fields
         return {
             _in_utf8(name): _in_utf8(value) if isinstance(value, str) else value
             for name, value in fields.items()
@@ -93,7 +97,7 @@ def _object_of(loss: Loss) -> Any:
         for name, parameter in loss.parameters.items()
     }
     fields["name"] = Literal[loss.name], ...
-    model = create_model(f"{loss.name.title()}Options", __base__=_Strict, **fields)
+    model = create_model(f"{loss.name.title()}Options", __base__=Strict, **fields)
     read = AfterValidator(lambda options: LossSpec.of(dict(options)))
     return Annotated[model, read, Tag(loss.name)]
 
@@ -115,7 +119,7 @@ _CHOICE: Any = Annotated[
 ]
 
 
-class Options(_Strict):
+class Options(Strict):
     """The options that a body and a query share."""
 
     losses: list[Annotated[LossSpec, GetPydanticSchema(lambda _, of: of(_CHOICE))]] = Field(
@@ -161,7 +165,7 @@ def _names(text: str) -> tuple[str, ...]:
 _Names = Annotated[tuple[str, ...], BeforeValidator(_names), WithJsonSchema({"type": "string"})]
 
 
-class LongColumns(_Strict):
+class LongColumns(Strict):
     """The columns that a request in the long form names."""
 
     groups: _Names = Field(
@@ -237,14 +241,15 @@ OTHER_NAMES = {
 }
 """What ``core.table``, the client and the command line call columns, taken in a query as well."""
 JSON_OPTIONS = tuple(BodyOptions.model_fields)
+JSON_FIELDS = (*JSON_OPTIONS, "series")
 QUERY_OPTIONS = (*Options.model_fields, *PARAMETERS, *LONG_COLUMNS)
-_Model = TypeVar("_Model", bound=_Strict)
+_Model = TypeVar("_Model", bound=Strict)
 
 
 def options_from_json(document: Mapping[str, Any], faults: Faults) -> tuple[ScoreOptions, str]:
     """Read the options and the dtype of a document; after a fault, return the defaults."""
     given = {name: value for name, value in document.items() if name != "series"}
-    options = _checked(BodyOptions, given, faults) or BodyOptions()
+    options = checked(BodyOptions, given, faults) or BodyOptions()
     return options.score_options(), options.dtype
 
 
@@ -272,8 +277,34 @@ def options_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Scor
         unused -= set(takes)
     for name in unused:
         faults.add(f"?{name}", "none of the losses asked for takes it")
-    options = _checked(Options, given, faults, query=parameters.keys()) or Options()
+    options = checked(Options, given, faults, query=parameters.keys()) or Options()
     return options.score_options()
+
+
+def options_from_parameters(
+    loss: str, given: Mapping[str, Any], faults: Faults, *, gradients: bool
+) -> ScoreOptions:
+    """Read the options of a request for one loss from what it names beside the loss's parameters.
+
+    Args:
+        loss: A name of ``LOSSES``.
+        given: Its parameters, ``missing`` and ``zero_division``, by name.
+        faults: Where faults are noted; after one, the defaults are returned.
+        gradients: Whether the gradient is asked for.
+    """
+    known = (*LOSSES[loss].parameters, "missing", "zero_division")
+    for name in given:
+        if name not in known:
+            hint = f"{suggestion(name, known)}; {loss} takes {', '.join(known)}"
+            faults.add(f"/parameters/{escape(name)}", f"unknown parameter{hint}")
+    parameters = {name: given[name] for name in known[:-2] if name in given}
+    shared = {name: given[name] for name in known[-2:] if name in given}
+    found = Faults()
+    losses = [{"name": loss, **parameters}]
+    options = checked(Options, {"losses": losses, "gradients": gradients, **shared}, found)
+    for fault in found.first:
+        faults.add(f"/parameters/{fault.pointer.rpartition('/')[2]}", fault.detail)
+    return (options or Options()).score_options()
 
 
 def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> LongColumns | None:
@@ -287,7 +318,7 @@ def columns_from_query(query: Sequence[tuple[str, str]], faults: Faults) -> Long
                 faults.add(f"?{name}", f"means {written[column]}, which is given too")
             given[column] = text
     if "group_columns" in given:
-        return _checked(LongColumns, given, faults, query=(), written=written)
+        return checked(LongColumns, given, faults, query=(), written=written)
     for name in written.values():
         faults.add(f"?{name}", "is of the long form, in which group_columns names a series")
     return None
@@ -301,7 +332,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _checked(
+def checked(
     model: type[_Model],
     given: dict[str, Any],
     faults: Faults,
@@ -309,7 +340,7 @@ def _checked(
     query: Collection[str] | None = None,
     written: Mapping[str, str] = MappingProxyType({}),
 ) -> _Model | None:
-    """Return the model of what is given, or note its faults and return None.
+    """Return the model of what is given; note its faults and return None if it is not one.
 
     Args:
         model: Of the options.
@@ -323,16 +354,21 @@ def _checked(
     except ValidationError as error:
         # Unknown names come first: a misspelt one explains other faults.
         found = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    faults.add_each(range(len(found)), lambda i: _fault(found[i], query, written))
+    known = JSON_FIELDS if model is BodyOptions else tuple(model.model_fields)
+    known = known if query is None else QUERY_OPTIONS
+    faults.add_each(range(len(found)), lambda i: _fault(found[i], query, written, known))
     return None
 
 
 def _fault(
-    error: ErrorDetails, query: Collection[str] | None, written: Mapping[str, str]
+    error: ErrorDetails,
+    query: Collection[str] | None,
+    written: Mapping[str, str],
+    known: Sequence[str],
 ) -> tuple[str, str]:
     """Return the pointer of what pydantic found, and say it in the words of the request."""
     steps = [str(step) for step in error["loc"]]
-    detail = _detail(error, steps, in_query=query is not None)
+    detail = _detail(error, steps, known)
     if query is not None and steps[-1] in query:
         return f"?{steps[-1]}", detail
     if query is not None:
@@ -347,24 +383,34 @@ def _fault(
     return "".join(f"/{escape(step)}" for step in steps), detail
 
 
-def _detail(error: ErrorDetails, steps: list[str], *, in_query: bool) -> str:
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    if error["type"] == "extra_forbidden":
-        if len(steps) > 1:
-            return f"unknown parameter of {steps[2]}"
-        if in_query:
-            known = ", ".join(QUERY_OPTIONS)
-            meant = suggestion(steps[0], QUERY_OPTIONS)
-            return f"unknown query parameter{meant}; known are {known}"
-        return f"unknown field{suggestion(steps[0], (*JSON_OPTIONS, 'series'))}"
-    if error["type"] == "float_type" and type(error["input"]) is int:  # too large for one
-        return "must be a finite number"
-    detail = error["msg"].replace("Input should be", "must be")
-    detail = detail.replace("a valid boolean", "true or false").replace("a valid num", "a num")
-    if error["type"].endswith("_type"):
-        detail += f", not {kind_of(error['input'])}"
+def _detail(error: ErrorDetails, steps: list[str], known: Sequence[str]) -> str:
+    kind = kind_of(error["input"])
+    match error["type"]:
+        case "value_error":
+            detail = str(error["ctx"]["error"])
+        case "missing":
+            detail = "is absent"
+        case "model_type":
+            detail = f"must be an object, not {kind}"
+        case "float_type" if type(error["input"]) is int:  # too large for one
+            detail = "must be a finite number"
+        case "extra_forbidden":
+            detail = _unknown(steps, known)
+        case type_:
+            detail = error["msg"].replace("Input should be", "must be")
+            detail = detail.replace("a valid boolean", "true or false")
+            detail = detail.replace("a valid num", "a num").replace("a valid list", "a list")
+            detail += f", not {kind}" if type_.endswith("_type") else ""
     return detail
+
+
+def _unknown(steps: list[str], known: Sequence[str]) -> str:
+    if len(steps) > 1:
+        return f"unknown parameter of {steps[2]}" if steps[0] == "losses" else "unknown field"
+    meant = suggestion(steps[0], known)
+    if known is QUERY_OPTIONS:
+        return f"unknown query parameter{meant}; known are {', '.join(known)}"
+    return f"unknown field{meant}"
 
 
 def kind_of(value: object) -> str:

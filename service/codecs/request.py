@@ -58,6 +58,7 @@ class NamesBytes(NamedTuple):
 NO_NAMES = NamesBytes()
 
 
+Headers = list[tuple[bytes, bytes]]
 Columns = tuple[
     Ragged, Ragged, ScoreOptions, NDArray[np.float64] | None, NDArray[np.float64] | None
 ]
@@ -123,6 +124,11 @@ class ScoreRequest(ABC):
     def columns(self) -> Columns:
         """What an engine takes."""
         return self.prediction, self.target, self.options, self.weights, self.scales
+
+    @property
+    def answer_headers(self) -> Headers | None:
+        """What the head of the answer says of its format, once written; None if that says it."""
+        return None
 
     @abstractmethod
     def document(self, scores: Scores) -> dict[str, Any]:

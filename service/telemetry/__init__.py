@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from contextvars import ContextVar
 
-PROBES = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})
+PROBES = frozenset(
+    {"/livez", "/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+)
 """Paths that orchestrators poll: they leave no trace, and need no key unless a setting says so."""
 
 REQUEST: ContextVar[Mapping[str, str]] = ContextVar("request")

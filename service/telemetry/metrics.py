@@ -71,7 +71,7 @@ class RequestOutcome(NamedTuple):
 
     Attributes:
         route: The route's path; a client's path would be unbounded.
-        format: ``json``, ``arrow`` or ``none``.
+        format: ``json``, ``arrow``, ``tensors`` or ``none``.
         status: Of the answer; 499 if there was none.
         seconds: From the complete head to the end of the answer.
         stages: Seconds by stage.
@@ -159,7 +159,7 @@ class _Requests:
         )
         for reason in known_reasons():
             self._refusals.labels(reason)
-        for format_ in ("json", "arrow"):
+        for format_ in ("json", "arrow", "tensors"):
             for status in (200, 429, 500, 503, 504):  # so that `rate` sees the first of each
                 self._requests.labels("/score", format_, status)
             self._seconds.labels(format_)

@@ -20,7 +20,7 @@ from loss_scoring.service.app import create_app
 from loss_scoring.service.cli import app
 from loss_scoring.service.settings import Settings
 
-PROBES = ["/livez", "/healthz", "/readyz", "/metrics"]
+PROBES = ["/livez", "/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"]
 GUARDED = [
     *("/losses", "/v1/losses", "/version", "/docs", "/openapi.json"),
     *("/nowhere", "/score", "/v1/score", "/livez/"),
@@ -62,6 +62,14 @@ def test_other_paths_need_a_key(guarded, path):
         assert not problem(answer, 401)["retryable"]
         assert answer.headers["www-authenticate"] == challenge
         assert "stranger" not in answer.text
+
+
+def test_below_v2_the_refusal_has_the_form_of_its_protocol(guarded):
+    client, _ = guarded
+    answer = client.post("/v2/models/mae/infer", json={})
+    assert (answer.status_code, list(answer.json())) == (401, ["error"])
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert client.get("/v2/models", headers=bearer(OLD)).is_success
 
 
 def test_every_key_scores_and_no_key_does_not(guarded):
@@ -144,7 +152,7 @@ def test_probes_need_a_key_when_asked_to(tmp_path, path):
     async def main():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-            problem(await client.get(path), 401)
+            assert (await client.get(path)).status_code == 401
             assert (await client.get(path, headers=bearer(OLD))).status_code != 401
 
     asyncio.run(main())

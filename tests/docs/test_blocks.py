@@ -33,7 +33,7 @@ def test_most_blocks_run():
     code = [block for block in everything if block.kind in ("python", "sh")]
     not_run = [block for block in code if block.why_not]
     assert len(code) >= 20
-    assert len(not_run) <= 4, [block.why_not for block in not_run]
+    assert len(not_run) <= 5, [block.why_not for block in not_run]
 
 
 @pytest.fixture

@@ -60,10 +60,11 @@ def _pieces(value: Any, elements: int) -> Iterator[bytes | memoryview]:
         yield orjson.dumps(value)
         return
     step = len(value) * _PIECE_ELEMENTS // max(elements, 1)
-    if step == 0 and len(value) and isinstance(value[0], np.ndarray):  # long rows
+    first = value[0] if len(value) else None
+    if isinstance(first, dict) or (step == 0 and isinstance(first, np.ndarray)):  # long rows
         for i, row in enumerate(value):
             yield b"," if i else b"["
-            yield from _pieces(row, row.size)
+            yield from _pieces(row, row.size if isinstance(row, np.ndarray) else elements)
         yield b"]"
         return
     if not isinstance(value, np.ndarray):
