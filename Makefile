@@ -7,7 +7,7 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit bump test-generated test-oip test-wheels test-darts test-decisions test-ray test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit bump test-generated test-oip test-wheels test-darts test-decisions test-ray test-remote test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -154,6 +154,13 @@ test-ray: ## score on real Ray Data, in an environment of its own
 	.venv-ray/bin/pip install --quiet --constraint constraints.txt --editable . --group dev
 	.venv-ray/bin/pip install --quiet --group ray
 	.venv-ray/bin/python -m pytest -m ray tests/bulk
+
+test-remote: ## read from object storage and a web server on loopback, in an environment of its own
+	$(PYTHON) -m venv .venv-remote
+	.venv-remote/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-remote/bin/pip install --quiet --constraint constraints.txt --editable . --group dev
+	.venv-remote/bin/pip install --quiet --group remote
+	.venv-remote/bin/python -m pytest -m remote tests/cli
 
 test-spark: ## score on real Spark, in an environment of its own; needs Java 17
 	$(PYTHON) -m venv .venv-spark

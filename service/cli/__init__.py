@@ -20,6 +20,7 @@ from loss_scoring.service.cli.boards import QUIET
 from loss_scoring.service.cli.check import check
 from loss_scoring.service.cli.compile import compile_all
 from loss_scoring.service.cli.files import explained
+from loss_scoring.service.cli.flags import with_flags
 from loss_scoring.service.cli.report import report
 from loss_scoring.service.cli.score import score
 from loss_scoring.service.cli.serve import serve
@@ -27,9 +28,8 @@ from loss_scoring.service.errors import ServiceError, UsageError, printable
 
 app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 app.command()(serve)
-app.command()(score)
-app.command()(check)
-app.command()(report)
+for command in (score, check, report):
+    app.command()(with_flags(command))
 app.command("compile")(compile_all)
 
 _TABLE_WIDTH = 120

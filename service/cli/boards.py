@@ -27,20 +27,26 @@ MARK = " *"
 """Behind the name of a model that lacks series."""
 
 
-def print_board(board: Leaderboard, form: Format | None) -> None:
+def print_board(board: Leaderboard, form: Format | None, *, aside: bool = False) -> None:
     """Print a leaderboard to standard output, and what was left out to standard error.
 
     Args:
         board: What to print.
         form: How; by default a table at a terminal, and CSV elsewhere.
+        aside: Whether it goes to standard error too, as a table by default.
     """
-    with explained("standard output"):
-        console = Console(width=_UNBOUNDED, markup=False, emoji=False, highlight=False)
-        form = form or ("table" if console.is_terminal else "csv")
+    if aside and QUIET.get():
+        return
+    with explained("standard error" if aside else "standard output"):
+        console = Console(
+            stderr=aside, width=_UNBOUNDED, markup=False, emoji=False, highlight=False
+        )
+        form = form or ("table" if aside or console.is_terminal else "csv")
         if form == "table":
             console.print(_table(_marked(board)))
-    if form != "table":
-        write_out(_WRITERS[form](board))
+        else:
+            console.file.write(_WRITERS[form](board))
+            console.file.flush()
     say(*board.notes)
 
 

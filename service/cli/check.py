@@ -12,27 +12,17 @@ import typer
 from loss_scoring.core.table import Check, CheckError, Leaderboard, ScoresError, WorseError
 from loss_scoring.core.table import check as check_scores
 from loss_scoring.service.cli.boards import finite, print_board, say, to_json, write_out
-from loss_scoring.service.cli.columns import Roles
-from loss_scoring.service.cli.files import Source, explained, open_source
-from loss_scoring.service.cli.inputs import Inputs, open_inputs
-from loss_scoring.service.cli.score import (
-    RESAMPLES,
-    SERIES,
-    ActualsOption,
-    CutoffOption,
+from loss_scoring.service.cli.files import CsvFormat, explained
+from loss_scoring.service.cli.flags import (
     DeviceOption,
-    DuplicatesOption,
-    IdOption,
+    FileFlags,
     MissingOption,
-    OnOption,
-    Scoring,
-    SortOption,
-    TargetOption,
-    TimeOption,
     ZeroDivisionOption,
     names_in,
-    scoring_options,
 )
+from loss_scoring.service.cli.inputs import open_inputs
+from loss_scoring.service.cli.places import label_of
+from loss_scoring.service.cli.score import RESAMPLES, SERIES, Scoring, scoring_options
 from loss_scoring.service.errors import InvalidError, UsageError, printable
 
 WORSE, NOT_COMPARABLE = 1, 3
@@ -41,10 +31,10 @@ WORSE, NOT_COMPARABLE = 1, 3
 
 def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     file: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="FORECASTS|SCORES",
-            help="A file of forecasts, as of score, or what score has written by -o.",
+            help="Forecasts, as of score, or what score has written by -o.",
         ),
     ],
     model: Annotated[str, typer.Option(help="The model to judge.")],
@@ -76,16 +66,10 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit file as well.")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Draws of the bootstrap.")] = RESAMPLES,
     missing: MissingOption = "error",
-    duplicates: DuplicatesOption = "error",
     zero_division: ZeroDivisionOption = "zero",
-    id_col: IdOption = None,
-    time_col: TimeOption = "ds",
-    target_col: TargetOption = None,
-    cutoff_col: CutoffOption = None,
-    actuals: ActualsOption = None,
-    on: OnOption = None,
     device: DeviceOption = "auto",
-    sort: SortOption = False,
+    *,
+    reading: FileFlags,
 ) -> None:
     """Tell whether a model may replace another: exit status 0 if so.
 
@@ -96,17 +80,13 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     if as_json and markdown:
         raise UsageError("--json and --markdown exclude each other")
     names = names_in(by) or ()
-    inputs = Inputs((str(file),), actuals, names_in(on) or ())
-    source = open_inputs(inputs.files, lambda _names: ())
-    if "model" in source.schema.names:
-        scores, keys = read_file_of_scores(file, (loss, *names))
+    inputs = reading.inputs(file)
+    if "model" in inputs.forecasts().schema.names:
+        scores, keys = read_file_of_scores(file, (loss, *names), reading.csv)
     else:
-        models = model if baseline is None else f"{model},{baseline}"
-        roles = Roles(
-            *(id_col, time_col, target_col, cutoff_col, models, None, duplicates), by=names
-        )
+        roles = reading.roles(model if baseline is None else f"{model},{baseline}", by=names)
         options = scoring_options(loss, missing, zero_division)
-        scoring = Scoring(inputs, roles, options, device, sort, names or None, parts=True)
+        scoring = Scoring(inputs, roles, options, device, reading.sort, names or None, parts=True)
         scores, keys = _scored(scoring, names)
     status = 0
     try:
@@ -126,7 +106,7 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     except CheckError as error:
         rows, status = error.rows, WORSE if isinstance(error, WorseError) else NOT_COMPARABLE
     except ScoresError as error:
-        raise InvalidError(f"{file}: {error}") from error
+        raise InvalidError(f"{label_of(file)}: {error}") from error
     except ValueError as error:
         raise InvalidError(str(error)) from error
     if junit is not None:
@@ -143,13 +123,14 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
 
 
 def read_file_of_scores(
-    file: Path, columns: Sequence[str] | None = None
+    file: str, columns: Sequence[str] | None, csv: CsvFormat
 ) -> tuple[pa.Table, list[str]]:
     """Read what ``score`` has written; text left of the models stays text.
 
     Args:
         file: The file.
-        columns: Those to read beside the keys and the model; default all but gradients.
+        columns: Those to read beside the keys and the model; None for all but gradients.
+        csv: How it is written, if it is a CSV file.
 
     Returns:
         The rows, and the columns that together name a series.
@@ -161,15 +142,16 @@ def read_file_of_scores(
     def keys_in(names: Any) -> list[str]:
         return list(names[: names.index("model")]) if "model" in names else []
 
-    source: Source = open_source(file, text=lambda names: [*keys_in(names), "model"])
+    source = open_inputs([file], lambda names: [*keys_in(names), "model"], csv=csv)
+    label = label_of(file)
     names = source.schema.names
     keys = keys_in(names)
     if columns is None:
         columns = [name for name in names[len(keys) :] if not name.endswith("_gradient")]
     wanted = dict.fromkeys([*keys, "model", *columns])
     if absent := [name for name in wanted if name not in names]:
-        raise InvalidError(f"{file}: no column {absent[0]!r} among {', '.join(names)}")
-    with explained(file):
+        raise InvalidError(f"{label}: no column {absent[0]!r} among {', '.join(names)}")
+    with explained(label):
         schema = pa.schema([source.schema.field(name) for name in wanted])
         return pa.Table.from_batches(source.read(list(wanted)), schema), keys
 
@@ -209,14 +191,14 @@ def _table(rows: tuple[Check, ...]) -> pa.Table:
     return pa.table(columns)
 
 
-def _junit(file: Path, rows: tuple[Check, ...]) -> bytes:
+def _junit(file: str, rows: tuple[Check, ...]) -> bytes:
     """Return a suite with a case a rule and group."""
     suites = ET.Element("testsuites")
     suite = ET.SubElement(suites, "testsuite", name="loss-scoring check")
     for row in rows:
         label = "".join(f", {name}={value}" for name, value in row.group.items())
         case = ET.SubElement(
-            suite, "testcase", classname=printable(str(file)), name=printable(row.rule + label)
+            suite, "testcase", classname=printable(label_of(file)), name=printable(row.rule + label)
         )
         line = printable(str(row))
         if row.verdict in ("worse", "not comparable"):

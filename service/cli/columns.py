@@ -18,7 +18,7 @@ from loss_scoring.core.table import (
     suggestion,
     text_faults,
 )
-from loss_scoring.service.cli.files import Source
+from loss_scoring.service.cli.files import SEPARATORS, Source, comma_advice, spelled
 from loss_scoring.service.codecs.arrow.lists import is_series
 
 _ID_NAMES = ("unique_id", "id")
@@ -162,7 +162,9 @@ def _absence(names: Sequence[str], wanted: Sequence[str], flag: str) -> str:
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     present = f"{', '.join(names[:_MAX_NAMED])}{more}"
     missing = f"no column {' or '.join(map(repr, wanted))} among {present}"
-    return f"{missing}; name it by {flag}{meant}"
+    held = [separator for separator in SEPARATORS if any(separator in name for name in names)]
+    hint = f", or pass --delimiter, as names hold {spelled(held)}" if held else ""
+    return f"{missing}; name it by {flag}{meant}{hint}"
 
 
 def _elements(schema: pa.Schema) -> pa.Schema:
@@ -208,7 +210,7 @@ def _text_faults(source: Source, layout: Layout, found: ModelColumns) -> Iterato
             if name in others and name in source.categories:
                 yield from text_faults(_coded(source, name), (), [name], exclude="--exclude")
             else:
-                yield name, detail
+                yield name, detail + (comma_advice(detail) if source.takes_decimal else "")
 
 
 def _coded(source: Source, name: str) -> pa.Table:

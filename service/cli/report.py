@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from functools import reduce
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,21 +24,10 @@ from loss_scoring.service.cli.boards import say
 from loss_scoring.service.cli.check import read_file_of_scores
 from loss_scoring.service.cli.columns import Roles, find_columns
 from loss_scoring.service.cli.files import Source, explained
-from loss_scoring.service.cli.inputs import Inputs, open_inputs
-from loss_scoring.service.cli.score import (
-    ActualsOption,
-    CutoffOption,
-    DuplicatesOption,
-    IdOption,
-    OnOption,
-    Scoring,
-    SortOption,
-    TargetOption,
-    TimeOption,
-    ZeroDivisionOption,
-    names_in,
-    scoring_options,
-)
+from loss_scoring.service.cli.flags import FileFlags, ZeroDivisionOption
+from loss_scoring.service.cli.inputs import Inputs
+from loss_scoring.service.cli.places import label_of
+from loss_scoring.service.cli.score import Scoring, scoring_options
 from loss_scoring.service.cli.series import Block, read_series
 from loss_scoring.service.errors import InvalidError, UsageError
 
@@ -75,7 +64,7 @@ div {{ overflow-x: auto; }}
 
 
 def report(  # noqa: PLR0913, PLR0917 - one flag a choice
-    file: Annotated[Path, typer.Argument(metavar="SCORES", help="What score has written by -o.")],
+    file: Annotated[str, typer.Argument(metavar="SCORES", help="What score has written by -o.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path(
         "report.html"
     ),
@@ -93,14 +82,8 @@ def report(  # noqa: PLR0913, PLR0917 - one flag a choice
         ),
     ] = None,
     zero_division: ZeroDivisionOption = "zero",
-    duplicates: DuplicatesOption = "error",
-    id_col: IdOption = None,
-    time_col: TimeOption = "ds",
-    target_col: TargetOption = None,
-    cutoff_col: CutoffOption = None,
-    actuals: ActualsOption = None,
-    on: OnOption = None,
-    sort: SortOption = False,
+    *,
+    reading: FileFlags,
 ) -> None:
     """Write a page that shows which models are better, and where they are not.
 
@@ -111,19 +94,19 @@ def report(  # noqa: PLR0913, PLR0917 - one flag a choice
     draw = charts.renderer()
     if not output.parent.is_dir():
         raise UsageError(f"{output}: there is no folder {output.parent}")
-    if forecasts is None and (actuals is not None or on is not None):
+    if forecasts is None and (reading.actuals is not None or reading.on is not None):
         raise UsageError("--actuals and --on belong to --forecasts")
-    table, keys = read_file_of_scores(file)
-    losses = _losses_in(table, keys)
+    table, keys = read_file_of_scores(file, None, reading.csv)
+    label, losses = label_of(file), _losses_in(table, keys)
     spec = loss or next(iter(losses), "")
     drawn = spec.partition(":")[0]
     if drawn not in losses:
-        raise UsageError(f"--loss: {drawn!r} is none of the losses {', '.join(losses)} of {file}")
+        raise UsageError(f"--loss: {drawn!r} is none of the losses {', '.join(losses)} of {label}")
     try:
         board = leaderboard(table, losses, baseline=baseline, keys=keys)
         quantiles = _quantiles(table, drawn, keys)
     except ScoresError as error:
-        raise InvalidError(f"{file}: {error}") from error
+        raise InvalidError(f"{label}: {error}") from error
     rows = [row for row in board.table.to_pylist() if row["loss"] == drawn and row["n"]]
     models = [row["model"] for row in rows]
     notes = list(board.notes)
@@ -137,13 +120,14 @@ def report(  # noqa: PLR0913, PLR0917 - one flag a choice
         ),
     ]
     if forecasts is not None and models:
-        roles = Roles(id_col, time_col, target_col, cutoff_col, duplicates=duplicates)
-        scored = _Forecasts(Inputs((forecasts,), actuals, names_in(on) or ()), roles, models, sort)
+        scored = _Forecasts(reading.inputs(forecasts), reading.roles(), models, reading.sort)
         steps = [*map(draw, scored.by_horizon(spec, drawn, zero_division))]
         worst = _worst(table, keys, scored.models[0], drawn)
         plots = scored.draw_series(worst)
         if lacking := len(worst) - len(plots):
-            scored.notes.append(f"{lacking} of {len(worst)} worst series are not in {forecasts}")
+            scored.notes.append(
+                f"{lacking} of {len(worst)} worst series are not in {scored.inputs}"
+            )
         if steps:
             common = "<p>Over the elements that all these models have.</p>"
             sections.append(_section(f"{drawn} by horizon", common, *steps))
@@ -153,7 +137,7 @@ def report(  # noqa: PLR0913, PLR0917 - one flag a choice
         notes += scored.notes
     counts = Leaderboard(_counts(board, table), tuple(notes))
     sections.append(_section("Masked, missing and left out", counts._repr_html_()))
-    title = escape(f"Losses of {file.name}")
+    title = escape(f"Losses of {PurePosixPath(label).name}")
     with explained(output):
         page = _PAGE.format(title=title, sections="\n".join(sections))
         output.write_text(page, "utf-8", errors="backslashreplace")
@@ -187,13 +171,14 @@ class _Forecasts:
     """What was scored.
 
     Attributes:
+        inputs: Where it is.
         models: Those to draw, the best first.
         notes: What there is to say of it.
     """
 
     def __init__(self, inputs: Inputs, roles: Roles, models: Sequence[str], sort: bool) -> None:
-        self._inputs, self._sort = inputs, sort
-        names = open_inputs(inputs.files, lambda _names: ()).schema.names
+        self.inputs, self._sort = inputs, sort
+        names = inputs.forecasts().schema.names
         present = [name for name in models if name in names]
         if not present:
             raise InvalidError(f"{inputs}: holds none of the models {', '.join(models)}")
@@ -211,7 +196,7 @@ class _Forecasts:
             self.notes.append(f"not drawn by horizon: {loss} is of whole series")
             return
         try:
-            inputs = _CommonInputs(**vars(self._inputs))
+            inputs = _CommonInputs(**vars(self.inputs))
             scoring = Scoring(inputs, self._roles, options, "cpu", self._sort, (HORIZON,))
             with closing(scoring.answers()) as answers:
                 (table,) = answers
@@ -228,9 +213,9 @@ class _Forecasts:
 
     def draw_series(self, wanted: Sequence[tuple[str, ...]]) -> list[charts.Spec]:
         """Return the chart of each series that is there, in the order given."""
-        source, _ = self._inputs.open(self._roles)
+        source, _ = self.inputs.open(self._roles)
         found: dict[int, charts.Spec] = {}
-        with explained(str(self._inputs)):
+        with explained(str(self.inputs)):
             layout = find_columns(source, self._roles)
             for block in read_series(source, layout, sort=self._sort):
                 for series, place in _find(block.groups.keys, wanted):

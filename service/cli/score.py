@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loss_scoring.core import DEFAULT_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.machine import choose_device
 from loss_scoring.core.table import (
-    Duplicates,
     History,
     Leaderboard,
     MissingElementError,
@@ -28,14 +27,16 @@ from loss_scoring.core.table import (
 )
 from loss_scoring.service.cli.boards import QUIET, Format, print_board, say
 from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
-from loss_scoring.service.cli.files import (
-    FORMATS,
-    check_output,
-    explained,
-    open_output,
-    open_source,
+from loss_scoring.service.cli.files import FORMATS, CsvFormat, explained, find_output, open_output
+from loss_scoring.service.cli.flags import (
+    DeviceOption,
+    FileFlags,
+    MissingOption,
+    ZeroDivisionOption,
+    names_in,
 )
-from loss_scoring.service.cli.inputs import Inputs
+from loss_scoring.service.cli.inputs import Inputs, open_inputs
+from loss_scoring.service.cli.places import STANDARD, label_of
 from loss_scoring.service.cli.series import Block, read_breakdown, read_series
 from loss_scoring.service.errors import UsageError
 
@@ -47,20 +48,6 @@ DEFAULT = ",".join(DEFAULT_LOSSES)
 SERIES = "series"
 """Which series a row is of, in what is kept to compare models by."""
 
-# What `score` and `check` share.
-MissingOption = Annotated[Missing, typer.Option(help="What a null, NaN or infinite element does.")]
-DuplicatesOption = Annotated[
-    Duplicates, typer.Option(help="What two rows of a series with the same time are.")
-]
-ZeroDivisionOption = Annotated[
-    ZeroDivision, typer.Option(help="What an element without a finite quotient does.")
-]
-IdOption = Annotated[str | None, typer.Option(help="Default unique_id, or id.")]
-TimeOption = Annotated[str, typer.Option(help="Never taken for a model.")]
-TargetOption = Annotated[str | None, typer.Option(help="Default y, or target.")]
-CutoffOption = Annotated[
-    str | None, typer.Option(help="Part of a series' key; default cutoff, if present.")
-]
 LossesOption = Annotated[
     str, typer.Option(help="Comma-separated, with parameters as in huber:delta=1.5.")
 ]
@@ -72,28 +59,15 @@ ScaleOption = Annotated[
     typer.Option(help="What mase and rmsse are divided by, the same in all rows of a series."),
 ]
 TrainOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         help="Past values of the series, with the same columns, of which the scales of mase and "
         "rmsse are made; no row after a cutoff is used. Read whole."
     ),
 ]
-ActualsOption = Annotated[
-    str | None,
-    typer.Option(help="Where the actual values are, if apart: a file, a pattern or a folder."),
-]
-OnOption = Annotated[
-    str | None,
-    typer.Option(
-        help="By which columns forecasts and actual values belong together, comma-separated; "
-        "default those of ids and times."
-    ),
-]
 SeasonalityOption = Annotated[
     int | None, typer.Option(help="How many rows of --train a season has.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-SortOption = Annotated[bool, typer.Option(help="Sort by key first, in memory.")]
 
 
 def score(  # noqa: PLR0913, PLR0917 - one flag a choice
@@ -102,16 +76,21 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         typer.Argument(
             metavar="FILE...",
             help="Parquet, CSV or Arrow, long or nested form: files, patterns such as "
-            "'forecasts/*.parquet', or folders, also with partitions such as cutoff=2026-01-01.",
+            "'forecasts/*.parquet', or folders, also with partitions such as cutoff=2026-01-01; "
+            "here or at addresses such as s3://; - for an Arrow stream at standard input.",
         ),
     ],
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help=f"One row per series and model: {' '.join(FORMATS)}"),
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help=f"One row per series and model: {' '.join(FORMATS)}, here or at an address; - for "
+            "an Arrow stream at standard output.",
+        ),
     ] = None,
     losses: LossesOption = DEFAULT,
     missing: MissingOption = "error",
-    duplicates: DuplicatesOption = "error",
     zero_division: ZeroDivisionOption = "zero",
     models: Annotated[
         str | None,
@@ -138,18 +117,13 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         Format | None,
         typer.Option("--format", help="Default: a table at a terminal, csv elsewhere."),
     ] = None,
-    id_col: IdOption = None,
-    time_col: TimeOption = "ds",
-    target_col: TargetOption = None,
-    cutoff_col: CutoffOption = None,
     weight_col: WeightOption = None,
     scale_col: ScaleOption = None,
     train: TrainOption = None,
     seasonality: SeasonalityOption = None,
-    actuals: ActualsOption = None,
-    on: OnOption = None,
     device: DeviceOption = "auto",
-    sort: SortOption = False,
+    *,
+    reading: FileFlags,
 ) -> None:
     """Score a file of forecasts without a server.
 
@@ -162,49 +136,40 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         raise UsageError("--exclude is for models that nobody names; leave them out of --models")
     if by is not None and baseline is not None:
         raise UsageError("--baseline compares models by series; leave out --by, or see check")
-    inputs = Inputs(tuple(files), actuals, names_in(on) or ())
-    if output is not None:
-        check_output(output)
-        if output.resolve() in {Path(file).resolve() for file in files}:
-            raise UsageError(f"{output}: is the file to score; name another output")
+    target = None if output is None else find_output(output)
+    paths = {Path(file).resolve() for file in files if file != STANDARD}
+    if output is not None and Path(output).resolve() in paths:
+        raise UsageError(f"{label_of(output)}: is the file to score; name another output")
     pooled = names_in(by)
-    columns = id_col, time_col, target_col, cutoff_col, models, exclude, duplicates
-    roles = Roles(*columns, weight_col, scale_col, pooled or ())
-    scales = Scales(train, seasonality)
+    roles = reading.roles(models, exclude, weight=weight_col, scale=scale_col, by=pooled or ())
+    scales = Scales(train, seasonality, reading.csv)
     scales.check(options, scale_col, pooled)
-    scoring = Scoring(inputs, roles, options, device, sort, pooled, scales=scales)
+    inputs = reading.inputs(*files)
+    scoring = Scoring(inputs, roles, options, device, reading.sort, pooled, scales=scales)
     if baseline is not None and baseline not in scoring.layout.models:
         known = ", ".join(scoring.layout.models)
         raise UsageError(f"--baseline {baseline}: is none of the models {known}")
     answers: list[pa.Table] = []
-    with open_output(output, scoring.schema) as write, closing(scoring.answers()) as scored:
+    with open_output(target, scoring.schema) as write, closing(scoring.answers()) as scored:
         for answer in scored:
             write(answer)
             answers.append(answer if pooled is not None else scoring.without_keys(answer))
     if pooled is not None:
-        print_board(Leaderboard(answers[0], tuple(scoring.notes)), form)
+        print_board(Leaderboard(answers[0], tuple(scoring.notes)), form, aside=output == STANDARD)
         return
     resamples = RESAMPLES if baseline is not None else 0
     names = [spec.name for spec in options.losses]
     whole = scoring.numbered(pa.concat_tables(answers))
-    print_board(
-        leaderboard(whole, names, baseline=baseline, keys=[SERIES], n_resamples=resamples), form
-    )
-
-
-def names_in(given: str | None) -> tuple[str, ...] | None:
-    """Return the columns of --by; ``model`` goes without saying."""
-    if given is None:
-        return None
-    names = (name.strip() for name in given.split(","))
-    return tuple(name for name in dict.fromkeys(names) if name and name != "model")
+    board = leaderboard(whole, names, baseline=baseline, keys=[SERIES], n_resamples=resamples)
+    print_board(board, form, aside=output == STANDARD)
 
 
 class Scales(NamedTuple):
     """A history that the scales of scaled losses are made of."""
 
-    train: Path | None
+    train: str | None
     seasonality: int | None
+    csv: CsvFormat
 
     def check(
         self, options: ScoreOptions, column: str | None, pooled: tuple[str, ...] | None
@@ -228,12 +193,13 @@ class Scales(NamedTuple):
         """Read the columns of the history that scales are made of, if there is one."""
         if self.train is None:
             return None
-        source = open_source(
-            self.train,
-            text=lambda names: {*layout.keys, time} & {*names},
-            numbers=lambda _: {layout.target},
+        source = open_inputs(
+            [self.train],
+            lambda names: {*layout.keys, time} & {*names},
+            lambda _names: {layout.target},
+            csv=self.csv,
         )
-        with explained(self.train):
+        with explained(label_of(self.train)):
             wanted = {*layout.keys, time, layout.target}
             names = [name for name in source.schema.names if name in wanted]
             fields = [source.schema.field(name) for name in names]

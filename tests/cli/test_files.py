@@ -18,6 +18,7 @@ from loss_scoring.core.table import score_table
 from loss_scoring.service.cli import app
 from loss_scoring.service.cli.columns import Roles, find_columns
 from loss_scoring.service.cli.files import open_source
+from loss_scoring.service.cli.places import File
 from loss_scoring.service.cli.series import read_series
 
 EXAMPLE = forecasts.LONG
@@ -123,7 +124,7 @@ def test_files_of_one_row_a_series_are_not_sorted(tmp_path):
 @pytest.mark.parametrize("batch_rows", [1, 7, 1000])
 def test_series_do_not_depend_on_the_batches_of_the_file(batch_rows):
     def read(rows):
-        source = open_source(EXAMPLE, rows)
+        source = open_source(File.at(EXAMPLE), rows)
         layout = find_columns(source, Roles(cutoff="cutoff", models="Theta"))
         blocks = list(read_series(source, layout, sort=False))
         keys = pa.concat_tables([block.groups.keys for block in blocks]).to_pylist()
@@ -208,7 +209,7 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
         ("f.csv.gz", "a", [], "f.csv.gz"),
         ("f.csv.bz2", "a", [], "decompress it first"),
         ("f*.parquet", None, [], "no file has such a name"),
-        ("s3://bucket/f.csv", None, [], "download the file"),
+        ("nowhere://bucket/f.csv", None, [], "nowhere://bucket/f.csv: Protocol not known"),
         ("f.parquet", "not parquet", [], "f.parquet"),
         ("f.arrow", "not arrow", [], "f.arrow"),
         ("f.csv", "", [], "f.csv"),
@@ -223,7 +224,23 @@ def test_a_series_that_comes_back_is_refused_wherever_it_does(tmp_path, monkeypa
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--exclude", "mm"], "did you mean 'm'?"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--id-col", "unique"], "did you mean 'unique_id'?"),
         ("f.csv", "unique_id,y,m\na,1,2\n", ["--models", "m", "--exclude", "m"], "--exclude"),
-        ("f.csv", "unique_id;y;m\na;1,5;2\n", [], "has ';' between its columns"),
+        ("f.csv", "unique_id;y|m\na;1|2\n", [], "has ';' and '|' in its first line"),
+        (
+            "f.csv",
+            "unique_id;y;m\na;1;2\n",
+            ["--delimiter", "|"],
+            "has ';' in its first line, and no",
+        ),
+        ("f.csv", "unique_id;y;m,n\na;1;2,5\n", [], "or pass --delimiter, as names hold ';'"),
+        ("f.csv", "unique_id;y;m\na;1;2\n", ["--delimiter", "ab"], "--delimiter 'ab': must be"),
+        (
+            "f.csv",
+            "unique_id;y;m\na;1;2,5\n",
+            [],
+            "'2,5' in row 0 is text; convert it",
+        ),
+        ("f.csv", "unique_id;y;m\na;1;2,5\n", [], "if that is a decimal comma, pass --decimal ,"),
+        ("f.csv", "unique_id;y;m\na;1,500;2\n", [], "pass --decimal ,"),
         ("f.csv", "unique_id,y,m\na,1\n", [], "Expected 3 columns, got 2"),
         ("f.csv", b"unique_id,y,m\n\xe9,1,2\n", [], "'unique_id' holds text that is not in UTF-8"),
         ("f.csv", b"unique_id,y,\xe9\na,1,2\n", [], "is not in UTF-8"),
@@ -251,7 +268,15 @@ def test_mistakes_are_explained(tmp_path, name, content, flags, expected):
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     status, out, err = cli("score", path, *flags)
-    usage = "--exclude", "unknown loss", "delta of huber", "x.xlsx", "cuda:99"
+    usage = (
+        "--exclude",
+        "unknown loss",
+        "delta of huber",
+        "x.xlsx",
+        "cuda:99",
+        "nowhere",
+        "--delimiter",
+    )
     assert status == (2 if expected.startswith(usage) or expected == "no" else 1)
     assert out == ""
     assert expected in err
@@ -263,7 +288,6 @@ def test_a_path_that_is_not_one_file_gets_a_hint(tmp_path):
     (tmp_path / "f.parquet" / "_SUCCESS").write_text("")
     for paths, expected in (
         ([tmp_path / "f.parquet"], "f.parquet: holds no file that ends in .parquet"),
-        (["-"], "is a pipe; write it to a file"),
         (["/dev/stdin"], "/dev/stdin"),
     ):
         status, out, err = cli("score", *paths)

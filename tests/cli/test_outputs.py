@@ -14,7 +14,7 @@ from commands import cli
 from conftest import LOSS_SCORING
 
 from loss_scoring.service.cli import files
-from loss_scoring.service.cli.files import FORMATS, open_output
+from loss_scoring.service.cli.files import FORMATS, find_output, open_output
 
 SCHEMA = pa.schema([("a", pa.int64())])
 
@@ -43,9 +43,9 @@ def forecasts(tmp_path):
 
 def test_the_last_whole_file_wins(tmp_path):
     path = tmp_path / "out.csv"
-    with open_output(path, SCHEMA) as write:
+    with open_output(find_output(str(path)), SCHEMA) as write:
         write(rows(1, 2))
-        with open_output(path, SCHEMA) as write_other:
+        with open_output(find_output(str(path)), SCHEMA) as write_other:
             write_other(rows(3))
             assert not path.exists()
         assert values_in(path) == [3]
@@ -60,7 +60,7 @@ def test_no_planted_link_is_followed(tmp_path, monkeypatch):
     monkeypatch.setattr(files.secrets, "token_hex", lambda _size: "foretold")
     (tmp_path / ".foretold.part").symlink_to(victim)
     with pytest.raises(files.UnreadableError, match=r"out\.csv: File exists"):  # noqa: SIM117
-        with open_output(tmp_path / "out.csv", SCHEMA):
+        with open_output(find_output(str(tmp_path / "out.csv")), SCHEMA):
             raise AssertionError("it is open")
     assert victim.read_text() == "precious"
 
@@ -68,7 +68,7 @@ def test_no_planted_link_is_followed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("end", [KeyError, MemoryError, GeneratorExit])
 def test_an_exception_leaves_nothing_behind(tmp_path, ending, end):
-    output = open_output(tmp_path / f"out{ending}", SCHEMA)
+    output = open_output(find_output(str(tmp_path / f"out{ending}")), SCHEMA)
     with pytest.raises(end), output as write:  # noqa: PT012
         write(rows(1))
         raise end
@@ -83,7 +83,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path, request, number):
     request.addfinalizer(lambda: signal.signal(number, original))
     with (  # noqa: PT012
         pytest.raises((SystemExit, KeyboardInterrupt)) as ended,
-        open_output(tmp_path / "out.parquet", SCHEMA) as write,
+        open_output(find_output(str(tmp_path / "out.parquet")), SCHEMA) as write,
     ):
         write(rows(1))
         signal.raise_signal(number)
@@ -96,7 +96,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path, request, number):
 def test_what_nohup_ignores_stays_ignored(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with open_output(tmp_path / "out.csv", SCHEMA) as write:
+        with open_output(find_output(str(tmp_path / "out.csv")), SCHEMA) as write:
             signal.raise_signal(signal.SIGHUP)
             write(rows(1))
     finally:

@@ -1,0 +1,118 @@
+"""Flags that several commands have."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from typing import Annotated, Any, Literal
+
+import typer
+
+from loss_scoring.core import Missing, ZeroDivision
+from loss_scoring.core.table import Duplicates
+from loss_scoring.service.cli.columns import Roles
+from loss_scoring.service.cli.files import CsvFormat
+from loss_scoring.service.cli.inputs import Inputs
+
+MissingOption = Annotated[Missing, typer.Option(help="What a null, NaN or infinite element does.")]
+ZeroDivisionOption = Annotated[
+    ZeroDivision, typer.Option(help="What an element without a finite quotient does.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+@dataclass(frozen=True)
+class CsvFlags:
+    """How CSV files are written."""
+
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            help="Of CSV files, what is between columns: a character, or tab; default a comma, or "
+            "what the first line has instead."
+        ),
+    ] = None
+    decimal: Annotated[
+        Literal[".", ","] | None,
+        typer.Option(
+            help="Of CSV files, what is before fractions; default a point, or a comma where the "
+            "target has one."
+        ),
+    ] = None
+
+    @property
+    def csv(self) -> CsvFormat:
+        """How CSV files are written."""
+        return CsvFormat(self.delimiter, self.decimal)
+
+
+@dataclass(frozen=True)
+class FileFlags(CsvFlags):
+    """How forecasts are read."""
+
+    duplicates: Annotated[
+        Duplicates, typer.Option(help="What two rows of a series with the same time are.")
+    ] = "error"
+    id_col: Annotated[str | None, typer.Option(help="Default unique_id, or id.")] = None
+    time_col: Annotated[str, typer.Option(help="Never taken for a model.")] = "ds"
+    target_col: Annotated[str | None, typer.Option(help="Default y, or target.")] = None
+    cutoff_col: Annotated[
+        str | None, typer.Option(help="Part of a series' key; default cutoff, if present.")
+    ] = None
+    actuals: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the actual values are, if apart: a file, an address, a pattern or a folder."
+        ),
+    ] = None
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="By which columns forecasts and actual values belong together, comma-separated; "
+            "default those of ids and times."
+        ),
+    ] = None
+    sort: Annotated[bool, typer.Option(help="Sort by key first, in memory.")] = False
+
+    def inputs(self, *files: str) -> Inputs:
+        """Return files of forecasts."""
+        return Inputs(files, self.actuals, names_in(self.on) or (), self.csv)
+
+    def roles(self, models: str | None = None, exclude: str | None = None, **more: Any) -> Roles:
+        """Return which columns have which role."""
+        named = self.id_col, self.time_col, self.target_col, self.cutoff_col
+        return Roles(*named, models, exclude, self.duplicates, **more)
+
+
+def names_in(given: str | None) -> tuple[str, ...] | None:
+    """Return the columns of --by or --on; ``model`` goes without saying."""
+    if given is None:
+        return None
+    names = (name.strip() for name in given.split(","))
+    return tuple(name for name in dict.fromkeys(names) if name and name != "model")
+
+
+def with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command for typer, in which a parameter of a dataclass is a flag for each field."""
+    parameters, groups = [], {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if isinstance(kind := parameter.annotation, type) and is_dataclass(kind):
+            groups[parameter.name] = kind
+            parameters += [
+                inspect.Parameter(
+                    field.name, parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+                )
+                for field in fields(kind)
+            ]
+        else:
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def expanded(**given: Any) -> None:
+        for name, kind in groups.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        command(**given)
+
+    expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {each.name: each.annotation for each in parameters}
+    return expanded
