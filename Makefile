@@ -7,7 +7,7 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit bump test-generated test-oip test-wheels test-darts test-decisions test-ray test-remote test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit bump test-generated test-oip test-page test-wheels test-darts test-decisions test-ray test-remote test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,7 +109,7 @@ chaos: $(VENV)/.installed .venv-schemathesis/.installed ## break it in every way
 audit: .venv-audit/.installed ## compare what the images and constraints.txt pin with known advisories, where their data can be had
 	$(PYTHON) tests/deploy/audit.py .venv-audit/bin/pip-audit
 
-test-generated: $(VENV)/.installed .venv-generated/.installed ## call the service with a generated client and, where chromium is, by its page
+test-generated: $(VENV)/.installed .venv-generated/.installed ## call the service with a client generated from its document
 	$(BIN)/python -m pytest tests/api/test_generated.py
 
 .venv-oip/.installed: pyproject.toml
@@ -120,6 +120,13 @@ test-generated: $(VENV)/.installed .venv-generated/.installed ## call the servic
 
 test-oip: $(VENV)/.installed .venv-oip/.installed ## call the service with the clients of Triton and KServe
 	$(BIN)/python -m pytest tests/api/test_inference_clients.py
+
+test-page: ## try the pages in headless Chromium (apt: chromium), in an environment of its own
+	$(PYTHON) -m venv .venv-page
+	.venv-page/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-page/bin/pip install --quiet --constraint constraints.txt --editable . --editable ./lossclient --group dev
+	.venv-page/bin/pip install --quiet --group page
+	.venv-page/bin/python -m pytest -m page tests/page
 
 .venv-release/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-release

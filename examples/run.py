@@ -108,7 +108,7 @@ def main() -> None:
     start(arguments.port)
     url = f"http://127.0.0.1:{arguments.port}"
     score(url)
-    print(f"The service keeps running at {url} (docs: {url}/docs); make stop ends it.")
+    print(f"The service keeps running at {url} (a page to try: {url}/); make stop ends it.")
 
 
 if __name__ == "__main__":

@@ -115,6 +115,11 @@ class Settings(BaseSettings):
         False,  # noqa: FBT003 - pydantic's signature
         description="Whether /livez, /healthz, /readyz and /metrics need a key as well.",
     )
+    auth_pages: bool = Field(
+        False,  # noqa: FBT003 - pydantic's signature
+        description="Whether the pages at / and /docs, and /openapi.json, need a key as well; no "
+        "browser sends one by itself.",
+    )
     cors_origins: str | None = Field(
         None,
         description="Origins whose pages may call the service from a browser, such as "

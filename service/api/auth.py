@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Self
 
+from loss_scoring.service.api.page import PAGES
 from loss_scoring.service.settings import Settings
 from loss_scoring.service.telemetry import PROBES
 
@@ -76,7 +77,11 @@ class Keys:
         secret, file = settings.api_keys, settings.api_keys_file
         if secret is None and file is None:
             return None
-        open_paths = () if settings.auth_probes else PROBES
+        open_paths: set[str] = set()
+        if not settings.auth_probes:
+            open_paths |= PROBES
+        if not settings.auth_pages:
+            open_paths |= PAGES
         return cls(None if secret is None else secret.get_secret_value(), file, open_paths)
 
     def holder(self, authorization: bytes) -> str | None:

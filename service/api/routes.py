@@ -1,9 +1,10 @@
 """The small routes, and requests that no route takes: HEAD, OPTIONS, 404, 405."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from difflib import get_close_matches
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -17,6 +18,7 @@ from loss_scoring.core import DEFAULT_LOSSES, LOSSES
 from loss_scoring.service import __version__
 from loss_scoring.service.api.context import CONTEXT
 from loss_scoring.service.api.models import LossRow
+from loss_scoring.service.api.page import FILES, HEADERS, TYPES
 from loss_scoring.service.api.problems import problem
 from loss_scoring.service.api.start import Start
 from loss_scoring.service.codecs.options import schema_of
@@ -26,7 +28,8 @@ from loss_scoring.service.telemetry.metrics import Metrics
 
 _METHODS = ("GET", "HEAD", "POST")
 _ELSEWHERE = {
-    **dict.fromkeys(("", "doc", "help", "redoc", "swagger", "ui"), "/docs"),
+    **dict.fromkeys(("", "index.html", "ui"), "/"),
+    **dict.fromkeys(("doc", "help", "redoc", "swagger"), "/docs"),
     **dict.fromkeys(("health", "ping", "status"), "/readyz"),
     **dict.fromkeys(("evaluate", "infer", "invocations", "loss", "predict"), "/score"),
 }
@@ -68,6 +71,8 @@ def build_router(engine: ScoringEngine, metrics: Metrics, start: Start) -> APIRo
         text = await asyncio.to_thread(metrics.render) if metrics.shared else metrics.render()
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
+    for path, file in FILES.items():
+        router.add_api_route(path, _serve(file), include_in_schema=False)
     return router
 
 
@@ -84,6 +89,15 @@ def check_ready(engine: ScoringEngine, start: Start) -> None:
         raise OverloadedError(
             "the device worker is not ready: it starts, or is being replaced", reason="not-ready"
         )
+
+
+def _serve(file: Path) -> Callable[[], Awaitable[Response]]:
+    content = file.read_bytes()
+
+    async def page() -> Response:
+        return Response(content, media_type=TYPES[file.suffix], headers=HEADERS)
+
+    return page
 
 
 def list_losses() -> list[LossRow]:
@@ -138,7 +152,7 @@ async def answer_unmatched(request: Request, error: Exception) -> Response:
     elif error.detail != HTTPStatus(error.status_code).phrase:
         detail = error.detail  # of one of our routes
     elif error.status_code == 404:
-        known = [*request.app.openapi()["paths"], "/docs", "/openapi.json"]
+        known = [*request.app.openapi()["paths"], "/", "/docs", "/openapi.json"]
         meant = _meant(path, known)
         hint = f"known are {', '.join(known)}"
         if meant is not None:

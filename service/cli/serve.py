@@ -49,6 +49,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one flag a setting
     write_timeout_s: Annotated[float | None, _option("write_timeout_s")] = None,
     api_keys_file: Annotated[Path | None, _option("api_keys_file")] = None,
     auth_probes: Annotated[bool | None, _option("auth_probes")] = None,
+    auth_pages: Annotated[bool | None, _option("auth_pages")] = None,
     cors_origins: Annotated[str | None, _option("cors_origins")] = None,
     shutdown_s: Annotated[int | None, _option("shutdown_s")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,

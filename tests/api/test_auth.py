@@ -16,13 +16,14 @@ from test_errors import GOOD, problem
 from test_keys import NEW, OLD, OTHER, rewrite
 from typer.testing import CliRunner
 
+from loss_scoring.service.api.page import PAGES
 from loss_scoring.service.app import create_app
 from loss_scoring.service.cli import app
 from loss_scoring.service.settings import Settings
 
 PROBES = ["/livez", "/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"]
 GUARDED = [
-    *("/losses", "/v1/losses", "/version", "/docs", "/openapi.json"),
+    *("/losses", "/v1/losses", "/version", "/page/", "/page/absent.js"),
     *("/nowhere", "/score", "/v1/score", "/livez/"),
 ]
 
@@ -45,8 +46,8 @@ def guarded(tmp_path_factory):
         yield session, file
 
 
-@pytest.mark.parametrize("path", PROBES)
-def test_probes_are_open(guarded, path):
+@pytest.mark.parametrize("path", [*PROBES, "/", "/page/page.js", "/docs", "/openapi.json"])
+def test_probes_and_pages_are_open(guarded, path):
     client, _ = guarded
     assert client.get(path).status_code == 200
 
@@ -143,11 +144,11 @@ def test_a_key_is_in_no_log(tmp_path, capfd):
     assert not any(word in output for word in (OLD, NEW, "short"))
 
 
-@pytest.mark.parametrize("path", PROBES)
-def test_probes_need_a_key_when_asked_to(tmp_path, path):
+@pytest.mark.parametrize("path", [*PROBES, *sorted(PAGES)])
+def test_probes_and_pages_need_a_key_when_asked_to(tmp_path, path):
     file = tmp_path / "keys"
     file.write_text(OLD)
-    app = create_app(Settings(api_keys_file=file, auth_probes=True))
+    app = create_app(Settings(api_keys_file=file, auth_probes=True, auth_pages=True))
 
     async def main():
         transport = httpx.ASGITransport(app)

@@ -1,7 +1,6 @@
-"""Whoever knows nothing but /openapi.json calls the service: a generated client, the page at /docs.
+"""A client generated from /openapi.json calls the service; `make test-generated` brings the generator.
 
-Both send what the document calls a default, so what they send of their own accord must be right.
-`make test-generated` brings the generator; the browser is Debian's package chromium.
+It sends what the document calls a default, so what it sends of its own accord must be right.
 """
 
 import shutil
@@ -9,17 +8,11 @@ import subprocess
 import sys
 
 import pytest
-from browser import CHROMIUM, page_of
 from conftest import ROOT
-from wire import stream, table_of
 
 GENERATOR = shutil.which(
     "openapi-python-client", path=f"{ROOT / '.venv-generated/bin'}:{sys.exec_prefix}/bin"
 )
-SERIES = [
-    {"id": "a", "prediction": [102.0, 118.5], "target": [100.0, 120.0]},
-    {"id": "b", "prediction": [0.5], "target": [0.0]},
-]
 CALLS = """
 import sys
 from loss_scoring_client import Client
@@ -42,17 +35,6 @@ assert version.sync(client=client)["name"] == "loss-scoring"
 for probe in (livez, readyz):
     assert probe.sync_detailed(client=client).status_code == 200
 """
-OPEN = """
-(await shown('#operations-scoring-score .opblock-summary-control')).click();
-(await shown('.try-out__btn')).click();
-await shown('.execute');
-"""
-EXECUTE = """
-(await shown('.execute')).click();
-const status = await shown('.live-responses-table tr.response .response-col_status');
-const body = await shown('.live-responses-table .microlight');
-return [status.innerText.trim(), JSON.parse(body.innerText)];
-"""
 
 
 @pytest.mark.skipif(GENERATOR is None, reason="make test-generated brings the generator")
@@ -63,43 +45,3 @@ def test_a_generated_client_scores(url, tmp_path):
     )
     python = GENERATOR.replace("openapi-python-client", "python")
     subprocess.run([python, "-c", CALLS, url], check=True, cwd=made)
-
-
-@pytest.fixture
-def page(url):
-    if CHROMIUM is None:
-        pytest.skip("no chromium")
-    with page_of(f"{url}/docs") as page:
-        page.value(OPEN)
-        yield page
-
-
-def test_the_page_scores_what_it_fills_in_itself(page):
-    status, scores = page.value(EXECUTE)
-    assert (status, scores["losses"]["mae"]) == ("200", [1.75, 0.5]), scores
-
-
-@pytest.mark.parametrize(
-    ("options", "losses"),
-    [(None, ["mae", "mape", "smape"]), ('{"losses": "mae", "gradients": true}', ["mae"])],
-)
-def test_the_page_scores_a_file_in_arrow(page, tmp_path, options, losses):
-    body = tmp_path / "series.arrow"
-    body.write_bytes(stream(table_of(SERIES)))
-    page.value("""
-    const type = await shown('.opblock-section-request-body select');
-    type.value = 'application/vnd.apache.arrow.stream';
-    type.dispatchEvent(new Event('change', {bubbles: true}));
-    """)
-    page.choose_file(".opblock-section-request-body input[type=file]", str(body))
-    if options is not None:
-        page.value(f"""
-        const text = await shown('.parameters-container textarea');
-        Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, 'value').set.call(text, '{options}');
-        text.dispatchEvent(new Event('input', {{bubbles: true}}));
-        text.dispatchEvent(new Event('change', {{bubbles: true}}));
-        """)
-    status, scores = page.value(EXECUTE)
-    assert (status, list(scores["losses"])) == ("200", losses), scores
-    assert scores["ids"] == ["a", "b"]
-    assert ("gradients" in scores) == (options is not None)

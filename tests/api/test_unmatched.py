@@ -10,7 +10,7 @@ from wire import ARROW
 
 GET_PATHS = [
     *("/livez", "/healthz", "/readyz", "/metrics"),
-    *("/losses", "/v1/losses", "/version", "/docs", "/openapi.json"),
+    *("/losses", "/v1/losses", "/version", "/docs", "/openapi.json", "/", "/page/page.js"),
 ]
 CHANGES = {"date", "x-request-id", "server-timing"}
 
@@ -102,7 +102,7 @@ def test_options_of_the_server_and_of_nothing(running):
         ("/healthz/", "GET /healthz?"),
         ("/ready", "GET /readyz?"),
         ("/metric", "GET /metrics?"),
-        ("/", "GET /docs?"),
+        ("/ui/", "GET /?"),
         ("/swagger", "GET /docs?"),
         ("/openapi.yaml", "GET /openapi.json?"),
     ],
@@ -116,7 +116,7 @@ def test_a_misspelt_path_gets_a_suggestion(client, method, path, meant):
 
 def test_any_other_path_gets_the_list_of_paths(client):
     detail = problem(client.get("/wp-login.php"), 404)["detail"]
-    assert all(path in detail for path in [*GET_PATHS, "/score", "/v1/score"])
+    assert all(path in detail for path in [*GET_PATHS[:-1], "/score", "/v1/score"])
     problem(client.get("/" + "x" * 20_000), 404)
 
 
@@ -126,6 +126,7 @@ def test_any_other_path_gets_the_list_of_paths(client):
         ("GET", "/score", "GET is not served at /score; send POST"),
         ("PUT", "/score?losses=mae", "PUT is not served at /score; send POST"),
         ("POST", "/losses", "POST is not served at /losses; send GET or HEAD"),
+        ("POST", "/", "POST is not served at /; send GET or HEAD"),
         ("DELETE", "/docs", "DELETE is not served at /docs; send GET or HEAD"),
     ],
 )

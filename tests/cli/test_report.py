@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from browser import CHROMIUM, page_of
 from commands import cli
 from conftest import ROOT
 
@@ -256,22 +255,6 @@ def test_a_missing_library_is_named(monkeypatch, scores):
     status, _, err = cli("report", scores)
     assert status == 2
     assert "pip install 'loss-scoring[report]'" in err
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
-def test_a_browser_shows_all_and_asks_for_nothing(scores):
-    page(scores, "--loss", "smape", "--forecasts", EXAMPLE)
-    with page_of(scores.with_suffix(".html").as_uri()) as shown:
-        wait = (
-            "await wait(() => document.readyState === 'complete' && document.querySelector('svg'));"
-        )
-        drawings, resources, wide = shown.value(f"""{wait}
-        const sizes = [...document.querySelectorAll('svg')].map(x => x.getBoundingClientRect());
-        return [sizes.filter(x => x.width > 100 && x.height > 50).length,
-                performance.getEntriesByType('resource').length,
-                document.documentElement.scrollWidth > innerWidth];
-        """)
-    assert (drawings, resources, wide) == (9, 0, False)
 
 
 def test_numbers_that_json_lacks_are_not_drawn(tmp_path):
