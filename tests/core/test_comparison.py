@@ -32,6 +32,7 @@ from loss_scoring.core.table import (
     pairwise,
     score_table,
 )
+from loss_scoring.core.table.comparison.statistics import exact_sum
 
 KEYS = ["unique_id", "cutoff"]
 
@@ -287,6 +288,15 @@ def test_a_mean_is_the_rounded_exact_sum_by_the_count(values):
     rows = pa.table({"id": range(len(values)), "model": ["A"] * len(values), "mae": values})
     total = float(sum(map(Fraction, values)))
     assert leaderboard(rows, "mae", n_resamples=0).table["mean"][0].as_py() == total / len(values)
+
+
+@pytest.mark.parametrize("largest", [-900, 0, 990, 1005])
+@pytest.mark.parametrize("count", [1, 1023, 1025, 40_000])
+def test_the_sum_of_many_values_is_the_rounded_exact_sum(largest, count):
+    rng = np.random.default_rng([count, abs(largest)])
+    values = np.ldexp(rng.normal(size=count), rng.integers(largest - 200, largest, count))
+    values[rng.integers(0, count, 3)] = 0.0, -0.0, values[0]
+    assert exact_sum(values) == math.fsum(values.tolist())
 
 
 @pytest.mark.parametrize(

@@ -120,12 +120,12 @@ class Scores:
     def groups(self, loss: str, weights: str | None = None) -> Iterator[tuple[pa.Table, Losses]]:
         """Yield each group in ascending order: its values of ``by``, one row, and its losses."""
         table, (names, place, starts) = self.table, self._places
-        shape = (int(starts[-1]), len(names))
+        count = int(starts[-1])
 
         def matrix(column: str, fill: float, type_: pa.DataType) -> NDArray[Any]:
-            filled = np.full(shape, fill, type_.to_pandas_dtype())
-            filled.reshape(-1)[place] = _numbers(table, column, type_)
-            return filled
+            filled = np.full(len(names) * count, fill, type_.to_pandas_dtype())
+            filled[place] = _numbers(table, column, type_)
+            return filled.reshape(len(names), count).T
 
         masked = f"{loss}_masked"
         whole = Losses(
@@ -134,8 +134,11 @@ class Scores:
             None if weights is None else _valid(matrix(weights, 0, pa.float64()), weights),
             matrix(masked, 0, pa.int64()) if masked in table.column_names else None,
         )
-        first = np.empty(shape[0], np.int64)  # a row of each series
-        first[place // len(names)] = np.arange(len(place))
+        if not self.by:
+            yield table.select(()).slice(0, 1), whole
+            return
+        first = np.empty(count, np.int64)  # a row of each series
+        first[place % count] = np.arange(len(place))
         for start, stop in itertools.pairwise(starts.tolist()):
             yield table.select(self.by).slice(int(first[start]), 1), whole.take(slice(start, stop))
 
@@ -144,9 +147,9 @@ class Scores:
         """The models, the place of each row in a matrix, and where the series of groups start."""
         names = tuple(sorted(pc.unique(self.table["model"]).to_pylist()))
         series = codes(self.table, (*self.by, *self.keys))  # those of a group are together
-        place = series * len(names) + codes(self.table, ["model"])
-        self._refuse_repeated(place)
         count = int(series.max()) + 1
+        place = codes(self.table, ["model"]) * count + series
+        self._refuse_repeated(place)
         if not self.by:
             return names, place, np.array([0, count])
         group = np.empty(count, np.int64)
@@ -243,20 +246,31 @@ def codes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     codes, count = np.zeros(len(table), np.int64), 1
     for name in names:
         try:
-            encoded = _plain(table[name]).combine_chunks().dictionary_encode()
-            order = pc.sort_indices(encoded.dictionary).to_numpy()
+            own, distinct = _ascending_codes(_plain(table[name]).combine_chunks())
         except pa.ArrowNotImplementedError as error:
             what = f"cannot be compared, being {table[name].type}; cast it to text"
             raise ScoresError(f"column {name!r} {what}") from error
-        ranks = np.empty(len(order), np.int64)
-        ranks[order] = np.arange(len(order))
-        own = ranks[encoded.indices.to_numpy()]
         if count == 1:
-            codes, count = own, len(order)
+            codes, count = own, distinct
         else:  # a product of two counts of rows fits
-            values, codes = np.unique(codes * len(order) + own, return_inverse=True)
+            values, codes = np.unique(codes * distinct + own, return_inverse=True)
             count = len(values)
     return codes
+
+
+def _ascending_codes(column: pa.Array) -> tuple[NDArray[np.int64], int]:
+    """Number the values of one column likewise, and count them."""
+    if pa.types.is_integer(column.type) and len(column):
+        numbers = column.to_numpy()
+        if (numbers[:-1] <= numbers[1:]).all():
+            codes = np.zeros(len(numbers), np.int64)
+            np.cumsum(numbers[:-1] < numbers[1:], out=codes[1:])
+            return codes, int(codes[-1]) + 1
+    encoded = column.dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks[encoded.indices.to_numpy()], len(order)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
