@@ -7,8 +7,9 @@ value, never by hash alone. Keys that are floats are equal as pandas groups them
 one key, and so is every NaN.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loss_scoring.core.table.columns import TableError
+from loss_scoring.core.table.comparison.frames import codes
 from loss_scoring.core.table.numbers import decoded, one_array
 from loss_scoring.core.table.spelling import spell_cell, spell_series
 
@@ -24,6 +26,9 @@ HINT = (
     "series apart?"
 )
 
+_COUNTED = 1 << 17
+"""Rows from which on a loop sorts them that takes numba, whose import takes as long as this."""
+_AT_ONCE = 1 << 17
 _DECIMALS = {32: pa.decimal32, 64: pa.decimal64, 128: pa.decimal128, 256: pa.decimal256}
 
 
@@ -45,7 +50,7 @@ class NullKeyError(TableError):
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """The series of a table, in the order of their first rows.
+    """The series of a table, in the order of their first rows unless another is asked for.
 
     Attributes:
         keys: One row a series.
@@ -76,20 +81,31 @@ class Runs:
     starts: NDArray[np.int64]
     _takeable: list[pa.ChunkedArray]
 
-    def group(self) -> Groups:
-        """Return the series."""
+    def group(self, *, by_key: bool = False) -> Groups:
+        """Return the series, in the order of their first rows, or of their keys."""
         starts, rows = self.starts, self.keys.num_rows
-        ranks, count = _ranks([_comparable_rows(column, starts) for column in self._takeable])
-        if count == len(starts):
-            return Groups(self._named(starts), np.append(starts, rows), None)
-        runs = np.argsort(ranks, kind="stable")
+        scattered = 2 * len(starts) > rows  # then each row is a run of its own
+        of_runs = (column if scattered else _rows(column, starts) for column in self._takeable)
+        ranks, count = _ranks(list(map(comparable, of_runs)))
+        firsts = starts
+        if count < len(starts):
+            firsts = _first_appearances(ranks, count)
+            firsts = firsts if scattered else starts[firsts]
+        numbers = np.arange(count)
+        if by_key and count:
+            numbers = codes(self._named(firsts), self.keys.column_names)
+            firsts = firsts[np.argsort(numbers)]
+        keys = self._named(firsts)
+        if count == len(starts) and (numbers[:-1] < numbers[1:]).all():
+            return Groups(keys, np.append(starts, rows), None)
+        runs, offsets = _sorted_rows(ranks, numbers)
+        if scattered:
+            return Groups(keys, offsets, runs)
         lengths = np.diff(np.append(starts, rows))[runs]
-        ends = np.cumsum(lengths)
-        order = np.repeat(starts[runs] - (ends - lengths), lengths)
+        ends = np.append(0, np.cumsum(lengths))
+        order = np.repeat(starts[runs] - ends[:-1], lengths)
         order += np.arange(rows)
-        last = np.cumsum(np.bincount(ranks, minlength=count)) - 1
-        offsets = np.concatenate([[0], ends[last]])
-        return Groups(self._named(order[offsets[:-1]]), offsets, order)
+        return Groups(keys, ends[offsets], order)
 
     def _named(self, rows: NDArray[np.int64]) -> pa.Table:
         """Take rows of the keys, in the types that the keys have."""
@@ -117,11 +133,12 @@ def find_runs(keys: pa.Table) -> Runs:
     return Runs(keys, _run_starts(columns, keys.num_rows), taken)
 
 
-def group_rows(keys: pa.Table) -> Groups:
+def group_rows(keys: pa.Table, *, by_key: bool = False) -> Groups:
     """Find the series of a table.
 
     Args:
         keys: The columns that together name a series.
+        by_key: Whether to return them in ascending order instead of that of their first rows.
 
     Raises:
         NullKeyError: If a key is null.
@@ -132,7 +149,7 @@ def group_rows(keys: pa.Table) -> Groups:
         >>> groups.keys["id"].to_pylist(), groups.offsets.tolist(), groups.order.tolist()
         (['b', 'a'], [0, 2, 4], [0, 3, 1, 2])
     """
-    return find_runs(keys).group()
+    return find_runs(keys).group(by_key=by_key)
 
 
 def match_rows(known: pa.Table, wanted: pa.Table) -> NDArray[np.int64]:
@@ -163,7 +180,8 @@ def match_rows(known: pa.Table, wanted: pa.Table) -> NDArray[np.int64]:
     ranks, count = _ranks(columns)
     rows = np.full(count, -1)
     rows[ranks[: len(known)]] = np.arange(len(known))
-    return rows[ranks[len(known) :]]
+    matched: NDArray[np.int64] = rows[ranks[len(known) :]]
+    return matched
 
 
 def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -287,15 +305,16 @@ def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return comparable(column)
 
 
-def _comparable_rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    """Return some rows of a _takeable column as a comparable one."""
+def _rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """Take rows of a _takeable column, and of its dictionary no more than they need."""
+    taken = column.take(pa.array(rows))
     if not pa.types.is_dictionary(column.type):
-        return comparable(column.take(pa.array(rows)))
+        return taken
     names = column.type.value_type
     # Arrow can neither take nor cast entries that are views.
     if len(column.chunk(0).dictionary) <= len(rows) or pa.types.is_string_view(names):
-        return comparable(column).take(pa.array(rows))
-    return comparable(_takeable(column.take(pa.array(rows)).cast(names)))
+        return taken
+    return _takeable(taken.cast(names))
 
 
 def _encodable(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -338,7 +357,7 @@ def _run_starts(columns: list[pa.ChunkedArray], rows: int) -> NDArray[np.int64]:
     return np.flatnonzero(changed)
 
 
-def _ranks(columns: list[pa.ChunkedArray]) -> tuple[NDArray[np.int64], int]:
+def _ranks(columns: list[pa.ChunkedArray]) -> tuple[NDArray[Any], int]:
     """Number rows so that equal ones are alike, from 0 in the order of their first appearance.
 
     Returns:
@@ -346,14 +365,48 @@ def _ranks(columns: list[pa.ChunkedArray]) -> tuple[NDArray[np.int64], int]:
     """
     ranks, count = _encoded(columns[0])
     for column in columns[1:]:
-        codes, distinct = _encoded(column)  # a product of two counts of rows fits in 64 bits
-        ranks, count = _encoded(pa.chunked_array([pa.array(ranks * distinct + codes)]))
+        own, distinct = _encoded(column)  # a product of two counts of rows fits in 64 bits
+        pairs = ranks * np.int64(distinct) + own
+        ranks, count = _encoded(pa.chunked_array([pa.array(pairs)]))
     return ranks, count
 
 
-def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], int]:
-    array = one_array(column).dictionary_encode()
-    return array.indices.to_numpy().astype(np.int64), len(array.dictionary)
+def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[Any], int]:
+    encoded = column.dictionary_encode()  # one dictionary for all chunks
+    if not len(column):
+        return np.empty(0, np.int32), 0
+    indices = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
+    return indices, len(encoded.chunk(0).dictionary)
+
+
+def _first_appearances(ranks: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Return where each rank is first, of ranks that are numbered by that."""
+    found, seen = [np.empty(0, np.int64)], 0
+    for start in range(0, len(ranks), _AT_ONCE):
+        part = ranks[start : start + _AT_ONCE]
+        unseen = np.flatnonzero(part >= seen)
+        own, places = np.unique(part[unseen], return_index=True)
+        found.append(start + unseen[places])
+        seen += len(own)
+        if seen == count:
+            break
+    return np.concatenate(found)
+
+
+def _sorted_rows(
+    ranks: NDArray[Any], numbers: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows by the number of their rank, equal ones in their order, and where each starts."""
+    if len(ranks) >= _COUNTED:
+        with suppress(ImportError):  # numba may be absent
+            from loss_scoring.core.table.loops import sort_rows  # noqa: PLC0415 - takes numba
+
+            order, offsets = np.empty(len(ranks), np.int64), np.zeros(len(numbers) + 1, np.int64)
+            sort_rows(ranks, numbers, offsets, order)
+            return order, offsets
+    numbered = numbers[ranks]
+    offsets = np.append(0, np.cumsum(np.bincount(numbered, minlength=len(numbers))))
+    return np.argsort(numbered, kind="stable"), offsets
 
 
 def _like(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:

@@ -18,10 +18,12 @@ def compile_all(
     ] = None,
 ) -> None:
     """Compile all kernels into the caches of numba and Triton, so that the next start is quick."""
+    from loss_scoring.core.table import loops
     from loss_scoring.service.codecs import json
 
     typer.echo("the CPU kernels")
     warm_up("cpu", everything=True)
+    loops.warm_up()
     json.warm_up()
     if gpu:
         _compile_cuda(gpu)

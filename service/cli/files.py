@@ -92,6 +92,7 @@ class Source:
             dictionary, as it may be in the file.
         categories: Columns of text that are categories in the file.
         takes_decimal: Whether a decimal comma can be told by ``--decimal``.
+        is_columnar: Whether a column is read without reading others.
     """
 
     schema: pa.Schema
@@ -99,6 +100,7 @@ class Source:
     read: "Reader"
     categories: frozenset[str] = frozenset()
     takes_decimal: bool = False
+    is_columnar: bool = False
 
     def head(self, columns: Collection[str]) -> pa.Table:
         """Return the first rows of some columns, so many that each column has a value if it can."""
@@ -232,7 +234,7 @@ def _parquet(file: File) -> Source:
         with file.open() as content, pq.ParquetFile(content, **options) as again:
             yield from again.iter_batches(BATCH_ROWS, columns=list(columns))
 
-    return Source(first.schema_arrow, first.metadata.num_rows, read)
+    return Source(first.schema_arrow, first.metadata.num_rows, read, is_columnar=True)
 
 
 def _arrow(file: File) -> Source:

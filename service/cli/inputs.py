@@ -181,7 +181,8 @@ def _joined(parts: Sequence[Part], sources: Sequence[Source]) -> Source:
     total = None if None in rows else sum(filter(None, rows))
     categories = frozenset().union(*(source.categories for source in sources))
     takes_decimal = any(source.takes_decimal for source in sources)
-    return Source(schema, total, read, categories, takes_decimal)
+    is_columnar = all(source.is_columnar for source in sources)
+    return Source(schema, total, read, categories, takes_decimal, is_columnar)
 
 
 def _common_fields(parts: Sequence[Part], sources: Sequence[Source]) -> Iterator[pa.Field]:
@@ -242,4 +243,4 @@ def _beside(forecasts: Source, actuals: Actuals) -> Source:
             joined = actuals.join(pa.Table.from_batches([batch])).select(list(columns))
             yield from joined.combine_chunks().to_batches()
 
-    return replace(forecasts, schema=actuals.schema(forecasts.schema), read=read)
+    return replace(forecasts, schema=actuals.schema(forecasts.schema), read=read, is_columnar=False)

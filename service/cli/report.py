@@ -312,7 +312,7 @@ def _by_time(block: Block, start: int, stop: int) -> NDArray[np.int64]:
     if block.times is not None:
         order = block.groups.order
         rows = np.arange(start, stop) if order is None else order[start:stop]
-        times = block.times.take(pa.array(rows))
+        times = block.times().take(pa.array(rows))
         with suppress(UnorderedError):
             if not times.null_count:
                 return np.argsort(moments_of(times), kind="stable")

@@ -346,7 +346,8 @@ def _score(
     if block.scales is not None:
         scales = dict.fromkeys(options.scaled, block.scales)
     if history is not None:
-        scales = {loss: history.scales(loss, block.groups, block.times) for loss in options.scaled}
+        times = block.times and block.times()
+        scales = {loss: history.scales(loss, block.groups, times) for loss in options.scaled}
     try:
         return score_models(
             *(block.groups, layout, block.values, options, device),

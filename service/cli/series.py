@@ -5,7 +5,7 @@ In the long form a row is an element, in the nested form a series.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,6 @@ from loss_scoring.core.table import (
     group_rows,
     is_text,
     narrowest,
-    one_array,
     scales_of,
     spell_cell,
     spell_series,
@@ -39,8 +38,8 @@ from loss_scoring.service.errors import MAX_LISTED_ERRORS
 
 _FIRST_CHECK = 1 << 12
 """Series after which those of different blocks are first compared."""
-SORTED_ROWS = 1 << 17
-"""About as many are scored at once where all rows are in memory."""
+Column = Callable[[str], pa.ChunkedArray]
+"""Returns a column of a file, in the order of its rows."""
 _ALLOW = "Name it by --cutoff-col, or pass --duplicates allow"
 
 
@@ -55,7 +54,7 @@ class Block(NamedTuple):
             in its place.
         weights: Of the elements, if they have any.
         scales: Of the series, if they have any.
-        times: Of the rows, where each row is an element and they have any.
+        times: Returns those of the rows, where each row is an element and they have any.
     """
 
     groups: Groups
@@ -64,7 +63,7 @@ class Block(NamedTuple):
     first_row: int | None
     weights: npt.NDArray[np.float64] | None = None
     scales: npt.NDArray[np.float64] | None = None
-    times: pa.ChunkedArray | None = None
+    times: Callable[[], pa.ChunkedArray] | None = None
 
 
 def read_series(source: Source, layout: FileColumns, *, sort: bool) -> Iterator[Block]:
@@ -88,16 +87,15 @@ def read_series(source: Source, layout: FileColumns, *, sort: bool) -> Iterator[
         yield from _nested_blocks(ahead(source.read(layout.columns)), layout)
         return
     kind = element_type(source.schema, layout)
-    tables = _tables(source, layout.columns, layout)
     if sort:
-        yield from _sorted_blocks(tables, layout, kind)
+        yield from _sorted_block(source, layout, kind)
         return
     seen = _SeenKeys(partial(_refuse_apart, layout))
     rows = 0
-    for table, groups in _whole_series(tables, layout):
+    for table, groups in _whole_series(_tables(source, layout.columns, layout), layout):
         seen.add(groups.keys)
-        _check_times(table, groups, layout, rows)
-        yield _long_block(table, groups, layout, kind)._replace(first_row=rows)
+        _check_times(table.column, groups, layout, rows)
+        yield _long_block(table.column, groups, layout, kind)._replace(first_row=rows)
         rows += len(table)
     seen.check()
 
@@ -109,39 +107,23 @@ def _tables(source: Source, columns: list[str], layout: FileColumns) -> Iterator
             yield pa.Table.from_batches([batch])
 
 
-def _sorted_blocks(
-    tables: Iterator[pa.Table], layout: FileColumns, kind: pa.DataType
-) -> Iterator[Block]:
-    """Group all rows, which may be anywhere, and yield series by key; rows keep their order."""
-    read = list(tables)
-    if not read:
+def _sorted_block(source: Source, layout: FileColumns, kind: pa.DataType) -> Iterator[Block]:
+    """Yield all series by key, whose rows may be anywhere and keep their order."""
+
+    def read(*names: str) -> pa.Table:
+        schema = pa.schema([source.schema.field(name) for name in names])
+        return pa.Table.from_batches(ahead(source.read(names)), schema)
+
+    def read_column(name: str) -> pa.ChunkedArray:
+        return read(name).column(0)
+
+    # A column that can be read by itself is in memory only while it is needed.
+    column = read_column if source.is_columnar else read(*layout.columns).column
+    groups = _group(pa.table({name: column(name) for name in layout.keys}), layout, by_key=True)
+    if not len(groups):
         return
-    whole = pa.concat_tables(read)
-    del read
-    groups = _group(whole, layout, 0)
-    _check_times(whole, groups, layout, 0)
-    for name in {*layout.numbers, *layout.doubles}:  # joined once, not for each block
-        one = pa.chunked_array([one_array(whole.column(name))])
-        whole = whole.set_column(whole.schema.get_field_index(name), name, one)
-    rows = np.arange(len(whole)) if groups.order is None else groups.order
-    by_key = [(key, "ascending") for key in layout.keys]
-    ranked = np.array(pc.sort_indices(groups.keys, by_key), np.int64)
-    lengths = np.diff(groups.offsets)[ranked]
-    ends = np.cumsum(lengths)
-    starts = groups.offsets[:-1][ranked]
-    order = rows[np.repeat(starts - (ends - lengths), lengths) + np.arange(len(rows))]
-    keys = groups.keys.take(pa.array(ranked))
-    offsets = np.concatenate([[0], ends])
-    first = 0
-    while first < len(ranked):
-        last = int(np.searchsorted(offsets, offsets[first] + SORTED_ROWS))
-        last = min(max(last, first + 1), len(ranked))
-        own = order[offsets[first] : offsets[last]]
-        part = Groups(
-            keys.slice(first, last - first), offsets[first : last + 1] - offsets[first], own
-        )
-        yield _long_block(whole, part, layout, kind)
-        first = last
+    _check_times(column, groups, layout, 0)
+    yield _long_block(column, groups, layout, kind)
 
 
 def read_breakdown(source: Source, layout: FileColumns, by: tuple[str, ...], time: str) -> Block:
@@ -164,24 +146,24 @@ def read_breakdown(source: Source, layout: FileColumns, by: tuple[str, ...], tim
     schema = pa.schema([source.schema.field(name) for name in read if name in names])
     tables = map(pa.Table.from_batches, ([batch] for batch in ahead(source.read(schema.names))))
     table = pa.concat_tables([schema.empty_table(), *tables])
-    series = _group(table, layout, 0)
-    _check_times(table, series, layout, 0)
+    series = _group(table, layout)
+    _check_times(table.column, series, layout, 0)
     groups = break_down(table, series, by, time if time in names else None)
-    return _long_block(table, groups, layout, element_type(source.schema, layout))
+    return _long_block(table.column, groups, layout, element_type(source.schema, layout))
 
 
-def _long_block(table: pa.Table, groups: Groups, layout: FileColumns, kind: pa.DataType) -> Block:
-    """Return series of a table with a row an element."""
+def _long_block(column: Column, groups: Groups, layout: FileColumns, kind: pa.DataType) -> Block:
+    """Return series of columns with a row an element."""
 
     def values(name: str) -> npt.NDArray[Any]:
-        return array_of_column(table.column(name), kind, groups.order)
+        return array_of_column(column(name), kind, groups.order)
 
     weights = scales = None
     if layout.weight is not None:
-        weights = weights_of(layout.weight, table.column(layout.weight), groups)
+        weights = weights_of(layout.weight, column(layout.weight), groups)
     if layout.scale is not None:
-        scales = scales_of(layout.scale, table.column(layout.scale), groups)
-    times = None if layout.time is None else table.column(layout.time)
+        scales = scales_of(layout.scale, column(layout.scale), groups)
+    times = None if layout.time is None else cache(partial(column, layout.time))
     rows = int(groups.offsets[-1])
     return Block(groups, values, rows, None, weights, scales, times)
 
@@ -225,10 +207,12 @@ def _together(table: pa.Table, layout: FileColumns, first_row: int) -> Groups:
     return groups
 
 
-def _group(table: pa.Table, layout: FileColumns, first_row: int) -> Groups:
+def _group(
+    table: pa.Table, layout: FileColumns, first_row: int = 0, *, by_key: bool = False
+) -> Groups:
     """Return the series of some rows, their keys in plain types; refuse rows without a key."""
     try:
-        groups = group_rows(table.select(layout.keys))
+        groups = group_rows(table.select(layout.keys), by_key=by_key)
     except NullKeyError as error:
         raise _without_key(error.column, first_row + int(error.rows[0])) from error
     columns = [column.cast(plain_type(column.type)) for column in groups.keys.columns]
@@ -246,11 +230,11 @@ def _without_key(name: str, row: int) -> TableError:
     return TableError((name, f"holds nulls, the first in row {row}, which belongs to no series"))
 
 
-def _check_times(table: pa.Table, groups: Groups, layout: FileColumns, first_row: int) -> None:
+def _check_times(column: Column, groups: Groups, layout: FileColumns, first_row: int) -> None:
     """Refuse a series that has one time twice."""
     if layout.time is None:
         return
-    times = table.column(layout.time)
+    times = column(layout.time)
     if is_text(times.type):  # an empty cell of a CSV file is no time
         times = pc.if_else(pc.equal(times, ""), pa.scalar(None, times.type), times)
     repeats = find_repeats(times, groups)

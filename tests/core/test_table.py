@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import score_series
 
+import loss_scoring.core.table.groups
 import loss_scoring.core.table.score
 from loss_scoring.core import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.table import (
@@ -215,6 +216,35 @@ def test_dictionaries_that_together_outgrow_their_index():
     keys, sizes = ranked(id=pa.concat_tables(parts)["id"])
     assert sizes == [2] * 100 + [1] * 100
     assert keys[100] == {"id": "1-0"}
+
+
+@pytest.mark.parametrize("counted", [1, 1 << 30])
+@settings(max_examples=60, deadline=None)
+@given(
+    keys=st.lists(st.tuples(st.sampled_from("bca"), st.sampled_from("zxy")), max_size=20),
+    repeats=st.sampled_from([1, 3]),
+    cut=st.integers(0, 60),
+)
+def test_rows_are_grouped_and_sorted_as_by_a_loop(counted, keys, repeats, cut):
+    """By a counting sort or by comparisons; scattered or in runs; also in parts."""
+    rows = [key for key in keys for _ in range(repeats)]
+    schema = pa.schema(dict.fromkeys(KEYS, pa.string()))
+    dicts = [dict(zip(KEYS, row, strict=True)) for row in rows]
+    parts = [pa.Table.from_pylist(part, schema) for part in (dicts[:cut], dicts[cut:])]
+    members = {}
+    for row, key in enumerate(rows):
+        members.setdefault(key, []).append(row)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss_scoring.core.table.groups, "_COUNTED", counted)
+        for by_key in (False, True):
+            wanted = dict(sorted(members.items())) if by_key else members
+            groups = group_rows(pa.concat_tables(parts), by_key=by_key)
+            natural = list(range(len(rows)))
+            order = natural if groups.order is None else groups.order.tolist()
+            assert list(zip(*groups.keys.to_pydict().values(), strict=True)) == list(wanted)
+            spans = itertools.pairwise(groups.offsets.tolist())
+            assert [order[start:stop] for start, stop in spans] == list(wanted.values())
+            assert (groups.order is None) == (order == natural)
 
 
 def test_many_columns_of_many_keys_do_not_overflow():
