@@ -144,9 +144,28 @@ ALERTS = only(
     )
 )
 
+# What is of a pod in these fits Kubernetes' own schema, once put together as KServe does.
+RUNTIME = only(
+    supportedModelFormats=some(only(name=TEXT)),
+    protocolVersions=some(one_of("v1", "v2", "grpc-v2")),
+    multiModel={"type": "boolean"},
+    annotations=TEXTS,
+    containers=some({"type": "object"}),
+)
+PREDICTOR = {
+    "type": "object",
+    "properties": {
+        "labels": TEXTS,
+        "minReplicas": SECONDS,
+        "model": only(modelFormat=only(name=TEXT), runtime=TEXT, protocolVersion=one_of("v2")),
+    },
+    "required": ["labels", "minReplicas", "model"],
+}
+
 
 def _whole(api: str, kind: str, spec: Schema) -> tuple[tuple[str, str], Schema]:
-    metadata = only(optional="namespace labels", name=TEXT, namespace=TEXT, labels=TEXTS)
+    optional = "annotations namespace labels"
+    metadata = only(optional=optional, name=TEXT, namespace=TEXT, labels=TEXTS, annotations=TEXTS)
     return (api, kind), only(
         apiVersion=one_of(api), kind=one_of(kind), metadata=metadata, spec=spec
     )
@@ -161,6 +180,8 @@ BY_HAND: Mapping[tuple[str, str], Schema] = dict(
         _whole("keda.sh/v1alpha1", "ScaledObject", SCALED),
         _whole("monitoring.coreos.com/v1", "ServiceMonitor", MONITOR),
         _whole("monitoring.coreos.com/v1", "PrometheusRule", ALERTS),
+        _whole("serving.kserve.io/v1alpha1", "ServingRuntime", RUNTIME),
+        _whole("serving.kserve.io/v1beta1", "InferenceService", only(predictor=PREDICTOR)),
     ]
 )
 

@@ -34,3 +34,14 @@ POLICIES: Mapping[str, Callable[[Rendered], Iterator[str]]] = {
     "what the scaler asks": wiring.triggers,
     "the monitor": wiring.monitor,
 }
+
+OF_KSERVE = {
+    "the Deployment",
+    "the Service",
+    "the route",
+    "the gateway's patience",
+    "the scaler",
+    "what the scaler asks",
+    "the monitor",
+}
+"""About objects that KServe makes, where it does, or that refer to them."""

@@ -26,6 +26,7 @@ VARIANTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "gpu behind Cilium": ("gpu", ["+gateway-cilium"]),
     "gpu without a spare": ("gpu", ["+no-spare-gpu"]),
     "gpu-shared in time": ("gpu-shared", ["-mig", "+time-sliced"]),
+    "kserve": ("kserve", ()),
 }
 """Each overlay as it is, then with other components: overlay, what is added to its list or left out."""
 
@@ -45,6 +46,8 @@ class Rendered:
 
     @property
     def pod(self) -> Document:
+        if not self.all("Deployment"):
+            return _made_by_kserve(self.one("InferenceService"), self.one("ServingRuntime"))
         return self.one("Deployment")["spec"]["template"]
 
     @property
@@ -60,6 +63,16 @@ class Rendered:
         for source in self.container.get("envFrom", []):
             found |= maps.get(source["configMapRef"]["name"], {})
         return found | {one["name"]: one["value"] for one in self.container.get("env", [])}
+
+
+def _made_by_kserve(service: Document, runtime: Document) -> Document:
+    """Return a pod as KServe makes it: containers of the runtime, the rest of the predictor."""
+    predictor, own = service["spec"]["predictor"], {"labels", "minReplicas", "model"}
+    spec = {key: value for key, value in predictor.items() if key not in own}
+    return {
+        "metadata": {"labels": predictor["labels"]},
+        "spec": {**spec, "containers": runtime["spec"]["containers"]},
+    }
 
 
 @cache

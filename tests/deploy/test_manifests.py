@@ -10,7 +10,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from policies import POLICIES
+from policies import OF_KSERVE, POLICIES
 from rendered import (
     DEPLOY,
     ROOT,
@@ -47,6 +47,8 @@ def test_every_object_fits_its_schema(rendered, version):
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_policies_are_kept(rendered, policy):
+    if rendered.all("InferenceService") and policy in OF_KSERVE:
+        pytest.skip("KServe makes it")
     assert list(POLICIES[policy](rendered)) == []
 
 
@@ -56,6 +58,32 @@ def test_overlays_and_components_are_all_rendered():
     for file in (DEPLOY / "overlays").glob("*/kustomization.yaml"):
         used |= {Path(path).name for path in yaml.safe_load(file.read_text())["components"]}
     assert used == names("components") | {"observability"}
+
+
+def test_kserve_makes_the_pods_that_the_deployment_would():
+    of_kserve, plain = render("kserve"), render("cpu")
+    assert of_kserve.container["name"] == "kserve-container"
+    spec = {**of_kserve.pod["spec"], "containers": [{**of_kserve.container, "name": "scorer"}]}
+    assert {"metadata": of_kserve.pod["metadata"], "spec": spec} == plain.pod
+    pod = {"metadata": {"name": "made"}, "spec": of_kserve.pod["spec"]}
+    for version in (OLDEST, NEWEST):
+        check({"apiVersion": "v1", "kind": "Pod", **pod}, version)
+
+
+def test_what_is_for_kserve_agrees():
+    rendered = render("kserve")
+    runtime, service = rendered.one("ServingRuntime"), rendered.one("InferenceService")
+    model = service["spec"]["predictor"]["model"]
+    assert model["runtime"] == runtime["metadata"]["name"]
+    assert model["modelFormat"] in runtime["spec"]["supportedModelFormats"]
+    assert model["protocolVersion"] in runtime["spec"]["protocolVersions"]
+    port = str(rendered.container["ports"][0]["containerPort"])
+    assert runtime["spec"]["annotations"]["prometheus.kserve.io/port"] == port
+    scaler = rendered.one("ScaledObject")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == f"{service['metadata']['name']}-predictor"
+    assert scaler["minReplicaCount"] == service["spec"]["predictor"]["minReplicas"]
+    left = {document["kind"] for document in rendered.documents}
+    assert not left & {"Deployment", "Service", "HTTPRoute"}
 
 
 def test_the_newest_version_is_the_newest_known():
@@ -88,7 +116,7 @@ def test_alerts_become_an_object_with_the_same_rules():
     assert rule["spec"] == yaml.safe_load((DEPLOY / "observability/alerts.yml").read_text())
 
 
-@pytest.mark.parametrize("overlay", sorted(names("overlays")))
+@pytest.mark.parametrize("overlay", sorted(names("overlays") - {"kserve"}))
 def test_a_plain_cluster_needs_no_component(overlay):
     bare = with_changes(overlay, ["-gateway", "-keda", "-observability"])
     for document in bare.documents:
@@ -165,7 +193,9 @@ def assert_all_in(namespace, rendered):
         assert document["metadata"].get("namespace", namespace) == namespace
     text = yaml.safe_dump(rendered.one("ScaledObject"))
     assert set(re.findall(r'namespace="(.*?)"', text)) == {namespace}
-    assert [one for policy in POLICIES.values() for one in policy(rendered)] == []
+    others = OF_KSERVE if rendered.all("InferenceService") else set()
+    kept = [policy for name, policy in POLICIES.items() if name not in others]
+    assert [one for policy in kept for one in policy(rendered)] == []
 
 
 @pytest.mark.parametrize("overlay", sorted(names("overlays")))
