@@ -187,6 +187,31 @@ def of_the_readme(index, folder):
     return rendered
 
 
+def test_an_overlay_can_be_named_where_it_is(tmp_path):
+    """As the README says, but of a repository on this machine."""
+    remote, mine = tmp_path / "remote", tmp_path / "mine"
+    shutil.copytree(DEPLOY, remote / "deploy")
+    git = ["git", "-C", remote, "-c", "user.name=x", "-c", "user.email=x@example.com"]
+    for command in (
+        ["init", "--quiet"],
+        ["add", "."],
+        ["commit", "--quiet", "-m", "x"],
+        ["tag", "v1"],
+    ):
+        subprocess.run([*git, *command], check=True)
+    mine.mkdir()
+    link = f"file://{remote}//deploy/overlays/cpu?ref=v1"
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [link]}))
+    assert documents(mine) == list(render("cpu").documents)
+
+
+def test_labels_name_the_version_that_the_image_has(rendered):
+    version = (ROOT / "VERSION").read_text().strip()
+    assert rendered.container["image"].partition(":")[2].startswith(f"{version}-")
+    for document in rendered.documents:
+        assert document["metadata"]["labels"]["app.kubernetes.io/version"] == version
+
+
 def assert_all_in(namespace, rendered):
     assert rendered.one("Namespace")["metadata"]["name"] == namespace
     for document in rendered.documents:

@@ -17,6 +17,10 @@ PATHS = {route.path for route in build_router(None, None, None).routes} | SCORE_
 METRICS = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
 ALERTS = yaml.safe_load((DEPLOY / "observability/alerts.yml").read_text())
 JOBS = set(re.findall(r'job="([\w-]+)"', str(ALERTS)))
+RECOMMENDED = {
+    f"app.kubernetes.io/{name}" for name in ("version", "component", "part-of", "managed-by")
+}
+"""Beside the name; no selector has them, as a selector cannot be changed."""
 
 
 def _selects(labels: Mapping[str, str], document: Document) -> bool:
@@ -36,6 +40,8 @@ def namespaces(rendered: Rendered) -> Complaints:
     for document in rendered.documents:
         if document["metadata"].get("labels", {}).get("app.kubernetes.io/name") != "loss-scoring":
             yield f"a {document['kind']} that nobody finds by its label"
+        if missing := RECOMMENDED - document["metadata"].get("labels", {}).keys():
+            yield f"a {document['kind']} without {', '.join(sorted(missing))}"
         where = document["metadata"].get("namespace", namespace["name"])
         if where != namespace["name"]:
             yield f"a {document['kind']} in {where}"
@@ -55,6 +61,10 @@ def deployment(rendered: Rendered) -> Complaints:
     spec = rendered.one("Deployment")["spec"]
     if not _selects(spec["selector"]["matchLabels"], rendered.pod):
         yield "the Deployment does not select its pods"
+    if RECOMMENDED & spec["selector"]["matchLabels"].keys():
+        yield "the next version is another Deployment"
+    if not rendered.pod["metadata"]["labels"].keys() >= RECOMMENDED:
+        yield "pods have fewer labels than the Deployment"
     rolling = spec["strategy"]["rollingUpdate"]
     if {rolling["maxSurge"], rolling["maxUnavailable"]} != {0, 1}:
         yield "a rollout costs more than one pod, or gets nowhere"
