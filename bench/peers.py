@@ -34,6 +34,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import picture
 import pyarrow as pa
 from http_paths import ARROW, JSON, free_port
 from load import Client, Latencies, Load
@@ -535,6 +536,7 @@ def main() -> None:
     )
     tables = "\n".join(line.rstrip() for line in console.export_text().splitlines())
     (HERE / "peers.md").write_text(f"{text}\n```\n{tables.strip()}\n```\n")
+    picture.draw()
 
 
 if __name__ == "__main__":

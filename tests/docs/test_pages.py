@@ -3,10 +3,14 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from pages import DECISIONS, DOCS, NAMES, PAGES, anchors, links, tokens
+
+import lossclient
+from loss_scoring.core import LOSSES
 
 BESIDE = [ROOT / "CHANGELOG.md", ROOT / "lossclient/README.md", ROOT / "deploy/README.md"]
 FOLDERS = "core|service|lossclient|docs|bench|tests|examples|deploy"
@@ -38,15 +42,18 @@ def test_files_that_pages_name_exist():
 
 
 def test_every_page_is_in_the_contents():
-    (contents,) = (
+    contents = [
         token.content for token in tokens(DOCS / "index.md") if token.info.startswith("{toctree}")
-    )
-    entries = [line for line in contents.splitlines() if line and not line.startswith(":")]
-    assert "*" in entries, "pages that are not named come by glob"
+    ]
+    entries = [line for line in "".join(contents).splitlines() if line and line[0] != ":"]
+    assert len(set(entries)) == len(entries)
     for entry in entries:
         path = f"{entry.lstrip('/')}.md"
         where = ROOT if entry.startswith("/") else DOCS
-        assert entry == "*" or (where / path).is_file(), entry
+        assert (where / path).is_file(), entry
+    named = {f"{page.stem}" for page in DOCS.glob("*.md")} - {"index"}
+    assert named <= set(entries), "and the site's first page links to each"
+    assert named <= {Path(link).stem for link in links(DOCS / "index.md")}
 
 
 def test_decisions_are_numbered_short_and_alike():
@@ -91,3 +98,24 @@ def test_the_site_builds_and_needs_no_network(tmp_path):
 
 def test_the_names_of_pages_are_told_apart():
     assert len(set(NAMES)) == len(NAMES) >= 9
+
+
+def test_the_reference_has_every_public_name():
+    text = (DOCS / "reference.md").read_text()
+    named = set(re.findall(r"auto\w+:: (?:\w+\.)*(\w+)$", text, re.MULTILINE))
+    named |= set(vars(lossclient.exceptions))
+    modules = {loss.module for loss in LOSSES.values() if loss.module}
+    assert {name for name in lossclient.__all__ if name[0] != "_"} | modules <= named
+
+
+def test_the_picture_of_the_peers_is_drawn_from_their_page():
+    sys.path.insert(0, str(ROOT / "bench"))
+    try:
+        import picture
+    finally:
+        sys.path.remove(str(ROOT / "bench"))
+    rows = picture.ratios(picture.PEERS.read_text())
+    assert len(rows) == 20
+    drawn = picture.PICTURE.read_text()
+    for row in rows:
+        assert f"ratio: {row['ratio']:g}" in drawn, row

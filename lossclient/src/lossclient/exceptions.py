@@ -1,17 +1,19 @@
 """Everything a call can raise.
 
-LossClientError
-├── InvalidInput          frame or argument cannot be sent, client is closed (also a ValueError)
-├── TransportError        no answer came: connecting, sending or reading failed, retries included
-├── DeadlineExceeded      the deadline has passed, here or at the service: 504 (also a TimeoutError)
-└── ServiceError          the service answered, but not with scores
-    ├── BadRequest        4xx that nothing below names
-    ├── Unauthorized      401, 403: no key, or one that the service does not know
-    ├── TooLarge          413 for a single series; what has several is split and sent again
-    ├── InvalidValues     422: values or options break the contract; ``errors`` says where
-    ├── Overloaded        429, 503, still after the retries
-    ├── Unavailable       any other 5xx, still after the retries where they may help
-    └── UnexpectedAnswer  not the scores that were asked for: a proxy's page, other series
+::
+
+  LossClientError
+  ├── InvalidInput          frame or argument cannot be sent, client is closed (a ValueError)
+  ├── TransportError        no answer came: connecting, sending or reading failed, retries included
+  ├── DeadlineExceeded      the deadline has passed, here or at the service: 504 (a TimeoutError)
+  └── ServiceError          the service answered, but not with scores
+      ├── BadRequest        4xx that nothing below names
+      ├── Unauthorized      401, 403: no key, or one that the service does not know
+      ├── TooLarge          413 for a single series; what has several is split and sent again
+      ├── InvalidValues     422: values or options break the contract; ``errors`` says where
+      ├── Overloaded        429, 503, still after the retries
+      ├── Unavailable       any other 5xx, still after the retries where they may help
+      └── UnexpectedAnswer  not the scores that were asked for: a proxy's page, other series
 """
 
 from dataclasses import dataclass
