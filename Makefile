@@ -7,7 +7,7 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit bump test-generated test-oip test-page test-wheels test-darts test-decisions test-ray test-remote test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit sbom bump test-generated test-oip test-page test-wheels test-darts test-decisions test-ray test-remote test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,8 @@ lock-image: ## pin for the image what constraints.txt says, with hashes, into de
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet uv
 	$(LOCK) pyproject.toml --extra otel --output-file deploy/locks/cuda.txt >/dev/null
+	$(subst x86_64,aarch64,$(LOCK)) pyproject.toml --extra otel --output-file .venv-lock/cuda.txt >/dev/null
+	cmp deploy/locks/cuda.txt .venv-lock/cuda.txt # or arm64 needs a lock of its own
 	$(LOCK) pyproject.toml --extra otel --output-file deploy/locks/cpu.txt $(TORCH_CPU) >/dev/null
 	$(LOCK) --group image --output-file deploy/locks/build.txt >/dev/null
 	rm -rf .venv-lock
@@ -99,6 +101,17 @@ chaos: $(VENV)/.installed .venv-schemathesis/.installed ## break it in every way
 	.venv-generated/bin/pip install --quiet --upgrade 'pip>=25.1'
 	.venv-generated/bin/pip install --quiet --group generated
 	@touch $@
+
+.venv-sbom/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-sbom
+	.venv-sbom/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-sbom/bin/pip install --quiet --group sbom
+	@touch $@
+
+sbom: .venv-sbom/.installed ## write what the images install into sbom/, as CycloneDX
+	mkdir -p sbom
+	for variant in cpu cuda; do .venv-sbom/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+		--output-reproducible --output-file sbom/$$variant.cdx.json deploy/locks/$$variant.txt || exit 1; done
 
 .venv-audit/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-audit
@@ -187,4 +200,4 @@ image-test: $(VENV)/.installed ## build the images and try them, without a Docke
 	$(BIN)/python tests/image/run.py $(IMAGE_TEST)
 
 clean: ## remove environments and caches
-	rm -rf docs/_build $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* .run
+	rm -rf docs/_build sbom $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* .run
