@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,6 +71,21 @@ class LossSpec:
         if "name" not in given:
             raise ValueError(f"{loss!r} has no name")
         return cls(given.pop("name"), **given)
+
+    @classmethod
+    def all_of(cls, losses: Iterable[LossLike]) -> tuple[LossSpec, ...]:
+        """Return losses as callers write them, each as ``of`` does.
+
+        Raises:
+            ValueError: If it is a single one, of which the letters would be taken for names.
+
+        Example:
+            >>> LossSpec.all_of(["mae", "smape"])[1].name
+            'smape'
+        """
+        if isinstance(losses, str | Mapping | LossSpec):
+            raise ValueError(f"losses must be a list, as [{losses!r}], not {losses!r}")
+        return tuple(map(cls.of, losses))
 
     @property
     def loss(self) -> Loss:

@@ -151,7 +151,7 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     Raises:
         ValueError: If the two sides differ in offsets, dtype or device, weights in offsets, or
             scales in number; a weight is negative or not finite; a loss is unknown or repeated, or
-            has no scales that needs them.
+            has no scales that needs them, or there are scales that no loss takes.
         MissingValueError: If an element is not finite and ``missing`` is ``error``.
 
     Example:
@@ -167,7 +167,7 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
         ([1.25, nan], [0, 1])
     """
     options = ScoreOptions(
-        tuple(map(LossSpec.of, losses)),
+        LossSpec.all_of(losses),
         gradients,
         missing,
         zero_division,
@@ -222,6 +222,8 @@ def _scales(
         if options.scaled:
             raise ValueError(f"{' and '.join(options.scaled)} must have scales, one a series")
         return None
+    if not options.scaled:
+        raise ValueError("none of the losses asked for takes scales")
     numbers = np.asarray(scales, np.float64)
     if numbers.shape != (len(prediction),):
         raise ValueError(f"scales must be one a series, {len(prediction)}, not {numbers.shape}")

@@ -170,7 +170,7 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
         {'unique_id': 'a', 'model': 'Naive', 'length': 2, 'mae': 2.0}
     """
     options = ScoreOptions(
-        tuple(map(LossSpec.of, losses)),
+        LossSpec.all_of(losses),
         gradients,
         missing,
         zero_division,
@@ -190,6 +190,9 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
         raise ValueError("gradients are of series; leave out by")
     if pooled is not None and options.scaled:
         raise ValueError(f"{' and '.join(options.scaled)} are of series; leave out by")
+    if options.scaled and scale_col is None and train_df is None:
+        needed = "must have scales; pass scale_col, or train_df and seasonality"
+        raise ValueError(f"{' and '.join(options.scaled)} {needed}")
     layout = _find_layout(
         table,
         Layout(tuple(group_by), target_col, (), time=time_col, weight=weight_col, scale=scale_col),

@@ -80,10 +80,11 @@ def test_a_missing_element_leaves_a_trace_whatever_it_weighs():
         p = Ragged.from_lengths(np.array([np.nan, 1.0]), [2])
         w = p.like(np.array([0.0, 1.0]))
         y = p.like(np.ones(2))
-        scores = score(p, y, losses, weights=w, scales=[1.0], missing="propagate")
+        given = {"weights": w, "scales": [1.0] if losses is SCALED else None}
+        scores = score(p, y, losses, **given, missing="propagate")
         assert may_be_missing(scores)
         with pytest.raises(ValueError, match="series 0, prediction element 0"):
-            score(p, y, losses, weights=w, scales=[1.0])
+            score(p, y, losses, **given)
     assert find_missing(p, y).affected == 1
 
 
@@ -96,6 +97,8 @@ def test_what_is_refused():
         score(p, y, weights=Ragged.from_lengths(w.array, [2, 3]))
     with pytest.raises(ValueError, match="mase and rmsse must have scales"):
         score(p, y, ["mase", "mae", "rmsse"])
+    with pytest.raises(ValueError, match="none of the losses asked for takes scales"):
+        score(p, y, ["mae"], scales=[1.0, 2.0])
     with pytest.raises(ValueError, match="one a series, 2, not"):
         score(p, y, ["mase"], scales=[1.0])
 
@@ -155,7 +158,8 @@ def test_what_a_table_is_refused_for():
         scored(long_table(w=list("abcde")))
     with pytest.raises(TableError, match="'y' is named more than once"):
         scored(long_table(), weight_col="y")
-    with pytest.raises(ValueError, match="mase must have scales"):
+    needed = "mase must have scales; pass scale_col, or train_df and seasonality"
+    with pytest.raises(ValueError, match=needed):
         scored(long_table(), scale_col=None)
 
 
