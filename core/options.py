@@ -84,7 +84,9 @@ class LossSpec:
             'smape'
         """
         if isinstance(losses, str | Mapping | LossSpec):
-            raise ValueError(f"losses must be a list, as [{losses!r}], not {losses!r}")
+            raise ValueError(  # noqa: TRY004 - as all that is wrong with losses
+                f"losses must be a list, as [{losses!r}], not {losses!r}"
+            )
         return tuple(map(cls.of, losses))
 
     @property

@@ -8,25 +8,19 @@ and answer such tables by these functions, so they agree to the bit.
 It is not imported by ``core``, which does without Arrow.
 """
 
-from loss_scoring.core.table.actuals import Actuals, Matches, UnmatchedWarning
 from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
     LeftOutWarning,
     ModelColumns,
-    TableError,
     element_type,
     faults_of,
     find_models,
     find_time,
     holds_codes,
-    holds_numbers,
-    is_text,
     key_faults,
     listed,
-    spell_type,
-    suggestion,
     text_faults,
 )
 from loss_scoring.core.table.comparison import (
@@ -41,7 +35,6 @@ from loss_scoring.core.table.comparison import (
     pairwise,
 )
 from loss_scoring.core.table.groups import (
-    HINT,
     Groups,
     NullKeyError,
     RepeatedTimeError,
@@ -53,12 +46,15 @@ from loss_scoring.core.table.groups import (
     increases,
 )
 from loss_scoring.core.table.history import History
+from loss_scoring.core.table.joining import Actuals, Matches, TableError, UnmatchedWarning
+from loss_scoring.core.table.joining.cells import holds_numbers, is_text, one_array, spell_type
+from loss_scoring.core.table.joining.faults import HINT, suggestion
+from loss_scoring.core.table.joining.spelling import spell, spell_cell, spell_series, speller
 from loss_scoring.core.table.numbers import (
     array_of,
     array_of_column,
     as_type,
     narrowest,
-    one_array,
 )
 from loss_scoring.core.table.score import (
     MissingElementError,
@@ -70,7 +66,6 @@ from loss_scoring.core.table.score import (
     score_models,
     score_table,
 )
-from loss_scoring.core.table.spelling import spell, spell_cell, spell_series, speller
 from loss_scoring.core.table.weights import VALID_WEIGHT, CellsError, scales_of, weights_of
 
 __all__ = [

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from loss_scoring.core.table.columns import TableError, absent_faults
 from loss_scoring.core.table.comparison.frames import codes
 from loss_scoring.core.table.comparison.pooling import HORIZON, UnorderedError, moments_of, pool
 from loss_scoring.core.table.groups import Groups, NullKeyError
+from loss_scoring.core.table.joining.faults import TableError, absent_faults
 
 
 def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | None) -> Groups:

@@ -6,7 +6,6 @@ of an interval, a quantile. Whatever is left out is reported with the reason. Fo
 column of text that is mostly numbers is an error: it is a model with a cell that cannot be read.
 """
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -16,7 +15,9 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loss_scoring.core.table.numbers import decoded, narrowest
+from loss_scoring.core.table.joining.cells import holds_numbers, is_text, spell_type
+from loss_scoring.core.table.joining.faults import TableError, absent_faults
+from loss_scoring.core.table.numbers import narrowest
 
 Duplicates = Literal["error", "allow"]
 """What rows of one series with the same time are."""
@@ -68,24 +69,7 @@ _WRITTEN = (
 )
 """A number as people write it: with a currency, a percent sign, a comma, or thousands apart."""
 _ALL_NUMBERS = "holds numbers as text"
-_MAX_COMPARED = 100
 _TEXT = "text"
-_SHOWN = 100
-"""Characters of a type that a message shows."""
-
-
-class TableError(ValueError):
-    """Columns or keys of a table break the rules.
-
-    Attributes:
-        faults: The column, empty where it is none in particular, and what is wrong with it.
-    """
-
-    def __init__(self, *faults: tuple[str, str]) -> None:
-        self.faults = faults
-        super().__init__(
-            "; ".join(f"column {name!r} {detail}" if name else detail for name, detail in faults)
-        )
 
 
 class LeftOutWarning(UserWarning):
@@ -191,46 +175,9 @@ def listed(left_out: Collection[tuple[str, str]]) -> str:
     return ", ".join(f"{name!r} ({reason})" for name, reason in left_out)
 
 
-def absent_faults(absent: Collection[str], names: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield each absent column, the first few with a name that is close to it."""
-    for i, name in enumerate(absent):
-        yield name, "is absent" + (suggestion(name, names) if i < 20 else "")
-
-
-def suggestion(name: str, names: Collection[str]) -> str:
-    """Return a question for the name that was meant, empty if none is close.
-
-    Example:
-        >>> suggestion("unique_ids", ["unique_id", "y"])
-        "; did you mean 'unique_id'?"
-    """
-    compared = (known for known in list(names)[:_MAX_COMPARED] if len(known) <= 64)
-    folded = {known.casefold(): known for known in compared}
-    close = difflib.get_close_matches(name[:64].casefold(), folded, 1)
-    return f"; did you mean {folded[close[0]]!r}?" if close else ""
-
-
-def holds_numbers(type_: pa.DataType) -> bool:
-    """Tell whether a column of this type can be scored; a column of nulls is all missing."""
-    kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null)
-    return any(is_kind(decoded(type_)) for is_kind in kinds)
-
-
 def holds_text(type_: pa.DataType) -> bool:
     """Tell whether a column of this type holds text, be it coded by a dictionary."""
     return is_text(type_.value_type if pa.types.is_dictionary(type_) else type_)
-
-
-def is_text(type_: pa.DataType) -> bool:
-    """Tell whether a column of this type is text without a dictionary."""
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(is_kind(type_) for is_kind in kinds)
-
-
-def spell_type(type_: pa.DataType) -> str:
-    """Return a type for a message; that of a union or struct may be long."""
-    text = str(type_)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _reason(field: pa.Field) -> str:

@@ -16,20 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from loss_scoring.core.table.columns import TableError
 from loss_scoring.core.table.comparison.frames import codes
-from loss_scoring.core.table.numbers import decoded, one_array
-from loss_scoring.core.table.spelling import spell_cell, spell_series
-
-HINT = (
-    "does the table hold its rows twice, or is there another column, such as a cutoff, that tells "
-    "series apart?"
-)
+from loss_scoring.core.table.joining.cells import comparable, decoded, one_array
+from loss_scoring.core.table.joining.faults import HINT, TableError
+from loss_scoring.core.table.joining.spelling import spell_cell, spell_series
 
 _COUNTED = 1 << 17
 """Rows from which on a loop sorts them that takes numba, whose import takes as long as this."""
 _AT_ONCE = 1 << 17
-_DECIMALS = {32: pa.decimal32, 64: pa.decimal64, 128: pa.decimal128, 256: pa.decimal256}
 
 
 class NullKeyError(TableError):
@@ -285,16 +279,6 @@ def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a _takeable column as one that is equal where it is, and that Arrow can encode."""
-    if pa.types.is_dictionary(column.type):
-        # Two entries of a dictionary may be equal; and an entry may be null.
-        array = column.chunk(0)
-        entries = one_array(_encodable(pa.chunked_array([array.dictionary])))
-        return pa.chunked_array([entries.dictionary_encode().indices.take(array.indices)])
-    return _bits(column) if pa.types.is_floating(column.type) else _encodable(column)
-
-
 def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a _takeable column as one in which equal neighbours are the same row after row.
 
@@ -315,35 +299,6 @@ def _rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     if len(column.chunk(0).dictionary) <= len(rows) or pa.types.is_string_view(names):
         return taken
     return _takeable(taken.cast(names))
-
-
-def _encodable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return decimals that Arrow cannot compare or encode as others that are alike.
-
-    Those are decimals under 128 bits, and of a negative scale; without it the order is the same.
-    """
-    type_ = column.type
-    if not pa.types.is_decimal(type_):
-        return column
-    if type_.scale < 0:
-        type_ = _DECIMALS[type_.bit_width](type_.precision, 0)
-        column = pa.chunked_array([chunk.view(type_) for chunk in column.chunks], type_)
-    if type_.bit_width < 128:
-        column = column.cast(pa.decimal128(type_.precision, type_.scale))
-    return column
-
-
-def _bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the bits of floats, the same wherever they are the same key.
-
-    Arrow itself compares NaN with nothing, and hashes NaNs by their bits, of which there are many.
-    """
-    column = pc.add(column, pa.scalar(0.0, column.type))  # -0.0 becomes the 0.0 it equals
-    nan = pc.is_nan(column)
-    if pc.any(nan).as_py():
-        column = pc.if_else(nan, pa.scalar(float("nan"), column.type), column)
-    integer = pa.int32() if column.type == pa.float32() else pa.int64()
-    return pa.chunked_array([chunk.view(integer) for chunk in column.chunks], integer)
 
 
 def _run_starts(columns: list[pa.ChunkedArray], rows: int) -> NDArray[np.int64]:

@@ -9,14 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loss_scoring.core.losses import LOSSES
-from loss_scoring.core.table.columns import (
-    Layout,
-    TableError,
-    faults_of,
-    is_text,
-    spell_type,
-    text_faults,
-)
+from loss_scoring.core.table.columns import Layout, faults_of, text_faults
 from loss_scoring.core.table.groups import (
     Groups,
     RepeatedTimeError,
@@ -24,7 +17,9 @@ from loss_scoring.core.table.groups import (
     group_rows,
     match_rows,
 )
-from loss_scoring.core.table.numbers import array_of_column, decoded
+from loss_scoring.core.table.joining.cells import decoded, is_text, spell_type
+from loss_scoring.core.table.joining.faults import TableError
+from loss_scoring.core.table.numbers import array_of_column
 
 _NUMBERS = str.maketrans("uf", "ii")
 """Kinds of numpy's numbers, which are compared with each other."""

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from loss_scoring.core.table.joining.cells import decoded, one_array
+
 _SMALL = {
     pa.float32(),
     pa.float16(),
@@ -25,13 +27,6 @@ def narrowest(types: Iterable[pa.DataType]) -> pa.DataType:
     return pa.float32() if kinds and kinds <= _SMALL else pa.float64()
 
 
-def decoded(type_: pa.DataType) -> pa.DataType:
-    """Return the type of the values that a dictionary or runs code; any other as it is."""
-    while pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
-        type_ = type_.value_type
-    return type_
-
-
 def as_type(array: pa.Array, type_: pa.DataType) -> pa.Array:
     """Return numbers of any type as floats or doubles; what has no such float is rounded."""
     if pa.types.is_dictionary(array.type):
@@ -39,19 +34,6 @@ def as_type(array: pa.Array, type_: pa.DataType) -> pa.Array:
     if pa.types.is_run_end_encoded(array.type):
         return as_type(pc.run_end_decode(array), type_)
     return array if array.type == type_ else array.cast(type_, safe=False)
-
-
-def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """Join the chunks of a column; a single one is returned as it is."""
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    if not pa.types.is_dictionary(column.type):
-        return column.combine_chunks() if column.num_chunks else pa.nulls(0, column.type)
-    names = column.type.value_type
-    if column.num_chunks == 0:  # combine_chunks cannot make an empty dictionary of views
-        return pa.DictionaryArray.from_arrays(pa.array([], pa.int64()), pa.array([], names))
-    # Together the dictionaries of the batches can outgrow an index type that holds each.
-    return column.cast(pa.dictionary(pa.int64(), names)).combine_chunks()
 
 
 class _Memory:

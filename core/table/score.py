@@ -23,14 +23,12 @@ from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.options import LossLike, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
-from loss_scoring.core.table.actuals import Actuals, UnmatchedWarning
 from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
     LeftOutWarning,
     ModelColumns,
-    TableError,
     element_type,
     faults_of,
     find_models,
@@ -46,8 +44,9 @@ from loss_scoring.core.table.groups import (
     group_rows,
 )
 from loss_scoring.core.table.history import History
+from loss_scoring.core.table.joining import Actuals, TableError, UnmatchedWarning
+from loss_scoring.core.table.joining.spelling import spell_series
 from loss_scoring.core.table.numbers import array_of_column
-from loss_scoring.core.table.spelling import spell_series
 from loss_scoring.core.table.weights import scales_of, weights_of
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loss_scoring.core.scoring import invalid_weights
-from loss_scoring.core.table.columns import TableError
 from loss_scoring.core.table.groups import Groups
+from loss_scoring.core.table.joining.faults import TableError
+from loss_scoring.core.table.joining.spelling import spell_series
 from loss_scoring.core.table.numbers import array_of_column
-from loss_scoring.core.table.spelling import spell_series
 
 VALID_WEIGHT = "finite and at least 0"
 

@@ -33,7 +33,7 @@ def test_builtin_types_catch_them():
     assert issubclass(lossclient.InvalidInput, ValueError)
     assert issubclass(lossclient.DeadlineExceeded, TimeoutError)
     assert issubclass(lossclient.LeftOutWarning, UserWarning)
-    assert len(KINDS) == 14
+    assert len(KINDS) == 15
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ import pickle
 import re
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from loss_scoring.core import DEFAULT_LOSSES, LOSSES, LossSpec, Ragged, ScoreOptions, score
 from loss_scoring.core.losses import register
+from loss_scoring.core.table import score_table
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,15 @@ def test_parameters_have_defaults():
     assert LossSpec.of("smape:block_denom_grad=false").values == (False,)
     assert LossSpec.of({"name": "pinball"}).parameters == {"q": 0.5}
     assert LossSpec("huber", delta=2) == LossSpec("huber", delta=np.float64(2))
+
+
+@pytest.mark.parametrize("loss", ["mae", {"name": "mae"}, LossSpec("mae")], ids=str)
+def test_a_single_loss_is_no_list(loss):
+    side = Ragged.from_lengths(np.ones(2), [2])
+    with pytest.raises(ValueError, match="losses must be a list, as "):
+        score(side, side, loss)
+    with pytest.raises(ValueError, match="losses must be a list, as "):
+        score_table(pa.table({"unique_id": ["a"], "y": [1.0], "A": [2.0]}), losses=loss)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from lossclient.exceptions import (
     UnexpectedAnswer,
     ValueFault,
 )
+from lossclient.joining import UnmatchedWarning
 from lossclient.retries import Retries
 from lossclient.series import Scores
 
@@ -56,6 +57,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "UnexpectedAnswer",
+    "UnmatchedWarning",
     "ValueFault",
     "WorseError",
     "__version__",

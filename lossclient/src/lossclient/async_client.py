@@ -12,6 +12,7 @@ import httpx
 import pyarrow as pa
 from anyio.lowlevel import RunVar
 
+from lossclient.arguments import NAMES, are_names, require
 from lossclient.base_client import BaseClient, async_chunks_of
 from lossclient.columns import Columns
 from lossclient.comparison.pooling import columns_to_pool_by
@@ -21,6 +22,7 @@ from lossclient.forecasts import Forecasts
 from lossclient.frames import (
     Duplicates,
     FrameT,
+    read_actuals,
     read_frame,
     read_history,
     scaled,
@@ -88,6 +90,8 @@ class AsyncClient(BaseClient):
         scale_col: str | None = None,
         train_df: Any = None,
         seasonality: int | None = None,
+        actuals: Any = None,
+        on: Sequence[str] = (),
         by: str | Sequence[str] | None = None,
         progress: bool | None = None,
     ) -> FrameT:
@@ -122,6 +126,10 @@ class AsyncClient(BaseClient):
                 scales are made: of no row after the cutoff of a series or, without cutoffs, not
                 before its first row.
             seasonality: How many rows of ``train_df`` a season has.
+            actuals: The actual values, if they are not in ``df``: a frame with a row for each
+                ``on``, and the column ``target_col``. Rows of ``df`` that have none are not scored.
+            on: The columns by which rows of the two belong together, compared by value; id and time
+                by default.
             by: Columns to pool elements by, over all series, in place of id and cutoff;
                 ``horizon``, where there is no such column, is the place of a row in its series by
                 time, from 1. A group goes in one request.
@@ -140,6 +148,7 @@ class AsyncClient(BaseClient):
 
         Warns:
             LeftOutWarning: If columns were taken for no models; it names them, and what is scored.
+            UnmatchedWarning: If rows have no actual value, where these are apart; it counts them.
 
         Example:
             >>> import pandas as pd
@@ -160,6 +169,7 @@ class AsyncClient(BaseClient):
             _check_history(options, scale_col, seasonality)
         elif seasonality is not None:
             raise InvalidInput("seasonality is that of train_df, which is not given")
+        _check_on(actuals, on, time_col)
         if by is not None and gradients:
             raise InvalidInput("gradients are of series; leave out by")
         if by is not None and (scale_col is not None or train_df is not None):
@@ -167,8 +177,13 @@ class AsyncClient(BaseClient):
         pooled = None if by is None else columns_to_pool_by(by)
         roles = id_col, time_col, target_col, cutoff_col, models, exclude, weight_col, scale_col
         columns = Columns(*roles, pooled)
-        reading = await self._run(read_frame, df, columns, options.names or (), duplicates)
-        reading.models.warn(self._stacklevel)
+        values = None
+        if actuals is not None:
+            joined = list(on) or [id_col, str(time_col)]
+            values = await self._run(read_actuals, actuals, joined, target_col)
+        names = options.names or ()
+        reading = await self._run(read_frame, df, columns, names, duplicates, values)
+        reading.warn(self._stacklevel)
         if train_df is None:
             answer = await self._answer(reading.forecasts, rules, show=progress)
         else:
@@ -333,6 +348,14 @@ def _check_history(options: ScoreOptions, scale_col: str | None, seasonality: in
         raise InvalidInput("scale_col and train_df both say what the scales are; give one")
     if not SQUARED.keys() & set(options.names or ()):
         raise InvalidInput("none of the losses asked for takes train_df: mase and rmsse do")
+
+
+def _check_on(actuals: Any, on: Sequence[str], time_col: str | None) -> None:
+    require(are_names(on), "on", NAMES, on)
+    if actuals is None and on:
+        raise InvalidInput("on is for actuals, which are not given")
+    if actuals is not None and not on and time_col is None:
+        raise InvalidInput("on must name the columns by which actuals are found, without a time")
 
 
 def _of_this_loop() -> "WeakKeyDictionary[AsyncClient, _Connections]":

@@ -1,8 +1,9 @@
 """A frame of forecasts, as Nixtla's ``cross_validation`` returns it, to series and back."""
 
+import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import narwhals as nw
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from lossclient.arguments import is_count, require
@@ -21,12 +23,15 @@ from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key, of_python
 from lossclient.grouping import group
 from lossclient.history import SQUARED, History, Limits
+from lossclient.joining import Actuals, Matches, TableError, UnmatchedWarning
+from lossclient.joining.actuals import check_columns
 from lossclient.options import Loss, ScoreOptions
 
 _WITHOUT_TAKE = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_run_end_encoded)
 """Types of which Arrow takes no rows."""
 FrameT = TypeVar("FrameT")
 """Whatever kind of frame the caller has."""
+Rows = npt.NDArray[np.int64]
 Duplicates = Literal["error", "allow"]
 """What several rows of a series with one time do."""
 
@@ -41,12 +46,20 @@ class Reading:
             views and runs as plain columns.
         models: The columns of predictions, and what was taken for none.
         limits: Returns up to where a history of the series counts.
+        matches: How forecasts and actual values belong together, if these are apart.
     """
 
     forecasts: Forecasts
     keys: Frame
     models: ModelColumns
     limits: Callable[[], Limits]
+    matches: Matches | None = None
+
+    def warn(self, stacklevel: int) -> None:
+        """Warn of columns that are no models, and of rows that have no actual value."""
+        self.models.warn(stacklevel + 1)
+        if self.matches is not None and self.matches.without_actual:
+            warnings.warn(f"not all is scored: {self.matches}", UnmatchedWarning, stacklevel)
 
 
 def open_frame(df: Any, columns: Columns) -> Frame:
@@ -87,7 +100,11 @@ def open_frame(df: Any, columns: Columns) -> Frame:
 
 
 def read_frame(
-    df: Any, columns: Columns, losses: Sequence[str] = (), duplicates: Duplicates = "error"
+    df: Any,
+    columns: Columns,
+    losses: Sequence[str] = (),
+    duplicates: Duplicates = "error",
+    actuals: Actuals | None = None,
 ) -> Reading:
     """Find the series of a frame.
 
@@ -97,27 +114,39 @@ def read_frame(
         columns: Names of its columns. With pandas, id, cutoff and time may be in the index.
         losses: Names of those that are asked for, whose columns are beside the keys in the answer.
         duplicates: Whether a series may have several rows of one time.
+        actuals: The actual values, if they are apart.
 
     Raises:
         InvalidInput: If a column is absent or of a wrong type, a key is null, or a time of a series
-            comes twice. (With pandas a key that is NaN is null, too; elsewhere all NaN are one key,
-            and -0.0 is 0.0.)
+            comes twice, or the actual values do not fit. (With pandas a key that is NaN is null,
+            too; elsewhere all NaN are one key, and -0.0 is 0.0.)
     """
     require(duplicates in ("error", "allow"), "duplicates", "'error' or 'allow'", duplicates)
     frame = open_frame(df, columns)
-    columns = resolve(frame.columns, columns)
+    kept = values = None
+    names = frame.columns
+    if actuals is not None:
+        frame, kept, values = _beside(frame, actuals)
+        names = [*names, actuals.target]
+    columns = resolve(names, columns)
     of_losses = ((name, f"{name}_masked", f"{name}_gradient") for name in losses)
     _check_keys(
         columns.keys if columns.by is None else columns.by, {"model", "length"}.union(*of_losses)
     )
-    cells = cache(lambda name: cells_of(frame, name))
-    rows = _Rows(frame, columns, cells)
+
+    @cache
+    def cells(name: str) -> Cells:
+        if actuals is not None and name == actuals.target:
+            return values
+        return cells_of(frame, name)
+
+    rows = _Rows(frame, columns, cells, kept)
     if duplicates == "error":
         rows.check_times()
     if columns.by is not None:
         rows.pool(columns.by)
     # Only now: a column that tells rows of one time apart is no model, whatever it holds.
-    found = find_models(frame.columns, columns, cells)
+    found = find_models(names, columns, cells)
     read = (columns.target, *found.models, *columns.doubles.values())
     numbers = {name: numbers_of(name, cells(name)) for name in read}
     order = rows.groups.order
@@ -134,14 +163,57 @@ def read_frame(
         models=found.models,
         predictions=tuple(values_of(name, narrow=narrow) for name in found.models),
         key_of=rows.key_of,
-        rows=order,
+        rows=order if kept is None else kept if order is None else kept[order],
         in_rows=True,
         doubles={
             name: values_of(column, narrow=False).astype(np.float64, copy=False)
             for name, column in columns.doubles.items()
         },
     )
-    return Reading(forecasts, rows.names, found, rows.limits)
+    matches = None if actuals is None else actuals.matches
+    return Reading(forecasts, rows.names, found, rows.limits, matches)
+
+
+def read_actuals(df: Any, on: Sequence[str], target: str) -> Actuals:
+    """Read a frame of actual values.
+
+    Args:
+        df: As of `read_frame`.
+        on: The columns that together name a row.
+        target: The column of actual values.
+
+    Raises:
+        InvalidInput: If a column is absent or of a wrong type, a key is null, or two rows have the
+            same key.
+    """
+    frame = open_frame(df, Columns(on[0], None, target, None, by=on))
+    with _refused():
+        check_columns(frame.columns, (*on, target), "the actual values")
+        numbers = numbers_of(target, cells_of(frame, target))
+        keys = {name: _keys(name, cells_of(frame, name)) for name in on}
+        return Actuals(pa.table({**keys, target: numbers}), on, target)
+
+
+def _beside(frame: Frame, actuals: Actuals) -> tuple[Frame, Rows | None, pa.ChunkedArray]:
+    """Return the rows that have an actual value, their places unless it is each, and the values."""
+    with _refused():
+        actuals.check_forecasts(frame.columns)
+        keys = pa.table({name: _keys(name, cells_of(frame, name)) for name in actuals.on})
+        rows = actuals.find(keys)
+        actuals.check()
+    kept = np.flatnonzero(rows >= 0)
+    if len(kept) == len(rows):
+        return frame, None, pa.chunked_array([actuals.take(rows)])
+    return frame[kept], kept, pa.chunked_array([actuals.take(rows[kept])])
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Raise what is wrong with actual values as the client's own."""
+    try:
+        yield
+    except TableError as error:
+        raise InvalidInput(str(error)) from error
 
 
 def read_history(df: Any, columns: Columns, seasonality: Any) -> History:
@@ -227,16 +299,20 @@ class _Rows:
         InvalidInput: If ids, cutoffs or times are null, or cannot be compared.
     """
 
-    def __init__(self, frame: Frame, columns: Columns, cells: Callable[[str], Cells]) -> None:
+    def __init__(
+        self, frame: Frame, columns: Columns, cells: Callable[[str], Cells], kept: Rows | None
+    ) -> None:
         self._frame, self._columns, self._cells = frame, columns, cells
+        self._kept = kept
         self._pooled: tuple[str, ...] | None = None
         self._compared = {
-            name: _comparable(name, cells(name), "so the row belongs to no series")
+            name: _comparable(name, cells(name), "so the row belongs to no series", kept)
             for name in columns.keys
         }
         if columns.time is not None:
             without = "so the row has no time to be ordered by; fill it, or pass time_col=None"
-            self._compared[columns.time] = _comparable(columns.time, cells(columns.time), without)
+            times = cells(columns.time)
+            self._compared[columns.time] = _comparable(columns.time, times, without, kept)
         try:
             time = None if columns.time is None else self._compared[columns.time]
             self.groups = group([self._compared[name] for name in columns.keys], time)
@@ -256,7 +332,7 @@ class _Rows:
         if derived and columns.time is None:
             raise InvalidInput("a horizon needs times; name their column by time_col")
         compared = {
-            name: _comparable(name, self._cells(name), "so the row belongs to no group")
+            name: _comparable(name, self._cells(name), "so the row belongs to no group", self._kept)
             for name in present
         }
         ids = pa.table({name: self._compared[name].take(groups.first) for name in columns.keys})
@@ -308,10 +384,11 @@ class _Rows:
         if not len(repeats):
             return
         places = repeats[0] + np.array([-1, 0])
-        first, second = places if order is None else order[places]
+        rows = places if order is None else order[places]
+        first, second = rows if self._kept is None else self._kept[rows]
         key = self.key_of(int(np.searchsorted(self.groups.offsets, places[1], side="right")) - 1)
         cutoff = "" if self._columns.cutoff is None else f" at cutoff {key.cutoff}"
-        time = self._value(str(self._columns.time), int(second))
+        time = self._value(str(self._columns.time), int(rows[1]))
         count = f", the first of {len(repeats)} such pairs" if len(repeats) > 1 else ""
         hint = "drop one (was the frame concatenated with itself?)"
         if self._columns.cutoff is None:
@@ -338,14 +415,25 @@ class _Rows:
         return kind(scalar.value, "D" if pa.types.is_date32(scalar.type) else scalar.type.unit)
 
 
-def _comparable(name: str, cells: Cells, without: str) -> pa.Array:
+def _comparable(name: str, cells: Cells, without: str, kept: Rows | None = None) -> pa.Array:
     """Return keys or times, of which equal ones are alike and none is null.
 
     Args:
         name: Of the column.
         cells: Its content.
         without: What a null means, for an error.
+        kept: The caller's rows, if not all are there.
     """
+    values = _keys(name, cells)
+    if values.null_count:
+        row = int(np.flatnonzero(values.is_null())[0])
+        row = row if kept is None else int(kept[row])
+        raise InvalidInput(f"column {name!r} is null in row {row}, {without}")
+    return values
+
+
+def _keys(name: str, cells: Cells) -> pa.Array:
+    """Return keys or times, of which equal ones are alike."""
     values = keys_in(cells)
     if values is None:
         if is_mixed(cells):
@@ -353,9 +441,6 @@ def _comparable(name: str, cells: Cells, without: str) -> pa.Array:
         else:
             way_out = ", which cannot be compared by value; convert it to text, numbers or times"
         raise InvalidInput(f"column {name!r} holds {content(cells)}{way_out}")
-    if values.null_count:
-        row = int(np.flatnonzero(values.is_null())[0])
-        raise InvalidInput(f"column {name!r} is null in row {row}, {without}")
     return values
 
 

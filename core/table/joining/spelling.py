@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from loss_scoring.core.table.columns import is_text
-from loss_scoring.core.table.numbers import decoded
+from .cells import decoded, is_text
 
 _SHOWN = 100
 """Characters of a text that a message shows."""

@@ -14,16 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from loss_scoring.core.table.columns import (
-    TableError,
-    absent_faults,
-    holds_numbers,
-    is_text,
-    spell_type,
-)
-from loss_scoring.core.table.groups import HINT, comparable
-from loss_scoring.core.table.numbers import decoded, one_array
-from loss_scoring.core.table.spelling import spell_series
+from .cells import comparable, decoded, holds_numbers, is_text, one_array, spell_type
+from .faults import HINT, TableError, absent_faults
+from .spelling import spell_series
 
 ON = ("unique_id", "ds")
 _UNITS = ("s", "ms", "us", "ns")
@@ -79,7 +72,7 @@ forecast
 
     def __init__(self, table: pa.Table, on: Sequence[str] = ON, target: str = "y") -> None:
         self.on, self.target = tuple(on), target
-        _check_columns(table, (*self.on, target), "the actual values")
+        check_columns(table.column_names, (*self.on, target), "the actual values")
         if not holds_numbers(type_ := table.schema.field(target).type):
             raise TableError((target, f"of the actual values must hold numbers, not {type_}"))
         values = table.column(target)
@@ -122,22 +115,46 @@ forecast
         """Return the rows of forecasts that have an actual value, with the column of these.
 
         Raises:
-            TableError: If a column of the key is absent, holds nulls, or cannot be compared with
-                that of the actual values, or forecasts have a column of the name of the target.
+            TableError: As ``check_forecasts`` and ``find``.
         """
-        if self.target in forecasts.column_names:
+        self.check_forecasts(forecasts.column_names)
+        rows = self.find(forecasts.select(self.on))
+        found = rows >= 0
+        if not found.all():
+            forecasts, rows = forecasts.filter(pa.array(found)), rows[found]
+        return forecasts.append_column(self.target, self.take(rows))
+
+    def check_forecasts(self, names: Sequence[str]) -> None:
+        """Check the columns of forecasts.
+
+        Raises:
+            TableError: If one of the key is absent, or there is one of the name of the target.
+        """
+        if self.target in names:
             fault = "is in the forecasts too; rename or leave out one of the two"
             raise TableError((self.target, fault))
-        _check_columns(forecasts, self.on, "the forecasts")
-        rows = self._find(forecasts.select(self.on))
+        check_columns(names, self.on, "the forecasts")
+
+    def find(self, keys: pa.Table) -> NDArray[np.int64]:
+        """Return for each row of forecasts that of its actual value, -1 if there is none.
+
+        Args:
+            keys: The columns ``on`` of forecasts.
+
+        Raises:
+            TableError: If a key is null, or cannot be compared with that of the actual values.
+        """
+        rows = self._find(keys)
         if self._sample is None and len(rows):
-            self._sample = forecasts.select(self.on).slice(0, 1)
+            self._sample = keys.slice(0, 1)
         found = rows >= 0
         self._counts += int(found.sum()), len(rows)
         self._used[rows[found]] = True
-        if not found.all():
-            forecasts, rows = forecasts.filter(pa.array(found)), rows[found]
-        return forecasts.append_column(self.target, self._values.take(pa.array(rows)))
+        return rows
+
+    def take(self, rows: NDArray[np.int64]) -> pa.Array:
+        """Return the actual values in some rows."""
+        return self._values.take(pa.array(rows))
 
     def _find(self, keys: pa.Table) -> NDArray[np.int64]:
         """Return for each row of forecasts that of its actual value, -1 if there is none."""
@@ -299,13 +316,18 @@ def _time(name: str, sides: list[pa.DataType], columns: Sequence[pa.ChunkedArray
     return type_
 
 
-def _check_columns(table: pa.Table, names: Sequence[str], where: str) -> None:
-    absent = [name for name in names if name not in table.column_names]
+def check_columns(present: Sequence[str], names: Sequence[str], where: str) -> None:
+    """Check that a table has columns, once each.
+
+    Raises:
+        TableError: If it has not.
+    """
+    absent = [name for name in names if name not in present]
     if absent:
-        faults = absent_faults(absent, table.column_names)
+        faults = absent_faults(absent, present)
         raise TableError(*((name, f"{detail} in {where}") for name, detail in faults))
     for name in names:
-        if table.column_names.count(name) > 1:
+        if present.count(name) > 1:
             raise TableError((name, f"is in {where} more than once"))
 
 

@@ -1,0 +1,85 @@
+"""What is in a column: types as messages and comparisons take them."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_DECIMALS = {32: pa.decimal32, 64: pa.decimal64, 128: pa.decimal128, 256: pa.decimal256}
+_SHOWN = 100
+"""Characters of a type that a message shows."""
+
+
+def decoded(type_: pa.DataType) -> pa.DataType:
+    """Return the type of the values that a dictionary or runs code; any other as it is."""
+    while pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        type_ = type_.value_type
+    return type_
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """Join the chunks of a column; a single one is returned as it is."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    if not pa.types.is_dictionary(column.type):
+        return column.combine_chunks() if column.num_chunks else pa.nulls(0, column.type)
+    names = column.type.value_type
+    if column.num_chunks == 0:  # combine_chunks cannot make an empty dictionary of views
+        return pa.DictionaryArray.from_arrays(pa.array([], pa.int64()), pa.array([], names))
+    # Together the dictionaries of the batches can outgrow an index type that holds each.
+    return column.cast(pa.dictionary(pa.int64(), names)).combine_chunks()
+
+
+def holds_numbers(type_: pa.DataType) -> bool:
+    """Tell whether a column of this type can be scored; a column of nulls is all missing."""
+    kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null)
+    return any(is_kind(decoded(type_)) for is_kind in kinds)
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Tell whether a column of this type is text without a dictionary."""
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def spell_type(type_: pa.DataType) -> str:
+    """Return a type for a message; that of a union or struct may be long."""
+    text = str(type_)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a _takeable column as one that is equal where it is, and that Arrow can encode."""
+    if pa.types.is_dictionary(column.type):
+        # Two entries of a dictionary may be equal; and an entry may be null.
+        array = column.chunk(0)
+        entries = one_array(_encodable(pa.chunked_array([array.dictionary])))
+        return pa.chunked_array([entries.dictionary_encode().indices.take(array.indices)])
+    return _bits(column) if pa.types.is_floating(column.type) else _encodable(column)
+
+
+def _encodable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return decimals that Arrow cannot compare or encode as others that are alike.
+
+    Those are decimals under 128 bits, and of a negative scale; without it the order is the same.
+    """
+    type_ = column.type
+    if not pa.types.is_decimal(type_):
+        return column
+    if type_.scale < 0:
+        type_ = _DECIMALS[type_.bit_width](type_.precision, 0)
+        column = pa.chunked_array([chunk.view(type_) for chunk in column.chunks], type_)
+    if type_.bit_width < 128:
+        column = column.cast(pa.decimal128(type_.precision, type_.scale))
+    return column
+
+
+def _bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the bits of floats, the same wherever they are the same key.
+
+    Arrow itself compares NaN with nothing, and hashes NaNs by their bits, of which there are many.
+    """
+    column = pc.add(column, pa.scalar(0.0, column.type))  # -0.0 becomes the 0.0 it equals
+    nan = pc.is_nan(column)
+    if pc.any(nan).as_py():
+        column = pc.if_else(nan, pa.scalar(float("nan"), column.type), column)
+    integer = pa.int32() if column.type == pa.float32() else pa.int64()
+    return pa.chunked_array([chunk.view(integer) for chunk in column.chunks], integer)
