@@ -145,10 +145,11 @@ def test_the_wheel_installs_one_name_with_real_folders():
     assert {Path(f"loss_scoring/{part}py.typed") for part in ("", "core/", "service/")} <= paths
 
 
-def test_both_wheels_hold_what_compares_models():
-    """One folder, linked; see decision 0027."""
-    names = {path.name for path in (ROOT / "core/table/comparison").glob("*.py")}
+@pytest.mark.parametrize("shared", ["comparison", "joining"])
+def test_both_wheels_hold_what_they_share(shared):
+    """Folders that are linked; see decision 0027."""
+    names = {path.name for path in (ROOT / "core/table" / shared).glob("*.py")}
     for folder, package in ((ROOT, "loss_scoring/core/table"), (ROOT / "lossclient", "lossclient")):
         files = WheelBuilder(str(folder)).recurse_included_files()
         paths = {Path(file.distribution_path) for file in files}
-        assert {path.name for path in paths if path.parent == Path(package) / "comparison"} == names
+        assert {path.name for path in paths if path.parent == Path(package) / shared} == names
