@@ -33,6 +33,7 @@ def build_inference_router(engine: ScoringEngine, start: Start, score: ScoreEndp
     router = APIRouter(include_in_schema=False)
 
     @router.get("/v2")
+    @router.get("/v2/")
     async def server() -> _Described:
         extensions = ["binary_tensor_data"]
         return {"name": "loss-scoring", "version": __version__, "extensions": extensions}

@@ -293,17 +293,20 @@ def options_from_parameters(
         gradients: Whether the gradient is asked for.
     """
     known = (*LOSSES[loss].parameters, "missing", "zero_division")
-    for name in given:
-        if name not in known:
-            hint = f"{suggestion(name, known)}; {loss} takes {', '.join(known)}"
-            faults.add(f"/parameters/{escape(name)}", f"unknown parameter{hint}")
+    unknown = [name for name in given if name not in known]
+
+    def fault(i: int) -> tuple[str, str]:
+        hint = f"{suggestion(unknown[i], known)}; {loss} takes {', '.join(known)}"
+        return f"/parameters/{escape(unknown[i])}", f"unknown parameter{hint}"
+
+    faults.add_each(range(len(unknown)), fault)
     parameters = {name: given[name] for name in known[:-2] if name in given}
     shared = {name: given[name] for name in known[-2:] if name in given}
     found = Faults()
     losses = [{"name": loss, **parameters}]
     options = checked(Options, {"losses": losses, "gradients": gradients, **shared}, found)
-    for fault in found.first:
-        faults.add(f"/parameters/{fault.pointer.rpartition('/')[2]}", fault.detail)
+    for wrong in found.first:
+        faults.add(f"/parameters/{wrong.pointer.rpartition('/')[2]}", wrong.detail)
     return (options or Options()).score_options()
 
 

@@ -118,6 +118,7 @@ def test_metadata_is_that_of_the_rows(client):
     assert client.get("/v2").json() == {
         "name": "loss-scoring", "version": __version__, "extensions": ["binary_tensor_data"],
     }  # fmt: skip
+    assert client.get("/v2/").json() == client.get("/v2").json()
     assert client.get("/v2/models").json() == {"models": list(LOSSES)}
     for loss in LOSSES.values():
         path = f"/v2/models/{loss.name}"

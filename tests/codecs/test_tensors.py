@@ -218,7 +218,8 @@ def entry(**changes):
         ({"shape": [True]}, "/inputs/0/shape/0: must be a valid integer, not a boolean"),
         ({"shape": [2]}, "data must be 2 numbers, flat or nested as the shape [2] says"),
         ({"shape": [1, 1]}, "/target: has the shape [1], prediction [1, 1]"),
-        ({"shape": [2**70]}, "elements, this server takes"),
+        ({"shape": [2**40]}, "the request has 1099511627776 elements, this server takes 65536"),
+        ({"shape": [10**4000]}, "/inputs/0/shape/0: must be less than 281474976710656"),
         ({"data": []}, "data must be 1 numbers"),
         ({"data": ...}, "/prediction: data must be a list of numbers, not null"),
         ({"data": [[1], [1]], "shape": [2]}, "/prediction/0: must be a number or null, not a list"),
@@ -287,6 +288,9 @@ def test_tensors_that_do_not_fit(loss, tensors, said, binary):
         ({"inputs": 3}, "/inputs: must be a list, not a number"),
         ({"inputs": [3]}, "/inputs/0: must be an object, not a number"),
         ({"series": []}, "/series: unknown field"),
+        ({"parameters": dict.fromkeys(map(str, range(5000)), 1)}, "5000 faults were found; the first 20"),
+        ({"parameters": {"\ud800": "\ud800"}}, "unknown parameter"),
+        ({"parameters": {"missing": "\ud800"}}, "/parameters/missing: must be"),
     ],
 )  # fmt: skip
 def test_documents_that_are_refused(fields, said):
