@@ -64,15 +64,15 @@ function countNulls(cells) {
 function textBuffers(cells) {
   const isThere = new Uint8Array(Math.ceil(cells.length / 8));
   const offsets = new Int32Array(cells.length + 1);
-  const texts = cells.map((cell, i) => {
-    if (cell !== null) isThere[i >> 3] |= 1 << (i & 7);
-    const text = encoder.encode(cell ?? "");
-    offsets[i + 1] = offsets[i] + text.length;
-    return text;
+  const most = 3 * cells.reduce((size, cell) => size + (cell?.length ?? 0), 0);
+  const text = new Uint8Array(most);
+  cells.forEach((cell, i) => {
+    offsets[i + 1] = offsets[i];
+    if (cell === null) return;
+    isThere[i >> 3] |= 1 << (i & 7);
+    offsets[i + 1] += encoder.encodeInto(cell, text.subarray(offsets[i])).written;
   });
-  const all = new Uint8Array(offsets[cells.length]);
-  texts.forEach((text, i) => all.set(text, offsets[i]));
-  return [isThere, offsets, all];
+  return [isThere, offsets, text.subarray(0, offsets[cells.length])];
 }
 
 function message(type, header, bodyLength, capacity) {
