@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from loss_scoring.core.kernels import Scores, kernel_for, takes_arrays
 from loss_scoring.core.kernels.interface import SHORT
+from loss_scoring.core.kernels.small_cpu import small_cpu_kernel, takes
 from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.options import LossLike, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Buffer, Ragged
@@ -179,8 +180,11 @@ def score(  # noqa: PLR0913 - the options of the contract, all but two with a de
     if not _agree(prediction, target):
         raise ValueError("prediction and target must have the same offsets")
     further = _weights(weights, prediction), _scales(scales, prediction, options)
-    kernel = kernel_for("cpu" if on_host else prediction.device)
-    if takes_arrays(kernel):
+    small = on_host and weights is None and takes(options, int(prediction.offsets[-1]))
+    kernel = None if small else kernel_for("cpu" if on_host else prediction.device)
+    if kernel is None:
+        scores = small_cpu_kernel(prediction.array, target.array, prediction.offsets, options)
+    elif takes_arrays(kernel):
         scores = kernel(prediction.array, target.array, prediction.offsets, options, *further)
     else:
         scores = kernel(prediction.values, target.values, prediction.offsets, options, *further)

@@ -7,30 +7,54 @@ import io
 import json
 import os
 import sys
-from typing import Annotated, NoReturn
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from typer.core import TyperGroup
 
 from loss_scoring.core import LOSSES
-from loss_scoring.service import __version__
 from loss_scoring.service.cli.boards import QUIET
-from loss_scoring.service.cli.check import check
-from loss_scoring.service.cli.compile import compile_all
 from loss_scoring.service.cli.files import explained
 from loss_scoring.service.cli.flags import with_flags
-from loss_scoring.service.cli.report import report
-from loss_scoring.service.cli.score import score
-from loss_scoring.service.cli.serve import serve
 from loss_scoring.service.errors import ServiceError, UsageError, printable
 
-app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
-app.command()(serve)
-for command in (score, check, report):
-    app.command()(with_flags(command))
-app.command("compile")(compile_all)
+_MODULES = {
+    "serve": "serve",
+    "score": "score",
+    "check": "check",
+    "report": "report",
+    "compile": "compile_all",
+}
+"""Commands with a module of their own, and their functions."""
+
+
+class _Commands(TyperGroup):
+    """Imports the module of a command when it is asked for: serve alone takes as long as score."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*_MODULES, *(name for name in super().list_commands(ctx) if name not in _MODULES)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in _MODULES and cmd_name not in self.commands:
+            module = import_module(f"{__name__}.{cmd_name}")
+            alone = typer.Typer(add_completion=False)
+            alone.command(cmd_name)(with_flags(getattr(module, _MODULES[cmd_name])))
+            self.commands[cmd_name] = typer.main.get_command(alone)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.list_commands(ctx):  # all are known to the one who suggests another
+            for name in _MODULES:
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 _TABLE_WIDTH = 120
 """Where standard output is no terminal."""
@@ -49,6 +73,10 @@ def losses(
         with explained("standard output"):
             typer.echo(json.dumps(list_losses(), indent=2))
         return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("name", "loss of a series", "gradient of an element")
     table.add_column("parameters", overflow="fold", min_width=len("block_denom_grad=true"))
     for loss in LOSSES.values():
@@ -77,6 +105,8 @@ def openapi() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from loss_scoring.service import __version__
+
         typer.echo(f"loss-scoring {__version__}")
         raise typer.Exit
 

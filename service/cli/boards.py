@@ -3,24 +3,28 @@
 import csv
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from io import StringIO
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
-from rich.table import Table
 
 from loss_scoring.core.table import Leaderboard, spell
 from loss_scoring.service.cli.files import explained
 from loss_scoring.service.errors import printable
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 Format = Literal["table", "json", "csv", "markdown"]
 _UNBOUNDED = 1 << 16
+_FORCED = {"FORCE_COLOR", "TTY_COMPATIBLE"}
+"""Variables by which rich takes what is no terminal for one."""
 QUIET = ContextVar("quiet", default=False)
 """Whether nothing but errors is to be said."""
 MARK = " *"
@@ -37,17 +41,29 @@ def print_board(board: Leaderboard, form: Format | None, *, aside: bool = False)
     """
     if aside and QUIET.get():
         return
+    stream = sys.stderr if aside else sys.stdout
     with explained("standard error" if aside else "standard output"):
-        console = Console(
-            stderr=aside, width=_UNBOUNDED, markup=False, emoji=False, highlight=False
-        )
-        form = form or ("table" if aside or console.is_terminal else "csv")
+        form = form or ("table" if aside or is_terminal(stream) else "csv")
         if form == "table":
+            from rich.console import Console
+
+            console = Console(
+                stderr=aside, width=_UNBOUNDED, markup=False, emoji=False, highlight=False
+            )
             console.print(_table(_marked(board)))
         else:
-            console.file.write(_WRITERS[form](board))
-            console.file.flush()
+            stream.write(_WRITERS[form](board))
+            stream.flush()
     say(*board.notes)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Tell whether a stream is a terminal, or to be taken for one."""
+    if not stream.isatty() and not _FORCED & os.environ.keys():
+        return False  # without the import of rich
+    from rich.console import Console
+
+    return Console(file=stream).is_terminal
 
 
 def write_out(text: str) -> None:
@@ -121,7 +137,9 @@ def _marked(board: Leaderboard) -> Leaderboard:
     return Leaderboard(table.set_column(place, "model", pa.array(marked)), board.notes)
 
 
-def _table(board: Leaderboard) -> Table:
+def _table(board: Leaderboard) -> "Table":
+    from rich.table import Table
+
     names, rows = board.shown()
     has_failures = "num_failures" in board.table.column_names
     failed = has_failures and pc.max(board.table["num_failures"]).as_py()

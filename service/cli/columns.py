@@ -19,7 +19,6 @@ from loss_scoring.core.table import (
     text_faults,
 )
 from loss_scoring.service.cli.files import SEPARATORS, Source, comma_advice, spelled
-from loss_scoring.service.codecs.arrow.lists import is_series
 
 _ID_NAMES = ("unique_id", "id")
 _TARGET_NAMES = ("y", "target")
@@ -138,6 +137,15 @@ def find_columns(source: Source, roles: Roles) -> FileColumns:
     if faults:
         raise TableError(*faults)
     return layout
+
+
+def is_series(type_: pa.DataType) -> bool:
+    """Tell whether a column of this type holds series."""
+    if not pa.types.is_nested(type_):
+        return False
+    from loss_scoring.service.codecs.arrow import lists  # takes pydantic
+
+    return lists.is_series(type_)
 
 
 def _listed(given: str | None, names: Sequence[str]) -> tuple[str, ...]:

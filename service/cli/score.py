@@ -1,15 +1,14 @@
 """``loss-scoring score``: score a file without a server."""
 
-from collections.abc import Generator, Iterator
-from contextlib import closing
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loss_scoring.core import DEFAULT_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.machine import choose_device
@@ -25,7 +24,7 @@ from loss_scoring.core.table import (
     score_models,
     spell_series,
 )
-from loss_scoring.service.cli.boards import QUIET, Format, print_board, say
+from loss_scoring.service.cli.boards import QUIET, Format, is_terminal, print_board, say
 from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
 from loss_scoring.service.cli.files import FORMATS, CsvFormat, explained, find_output, open_output
 from loss_scoring.service.cli.flags import (
@@ -259,14 +258,13 @@ class Scoring:
         Raises:
             InvalidError: If there are no rows, or some cannot be scored.
         """
-        with explained(self._label), _progress() as progress:
-            task = progress.add_task("rows", total=self._source.rows)
+        with explained(self._label), _progress(self._source.rows) as advance:
             rows = 0
             for block in self._blocks():
                 answer = _score(block, self.layout, self._options, self._device, self._history)
                 yield answer.cast(self.schema)
                 rows += block.rows
-                progress.advance(task, block.rows)
+                advance(block.rows)
             if self._actuals is not None:
                 say(str(self._actuals.check()))
             if not rows:
@@ -322,17 +320,24 @@ def _device(name: str) -> "torch.device | str":
         raise UsageError(f"device {name!r}: {error}") from error
 
 
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=QUIET.get() or not console.is_terminal,
-        transient=True,
+@contextmanager
+def _progress(rows: int | None) -> Iterator[Callable[[int], None]]:
+    """Show at a terminal how many rows are scored, of so many; yield what advances it."""
+    if QUIET.get() or not is_terminal(sys.stderr):
+        yield lambda _rows: None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
     )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("rows", total=rows)
+        yield lambda rows: shown.advance(task, rows)
 
 
 def _score(

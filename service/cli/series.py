@@ -6,7 +6,7 @@ In the long form a row is an element, in the nested form a series.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,10 @@ from loss_scoring.core.table import (
 from loss_scoring.service.cli.columns import FileColumns
 from loss_scoring.service.cli.files import Source, plain_type
 from loss_scoring.service.cli.threads import ahead
-from loss_scoring.service.codecs.arrow.lists import Side, flatten
 from loss_scoring.service.errors import MAX_LISTED_ERRORS
+
+if TYPE_CHECKING:
+    from loss_scoring.service.codecs.arrow.lists import Side
 
 _FIRST_CHECK = 1 << 12
 """Series after which those of different blocks are first compared."""
@@ -296,11 +298,13 @@ def _check_keys(table: pa.Table, layout: FileColumns, first_row: int) -> None:
             raise _without_key(key, first_row + row)
 
 
-def _flat(sides: dict[str, Side], kind: pa.DataType, name: str) -> npt.NDArray[Any]:
+def _flat(sides: "dict[str, Side]", kind: pa.DataType, name: str) -> npt.NDArray[Any]:
     return sides[name].numbers(kind)
 
 
-def _side(table: pa.Table, name: str, keys: pa.Table) -> Side:
+def _side(table: pa.Table, name: str, keys: pa.Table) -> "Side":
+    from loss_scoring.service.codecs.arrow.lists import flatten  # takes pydantic
+
     column = table.column(name)
     empty = pc.equal(pc.list_value_length(column), 0)
     for what, found in (("null", column.is_null()), ("empty", empty)):
