@@ -259,7 +259,7 @@ def test_what_the_service_refuses_is_shown(open_page, url, check_accessible):
     assert page.inner_text("#problem") == ""
     page.select_option("[data-column='0']", "none")
     page.click("#score")
-    page.wait_for_selector("#problem:has-text('Say which column names the series.')")
+    page.wait_for_selector("#problem:has-text('Say which column is a series key.')")
 
 
 def test_different_missing_elements_are_said(open_page, url):

@@ -9,7 +9,7 @@ import { BinaryError, readFile, readTable, toDoubles, toTexts } from "./table.js
 
 const ROLES = {
   auto: "model",
-  key: "names the series",
+  key: "series key",
   time: "time",
   target: "actual value",
   weight: "weight",
@@ -226,7 +226,7 @@ async function score() {
     losses: chosenLosses(),
     options: Object.fromEntries(chosen.filter(([name, value]) => value !== OPTIONS[name])),
   };
-  if (!keys.length) throw new Error("Say which column names the series.");
+  if (!keys.length) throw new Error("Say which column is a series key.");
   if (!request.target) throw new Error("Say which column has the actual values.");
   const texts = new Set(TEXTS.flatMap(columnsOf));
   const left = new Set(columnsOf("none"));
@@ -399,6 +399,7 @@ function showSeries() {
       view.drawn = s;
       showSeries();
       byId("series").querySelector("[aria-pressed=true]").focus();
+      byId("chart").scrollIntoView({ block: "nearest" }); // below the table where that is narrow
       draw();
     };
     const pick = html("button", { type: "button", onclick: choose, "aria-pressed": String(s === view.drawn) }, first.of(s));
