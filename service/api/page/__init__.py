@@ -11,7 +11,17 @@ _NAMES = (
     *("page.css", "icon.svg", "example.csv"),
     *(
         f"{name}.js"
-        for name in ("arrow", "chart", "dom", "leaderboard", "page", "programs", "table")
+        for name in (
+            "arrow",
+            "chart",
+            "dom",
+            "leaderboard",
+            "page",
+            "programs",
+            "results",
+            "service",
+            "table",
+        )
     ),
 )
 FILES = {"/": _FOLDER / "index.html", **{f"/page/{name}": _FOLDER / name for name in _NAMES}}

@@ -25,7 +25,12 @@ export function drawChart(place, { heading, loss, labels, actual, models }) {
     gradient: last(gradient),
   }));
   place.replaceChildren(
-    html("figcaption", {}, html("strong", {}, heading), ...(from ? [` the last ${STEPS} steps`] : [])),
+    html(
+      "figcaption",
+      {},
+      html("strong", {}, heading),
+      ...(from ? [` the last ${STEPS} steps`] : []),
+    ),
     legend(drawn),
     picture(place.clientWidth || 600, heading, loss, last(labels), last(actual), drawn),
     numbers(loss, last(labels), last(actual), drawn),
@@ -37,7 +42,11 @@ function legend(models) {
     html(
       "li",
       {},
-      svg("svg", { width: 26, height: 10, "aria-hidden": "true" }, svg("path", { class: kind, d: "M1 5H25" })),
+      svg(
+        "svg",
+        { width: 26, height: 10, "aria-hidden": "true" },
+        svg("path", { class: kind, d: "M1 5H25" }),
+      ),
       name,
     );
   return html(
@@ -75,7 +84,13 @@ function picture(width, heading, loss, labels, actual, models) {
     ...labels.flatMap((label, i) =>
       i % every
         ? []
-        : [svg("text", { class: "tick", x: x(i), y: bottom + BELOW + 18, "text-anchor": "middle" }, label)],
+        : [
+            svg(
+              "text",
+              { class: "tick", x: x(i), y: bottom + BELOW + 18, "text-anchor": "middle" },
+              label,
+            ),
+          ],
     ),
     ...models.map(({ prediction }, m) =>
       svg("path", { class: `model m${m % COLORS}`, d: line(prediction, x, values.place) }),
@@ -125,13 +140,22 @@ function line(values, x, y) {
 /** Return where values are drawn, and the round numbers among them. */
 function scale(lists, top, height) {
   const known = lists.flat().filter(Number.isFinite);
-  let [low, high] = known.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
-  if (!(low < high)) [low, high] = known.length ? [low - (Math.abs(low) || 1), high + (Math.abs(high) || 1)] : [0, 1];
+  let [low, high] = known.reduce(
+    ([a, b], v) => [Math.min(a, v), Math.max(b, v)],
+    [Infinity, -Infinity],
+  );
+  if (!(low < high))
+    [low, high] = known.length
+      ? [low - (Math.abs(low) || 1), high + (Math.abs(high) || 1)]
+      : [0, 1];
   const rough = (high - low) / (height / 45);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => power * factor >= rough);
   const first = Math.ceil(low / step);
-  const ticks = Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => (first + i) * step);
+  const ticks = Array.from(
+    { length: Math.floor(high / step) - first + 1 },
+    (_, i) => (first + i) * step,
+  );
   const margin = (high - low) * 0.04;
   const place = (value) => top + ((high + margin - value) / (high - low + 2 * margin)) * height;
   return { ticks, place };
@@ -139,8 +163,15 @@ function scale(lists, top, height) {
 
 function axis({ ticks, place }, width) {
   return ticks.flatMap((tick) => [
-    svg("path", { class: tick === 0 ? "zero" : "grid", d: `M${LEFT} ${place(tick)}H${width - RIGHT}` }),
-    svg("text", { class: "tick", x: LEFT - 8, y: place(tick) + 4, "text-anchor": "end" }, shown(Number(tick.toPrecision(12)))),
+    svg("path", {
+      class: tick === 0 ? "zero" : "grid",
+      d: `M${LEFT} ${place(tick)}H${width - RIGHT}`,
+    }),
+    svg(
+      "text",
+      { class: "tick", x: LEFT - 8, y: place(tick) + 4, "text-anchor": "end" },
+      shown(Number(tick.toPrecision(12))),
+    ),
   ]);
 }
 
@@ -152,11 +183,24 @@ function numbers(loss, labels, actual, models) {
     html("summary", {}, "Numbers"),
     html(
       "div",
-      { class: "scroll", tabindex: 0, role: "region", "aria-label": `Numbers of the series, gradients of ${loss}` },
+      {
+        class: "scroll",
+        tabindex: 0,
+        role: "region",
+        "aria-label": `Numbers of the series, gradients of ${loss}`,
+      },
       html(
         "table",
         {},
-        html("thead", {}, html("tr", {}, ...["step", "actual", ...heads].map((text) => html("th", { scope: "col" }, text)))),
+        html(
+          "thead",
+          {},
+          html(
+            "tr",
+            {},
+            ...["step", "actual", ...heads].map((text) => html("th", { scope: "col" }, text)),
+          ),
+        ),
         html(
           "tbody",
           {},

@@ -28,6 +28,11 @@ export function digits(number) {
   return number.toLocaleString("en", { minimumSignificantDigits: 5, maximumSignificantDigits: 5 });
 }
 
+/** Return a count with its unit. */
+export function counted(count, unit, units = `${unit}s`) {
+  return `${count.toLocaleString("en")} ${count === 1 ? unit : units}`;
+}
+
 function filled(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);

@@ -71,7 +71,10 @@ function splitCsv(text, separator) {
   const rows = [[]];
   while (cell.lastIndex < text.length) {
     const match = cell.exec(text);
-    if (!match) throw new Error(`${rows.length > 1 ? `Row ${rows.length - 2}` : "The header"} has a quotation mark that is not closed.`);
+    if (!match)
+      throw new Error(
+        `${rows.length > 1 ? `Row ${rows.length - 2}` : "The header"} has a quotation mark that is not closed.`,
+      );
     const [, quoted, plain, end] = match;
     rows.at(-1).push(quoted?.replaceAll('""', '"') ?? plain ?? "");
     if (end !== separator && cell.lastIndex < text.length) rows.push([]);
@@ -119,5 +122,9 @@ function rowsOfSeries(series, position) {
 
 function plain(cell) {
   if (cell === undefined || cell === null) return null;
-  return typeof cell === "number" ? cell : typeof cell === "object" ? JSON.stringify(cell) : String(cell);
+  return typeof cell === "number"
+    ? cell
+    : typeof cell === "object"
+      ? JSON.stringify(cell)
+      : String(cell);
 }
