@@ -9,6 +9,7 @@ It is not imported by ``core``, which does without Arrow.
 """
 
 from loss_scoring.core.table.breakdown import break_down
+from loss_scoring.core.table.bulk import leaderboard_ray, leaderboard_spark, score_ray, score_spark
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
@@ -115,6 +116,8 @@ __all__ = [
     "is_text",
     "key_faults",
     "leaderboard",
+    "leaderboard_ray",
+    "leaderboard_spark",
     "listed",
     "narrowest",
     "nulls_of",
@@ -122,6 +125,8 @@ __all__ = [
     "pairwise",
     "scales_of",
     "score_models",
+    "score_ray",
+    "score_spark",
     "score_table",
     "spell",
     "spell_cell",

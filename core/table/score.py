@@ -52,7 +52,7 @@ from loss_scoring.core.table.weights import scales_of, weights_of
 if TYPE_CHECKING:
     import torch
 
-_KEYS = ("unique_id", "cutoff")
+KEYS = ("unique_id", "cutoff")
 
 
 _P = ParamSpec("_P")
@@ -80,7 +80,7 @@ def _also_named(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 def score_table(  # noqa: C901, PLR0913 - the columns and the options of the contract, all with a default
     table: pa.Table,
     *,
-    group_by: Sequence[str] = _KEYS,
+    group_by: Sequence[str] = KEYS,
     by: str | Sequence[str] | None = None,
     time_col: str = "ds",
     target_col: str = "y",
@@ -280,7 +280,7 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
         *key_faults(keyed.keys, losses),
     ]
     if faults:
-        if keys == _KEYS and "cutoff" not in table.schema.names:
+        if keys == KEYS and "cutoff" not in table.schema.names:
             hint = "; pass group_by=['unique_id'] where there is none"
             faults = [(name, detail + hint * (name == "cutoff")) for name, detail in faults]
         raise TableError(*faults)

@@ -1,5 +1,6 @@
-"""The example for Ray Data on real Ray, against the whole table at once."""
+"""Scores and leaderboards on real Ray, against the whole table at once."""
 
+import subprocess
 import sys
 
 import pyarrow as pa
@@ -7,28 +8,30 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
-from loss_scoring.core.table import score_table
+from loss_scoring.core.table import (
+    TableError,
+    leaderboard,
+    leaderboard_ray,
+    score_ray,
+    score_table,
+)
 
 ray = pytest.importorskip("ray", reason="make test-ray installs it in an environment of its own")
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
 ORDER = [("unique_id", "ascending"), ("cutoff", "ascending"), ("model", "ascending")]
 
 
-@pytest.fixture(scope="module")
-def example():
-    sys.path.insert(0, str(ROOT / "examples"))
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
     # A worker imports what the driver does, from where the driver does.
     ray.init(
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{ROOT / 'examples'}"}},
+        runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}"}},
     )
-    import ray_data
-
-    yield ray_data
+    yield
     ray.shutdown()
-    sys.path.remove(str(ROOT / "examples"))
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +39,77 @@ def table():
     return pq.read_table(ROOT / "examples/data/forecasts.parquet")
 
 
+@pytest.fixture(scope="module")
+def dataset(table):
+    """The table in blocks that cut series, which a shuffle of rows has not left in order."""
+    return ray.data.from_arrow([table.slice(start, 700) for start in range(0, len(table), 700)])
+
+
 def collected(dataset) -> pa.Table:
     parts = ray.get(dataset.to_arrow_refs())
     return pa.concat_tables([part for part in parts if part.num_rows]).sort_by(ORDER)
 
 
-def test_scores_equal_those_of_the_whole_table(example, table):
-    blocks = [table.slice(start, 700) for start in range(0, len(table), 700)]  # cuts series
-    options = {"missing": "skip", "gradients": True}
-    dataset = ray.data.from_arrow(blocks)
-    scores = collected(example.score(dataset, partitions=5, **options))
-    example.check_whole(scores)
+def test_scores_equal_those_of_the_whole_table(dataset, table):
+    options = {"missing": "skip", "gradients": True, "losses": ["mae", "huber:delta=2"]}
+    scores = collected(score_ray(dataset, partitions=5, **options))
     want = score_table(table, **options).sort_by(ORDER)
     assert scores.select(want.column_names).cast(want.schema).equals(want)
 
 
-def test_series_in_parts_are_noticed(example, table):
-    halves = [table.slice(0, 1001), table.slice(1001)]
-    scorer = example.ScoreWholeSeries(example.KEYS, "ds", missing="skip")
-    with pytest.raises(ValueError, match="more than one batch"):
-        example.check_whole(pa.concat_tables([scorer(half) for half in halves]))
+def test_actuals_and_history_go_to_the_actors(dataset, table):
+    actuals = table.group_by(["unique_id", "ds"]).aggregate([("y", "max")])
+    actuals = actuals.rename_columns(["unique_id", "ds", "y"]).slice(100)
+    forecasts = ray.data.from_arrow(table.drop(["y"]).slice(0, 2000))
+    options = {"missing": "skip", "losses": ["mae"], "actuals": actuals}
+    scores = collected(score_ray(forecasts, partitions=3, actors=1, **options))
+    want = score_table(table.drop(["y"]).slice(0, 2000), **options).sort_by(ORDER)
+    assert scores.equals(want)
+    options = {"missing": "skip", "losses": ["mase"], "train_df": actuals, "seasonality": 4}
+    scores = collected(score_ray(dataset, partitions=3, **options))
+    assert scores.equals(score_table(table, **options).sort_by(ORDER))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"baseline": "SeasonalNaive"},
+        {"weights": "length", "n_resamples": 0},
+        {"by": "cutoff", "n_resamples": 10},
+        {"baseline": "SeasonalNaive", "missing": "impute", "n_resamples": 10},
+    ],
+)
+def test_leaderboards_have_the_bits_of_the_whole(table, options):
+    losses = ["smape", "mae"]
+    scores = score_table(table, missing="skip")
+    blocks = [scores.slice(start, 7) for start in range(0, len(scores), 7)]  # cuts series
+    got = leaderboard_ray(ray.data.from_arrow(blocks), losses, partitions=3, **options)
+    want = leaderboard(scores, losses, **options)
+    assert got.to_arrow().equals(want.to_arrow())
+    assert got.notes == want.notes
+
+
+def test_series_in_parts_are_noticed(table):
+    halves = ray.data.from_arrow([table.slice(0, 1001), table.slice(1001)])
+    scores = score_ray(halves, shuffle=False, actors=1, missing="skip")
+    with pytest.raises(ray.exceptions.RayTaskError, match="are both model="):
+        leaderboard_ray(scores, "mae", partitions=2)
+
+
+def test_faults_come_before_a_shuffle(dataset):
+    with pytest.raises(TableError, match="'store' is absent"):
+        score_ray(dataset, group_by=["store"])
+    with pytest.raises(ValueError, match="by is not for tables"):
+        score_ray(dataset, by="horizon")
+    with pytest.raises(ValueError, match="unknown loss 'mad'"):
+        score_ray(dataset, losses=["mad"])
+
+
+def test_the_example_prints_the_leaderboard(table, tmp_path):
+    # In a process of its own, which starts a cluster of its own.
+    command = [sys.executable, ROOT / "examples/ray_data.py", "--partitions", "2"]
+    command += [ROOT / "examples/data/forecasts.parquet", "-o", tmp_path / "scores"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    want = leaderboard(score_table(table, missing="skip"), "smape")
+    assert done.stdout.rstrip().endswith(repr(want))
+    assert len(pq.read_table(tmp_path / "scores")) == len(score_table(table, missing="skip"))

@@ -142,6 +142,22 @@ class Scores:
         for start, stop in itertools.pairwise(starts.tolist()):
             yield table.select(self.by).slice(int(first[start]), 1), whole.take(slice(start, stop))
 
+    def lists(self, columns: Sequence[str]) -> pa.Table:
+        """Return a row a series without its key: its values of ``by``, and a list of each column.
+
+        Raises:
+            ScoresError: If a series has two rows of a model.
+        """
+        _, place, starts = self._places
+        series = place % int(starts[-1])
+        order = np.argsort(series, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(series))])
+        first = pa.array(order[offsets[:-1]])
+        rows = self.table.select(columns).take(pa.array(order)).combine_chunks()
+        ends = pa.array(offsets, pa.int32())
+        lists = {name: pa.ListArray.from_arrays(ends, rows[name].chunk(0)) for name in columns}
+        return pa.table({name: self.table[name].take(first) for name in self.by} | lists)
+
     @cached_property
     def _places(self) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
         """The models, the place of each row in a matrix, and where the series of groups start."""
@@ -206,6 +222,22 @@ def read_scores(
     table = table.set_column(names.index("model"), "model", models)
     rest = tuple(name for name in keys if name not in by)
     return Scores(table, rest, tuple(dict.fromkeys(by)))
+
+
+def flattened(lists: pa.Table, by: Sequence[str], series: str) -> pa.Table:
+    """Return scores of what ``Scores.lists`` gave, with a column that numbers series.
+
+    Args:
+        lists: That of all parts, one after the other.
+        by: The columns that are no lists.
+        series: How to call the column.
+    """
+    names = [name for name in lists.column_names if name not in by]
+    lists = lists.combine_chunks()
+    parent = pc.list_parent_indices(lists[names[0]].combine_chunks())
+    columns = {name: lists[name].take(parent) for name in by}
+    columns[series] = parent
+    return pa.table(columns | {name: pc.list_flatten(lists[name]) for name in names})
 
 
 def _table(scores: Any) -> pa.Table:
