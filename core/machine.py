@@ -9,27 +9,46 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
+"""What the driver of NVIDIA makes, and that of WSL."""
 
 
-def choose_device(name: str) -> torch.device:
+@dataclass(frozen=True)
+class Device:
+    """Where to compute, named as torch names it: torch is imported only for what is no CPU."""
+
+    type: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+
+def is_cpu(name: str) -> bool:
+    """Tell whether a name stands for the CPU, be it ``auto`` where no driver of a GPU is loaded."""
+    return name == "cpu" or (name == "auto" and not any(map(os.path.exists, _DRIVERS)))
+
+
+def choose_device(name: str) -> Device:
     """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names.
 
     Raises:
         ValueError: If it names a CUDA device that torch does not see.
+        RuntimeError: If it names no device.
     """
-    import torch  # noqa: PLC0415 - other functions here are called where there is none
+    if is_cpu(name):
+        return Device("cpu")
+    import torch  # noqa: PLC0415 - it takes a second, and memory
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return Device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
+    return Device(device.type, device.index)
 
 
 def available_cores(

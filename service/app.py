@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
-import torch
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -78,7 +78,7 @@ def build_engine(settings: Settings, metrics: Metrics, worker: DeviceWorker | No
 
 def watch_device(metrics: Metrics, worker: DeviceWorker) -> None:
     """Show a device and what runs on it in the metrics."""
-    metrics.watch("build_info", lambda: 1, __version__, torch.__version__, str(worker.device))
+    metrics.watch("build_info", lambda: 1, __version__, version("torch"), str(worker.device))
     metrics.watch_device(lambda: device_memory(worker.device), lambda: worker.exhausted)
 
 

@@ -67,10 +67,13 @@ def _cuda_kernel() -> Kernel:
 
 
 def kernel_for(device: torch.device | str) -> Kernel:
-    """Return the fastest kernel that works on a device, given by itself or as its type."""
-    kind = device if isinstance(device, str) else device.type
+    """Return the fastest kernel that works on a device, given by itself or by name."""
     choices = {"cpu": _cpu_kernel, "cuda": _cuda_kernel}
-    return choices.get(kind, _plain_kernel)()
+    return choices.get(_type_of(device), _plain_kernel)()
+
+
+def _type_of(device: torch.device | str) -> str:
+    return str(device).partition(":")[0]
 
 
 def warm_up(device: torch.device | str, *, everything: bool = False) -> None:
@@ -80,16 +83,15 @@ def warm_up(device: torch.device | str, *, everything: bool = False) -> None:
         device: Where to score.
         everything: Compile what most requests need, for the cache of an image.
     """
-    if kernel_for(device) is _plain_kernel():
-        return
-    if not isinstance(device, str) and device.type == "cuda":
+    kernel = kernel_for(device)
+    if is_compiled_kernel(kernel):
+        from loss_scoring.core.kernels import fused_cpu  # noqa: PLC0415 - numba may be absent
+
+        fused_cpu.compile_all() if everything else fused_cpu.warm_up()
+    elif kernel is not _plain_kernel():
         from loss_scoring.core.kernels import fused_cuda  # noqa: PLC0415 - Triton may be absent
 
         fused_cuda.warm_up(device)
-        return
-    from loss_scoring.core.kernels import fused_cpu  # noqa: PLC0415 - numba may be absent
-
-    fused_cpu.compile_all() if everything else fused_cpu.warm_up()
 
 
 __all__ = [

@@ -298,7 +298,7 @@ def build_launcher() -> None:
         raise RuntimeError(str(error)) from error
 
 
-def warm_up(device: torch.device, *, rare: bool = False) -> None:
+def warm_up(device: torch.device | str, *, rare: bool = False) -> None:
     """Compile the default losses, for each width, dtype and alignment.
 
     Other sets of losses, and those with weights, are compiled by their first batch.
@@ -324,7 +324,7 @@ def warm_up(device: torch.device, *, rare: bool = False) -> None:
 
 
 def compile_for(
-    device: torch.device, losses: tuple[LossSpec, ...], *, weighted: bool = False
+    device: torch.device | str, losses: tuple[LossSpec, ...], *, weighted: bool = False
 ) -> None:
     """Compile every specialisation for some losses, and what joins pieces."""
     options, scale = ScoreOptions(losses, gradients=True), torch.ones(1, dtype=torch.float64)

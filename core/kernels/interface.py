@@ -42,16 +42,14 @@ class Scores:
         self.columns = values, masked, gradients
 
     @classmethod
-    def empty(cls, options: ScoreOptions, dtype: torch.dtype, *, weighted: bool = False) -> Scores:
-        """Return the scores of no series."""
-        import torch  # noqa: PLC0415 - scoring on a CPU does without
-
+    def empty(cls, options: ScoreOptions, itemsize: int, *, weighted: bool = False) -> Scores:
+        """Return the scores of no series, whose elements would have so many bytes."""
         names = [spec.name for spec in options.losses]
         masked = options.masked(weighted=weighted)
         return cls(
-            {name: torch.empty(0, dtype=torch.float64) for name in names},
-            {name: torch.empty(0, dtype=torch.int64) for name in masked},
-            {name: torch.empty(0, dtype=dtype) for name in names if options.gradients},
+            {name: np.empty(0) for name in names},
+            {name: np.empty(0, np.int64) for name in masked},
+            {name: np.empty(0, f"f{itemsize}") for name in names if options.gradients},
         )
 
     @classmethod

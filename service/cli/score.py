@@ -4,14 +4,14 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import typer
 
 from loss_scoring.core import DEFAULT_LOSSES, LossSpec, Missing, ScoreOptions, ZeroDivision
-from loss_scoring.core.machine import choose_device
+from loss_scoring.core.machine import Device, choose_device
 from loss_scoring.core.table import (
     History,
     Leaderboard,
@@ -38,9 +38,6 @@ from loss_scoring.service.cli.inputs import Inputs, open_inputs
 from loss_scoring.service.cli.places import STANDARD, label_of
 from loss_scoring.service.cli.series import Block, read_breakdown, read_series
 from loss_scoring.service.errors import UsageError
-
-if TYPE_CHECKING:
-    import torch
 
 RESAMPLES = 1000
 DEFAULT = ",".join(DEFAULT_LOSSES)
@@ -310,10 +307,7 @@ def _report_models(layout: FileColumns) -> None:
         say(f"left out: {listed(layout.left_out)}")
 
 
-def _device(name: str) -> "torch.device | str":
-    no_gpu = name == "auto" and not Path("/dev/nvidiactl").exists()
-    if no_gpu or name == "cpu":  # torch takes seconds to import
-        return "cpu"
+def _device(name: str) -> Device:
     try:
         return choose_device(name)
     except (ValueError, RuntimeError) as error:
@@ -344,7 +338,7 @@ def _score(
     block: Block,
     layout: FileColumns,
     options: ScoreOptions,
-    device: "torch.device | str",
+    device: Device,
     history: History | None,
 ) -> pa.Table:
     scales = {}
@@ -355,7 +349,7 @@ def _score(
         scales = {loss: history.scales(loss, block.groups, times) for loss in options.scaled}
     try:
         return score_models(
-            *(block.groups, layout, block.values, options, device),
+            *(block.groups, layout, block.values, options, str(device)),
             weights=block.weights,
             scales=scales,
         )

@@ -42,7 +42,7 @@ class Slice(NamedTuple):
     def empty_answer(self) -> "Answer":
         """Return the answer to a request without series."""
         weighted = self.weights is not None
-        return Answer(Scores.empty(self.options, self.prediction.dtype, weighted=weighted))
+        return Answer(Scores.empty(self.options, self.prediction.itemsize, weighted=weighted))
 
     @property
     def agreement(self) -> tuple[ScoreOptions, int, bool, bool]:

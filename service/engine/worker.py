@@ -1,13 +1,13 @@
 """The worker: runs batches of slices on a device."""
 
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import torch
 from numba.core import event
 from numpy.typing import NDArray
 
@@ -21,10 +21,12 @@ from loss_scoring.core import (
     takes_arrays,
     warm_up,
 )
-from loss_scoring.core.machine import available_cores
+from loss_scoring.core.machine import Device, available_cores
 from loss_scoring.service.engine.scorer import Slice
-from loss_scoring.service.engine.staging import CudaStreams, Staged, Staging
 from loss_scoring.service.errors import is_exhausted
+
+if TYPE_CHECKING:
+    from loss_scoring.service.engine.staging import Staged, Staging
 
 log = logging.getLogger(__name__)
 
@@ -50,27 +52,38 @@ class _Announcement(event.Listener):
         pass
 
 
-def staging_for(device: torch.device) -> Staging | None:
+def staging_for(device: Device) -> "Staging | None":
     """Return how batches get to ``device`` while it computes; None if it is not a CUDA device."""
-    return Staging(CudaStreams(device)) if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    import torch  # noqa: PLC0415 - it takes a second, which a CPU does without
+
+    from loss_scoring.service.engine.staging import CudaStreams, Staging  # noqa: PLC0415
+
+    return Staging(CudaStreams(torch.device(str(device))))
 
 
-def device_memory(device: torch.device) -> dict[str, int]:
+def device_memory(device: Device) -> dict[str, int]:
     """Return bytes by state: allocated and reserved by this process, free, total.
 
     Empty on a CPU, and before the process has opened the device, which this does not.
     """
-    if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if device.type != "cuda":
         return {}
+    from torch import cuda  # noqa: PLC0415 - see above
+
+    if not cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    name = str(device)
     try:
-        free, total = torch.cuda.mem_get_info(device)
+        free, total = cuda.mem_get_info(name)
     except RuntimeError:  # the device is lost
         free = total = 0
-    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    allocated, reserved = cuda.memory_allocated(name), cuda.memory_reserved(name)
     return {"allocated": allocated, "reserved": reserved, "free": free, "total": total}
 
 
-_Started = Scores | Staged | Exception
+_Started = Union[Scores, "Staged", Exception]
 """What a kernel call has come to: scores, a batch in flight, or why there is none."""
 
 
@@ -86,12 +99,12 @@ class DeviceWorker:
 
     def __init__(
         self,
-        device: torch.device,
+        device: Device,
         kernel: Kernel | None = None,
-        stage: Callable[[torch.device], Staging | None] = staging_for,
+        stage: "Callable[[Device], Staging | None]" = staging_for,
     ) -> None:
         self.device = device
-        self._kernel = kernel or kernel_for(device)
+        self._kernel = kernel or kernel_for(str(device))
         self._array_kernel = self._kernel if takes_arrays(self._kernel) else None
         self._compiled_kernel = self._kernel if is_compiled_kernel(self._kernel) else None
         self._stage = stage
@@ -99,15 +112,16 @@ class DeviceWorker:
         """How often the device ran out of memory."""
 
     @cached_property
-    def _staging(self) -> Staging | None:
+    def _staging(self) -> "Staging | None":
         return self._stage(self.device)  # late, as a process with a CUDA context must not fork
 
     def warm_up(self) -> None:
         """Compile the kernel and score a tiny batch, so that no request waits for a compiler."""
-        # torch takes a thread for each processor of the node, whatever the container's quota.
-        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
-        if self._kernel is kernel_for(self.device):
-            warm_up(self.device)
+        if torch := sys.modules.get("torch"):
+            # It takes a thread for each processor of the node, whatever the container's quota.
+            torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+        if self._kernel is kernel_for(str(self.device)):
+            warm_up(str(self.device))
         self._score_ones()
 
     def is_compiled(self, part: Slice) -> bool:
@@ -137,8 +151,7 @@ class DeviceWorker:
             DeviceLostError: If the device fails whatever it is given.
         """
         try:
-            started = self._launch(part)
-            return started.finish() if isinstance(started, Staged) else started
+            return _result_of(self._launch(part))
         except Exception as error:  # noqa: BLE001 - whatever it is, this slice fails of it
             return self._retry([part], self._failed([part], error))[0]
 
@@ -158,11 +171,9 @@ class DeviceWorker:
         return batch
 
     def _score_ones(self) -> None:
-        for dtype in (torch.float32, torch.float64):
-            ragged = Ragged.from_lengths(torch.ones(2, dtype=dtype), [1, 1])
-            started = self._launch(Slice(ragged, ragged, ScoreOptions(gradients=True)))
-            if isinstance(started, Staged):
-                started.finish()
+        for kind in (np.float32, np.float64):
+            ragged = Ragged.from_lengths(np.ones(2, kind), [1, 1])
+            _result_of(self._launch(Slice(ragged, ragged, ScoreOptions(gradients=True))))
 
     def _start(self, group: Sequence[Slice]) -> _Started:
         try:
@@ -170,7 +181,7 @@ class DeviceWorker:
         except Exception as error:  # noqa: BLE001 - whatever it is, one group fails of it
             return self._failed(group, error)
 
-    def _launch(self, *group: Slice) -> Scores | Staged:
+    def _launch(self, *group: Slice) -> "Scores | Staged":
         """Start to score slices that agree, in one kernel call."""
         prediction, target, options, weights, scales = group[0]
         if len(group) > 1 or self._staging is not None:
@@ -191,7 +202,7 @@ class DeviceWorker:
         p, y = prediction.values, target.values
         on_cpu = self.device.type == "cpu"  # a copy that does nothing still costs
         if not on_cpu:
-            p, y = p.to(self.device), y.to(self.device)
+            p, y = p.to(str(self.device)), y.to(str(self.device))
         scores = self._kernel(p, y, prediction.offsets, options, weights, scales)
         return scores if on_cpu else scores.to("cpu")
 
@@ -204,8 +215,7 @@ class DeviceWorker:
         if isinstance(started, Exception):
             return self._retry(group, started)
         try:
-            scores = started.finish() if isinstance(started, Staged) else started
-            return _cut(scores, group)
+            return _cut(_result_of(started), group)
         except Exception as error:  # noqa: BLE001 - whatever it is, one group fails of it
             return self._retry(group, self._failed(group, error))
 
@@ -242,7 +252,9 @@ class DeviceWorker:
         if is_exhausted(error):
             self.exhausted += 1
             if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # cached blocks may have the wrong size
+                from torch import cuda  # noqa: PLC0415 - see above
+
+                cuda.empty_cache()  # cached blocks may have the wrong size
         return error.with_traceback(None)  # its frames would keep the tensors alive
 
 
@@ -259,7 +271,9 @@ class Batch:
     @property
     def done(self) -> bool:
         """Whether ``finish`` would not wait for the device."""
-        return all(not isinstance(started, Staged) or started.done for *_, started in self.groups)
+        return all(
+            isinstance(started, Scores | Exception) or started.done for *_, started in self.groups
+        )
 
     def finish(self) -> list[Scores | Exception]:
         """Return the scores in the order of the slices; call it once.
@@ -273,6 +287,10 @@ class Batch:
         for positions, group, started in self.groups:
             results.update(zip(positions, self._finish(group, started), strict=True))
         return [results[i] for i in range(len(results))]
+
+
+def _result_of(started: "Scores | Staged") -> Scores:
+    return started if isinstance(started, Scores) else started.finish()
 
 
 def _halves(part: Slice) -> tuple[Slice, Slice]:

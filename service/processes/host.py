@@ -27,7 +27,6 @@ from loss_scoring.service.processes.channel import Channel
 from loss_scoring.service.processes.endings import Ending
 from loss_scoring.service.processes.memory import ForeignArena
 from loss_scoring.service.processes.wire import (
-    DTYPES,
     AnswerLayout,
     InFlightTable,
     Row,
@@ -35,6 +34,8 @@ from loss_scoring.service.processes.wire import (
 )
 
 log = logging.getLogger(__name__)
+
+_FLOATS = {4: np.float32, 8: np.float64}
 
 _INLINE_COPY_BYTES = 1 << 20
 _MESSAGE_ENTRIES = 128
@@ -133,16 +134,16 @@ class _Peer:
         try:
             row = Row(*parts)
             options = unpack_options(row.options)
-            dtype = DTYPES[row.dtype]
+            kind = _FLOATS[row.itemsize]
             view = self._arena.view
             offsets = view(row.offsets, row.series + 1, np.int64).copy()
-            prediction, target = (view(x, row.elements, row.dtype) for x in row.sides)
+            prediction, target = (view(x, row.elements, kind) for x in row.sides)
             weights, scales = (
                 None if start is None else view(start, length, np.float64)
                 for start, length in zip(row.doubles, (row.elements, row.series), strict=True)
             )
             shape = row.series, row.elements
-            layout = AnswerLayout(options, dtype, *shape, weighted=weights is not None)
+            layout = AnswerLayout(options, row.itemsize, *shape, weighted=weights is not None)
             block = view(row.answer, layout.size, np.uint8)
             ragged = Ragged(prediction, offsets)
             future = self._host.engine.submit(

@@ -124,17 +124,17 @@ class RemoteEngine:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         prediction, weighted = whole.prediction, whole.weights is not None
-        series, elements = len(prediction), prediction.elements
+        series, elements, itemsize = len(prediction), prediction.elements, prediction.itemsize
         if series == 0:
             future.set_result(whole.empty_answer())
             return future
         self._quota.take(client, elements)
-        layout = AnswerLayout(whole.options, prediction.dtype, series, elements, weighted=weighted)
+        layout = AnswerLayout(whole.options, itemsize, series, elements, weighted=weighted)
         job = RemoteJob(next(self._numbers), client, whole, deadline, future, layout)
         self._jobs[job.number] = job
         future.add_done_callback(lambda done: self._withdraw(job) if done.cancelled() else None)
         try:
-            if elements * (2 * prediction.dtype.itemsize + 8 * weighted) <= _COPIED_INLINE:
+            if elements * (2 * itemsize + 8 * weighted) <= _COPIED_INLINE:
                 job.place(self._arena, self._pool)
                 self._send_soon(job)
             else:

@@ -14,7 +14,6 @@ from loss_scoring.service.errors import DeadlineError, OverloadedError, ScoringE
 from loss_scoring.service.processes.endings import Suspicion
 from loss_scoring.service.processes.memory import Arena
 from loss_scoring.service.processes.wire import (
-    DTYPE_NAMES,
     AnswerLayout,
     Row,
     aligned,
@@ -102,7 +101,7 @@ class RemoteJob:
         return Row(
             self.number,
             pack_options(self.whole.options),
-            DTYPE_NAMES[self.whole.prediction.dtype],
+            self.whole.prediction.itemsize,
             len(self.whole.prediction),
             self.elements,
             None if math.isinf(self.deadline) else self.deadline,

@@ -14,14 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-import torch
 from numpy.typing import NDArray
 
 from loss_scoring.core import LossSpec, ScoreOptions, Scores
 
 _LINE = 64
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def aligned(size: int) -> int:
@@ -35,7 +32,7 @@ class Row(NamedTuple):
     Attributes:
         number: The front end's, never used again.
         options: As ``pack_options`` returns them.
-        dtype: A key of ``DTYPES``.
+        itemsize: The bytes of an element: 4 or 8.
         deadline: On the monotonic clock, which is the same in all processes; None if never.
         alone: Whether nothing else may be on the device beside it.
         traceparent: Its span, if it is traced.
@@ -47,7 +44,7 @@ class Row(NamedTuple):
 
     number: int
     options: str
-    dtype: str
+    itemsize: int
     series: int
     elements: int
     deadline: float | None
@@ -80,7 +77,7 @@ class AnswerLayout:
     def __init__(
         self,
         options: ScoreOptions,
-        dtype: torch.dtype,
+        itemsize: int,
         series: int,
         elements: int,
         *,
@@ -90,7 +87,7 @@ class AnswerLayout:
         self._groups = (
             (names, series, np.dtype(np.float64)),
             (options.masked(weighted=weighted), series, np.dtype(np.int64)),
-            (names if options.gradients else [], elements, np.dtype(DTYPE_NAMES[dtype])),
+            (names if options.gradients else [], elements, np.dtype(f"f{itemsize}")),
         )
         self.size = sum(
             len(group) * aligned(length * kind.itemsize) for group, length, kind in self._groups

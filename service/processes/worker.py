@@ -21,12 +21,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
-import torch
 import uvloop
 
-from loss_scoring.core.machine import choose_device
+from loss_scoring.core.machine import Device, choose_device, is_cpu
 from loss_scoring.service.app import watch_device
 from loss_scoring.service.engine.worker import DeviceWorker, announce_compilation
 from loss_scoring.service.processes.child import Control
@@ -47,7 +45,7 @@ _LONGEST_REASON = 300
 """Letters, which JSON may write as 12 bytes each; the supervisor takes messages of 4096."""
 
 
-def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
+def main(make: Callable[[Device], DeviceWorker] = DeviceWorker) -> None:
     """Run workers, one after another, on the device that the settings name.
 
     Args:
@@ -63,10 +61,9 @@ def main(make: Callable[[torch.device], DeviceWorker] = DeviceWorker) -> None:
     settings = Settings.from_environment()
     configure(settings, "worker")
     announce_compilation()
-    no_cuda = settings.device == "auto" and not Path("/dev/nvidiactl").exists()
-    if settings.device == "cpu" or no_cuda:
+    if is_cpu(settings.device):
         try:
-            make(torch.device("cpu")).warm_up()
+            make(Device("cpu")).warm_up()
         except Exception as error:
             control.send(failed=_reason(error))
             raise
@@ -103,7 +100,7 @@ class _Worker:
 
     def run(
         self,
-        make: Callable[[torch.device], DeviceWorker],
+        make: Callable[[Device], DeviceWorker],
         listening: socket.socket,
         before: Ending,
     ) -> None:

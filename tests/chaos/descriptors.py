@@ -78,7 +78,7 @@ def at_most_now(pid: int, more: int) -> Iterator[int]:
 
 async def _meets(connection: Connection, asked: bytes) -> bool:
     """Ask again while refused: a request may still have met the worker that was killed."""
-    for _ in range(20):
+    for _ in range(120):
         if (answer := await connection.ask(asked)).status != 503:
             break
         await asyncio.sleep(0.5)
