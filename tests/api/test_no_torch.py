@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-from instance import instance
+from instance import QUEUED, instance
 from wire import ARROW, stream
 
 
@@ -14,9 +14,9 @@ def lists(rows):
     return pa.array(rows, pa.list_(pa.float32()))
 
 
-@pytest.mark.parametrize("frontends", [0, 1])
-def test_no_process_imports_torch(frontends):
-    with instance(frontends=frontends, device="auto") as running:
+@pytest.mark.parametrize("settings", [{}, {"frontends": 1, **QUEUED}], ids=["alone", "front end"])
+def test_no_process_imports_torch(settings):
+    with instance(device="auto", **settings) as running:
         with httpx.Client(base_url=running.url, timeout=240) as client:
             for elements in (1, 100_000):
                 ones = [1.0] * elements

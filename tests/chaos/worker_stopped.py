@@ -17,7 +17,7 @@ from finding import Finding, at_least, at_most
 from instance import QUEUED, Instance, instance
 from traffic import eventually, play
 
-HUNG_S = 3
+HUNG_S = 6
 STARTING_S = 30
 """What a new worker may take on a busy machine: it imports torch."""
 DEADLINE_S = 0.5

@@ -201,7 +201,7 @@ def test_an_answer_survives_memory_to_the_bit(dtype, losses):
     p = Ragged.from_lengths(torch.randn(60, dtype=dtype), [10, 20, 30])
     kernel = kernel_for(CPU)
     want = kernel(p.values, p.values.flip(0).contiguous(), p.offsets, options)
-    layout = AnswerLayout(options, dtype, 3, 60)
+    layout = AnswerLayout(options, dtype.itemsize, 3, 60)
     block = np.empty(layout.size, np.uint8)
     layout.write(block, want)
     got = layout.scores(block)
@@ -224,14 +224,14 @@ def test_invalid_requests_are_refused_and_harm_no_other(caplog):
         block[: 8 * 3] = np.array([0, 1, 2]).view(np.uint8)
         block[64 : 64 + 8 * 3] = np.array([0, 1 << 40, 2]).view(np.uint8)
         start = offset(arena, block)
-        good = [1, pack_options(OPTIONS), "float64", 2, 2, None, False, None]
+        good = [1, pack_options(OPTIONS), 8, 2, 2, None, False, None]
         sides = [start, [start + 1024, start + 2048], [None, None], start + 4096]
         wrong = [
             [2, *good[1:], start + 64, *sides[1:]],  # offsets that leave the values
             [3, *good[1:], *sides[:3], (1 << 20) - 8],  # an answer that leaves the arena
             [4, *good[1:], start, [start + 1024, [99, 0]], *sides[2:]],
             [5, "[]", *good[2:], *sides],
-            [6, good[1], "int8", *good[3:], *sides],
+            [6, good[1], 2, *good[3:], *sides],
             [7, *good[1:3], 2, 1 << 60, None, False, None, *sides],
             [8, *good[1:3], -2, 2, None, False, None, *sides],
             [9, *good[1:], *sides[:3], None],
