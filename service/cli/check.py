@@ -9,7 +9,14 @@ from xml.etree import ElementTree as ET
 import pyarrow as pa
 import typer
 
-from loss_scoring.core.table import Check, CheckError, Leaderboard, ScoresError, WorseError
+from loss_scoring.core.table import (
+    Check,
+    CheckError,
+    Leaderboard,
+    ScoresError,
+    ScoresInParts,
+    WorseError,
+)
 from loss_scoring.core.table import check as check_scores
 from loss_scoring.service.cli.boards import finite, print_board, say, to_json, write_out
 from loss_scoring.service.cli.files import CsvFormat, explained
@@ -22,7 +29,7 @@ from loss_scoring.service.cli.flags import (
 )
 from loss_scoring.service.cli.inputs import open_inputs
 from loss_scoring.service.cli.places import label_of
-from loss_scoring.service.cli.score import RESAMPLES, SERIES, Scoring, scoring_options
+from loss_scoring.service.cli.score import RESAMPLES, Scoring, scoring_options
 from loss_scoring.service.errors import InvalidError, UsageError, printable
 
 WORSE, NOT_COMPARABLE = 1, 3
@@ -87,7 +94,7 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
         roles = reading.roles(model if baseline is None else f"{model},{baseline}", by=names)
         options = scoring_options(loss, missing, zero_division)
         scoring = Scoring(inputs, roles, options, device, reading.sort, names or None, parts=True)
-        scores, keys = _scored(scoring, names)
+        scores, keys = _scored(scoring, names, [spec.name for spec in options.losses])
     status = 0
     try:
         rows = check_scores(
@@ -156,14 +163,17 @@ def read_file_of_scores(
         return pa.Table.from_batches(source.read(list(wanted)), schema), keys
 
 
-def _scored(scoring: Scoring, by: tuple[str, ...]) -> tuple[pa.Table, list[str]]:
+def _scored(
+    scoring: Scoring, by: tuple[str, ...], losses: Sequence[str]
+) -> tuple[pa.Table | ScoresInParts, list[str]]:
+    scores = ScoresInParts(scoring.layout.models)
     with closing(scoring.answers()) as answers:
-        if by:
-            (table,) = answers
-            return table, list(scoring.layout.keys)
-        whole = pa.concat_tables([scoring.without_keys(answer) for answer in answers])
+        for answer in answers:
+            if by:
+                return answer, list(scoring.layout.keys)
+            scores.add(answer, losses)
     say(*scoring.notes)
-    return scoring.numbered(whole), [SERIES]
+    return scores, []
 
 
 def _plain(row: Check) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from loss_scoring.core.table import (
     History,
     Leaderboard,
     MissingElementError,
+    ScoresInParts,
     TableError,
     answer_schema,
     key_faults,
@@ -41,8 +42,6 @@ from loss_scoring.service.errors import UsageError
 
 RESAMPLES = 1000
 DEFAULT = ",".join(DEFAULT_LOSSES)
-SERIES = "series"
-"""Which series a row is of, in what is kept to compare models by."""
 
 LossesOption = Annotated[
     str, typer.Option(help="Comma-separated, with parameters as in huber:delta=1.5.")
@@ -145,18 +144,18 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     if baseline is not None and baseline not in scoring.layout.models:
         known = ", ".join(scoring.layout.models)
         raise UsageError(f"--baseline {baseline}: is none of the models {known}")
-    answers: list[pa.Table] = []
-    with open_output(target, scoring.schema) as write, closing(scoring.answers()) as scored:
-        for answer in scored:
-            write(answer)
-            answers.append(answer if pooled is not None else scoring.without_keys(answer))
-    if pooled is not None:
-        print_board(Leaderboard(answers[0], tuple(scoring.notes)), form, aside=output == STANDARD)
-        return
-    resamples = RESAMPLES if baseline is not None else 0
     names = [spec.name for spec in options.losses]
-    whole = scoring.numbered(pa.concat_tables(answers))
-    board = leaderboard(whole, names, baseline=baseline, keys=[SERIES], n_resamples=resamples)
+    scores = ScoresInParts(scoring.layout.models)
+    with open_output(target, scoring.schema) as write, closing(scoring.answers()) as answers:
+        for answer in answers:
+            write(answer)
+            if pooled is None:
+                scores.add(answer, names)
+    if pooled is not None:
+        board = Leaderboard(answer, tuple(scoring.notes))  # one group of all
+    else:
+        resamples = RESAMPLES if baseline is not None else 0
+        board = leaderboard(scores, names, baseline=baseline, n_resamples=resamples)
     print_board(board, form, aside=output == STANDARD)
 
 
@@ -266,16 +265,6 @@ class Scoring:
                 say(str(self._actuals.check()))
             if not rows:
                 raise TableError(("", "has no rows"))
-
-    def without_keys(self, answer: pa.Table) -> pa.Table:
-        """Return what models are compared by, which needs little memory."""
-        return answer.select(answer.column_names[len(self.layout.keys) :])
-
-    def numbered(self, answers: pa.Table) -> pa.Table:
-        """Name series by a number: what was allowed twice in a file is compared twice."""
-        count = len(self.layout.models)
-        numbers = np.repeat(np.arange(len(answers) // count), count)
-        return answers.append_column(SERIES, pa.array(numbers))
 
     def _blocks(self) -> Iterator[Block]:
         if self._block is None:

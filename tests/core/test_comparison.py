@@ -26,6 +26,7 @@ from loss_scoring.core.table import (
     CheckError,
     NotComparableError,
     ScoresError,
+    ScoresInParts,
     WorseError,
     check,
     leaderboard,
@@ -123,6 +124,30 @@ def test_lengths_as_weights_make_a_mean_over_elements(scores):
     board = leaderboard(whole, "mae", weights="length", n_resamples=0).to_pandas()
     for model, mean in zip(board["model"], board["mean"], strict=True):
         assert mean == pytest.approx((frame["y"] - frame[model]).abs().mean(), rel=1e-12)
+
+
+def test_scores_in_parts_are_compared_as_those_in_a_frame(scores):
+    models = ["SeasonalNaive", "AutoETS", "Theta", "CrostonSBA"]
+    assert scores["model"].to_pylist()[:8] == 2 * models
+    parts = ScoresInParts(models)
+    for start in range(0, len(scores), 400):
+        parts.add(scores.slice(start, 400), ["smape", "mae"])
+    arguments = {"baseline": "Theta", "n_resamples": 20}
+    for losses in (["smape", "mae"], ["mae"]):
+        whole = leaderboard(scores, losses, **arguments)
+        board = leaderboard(parts, losses, **arguments)
+        assert str(board) == str(whole)
+        assert (
+            pairwise(parts, losses, n_resamples=0).table
+            == pairwise(scores, losses, n_resamples=0).table
+        )
+    given = {"model": "AutoETS", "baseline": "SeasonalNaive", "max_missing": 1, "loss": "mae"}
+    assert check(parts, **given) == check(scores, **given)
+    with pytest.raises(ScoresError, match=r"no model 'Thta' among .*; did you mean 'Theta'"):
+        leaderboard(parts, "mae", baseline="Thta")
+    for change in ({"loss": "mse"}, {"loss": "mae", "weights": "length"}):
+        with pytest.raises(ScoresError, match=r"there is no column '(mse|length)' among smape"):
+            leaderboard(parts, **change)
 
 
 def test_a_column_of_weights(scores):

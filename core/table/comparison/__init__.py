@@ -11,7 +11,7 @@ holds it as well, see ``docs/decisions/0027-comparison-under-two-names.md``.
 
 from .boards import Leaderboard, leaderboard, pairwise
 from .checks import Check, CheckError, NotComparableError, WorseError, check
-from .frames import ScoresError
+from .frames import ScoresError, ScoresInParts
 
 __all__ = [
     "Check",
@@ -19,6 +19,7 @@ __all__ = [
     "Leaderboard",
     "NotComparableError",
     "ScoresError",
+    "ScoresInParts",
     "WorseError",
     "check",
     "leaderboard",

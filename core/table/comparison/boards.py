@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from .frames import Losses, Scores, ScoresError, read_scores
+from .frames import Losses, Scores, ScoresError, ScoresInParts, read_scores
 from .statistics import Floats, interval, log_ratios, means, ranks, resampled_means
 
 Missing = Literal["common", "error", "impute"]
@@ -322,7 +322,7 @@ def _mean_of_halves(values: Floats) -> Floats:
 
 
 def _compare(  # noqa: PLR0913, PLR0917 - what two public functions share
-    scores: Scores,
+    scores: Scores | ScoresInParts,
     losses: Sequence[str],
     statistic: Callable[[Losses, Losses], pa.Table],
     missing: Missing,

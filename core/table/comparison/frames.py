@@ -107,10 +107,7 @@ class Scores:
         Raises:
             ScoresError: If there is one.
         """
-        known = pc.unique(self.table["model"]).to_pylist()
-        for name in models:
-            if name not in known:
-                raise ScoresError(f"no model {name!r} among {_listed(known)}{_close(name, known)}")
+        _require(models, pc.unique(self.table["model"]).to_pylist())
 
     def select(self, models: Collection[str]) -> "Scores":
         """Return the rows of some models."""
@@ -186,9 +183,68 @@ class Scores:
         )
 
 
+class ScoresInParts:
+    """Scores that come in parts, of which only numbers are kept: each row of models is a series.
+
+    A series that comes twice is compared twice.
+
+    Args:
+        models: In the order in which each series has a row of them.
+    """
+
+    def __init__(self, models: Sequence[str]) -> None:
+        self._models = tuple(models)
+        self._parts: dict[str, list[NDArray[Any]]] = {}
+
+    def add(self, answer: pa.Table, losses: Collection[str]) -> None:
+        """Keep the losses of some series, and what of them is masked, as far as it is known."""
+        for name in losses:
+            numbers = _numbers(answer, name, pa.float64())
+            self._parts.setdefault(name, []).append(numbers.reshape(-1, len(self._models)))
+            if (masked := f"{name}_masked") in answer.column_names:
+                counts = _numbers(answer, masked, pa.int64()).reshape(-1, len(self._models))
+                narrow = counts.astype(np.min_scalar_type(counts.max(initial=0)))
+                self._parts.setdefault(masked, []).append(narrow)
+
+    def require(self, models: Collection[str]) -> None:
+        """Refuse models that are none of these."""
+        _require(models, self._models)
+
+    def select(self, models: Collection[str]) -> "ScoresInParts":
+        """Return the scores of some models."""
+        places = [self._models.index(name) for name in models]
+        selected = ScoresInParts(tuple(models))
+        selected._parts = {
+            name: [part[:, places] for part in parts] for name, parts in self._parts.items()
+        }
+        return selected
+
+    def groups(self, loss: str, weights: str | None = None) -> Iterator[tuple[pa.Table, Losses]]:
+        """Yield the one group that there is: no values of ``by``, and all losses."""
+        for name in filter(None, (loss, weights)):
+            if name not in self._parts:
+                raise ScoresError(f"there is no column {name!r} among {_listed(self._parts)}")
+        models = tuple(sorted(self._models))
+        places = [self._models.index(name) for name in models]
+
+        def matrix(name: str) -> NDArray[Any]:
+            whole = np.concatenate(self._parts[name])
+            return np.ascontiguousarray(whole.T[places]).T
+
+        masked = matrix(f"{loss}_masked") if f"{loss}_masked" in self._parts else None
+        weighed = None if weights is None else _valid(matrix(weights), weights)
+        yield pa.table({}), Losses(models, matrix(loss), weighed, masked)
+
+
+def _require(models: Collection[str], known: Collection[str]) -> None:
+    for name in models:
+        if name not in known:
+            raise ScoresError(f"no model {name!r} among {_listed(known)}{_close(name, known)}")
+
+
 def read_scores(
     scores: Any, losses: Sequence[str], by: Sequence[str], keys: Sequence[str] | None
-) -> Scores:
+) -> Scores | ScoresInParts:
     """Read a frame of scores.
 
     Args:
@@ -200,6 +256,8 @@ def read_scores(
     Raises:
         ScoresError: If it is no frame, a column is absent, or a key is null.
     """
+    if isinstance(scores, ScoresInParts):
+        return scores
     table = _table(scores)
     if not len(table):
         raise ScoresError("the frame of scores has no rows")
