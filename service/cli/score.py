@@ -1,8 +1,9 @@
 """``loss-scoring score``: score a file without a server."""
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -254,21 +255,26 @@ class Scoring:
         Raises:
             InvalidError: If there are no rows, or some cannot be scored.
         """
-        with explained(self._label), _progress(self._source.rows) as advance:
+        read = self._source.rows and self._source.rows * len(self.layout.columns)
+        with explained(self._label), _progress(read) as advance:
             rows = 0
-            for block in self._blocks():
+            for block in self._blocks(advance):
                 answer = _score(block, self.layout, self._options, self._device, self._history)
                 yield answer.cast(self.schema)
                 rows += block.rows
-                advance(block.rows)
             if self._actuals is not None:
                 say(str(self._actuals.check()))
             if not rows:
                 raise TableError(("", "has no rows"))
 
-    def _blocks(self) -> Iterator[Block]:
+    def _blocks(self, advance: Callable[[int], None]) -> Iterator[Block]:
+        def read(columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+            for batch in self._source.read(columns, coded):
+                advance(batch.num_rows * len(columns))
+                yield batch
+
         if self._block is None:
-            return read_series(self._source, self.layout, sort=self._sort)
+            return read_series(replace(self._source, read=read), self.layout, sort=self._sort)
         self.notes += _incomplete(self._block, self.layout)
         return iter([self._block])
 
@@ -304,10 +310,10 @@ def _device(name: str) -> Device:
 
 
 @contextmanager
-def _progress(rows: int | None) -> Iterator[Callable[[int], None]]:
-    """Show at a terminal how many rows are scored, of so many; yield what advances it."""
+def _progress(cells: int | None) -> Iterator[Callable[[int], None]]:
+    """Show at a terminal how many cells are read, of so many; yield what advances it."""
     if QUIET.get() or not is_terminal(sys.stderr):
-        yield lambda _rows: None
+        yield lambda _cells: None
         return
     from rich import progress
     from rich.console import Console
@@ -319,8 +325,8 @@ def _progress(rows: int | None) -> Iterator[Callable[[int], None]]:
         progress.TimeElapsedColumn(),
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("rows", total=rows)
-        yield lambda rows: shown.advance(task, rows)
+        task = shown.add_task("cells", total=cells)
+        yield lambda cells: shown.advance(task, cells)
 
 
 def _score(
