@@ -180,7 +180,7 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
 
     def board(losses: Losses, whole: Losses) -> pa.Table:
         values, models = losses.values, losses.models
-        sizes = np.abs(values)
+        sizes = np.abs(values) if np.signbit(values).any() else values
         places, best = ranks(sizes)
         columns: dict[str, Any] = {
             "model": models,
@@ -194,12 +194,12 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
         if baseline is not None:
             ratios = log_ratios(sizes, sizes[:, [models.index(baseline)]])
         # The last of M models, at place M, beats none, and one more with each place.
-        beaten = len(models) - places
+        beaten = np.subtract(len(models), places, out=places)
         columns |= resampling.win_rate_and_skill(beaten, len(models) - 1, ratios)
         failures = dict(zip(whole.models, whole.missing.tolist(), strict=True))
         columns["num_failures"] = [failures.pop(model) for model in models]
         if losses.masked is not None:
-            columns["masked"] = losses.masked.sum(axis=0)
+            columns["masked"] = losses.masked.sum(axis=0, dtype=np.int64)
         order = sorted(range(len(models)), key=lambda i: (abs(columns["mean"][i]), models[i]))
         rows = _table(columns).take(order)
         absent = {"model": failures.keys(), "n": [0] * len(failures)}
@@ -300,7 +300,8 @@ class _Resampling:
     ) -> dict[str, Floats]:
         """Return the columns of both, with their bounds; without ratios there is no skill."""
         sides = [beaten] if ratios is None else [beaten, ratios]
-        resampled = resampled_means(np.concatenate(sides, axis=1), self.n_resamples, self.seed)
+        both = np.concatenate(sides, axis=1) if len(sides) > 1 else beaten
+        resampled = resampled_means(both, self.n_resamples, self.seed)
         wins, logs = np.split(resampled, [beaten.shape[1]], axis=1)
         columns = {"win_rate": _mean_of_halves(beaten) / opponents}
         columns |= self._bounds("win_rate", wins / opponents)

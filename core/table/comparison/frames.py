@@ -193,18 +193,22 @@ class ScoresInParts:
     """
 
     def __init__(self, models: Sequence[str]) -> None:
-        self._models = tuple(models)
+        self._given, self._models = tuple(models), tuple(sorted(models))
         self._parts: dict[str, list[NDArray[Any]]] = {}
 
     def add(self, answer: pa.Table, losses: Collection[str]) -> None:
         """Keep the losses of some series, and what of them is masked, as far as it is known."""
+        places = [self._given.index(name) for name in self._models]
         for name in losses:
-            numbers = _numbers(answer, name, pa.float64())
-            self._parts.setdefault(name, []).append(numbers.reshape(-1, len(self._models)))
+            self._keep(name, _numbers(answer, name, pa.float64()), places)
             if (masked := f"{name}_masked") in answer.column_names:
-                counts = _numbers(answer, masked, pa.int64()).reshape(-1, len(self._models))
+                counts = _numbers(answer, masked, pa.int64())
                 narrow = counts.astype(np.min_scalar_type(counts.max(initial=0)))
-                self._parts.setdefault(masked, []).append(narrow)
+                self._keep(masked, narrow, places)
+
+    def _keep(self, name: str, column: NDArray[Any], places: list[int]) -> None:
+        rows = np.take(column.reshape(-1, len(places)), places, axis=1)
+        self._parts.setdefault(name, []).append(rows)
 
     def require(self, models: Collection[str]) -> None:
         """Refuse models that are none of these."""
@@ -212,8 +216,8 @@ class ScoresInParts:
 
     def select(self, models: Collection[str]) -> "ScoresInParts":
         """Return the scores of some models."""
-        places = [self._models.index(name) for name in models]
         selected = ScoresInParts(tuple(models))
+        places = [self._models.index(name) for name in selected._models]
         selected._parts = {
             name: [part[:, places] for part in parts] for name, parts in self._parts.items()
         }
@@ -224,16 +228,18 @@ class ScoresInParts:
         for name in filter(None, (loss, weights)):
             if name not in self._parts:
                 raise ScoresError(f"there is no column {name!r} among {_listed(self._parts)}")
-        models = tuple(sorted(self._models))
-        places = [self._models.index(name) for name in models]
+        masked = self._matrix(f"{loss}_masked") if f"{loss}_masked" in self._parts else None
+        weighed = None if weights is None else _valid(self._matrix(weights), weights)
+        yield pa.table({}), Losses(self._models, self._matrix(loss), weighed, masked)
 
-        def matrix(name: str) -> NDArray[Any]:
-            whole = np.concatenate(self._parts[name])
-            return np.ascontiguousarray(whole.T[places]).T
-
-        masked = matrix(f"{loss}_masked") if f"{loss}_masked" in self._parts else None
-        weighed = None if weights is None else _valid(matrix(weights), weights)
-        yield pa.table({}), Losses(models, matrix(loss), weighed, masked)
+    def _matrix(self, name: str) -> NDArray[Any]:
+        """Join the parts of a column, which are no longer kept then."""
+        parts = self._parts[name]
+        if len(parts) > 1:
+            joined = np.empty((len(self._models), sum(map(len, parts))), np.result_type(*parts))
+            np.concatenate(parts, out=joined.T)
+            self._parts[name] = [joined.T]
+        return self._parts[name][0]
 
 
 def _require(models: Collection[str], known: Collection[str]) -> None:
