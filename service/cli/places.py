@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENOENT
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ from loss_scoring.service.errors import ServiceError, UnreadableError, UsageErro
 
 STANDARD = "-"
 """Standard input, or standard output."""
+_ARROW = (".arrow", ".feather", ".ipc", ".arrows")
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _ADDRESS = re.compile(r"\w[\w+]+://")
 WEB = "http://", "https://"
@@ -53,7 +54,9 @@ class File:
     @classmethod
     def at(cls, path: Path) -> Self:
         """Return a file of this machine, which need not be there."""
-        return cls(str(path), path.name, lambda: pa.memory_map(str(path)))
+        # Arrow's own formats are used as they lie; of others, what is mapped would stay in memory.
+        arrow = ending_of(path.name) in _ARROW
+        return cls(str(path), path.name, partial(pa.memory_map if arrow else pa.OSFile, str(path)))
 
     @property
     def ending(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from .frames import Losses, Scores, ScoresError, ScoresInParts, read_scores
+from .frames import Losses, Scores, ScoresError, ScoresInParts, take_scores
 from .statistics import Floats, interval, log_ratios, means, ranks, resampled_means
 
 Missing = Literal["common", "error", "impute"]
@@ -207,7 +207,7 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
         return pa.concat_tables([rows, _table(absent)], promote_options="default")
 
     resampling = _Resampling(n_resamples, confidence, seed)
-    read = read_scores(scores, _names(loss), _names(by), keys)
+    read = take_scores(scores, _names(loss), _names(by), keys)
     return _compare(
         read, _names(loss), board, missing, baseline, weights, resampled=n_resamples > 0
     )
@@ -277,7 +277,7 @@ def pairwise(  # noqa: PLR0913 - a choice each, all with a default
         )
 
     resampling = _Resampling(n_resamples, confidence, seed)
-    read = read_scores(scores, _names(loss), _names(by), keys)
+    read = take_scores(scores, _names(loss), _names(by), keys)
     return _compare(read, _names(loss), pairs, missing, baseline, None, resampled=n_resamples > 0)
 
 

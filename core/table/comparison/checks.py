@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .boards import columns_of
-from .frames import Losses, read_scores
+from .frames import Losses, take_scores
 from .statistics import Floats, interval, means, resampled_means
 
 Verdict = Literal["passed", "cannot tell", "worse", "not comparable"]
@@ -154,7 +154,7 @@ def check(  # noqa: PLR0913 - a choice each, all but the model with a default
             "of one resample or more"
         )
     names = (by,) if isinstance(by, str) else tuple(by or ())
-    read = read_scores(scores, [loss], names, keys)
+    read = take_scores(scores, [loss], names, keys)
     read.require([model] if baseline is None else [model, baseline])
     if baseline is not None:
         read = read.select([model, baseline])

@@ -248,9 +248,16 @@ def _require(models: Collection[str], known: Collection[str]) -> None:
             raise ScoresError(f"no model {name!r} among {_listed(known)}{_close(name, known)}")
 
 
-def read_scores(
+def take_scores(
     scores: Any, losses: Sequence[str], by: Sequence[str], keys: Sequence[str] | None
 ) -> Scores | ScoresInParts:
+    """Return scores that came in parts as they are, and read any other as ``read_scores`` does."""
+    return scores if isinstance(scores, ScoresInParts) else read_scores(scores, losses, by, keys)
+
+
+def read_scores(
+    scores: Any, losses: Sequence[str], by: Sequence[str], keys: Sequence[str] | None
+) -> Scores:
     """Read a frame of scores.
 
     Args:
@@ -262,8 +269,6 @@ def read_scores(
     Raises:
         ScoresError: If it is no frame, a column is absent, or a key is null.
     """
-    if isinstance(scores, ScoresInParts):
-        return scores
     table = _table(scores)
     if not len(table):
         raise ScoresError("the frame of scores has no rows")
