@@ -231,7 +231,10 @@ def _parquet(file: File) -> Source:
 
     def read(columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         options = {"metadata": first.metadata, "read_dictionary": coded}
-        with file.open() as content, pq.ParquetFile(content, **options) as again:
+        with file.open() as content:
+            # What is read ahead, as is worth its memory at an address, stays there until the end.
+            ahead = not isinstance(content, pa.OSFile)
+            again = pq.ParquetFile(content, pre_buffer=ahead, **options)
             yield from again.iter_batches(BATCH_ROWS, columns=list(columns))
 
     return Source(first.schema_arrow, first.metadata.num_rows, read, is_columnar=True)

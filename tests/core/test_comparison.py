@@ -33,6 +33,7 @@ from loss_scoring.core.table import (
     pairwise,
     score_table,
 )
+from loss_scoring.core.table.comparison import frames
 from loss_scoring.core.table.comparison.statistics import exact_sum
 
 KEYS = ["unique_id", "cutoff"]
@@ -126,7 +127,9 @@ def test_lengths_as_weights_make_a_mean_over_elements(scores):
         assert mean == pytest.approx((frame["y"] - frame[model]).abs().mean(), rel=1e-12)
 
 
-def test_scores_in_parts_are_compared_as_those_in_a_frame(scores):
+@pytest.mark.parametrize("block", [1 << 22, 1000])
+def test_scores_in_parts_are_compared_as_those_in_a_frame(scores, block, monkeypatch):
+    monkeypatch.setattr(frames, "_BLOCK", block)
     models = ["SeasonalNaive", "AutoETS", "Theta", "CrostonSBA"]
     assert scores["model"].to_pylist()[:8] == 2 * models
     parts = ScoresInParts(models)

@@ -186,7 +186,7 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
             "model": models,
             "n": np.full(len(models), len(values)),
             "mean": means(values, losses.weights),
-            "median": np.median(values, axis=0) if len(values) else np.full(len(models), np.nan),
+            "median": [np.median(column) if len(column) else np.nan for column in values.T],
             "avg_rank": _mean_of_halves(places),
             "wins": best.sum(axis=0),
         }

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 _SHOWN = 20
 """Names in a message."""
+_BLOCK = 1 << 22
+"""Numbers in a block; of so many bytes the allocator keeps none for later."""
 
 
 class ScoresError(ValueError):
@@ -194,21 +196,16 @@ class ScoresInParts:
 
     def __init__(self, models: Sequence[str]) -> None:
         self._given, self._models = tuple(models), tuple(sorted(models))
-        self._parts: dict[str, list[NDArray[Any]]] = {}
+        self._columns: dict[str, _Column] = {}
 
     def add(self, answer: pa.Table, losses: Collection[str]) -> None:
         """Keep the losses of some series, and what of them is masked, as far as it is known."""
         places = [self._given.index(name) for name in self._models]
-        for name in losses:
-            self._keep(name, _numbers(answer, name, pa.float64()), places)
-            if (masked := f"{name}_masked") in answer.column_names:
-                counts = _numbers(answer, masked, pa.int64())
-                narrow = counts.astype(np.min_scalar_type(counts.max(initial=0)))
-                self._keep(masked, narrow, places)
-
-    def _keep(self, name: str, column: NDArray[Any], places: list[int]) -> None:
-        rows = np.take(column.reshape(-1, len(places)), places, axis=1)
-        self._parts.setdefault(name, []).append(rows)
+        for loss in losses:
+            for name, type_ in ((loss, pa.float64()), (f"{loss}_masked", pa.int32())):
+                if name in answer.column_names:
+                    rows = _numbers(answer, name, type_).reshape(-1, len(places))[:, places]
+                    self._columns.setdefault(name, _Column(rows)).add(rows)
 
     def require(self, models: Collection[str]) -> None:
         """Refuse models that are none of these."""
@@ -218,28 +215,55 @@ class ScoresInParts:
         """Return the scores of some models."""
         selected = ScoresInParts(tuple(models))
         places = [self._models.index(name) for name in selected._models]
-        selected._parts = {
-            name: [part[:, places] for part in parts] for name, parts in self._parts.items()
-        }
+        for name, column in self._columns.items():
+            rows = column.joined()[:, places]
+            selected._columns[name] = _Column(rows)
+            selected._columns[name].add(rows)
         return selected
 
     def groups(self, loss: str, weights: str | None = None) -> Iterator[tuple[pa.Table, Losses]]:
         """Yield the one group that there is: no values of ``by``, and all losses."""
         for name in filter(None, (loss, weights)):
-            if name not in self._parts:
-                raise ScoresError(f"there is no column {name!r} among {_listed(self._parts)}")
-        masked = self._matrix(f"{loss}_masked") if f"{loss}_masked" in self._parts else None
-        weighed = None if weights is None else _valid(self._matrix(weights), weights)
-        yield pa.table({}), Losses(self._models, self._matrix(loss), weighed, masked)
+            if name not in self._columns:
+                raise ScoresError(f"there is no column {name!r} among {_listed(self._columns)}")
+        masked = self._columns.get(f"{loss}_masked")
+        weighed = None if weights is None else _valid(self._columns[weights].joined(), weights)
+        counts = None if masked is None else masked.joined()
+        yield pa.table({}), Losses(self._models, self._columns[loss].joined(), weighed, counts)
 
-    def _matrix(self, name: str) -> NDArray[Any]:
-        """Join the parts of a column, which are no longer kept then."""
-        parts = self._parts[name]
-        if len(parts) > 1:
-            joined = np.empty((len(self._models), sum(map(len, parts))), np.result_type(*parts))
-            np.concatenate(parts, out=joined.T)
-            self._parts[name] = [joined.T]
-        return self._parts[name][0]
+
+class _Column:
+    """Rows that come in parts, in blocks so large that their memory is given back when joined."""
+
+    def __init__(self, rows: NDArray[Any]) -> None:
+        self._width, self._type = rows.shape[1], rows.dtype
+        self._blocks: list[NDArray[Any]] = []
+        self._last = 0  # rows of the last block
+        self._joined: NDArray[Any] | None = None
+
+    def add(self, rows: NDArray[Any]) -> None:
+        while len(rows):
+            if not self._blocks or self._last == len(self._blocks[-1]):
+                self._blocks.append(np.empty((_BLOCK // self._width + 1, self._width), self._type))
+                self._last = 0
+            block = self._blocks[-1]
+            taken = rows[: len(block) - self._last]
+            block[self._last : self._last + len(taken)] = taken
+            self._last += len(taken)
+            rows = rows[len(taken) :]
+
+    def joined(self) -> NDArray[Any]:
+        """Return all rows, each column in one piece; more cannot be added then."""
+        if self._joined is None:
+            stop = sum(map(len, self._blocks[:-1])) + self._last
+            whole = np.empty((self._width, stop), self._type)
+            while self._blocks:
+                block = self._blocks.pop()[: self._last]
+                whole[:, stop - len(block) : stop] = block.T
+                stop -= len(block)
+                self._last = len(self._blocks[-1]) if self._blocks else 0
+            self._joined = whole.T
+        return self._joined
 
 
 def _require(models: Collection[str], known: Collection[str]) -> None:
