@@ -42,9 +42,9 @@ class Starting:
 
     @property
     def imports(self) -> bool:
-        """Whether it imports torch."""
+        """Whether it imports pyarrow, as all commands do, with more to come."""
         with contextlib.suppress(OSError):
-            return "libtorch" in Path(f"/proc/{self.pid}/maps").read_text()
+            return "libarrow" in Path(f"/proc/{self.pid}/maps").read_text()
         return False
 
     @property
