@@ -225,7 +225,7 @@ class LongColumns(Strict):
             case "predictions" if taken := sorted({*groups, *named}.intersection(value or ())):
                 raise ValueError(f"names {', '.join(map(repr, taken))}, which is named otherwise")
             case "excluded" if info.data.get("predictions", ()) is not None:
-                raise ValueError("is for where no models are named")
+                raise ValueError("is for where the request names no models")
         return value
 
 

@@ -55,7 +55,7 @@ REFUSED: dict[str, bytes] = {
     "a query of garbage": START.replace(b"/score", b"/score?%ff=%00&&=&a[]=%zz") + LENGTH + b"\r\n" + BODY,
     "a coded body": START + b"Content-Encoding: br\r\n" + LENGTH + b"\r\n" + BODY,
     "a path upwards": b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a proxy's target": b"GET http://169.254.169.254/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a proxy's target": b"GET http://169.254.169.254/latest/ HTTP/1.1\r\nHost: x\r\n\r\n",
     "CONNECT": b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: x\r\n\r\n",
     "TRACE": b"TRACE /score HTTP/1.1\r\nHost: x\r\n\r\n",
     "a method of garbage": b"G@T /livez HTTP/1.1\r\nHost: x\r\n\r\n",

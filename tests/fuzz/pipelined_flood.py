@@ -1,6 +1,6 @@
 """Requests sent faster than they are answered take no memory and not the place of others.
 
-One connection pipelines the shortest request there is, 25 bytes, and reads all answers; others ask
+One connection pipelines a request of 26 bytes, and reads all answers; others ask
 for /livez beside it. It fails when requests are parsed as they come, as uvicorn does by itself: an
 object each, and a read of them at once.
 """
@@ -14,7 +14,7 @@ import httpx
 from finding import Finding, at_least, at_most
 from instance import MEBI, Instance, instance
 
-TINY = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
+TINY = b"GET /x HTTP/1.1\r\nHost:\r\n\r\n"
 
 
 class Flood:
