@@ -18,7 +18,7 @@ from loss_scoring.core.machine import choose_device
 from loss_scoring.service import __version__
 from loss_scoring.service.api.auth import Keys
 from loss_scoring.service.api.context import CONTEXT, SCORE_PATHS, Context, ContextMiddleware
-from loss_scoring.service.api.inference import build_inference_router
+from loss_scoring.service.api.inference import InferEndpoint, build_inference_router
 from loss_scoring.service.api.openapi import TAGS, add_keys, add_score
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.api.routes import HeadMiddleware, answer_unmatched, build_router
@@ -42,10 +42,10 @@ def create_app(
     tracing: Tracing | None = None,
     start: Start | None = None,
 ) -> ASGIApp:
-    """Return the ASGI application: FastAPI's, and before it a shortcut to ``POST /score``.
+    """Return the ASGI application: FastAPI's, and before it shortcuts to what scores.
 
-    FastAPI's routing and middleware cost more than a small request. Its own route for the path
-    answers other methods, and requests below a ``root_path``.
+    FastAPI's routing and middleware cost more than a small request. Its own routes for these paths
+    answer other methods, and requests below a ``root_path``.
 
     Args:
         settings: All that can be chosen from outside.
@@ -112,7 +112,8 @@ def assemble(
     app = _framework(settings, keys, build_router(engine, metrics, start), lifespan)
     app.add_middleware(HeadMiddleware)
     score = ScoreEndpoint(engine, settings, start)
-    app.include_router(build_inference_router(engine, start, score))
+    infer = InferEndpoint(score)
+    app.include_router(build_inference_router(engine, start, infer))
     metrics.watch("open_bytes", lambda: score.memory.held)
     metrics.watch("open_bytes_limit", lambda: settings.max_open_bytes)
     app.router.routes += [Route(path, score, methods=["POST"]) for path in SCORE_PATHS]
@@ -125,9 +126,11 @@ def assemble(
         if (error := scope.pop(_RAISED, None)) is not None:
             raise error
 
+    direct = dict.fromkeys(SCORE_PATHS, score) | infer.direct
+
     def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        is_score = scope.get("method") == "POST" and scope["path"] in SCORE_PATHS
-        return (score if is_score else serve_others)(scope, receive, send)
+        endpoint = direct.get(scope["path"]) if scope.get("method") == "POST" else None
+        return (endpoint or serve_others)(scope, receive, send)
 
     return ContextMiddleware(dispatch, metrics, settings, keys, tracing, score)
 

@@ -113,7 +113,8 @@ class Settings(BaseSettings):
     )
     auth_probes: bool = Field(
         False,  # noqa: FBT003 - pydantic's signature
-        description="Whether /livez, /healthz, /readyz and /metrics need a key as well.",
+        description="Whether /livez, /healthz, /readyz, /metrics, /v2/health/live and "
+        "/v2/health/ready need a key as well.",
     )
     auth_pages: bool = Field(
         False,  # noqa: FBT003 - pydantic's signature

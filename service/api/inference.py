@@ -3,14 +3,14 @@
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
 """
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loss_scoring.core import LOSSES
 from loss_scoring.service import __version__
@@ -28,7 +28,34 @@ _MODEL = ("/v2/models/{loss}", "/v2/models/{loss}/versions/{version}")
 _Described = dict[str, Any]
 
 
-def build_inference_router(engine: ScoringEngine, start: Start, score: ScoreEndpoint) -> APIRouter:
+class InferEndpoint:
+    """The ASGI application behind ``POST /v2/models/{loss}/infer``.
+
+    Attributes:
+        direct: The same for each loss, by path, without a framework's routing.
+    """
+
+    def __init__(self, score: ScoreEndpoint) -> None:
+        self._score = score
+        self.direct: dict[str, ASGIApp] = {
+            f"{path.format(loss=loss, version=tensors.VERSION)}/infer": partial(self._infer, loss)
+            for path in _MODEL
+            for loss in LOSSES
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ``POST /score`` does."""
+        model = scope["path_params"]
+        check_model(model["loss"], model.get("version", tensors.VERSION))
+        await self._infer(model["loss"], scope, receive, send)
+
+    def _infer(
+        self, loss: str, scope: Scope, receive: Receive, send: Send
+    ) -> Coroutine[Any, Any, None]:
+        return self._score.serve(scope, receive, send, partial(_formats, loss))
+
+
+def build_inference_router(engine: ScoringEngine, start: Start, infer: InferEndpoint) -> APIRouter:
     """Return the routes below ``/v2``, which a document of their own describes, not ours."""
     router = APIRouter(include_in_schema=False)
 
@@ -65,22 +92,8 @@ def build_inference_router(engine: ScoringEngine, start: Start, score: ScoreEndp
         check_ready(engine, start)
         return {"name": loss, "ready": True}
 
-    infer = InferEndpoint(score)
     router.routes += [Route(f"{path}/infer", infer, methods=["POST"]) for path in _MODEL]
     return router
-
-
-class InferEndpoint:
-    """The ASGI application behind ``POST /v2/models/{loss}/infer``."""
-
-    def __init__(self, score: ScoreEndpoint) -> None:
-        self._score = score
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ``POST /score`` does."""
-        model = scope["path_params"]
-        check_model(model["loss"], model.get("version", tensors.VERSION))
-        await self._score.serve(scope, receive, send, partial(_formats, model["loss"]))
 
 
 def _formats(loss: str, headers: Mapping[bytes, bytes]) -> Formats:
