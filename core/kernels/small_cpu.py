@@ -7,6 +7,7 @@ of additions is that of ``core.kernels.fused_loops``, for all series of one leng
 
 import sys
 from functools import cache
+from importlib.util import find_spec
 from types import FunctionType
 from typing import Any
 
@@ -38,10 +39,15 @@ def takes(options: ScoreOptions, elements: int) -> bool:
     """Tell whether to score a batch without weights here, and count it if so."""
     if elements > _MOST or "loss_scoring.core.kernels.fused_loops" in sys.modules:
         return False
+    if not _HAS_NUMBA:  # the plain kernel adds in another order
+        return False
     if options.gradients or not all(_is_exact(spec.loss) for spec in options.losses):
         return False
     _Work.elements += elements + _CALL
     return _Work.elements <= 4 * _MOST
+
+
+_HAS_NUMBA = find_spec("numba") is not None
 
 
 @cache

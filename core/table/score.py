@@ -76,7 +76,10 @@ def _also_named(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     return decorate
 
 
-@_also_named(time="time_col", target="target_col", predictions="models")
+OLD_NAMES = {"time": "time_col", "target": "target_col", "predictions": "models"}
+
+
+@_also_named(**OLD_NAMES)
 def score_table(  # noqa: C901, PLR0913 - the columns and the options of the contract, all with a default
     table: pa.Table,
     *,

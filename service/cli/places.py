@@ -164,9 +164,11 @@ def label_of(address: str) -> str:
     """
     if address == STANDARD:
         return "standard input"
-    if not address.startswith(WEB):
+    if "://" not in address:
         return address
     parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} and "@" not in parts.netloc:
+        return address
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 

@@ -133,9 +133,10 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     if by is not None and baseline is not None:
         raise UsageError("--baseline compares models by series; leave out --by, or see check")
     target = None if output is None else find_output(output)
-    paths = {Path(file).resolve() for file in files if file != STANDARD}
+    given = *files, reading.actuals, train
+    paths = {Path(file).resolve() for file in given if file is not None and file != STANDARD}
     if output is not None and Path(output).resolve() in paths:
-        raise UsageError(f"{label_of(output)}: is the file to score; name another output")
+        raise UsageError(f"{label_of(output)}: is a file to read; name another output")
     pooled = names_in(by)
     roles = reading.roles(models, exclude, weight=weight_col, scale=scale_col, by=pooled or ())
     scales = Scales(train, seasonality, reading.csv)

@@ -256,11 +256,11 @@ class RemoteEngine:
         if "worker" in message and self._channel is not None:
             worker, ending = message["worker"]
             self._greeted(self._channel, worker, Ending(ending))
+        scored: list[Slice] = []
         for number, queue_s, compute_s in message.get("done", ()):
             if job := self._released(number):
                 job.future.set_result(job.answer(queue_s, compute_s))
-                if self._inline is not None:
-                    self._inline.load_for(job.whole)
+                scored.append(job.whole)
         for number, kind, detail, retry_after_s in message.get("failed", ()):
             if job := self._released(number):
                 job.future.set_exception(error_of(kind, detail, retry_after_s))
@@ -268,3 +268,6 @@ class RemoteEngine:
             self._released(number)
         for batch in message.get("batches", ()):
             self._on_batch(batch)
+        if self._inline is not None:  # once all are answered, whatever this comes to
+            for whole in scored:
+                self._inline.load_for(whole)

@@ -14,7 +14,7 @@ import pytest
 from commands import cli
 from conftest import LOSS_SCORING
 
-from loss_scoring.service.cli.places import find_remote, standard_input
+from loss_scoring.service.cli.places import find_remote, label_of, standard_input
 
 FLAGS = ("--missing", "skip", "--losses", "mae", "--format", "csv")
 TABLE = pa.table(
@@ -223,3 +223,10 @@ def test_thousands_are_no_decimals(tmp_path):
     path.write_text("unique_id;y;A\na;1,500;1\nb;2,250;1\n")
     status, _, err = cli("score", path)
     assert (status, "'1,500' in row 0" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://me:secret@h/f.parquet", "HTTPS://me:secret@h/f?key=secret"]
+)
+def test_no_label_has_a_password(address):
+    assert "secret" not in label_of(address)

@@ -338,3 +338,19 @@ def test_damaged_bodies_are_refused_or_read():
             request.prediction.elements == request.target.elements == request.prediction.offsets[-1]
         )
     assert outcomes >= {None, UnreadableError, InvalidError}
+
+
+@pytest.mark.parametrize("shape", [[1 << 26, 0], [0, 1 << 47], [0, 1 << 47, 1 << 47]])
+def test_a_dimension_beside_one_of_zero_counts(shape):
+    sides = [
+        {"name": name, "datatype": "FP64", "shape": shape, "data": []}
+        for name in ("prediction", "target")
+    ]
+    assert isinstance(refused(json.dumps({"inputs": sides}).encode()), TooLargeError)
+
+
+def test_objects_within_objects_are_refused():
+    nested = b'{"a":' * 700 + b"1" + b"}" * 700
+    error = refused(b'{"inputs":[],"parameters":%s}' % nested)
+    assert isinstance(error, InvalidError)
+    assert "an object is within 8 others" in str(error)

@@ -40,7 +40,7 @@ ${isJoined ? "import pyarrow.compute as pc\n" : ""}
 from lossclient import Client, leaderboard
 
 table = pa.ipc.open_stream("request.arrows").read_all()
-${isJoined ? `table = table.append_column("series", pc.binary_join_element_wise(${joined}, "/"))\n` : ""}\
+${isJoined ? `table = table.append_column("series", pc.binary_join_element_wise(${joined}, "\\x1f"))\n` : ""}\
 with Client(${literal(url)}${needsKey ? ', api_key=os.environ["LOSSCLIENT_API_KEY"]' : ""}) as client:
     scores = client.score(
         table,

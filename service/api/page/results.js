@@ -265,7 +265,9 @@ byId("next").addEventListener("click", () => turn(1));
 /** Draw the chosen series; its gradients are asked for alone, since that gives the same bits. */
 async function draw() {
   const { request, columns, models, rows } = scored;
-  const { loss, drawn } = view;
+  const own = view;
+  const { loss, drawn } = own;
+  const isCurrent = () => view === own && view.loss === loss && view.drawn === drawn;
   byId("chart").ariaBusy = "true"; // the first gradients of a service wait for a compiler
   const places = rows[drawn];
   const needed = new Set([
@@ -291,12 +293,13 @@ async function draw() {
   try {
     gradients = (await post(query, part)).gradients[loss];
   } catch (error) {
+    if (!isCurrent()) return;
     byId("chart").replaceChildren(html("p", { class: "error" }, error.message));
     return;
   } finally {
-    byId("chart").ariaBusy = "false";
+    if (isCurrent()) byId("chart").ariaBusy = "false";
   }
-  if (view.loss !== loss || view.drawn !== drawn) return; // another was chosen meanwhile
+  if (!isCurrent()) return; // another was chosen meanwhile
   const numbers = (name) => [...cellsOf(part, name)];
   view.chart = {
     heading: request.keys.map((name) => cellsOf(part, name)[0]).join(" · "),

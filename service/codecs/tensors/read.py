@@ -52,6 +52,7 @@ _DTYPES = {
     **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
 }
+_DEEPEST = 8
 _Count = Annotated[int, Field(ge=0, lt=1 << 48)]
 
 
@@ -114,7 +115,9 @@ def decode(
     faults = Faults()
     document, data = _document(text, faults, memory)
     faults.check()
-    elements = max((prod(tensor.shape) for tensor in document.inputs), default=0)
+    # Each dimension counts, as offsets are made of one though another is 0.
+    sizes = (max(prod(tensor.shape), *tensor.shape) for tensor in document.inputs)
+    elements = max(sizes, default=0)
     check_elements(elements, limits.elements)
     memory.reserve(reserved + _COPY_BYTES * elements * len(document.inputs))
     tensors = _tensors(document.inputs, data, body[size:], numbers, faults)
@@ -143,10 +146,12 @@ def _document(text: memoryview, faults: Faults, memory: Memory) -> tuple[_Docume
     return cast("_Document", document), data
 
 
-def _short(value: Any) -> Any:
+def _short(value: Any, depth: int = 0) -> Any:
     """Return a value without what is long in it: no text or list but data is."""
     if isinstance(value, dict):
-        return {name: _short(field) for name, field in value.items()}
+        if depth == _DEEPEST:
+            raise InvalidError(f"an object is within {_DEEPEST} others")
+        return {name: _short(field, depth + 1) for name, field in value.items()}
     if isinstance(value, LongValue):
         raise InvalidError(f"a value that is no data is over {PIECE} bytes long")
     return value
