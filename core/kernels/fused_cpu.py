@@ -39,8 +39,8 @@ from loss_scoring.core import compiled
 from loss_scoring.core.buffers import BufferPool
 from loss_scoring.core.forks import renew_in_children
 from loss_scoring.core.kernels.finish import finish
-from loss_scoring.core.kernels.fused_loops import LANES, LEVELS, Lanes, Outputs, sweep_of
-from loss_scoring.core.kernels.interface import Scores
+from loss_scoring.core.kernels.fused_loops import LEVELS, Lanes, Outputs, sweep_of
+from loss_scoring.core.kernels.interface import LANES, Scores
 from loss_scoring.core.losses import LOSSES
 from loss_scoring.core.machine import available_cores
 from loss_scoring.core.options import LossSpec, Missing, ScoreOptions
@@ -57,7 +57,7 @@ Array = NDArray[Any]
 
 
 _COMPILED: set[tuple[Any, tuple[int, bool]]] = set()
-_APART = """
+_COMPILE_SCRIPT = """
 import pickle, sys
 from loss_scoring.core.kernels.fused_cpu import compile_here
 options, size, weighted, large = pickle.load(sys.stdin.buffer)
@@ -297,7 +297,7 @@ class FusedCpuKernel:
         large = elements > CHUNK
         if not _is_cached(_PLANS.plan_of(options, weighted), size, large=large):
             arguments = pickle.dumps((options, size, weighted, large))
-            subprocess.run([sys.executable, "-c", _APART], input=arguments, check=False)  # noqa: S603 - ours
+            subprocess.run([sys.executable, "-c", _COMPILE_SCRIPT], input=arguments, check=False)  # noqa: S603 - ours
         compile_here(options, size, weighted=weighted, large=large)
 
     def load_for(self, options: ScoreOptions, size: int, elements: int, *, weighted: bool) -> None:

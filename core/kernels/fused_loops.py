@@ -41,11 +41,10 @@ import numpy as np
 from numba import uint64
 
 from loss_scoring.core.compiled import Restrict, compiled, inlined
+from loss_scoring.core.kernels.interface import GROUP, LANES
 from loss_scoring.core.losses import elementwise
 from loss_scoring.core.losses.loss import Loss
 
-LANES = 16
-GROUP = 8 * LANES
 LEVELS = 16
 """Sums of groups that wait for their pair; enough for 2^16 groups."""
 

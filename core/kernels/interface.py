@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Columns: TypeAlias = Mapping[str, Buffer]
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+LANES = 16
+"""How many accumulators a series has on a CPU, and how many elements a block has."""
+GROUP = 8 * LANES
+"""After how many elements they are folded."""
 SHORT = 64
 """Series up to which a Python loop costs less than a reduction (2 microseconds)."""
 

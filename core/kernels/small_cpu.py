@@ -14,18 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loss_scoring.core.kernels.interface import Scores
+from loss_scoring.core.kernels.interface import GROUP, LANES, Scores
 from loss_scoring.core.losses.loss import Loss
 from loss_scoring.core.options import ScoreOptions
 
-LANES = 16
-GROUP = 8 * LANES
 _MOST = 1 << 16
 """Elements of a batch, of which the loops cut no series; and of all batches, four times as many."""
 _CALL = 1 << 12
 """As how many elements a call counts."""
 _ROUNDED = {"exp", "expm1", "log1p"}
 """Operations of which libraries give one bit or another."""
+_HAS_NUMBA = find_spec("numba") is not None
 Floats = NDArray[np.float64]
 
 
@@ -36,7 +35,7 @@ class _Work:
 
 
 def takes(options: ScoreOptions, elements: int) -> bool:
-    """Tell whether to score a batch without weights here, and count it if so."""
+    """Tell whether to score a batch without weights by numpy, and count it if so."""
     if elements > _MOST or "loss_scoring.core.kernels.fused_loops" in sys.modules:
         return False
     if not _HAS_NUMBA:  # the plain kernel adds in another order
@@ -45,9 +44,6 @@ def takes(options: ScoreOptions, elements: int) -> bool:
         return False
     _Work.elements += elements + _CALL
     return _Work.elements <= 4 * _MOST
-
-
-_HAS_NUMBA = find_spec("numba") is not None
 
 
 @cache

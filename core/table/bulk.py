@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from loss_scoring.core.table.comparison import Leaderboard, leaderboard
 from loss_scoring.core.table.comparison.frames import flattened, read_scores
 from loss_scoring.core.table.joining import Actuals, UnmatchedWarning
-from loss_scoring.core.table.score import KEYS, OLD_NAMES, score_table
+from loss_scoring.core.table.score import KEYS, by_new_names, score_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -187,8 +187,7 @@ def _checked(head: pa.Table, options: dict[str, Any]) -> dict[str, Any]:
     for name in ("by", "device"):
         if options.get(name) is not None:
             raise ValueError(f"{name} is not for tables that are spread over machines")
-    options = {OLD_NAMES.get(name, name): value for name, value in options.items()}
-    options = {"group_by": KEYS, "time_col": "ds", "target_col": "y"} | options
+    options = {"group_by": KEYS, "time_col": "ds", "target_col": "y"} | by_new_names(options)
     sample = _score(head, options)
     models = pc.unique(sample["model"]).to_pylist()
     if models:

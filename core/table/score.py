@@ -57,29 +57,30 @@ KEYS = ("unique_id", "cutoff")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_OLD_NAMES = {"time": "time_col", "target": "target_col", "predictions": "models"}
 
 
-def _also_named(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Take arguments by names that they had, too."""
+def by_new_names(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of ``score_table`` by the names that it has for them today.
 
-    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        @wraps(function)
-        def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            for old in names.keys() & kwargs.keys():
-                if names[old] in kwargs:
-                    raise TypeError(f"{old} means {names[old]}, which is given too")
-                kwargs[names[old]] = kwargs.pop(old)
-            return function(*args, **kwargs)
-
-        return called
-
-    return decorate
+    Raises:
+        TypeError: If one is given by both names.
+    """
+    for old in _OLD_NAMES.keys() & arguments.keys():
+        if _OLD_NAMES[old] in arguments:
+            raise TypeError(f"{old} means {_OLD_NAMES[old]}, which is given too")
+    return {_OLD_NAMES.get(name, name): value for name, value in arguments.items()}
 
 
-OLD_NAMES = {"time": "time_col", "target": "target_col", "predictions": "models"}
+def _also_by_old_names(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    @wraps(function)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return function(*args, **by_new_names(kwargs))
+
+    return called
 
 
-@_also_named(**OLD_NAMES)
+@_also_by_old_names
 def score_table(  # noqa: C901, PLR0913 - the columns and the options of the contract, all with a default
     table: pa.Table,
     *,

@@ -28,7 +28,7 @@ from loss_scoring.service.cli.flags import (
     names_in,
 )
 from loss_scoring.service.cli.inputs import open_inputs
-from loss_scoring.service.cli.places import label_of
+from loss_scoring.service.cli.locations import label_of
 from loss_scoring.service.cli.score import RESAMPLES, Scoring, scoring_options
 from loss_scoring.service.errors import InvalidError, UsageError, printable
 

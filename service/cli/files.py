@@ -22,7 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from loss_scoring.core.table import TableError, holds_codes, is_text, text_faults
-from loss_scoring.service.cli.places import STANDARD, WEB, File, is_address, label_of, upload
+from loss_scoring.service.cli.locations import STANDARD, File, is_address, is_web, label_of, upload
 from loss_scoring.service.cli.threads import Behind
 from loss_scoring.service.errors import InvalidError, ServiceError, UnreadableError, UsageError
 
@@ -451,7 +451,7 @@ def find_output(given: str) -> Output:
     ending = Path(given).suffix.lower()
     if ending not in FORMATS:
         raise UsageError(f"{label_of(given)}: the ending must be one of {' '.join(FORMATS)}")
-    if given.startswith(WEB):
+    if is_web(given):
         raise UsageError(f"{label_of(given)}: takes no files; name one, or one of s3://")
     if is_address(given):
         return Output(label_of(given), ending, temporary, partial(upload, address=given))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from loss_scoring.core.table import Actuals, TableError, spell_type
 from loss_scoring.service.cli.columns import Roles
 from loss_scoring.service.cli.files import FORMATS, CsvFormat, Source, explained, open_source
-from loss_scoring.service.cli.places import (
+from loss_scoring.service.cli.locations import (
     STANDARD,
     File,
     ending_of,
@@ -89,7 +89,7 @@ class Inputs:
             actuals = Actuals(pa.Table.from_batches(source.read(fields.names), fields), on, target)
         forecasts = self.forecasts(lambda names: {*roles.text(names), *text(names)}, roles.numbers)
         with explained(str(self)):
-            return _beside(forecasts, actuals), actuals
+            return _with_actuals(forecasts, actuals), actuals
 
     def forecasts(self, text: Names = _none, numbers: Names = _none) -> Source:
         """Return the forecasts alone; see ``open_inputs``."""
@@ -230,7 +230,7 @@ def _cells(batch: pa.RecordBatch, field: pa.Field, part: Part) -> pa.Array:
     return cells.cast(field.type)
 
 
-def _beside(forecasts: Source, actuals: Actuals) -> Source:
+def _with_actuals(forecasts: Source, actuals: Actuals) -> Source:
     """Return forecasts with a column of actual values, without the rows that have none."""
     target = actuals.target
     if target in forecasts.schema.names:

@@ -26,7 +26,7 @@ from loss_scoring.service.cli.columns import Roles, find_columns
 from loss_scoring.service.cli.files import Source, explained
 from loss_scoring.service.cli.flags import FileFlags, ZeroDivisionOption
 from loss_scoring.service.cli.inputs import Inputs
-from loss_scoring.service.cli.places import label_of
+from loss_scoring.service.cli.locations import label_of
 from loss_scoring.service.cli.score import Scoring, scoring_options
 from loss_scoring.service.cli.series import Block, read_series
 from loss_scoring.service.errors import InvalidError, UsageError

@@ -37,7 +37,7 @@ from loss_scoring.service.cli.flags import (
     names_in,
 )
 from loss_scoring.service.cli.inputs import Inputs, open_inputs
-from loss_scoring.service.cli.places import STANDARD, label_of
+from loss_scoring.service.cli.locations import STANDARD, label_of
 from loss_scoring.service.cli.series import Block, read_breakdown, read_series
 from loss_scoring.service.errors import UsageError
 

@@ -292,7 +292,8 @@ def options_from_parameters(
         faults: Where faults are noted; after one, the defaults are returned.
         gradients: Whether the gradient is asked for.
     """
-    known = (*LOSSES[loss].parameters, "missing", "zero_division")
+    own, shared = [*LOSSES[loss].parameters], ["missing", "zero_division"]
+    known = [*own, *shared]
     unknown = [name for name in given if name not in known]
 
     def fault(i: int) -> tuple[str, str]:
@@ -300,11 +301,10 @@ def options_from_parameters(
         return f"/parameters/{escape(unknown[i])}", f"unknown parameter{hint}"
 
     faults.add_each(range(len(unknown)), fault)
-    parameters = {name: given[name] for name in known[:-2] if name in given}
-    shared = {name: given[name] for name in known[-2:] if name in given}
+    losses = [{"name": loss, **{name: given[name] for name in own if name in given}}]
+    others = {name: given[name] for name in shared if name in given}
     found = Faults()
-    losses = [{"name": loss, **parameters}]
-    options = checked(Options, {"losses": losses, "gradients": gradients, **shared}, found)
+    options = checked(Options, {"losses": losses, "gradients": gradients, **others}, found)
     for wrong in found.first:
         faults.add(f"/parameters/{wrong.pointer.rpartition('/')[2]}", wrong.detail)
     return (options or Options()).score_options()

@@ -118,7 +118,7 @@ class Engine:
         self._compiling: dict[int, tuple[Job, Callable[[], None]]] = {}
         """Requests that wait for it, with what admits them."""
         self._loading: set[object] = set()
-        """What it is to load for ``score_inline``."""
+        """What is being loaded for ``score_inline``."""
         self._quota = quota
         self._policy = policy
         self._on_batch = on_batch
@@ -230,7 +230,7 @@ class Engine:
             return
         if self._worker.is_compiled(whole):
             return
-        work = self._worker.loading_for(whole)
+        work = self._worker.compilation_for(whole, only_cached=True)
         self._loading.add(kind)
         try:
             self._compiler.compile(work, lambda _failed: self._loading.discard(kind))

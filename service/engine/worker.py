@@ -130,19 +130,16 @@ class DeviceWorker:
         kind = part.options, prediction.itemsize, prediction.elements
         return kernel is None or kernel.is_compiled(*kind, weighted=part.weights is not None)
 
-    def compilation_for(self, part: Slice) -> Callable[[], None]:
-        """Return what compiles for such a slice, or loads it from the cache; it holds no slice."""
+    def compilation_for(self, part: Slice, *, only_cached: bool = False) -> Callable[[], None]:
+        """Return what compiles for such a slice, or loads it from the cache; it keeps no slice.
+
+        With ``only_cached`` it does nothing where the cache lacks it.
+        """
         kernel, prediction = self._compiled_kernel, part.prediction
         assert kernel is not None  # noqa: S101 - else nothing has to be compiled
         kind = part.options, prediction.itemsize, prediction.elements
-        return partial(kernel.compile_for, *kind, weighted=part.weights is not None)
-
-    def loading_for(self, part: Slice) -> Callable[[], None]:
-        """Return what loads the same if the cache has it; it holds no slice."""
-        kernel, prediction = self._compiled_kernel, part.prediction
-        assert kernel is not None  # noqa: S101 - likewise
-        kind = part.options, prediction.itemsize, prediction.elements
-        return partial(kernel.load_for, *kind, weighted=part.weights is not None)
+        prepare = kernel.load_for if only_cached else kernel.compile_for
+        return partial(prepare, *kind, weighted=part.weights is not None)
 
     def score(self, part: Slice) -> Scores | Exception:
         """Score one slice alone.

@@ -18,7 +18,7 @@ from loss_scoring.core.table import score_table
 from loss_scoring.service.cli import app
 from loss_scoring.service.cli.columns import Roles, find_columns
 from loss_scoring.service.cli.files import open_source
-from loss_scoring.service.cli.places import File
+from loss_scoring.service.cli.locations import File
 from loss_scoring.service.cli.series import read_series
 
 EXAMPLE = forecasts.LONG

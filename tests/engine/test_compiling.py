@@ -29,7 +29,7 @@ class SlowCompiler(DeviceWorker):
     def is_compiled(self, part):
         return part.options in self.compiled
 
-    def compilation_for(self, part):
+    def compilation_for(self, part, *, only_cached=False):
         options = part.options
 
         def compile_for():
@@ -127,11 +127,14 @@ def test_what_the_compiler_fails_of_is_the_requests_error():
 def test_what_another_process_has_compiled_is_loaded_once_and_then_scored_inline():
     worker, loads = SlowCompiler(), []
 
-    def loading_for(part):
-        loads.append(part.options)
-        return worker.compilation_for(part)
+    compilation_for = worker.compilation_for
 
-    worker.loading_for = loading_for
+    def loading_for(part, *, only_cached):
+        assert only_cached
+        loads.append(part.options)
+        return compilation_for(part)
+
+    worker.compilation_for = loading_for
 
     async def scenario(engine):
         whole = Slice(ones(), ones(), UNCOMMON)

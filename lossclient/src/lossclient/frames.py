@@ -123,10 +123,10 @@ def read_frame(
     """
     require(duplicates in ("error", "allow"), "duplicates", "'error' or 'allow'", duplicates)
     frame = open_frame(df, columns)
-    kept = values = None
+    scored_rows = values = None
     names = frame.columns
     if actuals is not None:
-        frame, kept, values = _beside(frame, actuals)
+        frame, scored_rows, values = _with_actuals(frame, actuals)
         names = [*names, actuals.target]
     columns = resolve(names, columns)
     of_losses = ((name, f"{name}_masked", f"{name}_gradient") for name in losses)
@@ -140,7 +140,7 @@ def read_frame(
             return values
         return cells_of(frame, name)
 
-    rows = _Rows(frame, columns, cells, kept)
+    rows = _Rows(frame, columns, cells, scored_rows)
     if duplicates == "error":
         rows.check_times()
     if columns.by is not None:
@@ -163,7 +163,7 @@ def read_frame(
         models=found.models,
         predictions=tuple(values_of(name, narrow=narrow) for name in found.models),
         key_of=rows.key_of,
-        rows=order if kept is None else kept if order is None else kept[order],
+        rows=order if scored_rows is None else scored_rows if order is None else scored_rows[order],
         in_rows=True,
         doubles={
             name: values_of(column, narrow=False).astype(np.float64, copy=False)
@@ -194,17 +194,17 @@ def read_actuals(df: Any, on: Sequence[str], target: str) -> Actuals:
         return Actuals(pa.table({**keys, target: numbers}), on, target)
 
 
-def _beside(frame: Frame, actuals: Actuals) -> tuple[Frame, Rows | None, pa.ChunkedArray]:
+def _with_actuals(frame: Frame, actuals: Actuals) -> tuple[Frame, Rows | None, pa.ChunkedArray]:
     """Return the rows that have an actual value, their places unless it is each, and the values."""
     with _refused():
         actuals.check_forecasts(frame.columns)
         keys = pa.table({name: _keys(name, cells_of(frame, name)) for name in actuals.on})
         rows = actuals.find(keys)
         actuals.check()
-    kept = np.flatnonzero(rows >= 0)
-    if len(kept) == len(rows):
+    scored_rows = np.flatnonzero(rows >= 0)
+    if len(scored_rows) == len(rows):
         return frame, None, pa.chunked_array([actuals.take(rows)])
-    return frame[kept], kept, pa.chunked_array([actuals.take(rows[kept])])
+    return frame[scored_rows], scored_rows, pa.chunked_array([actuals.take(rows[scored_rows])])
 
 
 @contextmanager
@@ -300,19 +300,23 @@ class _Rows:
     """
 
     def __init__(
-        self, frame: Frame, columns: Columns, cells: Callable[[str], Cells], kept: Rows | None
+        self,
+        frame: Frame,
+        columns: Columns,
+        cells: Callable[[str], Cells],
+        scored_rows: Rows | None,
     ) -> None:
         self._frame, self._columns, self._cells = frame, columns, cells
-        self._kept = kept
+        self._scored_rows = scored_rows
         self._pooled: tuple[str, ...] | None = None
         self._compared = {
-            name: _comparable(name, cells(name), "so the row belongs to no series", kept)
+            name: _comparable(name, cells(name), "so the row belongs to no series", scored_rows)
             for name in columns.keys
         }
         if columns.time is not None:
             without = "so the row has no time to be ordered by; fill it, or pass time_col=None"
             times = cells(columns.time)
-            self._compared[columns.time] = _comparable(columns.time, times, without, kept)
+            self._compared[columns.time] = _comparable(columns.time, times, without, scored_rows)
         try:
             time = None if columns.time is None else self._compared[columns.time]
             self.groups = group([self._compared[name] for name in columns.keys], time)
@@ -332,7 +336,9 @@ class _Rows:
         if derived and columns.time is None:
             raise InvalidInput("a horizon needs times; name their column by time_col")
         compared = {
-            name: _comparable(name, self._cells(name), "so the row belongs to no group", self._kept)
+            name: _comparable(
+                name, self._cells(name), "so the row belongs to no group", self._scored_rows
+            )
             for name in present
         }
         ids = pa.table({name: self._compared[name].take(groups.first) for name in columns.keys})
@@ -385,7 +391,7 @@ class _Rows:
             return
         places = repeats[0] + np.array([-1, 0])
         rows = places if order is None else order[places]
-        first, second = rows if self._kept is None else self._kept[rows]
+        first, second = rows if self._scored_rows is None else self._scored_rows[rows]
         key = self.key_of(int(np.searchsorted(self.groups.offsets, places[1], side="right")) - 1)
         cutoff = "" if self._columns.cutoff is None else f" at cutoff {key.cutoff}"
         time = self._value(str(self._columns.time), int(rows[1]))
@@ -415,19 +421,19 @@ class _Rows:
         return kind(scalar.value, "D" if pa.types.is_date32(scalar.type) else scalar.type.unit)
 
 
-def _comparable(name: str, cells: Cells, without: str, kept: Rows | None = None) -> pa.Array:
+def _comparable(name: str, cells: Cells, without: str, scored_rows: Rows | None = None) -> pa.Array:
     """Return keys or times, of which equal ones are alike and none is null.
 
     Args:
         name: Of the column.
         cells: Its content.
         without: What a null means, for an error.
-        kept: The caller's rows, if not all are there.
+        scored_rows: The caller's rows, if not all are there.
     """
     values = _keys(name, cells)
     if values.null_count:
         row = int(np.flatnonzero(values.is_null())[0])
-        row = row if kept is None else int(kept[row])
+        row = row if scored_rows is None else int(scored_rows[row])
         raise InvalidInput(f"column {name!r} is null in row {row}, {without}")
     return values
 

@@ -28,7 +28,6 @@ STANDARD = "-"
 _ARROW = (".arrow", ".feather", ".ipc", ".arrows")
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _ADDRESS = re.compile(r"\w[\w+]+://")
-WEB = "http://", "https://"
 _CHUNK_BYTES = 1 << 20
 _EXTRA = "pip install 'loss-scoring[remote]'"
 
@@ -89,6 +88,11 @@ def ending_of(name: str) -> str:
     return ".csv" if is_csv else path.suffix
 
 
+def is_web(given: str) -> bool:
+    """Tell whether it is an address of the web, where files are but no folders."""
+    return given.lower().startswith(("http://", "https://"))
+
+
 def is_address(given: str) -> bool:
     """Tell whether it is an address such as ``s3://bucket/file``."""
     return _ADDRESS.match(given) is not None
@@ -123,7 +127,7 @@ def find_remote(address: str, is_data: Callable[[PurePosixPath], bool]) -> list[
     """
     label = label_of(address)
     system, path = _file_system(address, label)
-    if address.startswith(WEB):
+    if is_web(address):
         return [Found(_downloaded(system, address, label), PurePosixPath(urlsplit(address).path))]
     found: list[Found] = []
     with _named(label):
@@ -156,7 +160,7 @@ def upload(source: Path, address: str) -> None:
 
 
 def label_of(address: str) -> str:
-    """Return what messages call a place: without a password, or a query that may be a signature.
+    """Return what messages call an address: without a password, or a query that may be a signature.
 
     Example:
         >>> label_of("https://me:secret@example.org/f.parquet?signature=s"), label_of("s3://b/f*")
@@ -167,7 +171,7 @@ def label_of(address: str) -> str:
     if "://" not in address:
         return address
     parts = urlsplit(address)
-    if parts.scheme not in {"http", "https"} and "@" not in parts.netloc:
+    if not is_web(address) and "@" not in parts.netloc:
         return address
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
@@ -177,7 +181,7 @@ def _file_system(address: str, label: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     # Of aiohttp, that it uses the proxy that the environment names.
-    options = {"client_kwargs": {"trust_env": True}} if address.startswith(WEB) else {}
+    options = {"client_kwargs": {"trust_env": True}} if is_web(address) else {}
     try:
         system, path = url_to_fs(address, **options)
     except ImportError as error:

@@ -14,7 +14,7 @@ import pytest
 from commands import cli
 from conftest import LOSS_SCORING
 
-from loss_scoring.service.cli.places import find_remote, label_of, standard_input
+from loss_scoring.service.cli.locations import find_remote, label_of, standard_input
 
 FLAGS = ("--missing", "skip", "--losses", "mae", "--format", "csv")
 TABLE = pa.table(
