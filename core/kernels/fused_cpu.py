@@ -474,6 +474,8 @@ def compile_all() -> None:
     for size, gradients in itertools.product((4, 8), (False, True)):
         for losses, missing in itertools.product((default, *together), missings):
             options = ScoreOptions(losses, gradients, missing)
-            compile_here(options, size, weighted=False, large=gradients)
+            compile_here(options, size, weighted=False, large=False)
+            if gradients:  # of cut series, by loops of their own
+                compile_here(options, size, weighted=False, large=True)
         for loss in alone:
             compile_here(ScoreOptions(loss, gradients), size, weighted=False, large=False)

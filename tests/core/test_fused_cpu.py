@@ -12,7 +12,7 @@ import torch
 from reference import DEFAULT, adversarial
 
 from loss_scoring.core import LossSpec, ScoreOptions, kernel_for
-from loss_scoring.core.kernels import plain_kernel
+from loss_scoring.core.kernels import fused_cpu, plain_kernel
 from loss_scoring.core.kernels.fused_cpu import CHUNK, SHARE, FusedCpuKernel
 
 FULL = (*DEFAULT[:2], LossSpec("smape", block_denom_grad=False))
@@ -242,6 +242,21 @@ def test_warm_up_compiles_once(tmp_path):
     )
     assert int(first) == 4
     assert int(second) == 0
+
+
+def test_what_is_compiled_ahead_is_all_that_a_start_needs(monkeypatch):
+    asked = set()
+
+    def note(options, size, *, weighted, large):
+        asked.add((options, size, weighted, large))
+
+    monkeypatch.setattr(fused_cpu, "compile_here", note)
+    fused_cpu.warm_up()
+    needed = set(asked)
+    asked.clear()
+    fused_cpu.compile_all()
+    assert needed
+    assert needed <= asked
 
 
 def test_another_process_compiles_what_a_request_needs(tmp_path):

@@ -194,10 +194,12 @@ def try_another_processor(image: str) -> int:
         "import numba.core.codegen as codegen\n"
         "def host(): raise AssertionError('what was compiled depends on the builder')\n"
         "codegen.get_host_cpu_features = codegen.ll.get_host_cpu_name = host\n"
-        "from loss_scoring.core import warm_up; import torch\n"
-        "warm_up(torch.device('cpu'))\n"
-        "from loss_scoring.core.kernels.fused_loops import sweep\n"
-        "print(sum(sweep.stats.cache_hits.values()), sum(sweep.stats.cache_misses.values()))\n"
+        "from loss_scoring.core import ScoreOptions, warm_up\n"
+        "from loss_scoring.core.kernels.fused_cpu import Plan\n"
+        "warm_up('cpu'); loop = Plan(ScoreOptions(), weighted=False).loops[0]\n"
+        "sweeps = [loop.sweep(size, slopes, False) for size in (4, 8) for slopes in (False, True)]\n"
+        "count = lambda kind: sum(sum(getattr(s.stats, kind).values()) for s in sweeps)\n"
+        "print(count('cache_hits'), count('cache_misses'))\n"
     )
     try:
         hits, misses = map(int, alone(image, arguments=["-c", script]).split())
