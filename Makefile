@@ -154,7 +154,7 @@ bump: ## set the version to TO, in VERSION and in the tags of the images
 	sed -i "s/$$(cat VERSION)/$(TO)/" Dockerfile deploy/README.md deploy/overlays/*/kustomization.yaml
 	echo "$(TO)" > VERSION
 
-test-darts: ## compare with the real darts, in an environment of its own
+test-darts: ## compare with the real darts, sklearn and neuralforecast, in an environment of its own
 	$(PYTHON) -m venv .venv-darts
 	.venv-darts/bin/pip install --quiet --upgrade 'pip>=25.1'
 	.venv-darts/bin/pip install --quiet --editable . --editable ./lossclient --group dev

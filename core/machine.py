@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
-"""What the driver of NVIDIA makes, and that of WSL."""
+_DRIVERS = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd")
+"""What the drivers of NVIDIA (the second and third on Jetson), WSL and AMD make."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES, Loss
@@ -38,7 +39,9 @@ class LossSpec:
     def __init__(self, name: str, /, **parameters: bool | float) -> None:
         loss = LOSSES.get(name)
         if loss is None:
-            raise ValueError(f"unknown loss {name!r}; known are {', '.join(LOSSES)}")
+            close = get_close_matches(str(name)[:64].casefold(), LOSSES, 1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"unknown loss {name!r}{meant}; known are {', '.join(LOSSES)}")
         for parameter in parameters:
             if parameter not in loss.parameters:
                 raise ValueError(f"{name} does not take {parameter}")

@@ -410,10 +410,10 @@ def _detail(error: ErrorDetails, steps: list[str], known: Sequence[str]) -> str:
 def _unknown(steps: list[str], known: Sequence[str]) -> str:
     if len(steps) > 1:
         return f"unknown parameter of {steps[2]}" if steps[0] == "losses" else "unknown field"
-    meant = suggestion(steps[0], known)
     if known is QUERY_OPTIONS:
+        meant = suggestion(steps[0], (*known, *OTHER_NAMES))
         return f"unknown query parameter{meant}; known are {', '.join(known)}"
-    return f"unknown field{meant}"
+    return f"unknown field{suggestion(steps[0], known)}"
 
 
 def kind_of(value: object) -> str:

@@ -102,11 +102,14 @@ def test_close_names_are_suggested():
         "unknown column",
     ]
     faults = Faults()
-    options_from_query([("losss", "mae"), ("group_column", "id"), ("zzz", "")], faults)
+    query = ["losss", "group_column", "zzz", "weight_co", "model"]
+    options_from_query([(name, "") for name in query], faults)
     details = [fault.detail for fault in faults.first]
     assert details[0].startswith("unknown query parameter; did you mean 'losses'?; known are")
     assert "did you mean 'group_columns'?" in details[1]
     assert "did you mean" not in details[2]
+    assert "did you mean 'weight_col'?" in details[3]
+    assert "did you mean 'models'?" in details[4]
     body = b'{"loses": ["mae"], "series": [{"predictions": [1], "target": [1], "zzz": 1}]}'
     with pytest.raises(InvalidError) as error:
         json.decode(body, max_elements=9)

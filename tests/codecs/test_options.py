@@ -103,9 +103,9 @@ def test_faults(query, pointers):
     ("field", "parameter", "detail"),
     [
         (
-            ("losses", ["mad"]),
-            ("losses", "mad"),
-            f"unknown loss 'mad'; known are {', '.join(LOSSES)}",
+            ("losses", ["rsme"]),
+            ("losses", "rsme"),
+            f"unknown loss 'rsme'; did you mean 'rmse'?; known are {', '.join(LOSSES)}",
         ),
         (
             ("losses", [{"name": "huber", "delta": 0}]),

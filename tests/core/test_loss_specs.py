@@ -46,7 +46,11 @@ def test_a_single_loss_is_no_list(loss):
 @pytest.mark.parametrize(
     ("loss", "fault"),
     [
-        ("mad", "unknown loss 'mad'; known are mae, "),
+        ("maxe", "unknown loss 'maxe'; did you mean 'mae'?; known are mae, "),
+        ("rsme", "unknown loss 'rsme'; did you mean 'rmse'?"),
+        ("SMAPE:block_denom_grad=false", "unknown loss 'SMAPE'; did you mean 'smape'?"),
+        ("zzz", "unknown loss 'zzz'; known are mae, "),
+        ({"name": 5}, "unknown loss 5; known are mae, "),
         ("", "unknown loss ''"),
         ("huber:", "'huber:' must be like name:parameter=value"),
         ("huber:delta", "'huber:delta' must be like name:parameter=value"),

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
-from loss_scoring.core.machine import available_cores
+from loss_scoring.core.machine import available_cores, choose_device, is_cpu
 
 MANY = frozenset(range(64))
 
@@ -99,3 +100,15 @@ def test_processors_are_counted_in_one_module():
 def set_of(file: Path) -> set[str]:
     text = file.read_text()
     return {name for name in ("cpu_count(", "sched_getaffinity(") if name in text}
+
+
+@pytest.mark.parametrize("driver", ["nvidiactl", "nvgpu", "nvhost-gpu", "dxg", "kfd", None])
+def test_auto_asks_torch_where_a_driver_of_a_gpu_is_loaded(driver, monkeypatch):
+    """Those of NVIDIA, of Jetson, of WSL and of AMD, whose devices torch calls CUDA too."""
+    monkeypatch.setattr(os.path, "exists", lambda path: path == f"/dev/{driver}")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert is_cpu("auto") == (driver is None)
+    assert str(choose_device("auto")) == ("cpu" if driver is None else "cuda")
+    assert is_cpu("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert str(choose_device("auto")) == "cpu"

@@ -3,10 +3,11 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loss_scoring.core import LOSSES, Ragged, find_missing, may_be_missing, score
+from loss_scoring.core import LOSSES, LossSpec, Ragged, find_missing, may_be_missing, score
 from loss_scoring.core.table import CellsError, TableError, score_table
 
 SCALED = ["mae", "mase"]
@@ -188,3 +189,71 @@ def test_weights_are_those_of_sklearn(name, loss, options):
     for i, value in enumerate(values):
         want = getattr(metrics, name)(y[i], p[i], sample_weight=w[i], **options)
         assert value == pytest.approx(want, rel=1e-13)
+
+
+@pytest.mark.darts
+@pytest.mark.filterwarnings("ignore")  # of what neuralforecast imports
+@pytest.mark.parametrize(
+    ("name", "loss", "options", "factor"),
+    [
+        ("MAE", "mae", {}, 1),
+        ("MSE", "mse", {}, 1),
+        ("RMSE", "rmse", {}, 1),
+        ("MAPE", "mape", {}, 1),
+        ("SMAPE", {"name": "smape", "block_denom_grad": False}, {}, 2),
+        ("HuberLoss", {"name": "huber", "delta": 0.5}, {"delta": 0.5}, 1),
+        ("QuantileLoss", {"name": "pinball", "q": 0.9}, {"q": 0.9}, 1),
+    ],
+)
+def test_weights_are_the_horizon_weights_of_neuralforecast(name, loss, options, factor):
+    """There the mean is over a batch of [series, horizon, 1], here over each series."""
+    losses = pytest.importorskip(
+        "neuralforecast.losses.pytorch", reason="make test-darts installs it"
+    )
+    n, horizon = 5, 24
+    rng = np.random.default_rng(7)
+    p, y = rng.normal(size=(2, n, horizon))
+    y[:, ::6] = 0
+    kept = rng.random((n, horizon)) > 0.1
+    w = rng.integers(0, 9, horizon).astype(np.float32)
+    theirs = getattr(losses, name)(horizon_weight=torch.from_numpy(w), **options)
+    actual, mask = torch.from_numpy(y)[..., None], torch.from_numpy(kept * 1.0)[..., None]
+
+    leaf = torch.from_numpy(p)[..., None].requires_grad_()
+    want = [theirs(actual[i : i + 1], leaf[i : i + 1], mask=mask[i : i + 1]) for i in range(n)]
+    torch.stack(want).sum().backward()
+    slopes = leaf.grad.flatten().numpy() / factor
+    want = [value.item() / factor for value in want]
+
+    sides = [
+        Ragged.from_lengths(side.ravel(), [horizon] * n) for side in (p, np.where(kept, y, np.nan))
+    ]
+    weights = sides[0].like(np.tile(w, n).astype(float))
+    scores = score(*sides, [loss], weights=weights, missing="skip", gradients=True).arrays()
+    label = LossSpec.of(loss).name
+    assert scores[0][label] == pytest.approx(want, rel=1e-13)
+    assert scores[2][label] == pytest.approx(slopes, rel=1e-12, abs=1e-300)
+
+    table = pa.table(
+        {
+            "unique_id": np.repeat(np.arange(n), horizon),
+            "y": pa.array(y.ravel(), mask=~kept.ravel()),
+            "A": p.ravel(),
+            "w": np.tile(w, n),
+        }
+    )
+    own = {"group_by": ["unique_id"], "weight_col": "w", "missing": "skip", "losses": [loss]}
+    assert score_table(table, **own)[label].to_pylist() == pytest.approx(want, rel=1e-13)
+
+    ours = LossSpec.of(loss).module()
+    tiled = torch.from_numpy(w).double()[None, :, None]
+    batch_leaf = leaf.detach().clone().requires_grad_()
+    ours(batch_leaf, actual, weight=tiled.expand(n, horizon, 1) * mask).backward()
+    value = ours(leaf.detach(), actual, weight=tiled.expand(n, horizon, 1) * mask).item()
+    again = leaf.detach().clone().requires_grad_()
+    whole = theirs(actual, again, mask=mask)
+    whole.backward()
+    assert value == pytest.approx(whole.item() / factor, rel=1e-13)
+    assert batch_leaf.grad.numpy() == pytest.approx(
+        again.grad.numpy() / factor, rel=1e-12, abs=1e-300
+    )
