@@ -7,7 +7,7 @@ SOAK_S ?= 1200
 TEST_JOBS ?= 2
 CASES ?= ../shared/cases
 
-.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit sbom bump test-generated test-oip test-page test-wheels test-darts test-decisions test-ray test-remote test-spark test-gpu image-test chaos clean
+.PHONY: help run stop test cases coverage lint format docs lock lock-image bench bench-gpu bench-peers audit sbom bump test-generated test-oip test-page test-recipes test-wheels test-darts test-decisions test-ray test-remote test-spark test-gpu image-test chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,6 +133,18 @@ test-generated: $(VENV)/.installed .venv-generated/.installed ## call the servic
 
 test-oip: $(VENV)/.installed .venv-oip/.installed ## call the service with the clients of Triton and KServe
 	$(BIN)/python -m pytest tests/api/test_inference_clients.py
+
+.venv-recipes/.installed: pyproject.toml lossclient/pyproject.toml
+	$(PYTHON) -m venv .venv-recipes
+	.venv-recipes/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-recipes/bin/pip install --quiet --editable ./lossclient --group recipes
+	$(PYTHON) -m venv .venv-airflow
+	.venv-airflow/bin/pip install --quiet --upgrade 'pip>=25.1'
+	.venv-airflow/bin/pip install --quiet --editable ./lossclient --group airflow
+	@touch $@
+
+test-recipes: $(VENV)/.installed .venv-recipes/.installed ## run the recipes of docs/pipelines.md with Airflow, Dagster, Prefect, MLflow, DuckDB
+	$(BIN)/python -m pytest tests/docs/test_recipes.py
 
 test-page: ## try the pages in headless Chromium (apt: chromium), in an environment of its own
 	$(PYTHON) -m venv .venv-page

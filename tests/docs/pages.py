@@ -2,13 +2,13 @@
 
 A block is of one kind:
 
-python   runs, with one namespace for all of a page; one that begins with ``# run by the tests on a
-         stand-in for NAME`` sees what `standins` has instead of that library
+python   runs, with one namespace for all of a page
 sh       runs, with a copy of the tree's links around it; lines that call make are looked up; a line
          that serves is started on another port, asked, and stopped as an operator would
 json     with "series" in it: is posted to /score; behind a block that ran: is what it printed, or
          what the service answered ("..." stands for any value); elsewhere: parses
 output   is what the block before it printed, to the letter
+yaml     is a workflow of GitHub; `test_recipes` checks it and runs its commands
 text     is nothing that could run
 
 The first line of a python or sh block may say ``# not run by the tests: WHY``.

