@@ -64,10 +64,14 @@ def threads(pid: int) -> int:
     return _status(pid, "Threads")
 
 
-def descriptors(pid: int) -> int:
+def descriptor_numbers(pid: int) -> set[int]:
     with contextlib.suppress(OSError):
-        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    return 0
+        return {int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    return set()
+
+
+def descriptors(pid: int) -> int:
+    return len(descriptor_numbers(pid))
 
 
 def cpu_seconds(pid: int) -> float:

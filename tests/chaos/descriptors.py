@@ -12,6 +12,7 @@ killed: it must live, and replace it once it has.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -65,9 +66,18 @@ async def connection_to_each(running: Instance) -> dict[str, Connection]:
 
 @contextlib.contextmanager
 def at_most_now(pid: int, more: int) -> Iterator[int]:
-    """Let a process have just so many descriptors more; yields how many in all."""
+    """Let a process open just so many descriptors more, or fill the gaps that there are.
+
+    The limit is one of numbers: below that of the last open descriptor, what the process closes
+    there it could not open again. With ``more`` 0 there are no gaps either.
+
+    Yields:
+        How many it may have in all.
+    """
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    limit = family.descriptors(pid) + more
+    numbers = family.descriptor_numbers(pid)
+    first_free = next(number for number in itertools.count() if number not in numbers)
+    limit = max(max(numbers) + 1, len(numbers) + more) if more else first_free
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     try:
         yield limit
@@ -82,6 +92,7 @@ async def _meets(connection: Connection, asked: bytes) -> bool:
         if (answer := await connection.ask(asked)).status != 503:
             break
         await asyncio.sleep(0.5)
+    print(answer.status, answer.body)
     return answer.status == 200
 
 
@@ -128,7 +139,7 @@ def findings(running: Instance) -> list[Finding]:
 async def _replaced_late(running: Instance) -> tuple[bool, bool]:
     """Return whether a front end was replaced without descriptors, and with."""
     victim = min(running.frontends)
-    with at_most_now(running.process.pid, -1):
+    with at_most_now(running.process.pid, 0):
         os.kill(victim, signal.SIGKILL)
         await asyncio.sleep(2)
         early = running.alive and len(running.frontends) == running.fronts

@@ -19,7 +19,7 @@ from traffic import eventually, play
 
 HUNG_S = 6
 STARTING_S = 30
-"""What a new worker may take on a busy machine: it imports torch."""
+"""What a new worker may take on a busy machine: it imports pyarrow and numba."""
 DEADLINE_S = 0.5
 
 
@@ -42,7 +42,7 @@ async def _stop(running: Instance) -> tuple[Crowd, Crowd, dict[str, float]]:
         kept = running.worker == worker
         os.kill(worker, signal.SIGSTOP)
         started = time.perf_counter()
-        await eventually(lambda: stat_of(worker) is None, HUNG_S + STARTING_S)
+        await eventually(lambda: stat_of(worker) is None, HUNG_S + 3 * STARTING_S)
         noticed = time.perf_counter() - started
         await _answers(patient)
         recovered = time.perf_counter() - started
