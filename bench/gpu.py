@@ -29,7 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from loss_scoring.core import DEFAULT_LOSSES, LOSSES, Kernel, LossSpec, ScoreOptions
-from loss_scoring.core.kernels import kernel_for, plain_kernel
+from loss_scoring.core.kernels import kernel_for
+from loss_scoring.core.kernels.plain import plain_kernel
 
 SAMPLE = 100
 """Series that the loop over modules scores; its time is scaled up."""

@@ -24,8 +24,8 @@ from rich.table import Table
 
 from loss_scoring.core import LOSSES, LossSpec, ScoreOptions
 from loss_scoring.core.compiled import Restrict
-from loss_scoring.core.kernels import plain_kernel
 from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
+from loss_scoring.core.kernels.plain import plain_kernel
 
 DEFAULT = ScoreOptions().losses
 FULL = LossSpec("smape", block_denom_grad=False)

@@ -163,6 +163,20 @@ def _value(text: str) -> bool | float | str:
 _DEFAULT = tuple(LossSpec(name) for name in DEFAULT_LOSSES)
 
 
+def usual_losses() -> tuple[list[tuple[LossSpec, ...]], list[tuple[LossSpec, ...]]]:
+    """Return what images compile: the default losses, with either value of flags; and each loss."""
+    flagged = [
+        LossSpec(name, **{flag: not rule.default})
+        for name, loss in LOSSES.items()
+        for flag, rule in loss.parameters.items()
+        if rule.is_flag
+    ]
+    swapped = [
+        tuple(other if other.name == spec.name else spec for spec in _DEFAULT) for other in flagged
+    ]
+    return [_DEFAULT, *swapped], [(spec,) for spec in (*map(LossSpec, LOSSES), *flagged)]
+
+
 @dataclass(frozen=True)
 class ScoreOptions:
     """Everything that decides the answer besides the numbers; requests that agree share a batch.

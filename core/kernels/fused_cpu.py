@@ -43,7 +43,7 @@ from loss_scoring.core.kernels.fused_loops import LEVELS, Lanes, Outputs, sweep_
 from loss_scoring.core.kernels.interface import LANES, Scores
 from loss_scoring.core.losses import LOSSES
 from loss_scoring.core.machine import available_cores
-from loss_scoring.core.options import LossSpec, Missing, ScoreOptions
+from loss_scoring.core.options import LossSpec, Missing, ScoreOptions, usual_losses
 from loss_scoring.core.ragged import Buffer, as_array
 
 CHUNK = 1 << 16
@@ -279,7 +279,14 @@ class FusedCpuKernel:
     def is_compiled(
         self, options: ScoreOptions, size: int, elements: int, *, weighted: bool
     ) -> bool:
-        """Tell whether scoring waits for no compiler in this process."""
+        """Tell whether scoring waits for no compiler in this process.
+
+        Args:
+            options: What to compute.
+            size: Bytes of an element.
+            elements: How many there are.
+            weighted: Whether they have weights.
+        """
         plan = _PLANS.plan_of(options, weighted)
         kind = size, elements > CHUNK and options.gradients
         if kind not in plan.compiled and (plan.compiled_as, kind) in _COMPILED:
@@ -459,20 +466,10 @@ def warm_up() -> None:
 
 def compile_all() -> None:
     """Put what most requests need into the cache: the default losses together, and each loss."""
-    flagged = [
-        LossSpec(name, **{flag: not rule.default})
-        for name, loss in LOSSES.items()
-        for flag, rule in loss.parameters.items()
-        if rule.is_flag
-    ]
-    default = ScoreOptions().losses
-    together = [
-        tuple(other if other.name == spec.name else spec for spec in default) for other in flagged
-    ]
-    alone = [(LossSpec(name),) for name in LOSSES] + [(spec,) for spec in flagged]
+    together, alone = usual_losses()
     missings: tuple[Missing, ...] = ("error", "skip")
     for size, gradients in itertools.product((4, 8), (False, True)):
-        for losses, missing in itertools.product((default, *together), missings):
+        for losses, missing in itertools.product(together, missings):
             options = ScoreOptions(losses, gradients, missing)
             compile_here(options, size, weighted=False, large=False)
             if gradients:  # of cut series, by loops of their own

@@ -20,14 +20,9 @@ from torch import Tensor
 from triton.runtime import driver
 
 from loss_scoring.core.kernels.finish import finish
-from loss_scoring.core.kernels.fused_tiles import (
-    join_pieces,
-    score_tiles,
-    tile_losses,
-)
+from loss_scoring.core.kernels.fused_tiles import join_pieces, score_tiles, tile_losses
 from loss_scoring.core.kernels.interface import Scores
-from loss_scoring.core.losses import LOSSES
-from loss_scoring.core.options import LossSpec, ScoreOptions
+from loss_scoring.core.options import LossSpec, ScoreOptions, usual_losses
 from loss_scoring.core.ragged import Buffer, as_array, as_tensor
 
 WIDTHS = (32, 256, 512)
@@ -116,12 +111,10 @@ class Plan:
         self.options = options
         self.weighted = weighted
         self.specs = sorted(options.losses, key=lambda spec: spec.name)
-        flags = (tuple(v for v in spec.values if isinstance(v, bool)) for spec in self.specs)
         losses = [spec.loss for spec in self.specs]
-        self.tile = tile_losses(tuple(zip(losses, flags, strict=True)), weighted=weighted)
-        self.numbers = np.array(
-            [v for spec in self.specs for v in spec.values if not isinstance(v, bool)], np.float64
-        )
+        flagged = tuple((spec.loss, spec.flags) for spec in self.specs)
+        self.tile = tile_losses(flagged, weighted=weighted)
+        self.numbers = np.array([v for spec in self.specs for v in spec.numbers], np.float64)
         self.skip_missing = options.missing == "skip"
         self.skip_zero = options.zero_division == "skip"
         may_leave = self.skip_missing or (
@@ -233,27 +226,11 @@ class Batch:
         for width, (first, stop) in self.spans.items():
             fixed = constants(width, prediction.dtype, aligned=self.aligned)
             score_tiles[(-(-(stop - first) // fixed["ROWS"]),)](
-                *self.sides,
-                self.weights,
-                self.starts,
-                self.sizes,
-                self.owners,
-                factors,
-                self.numbers,
-                columns,
-                tuple(made),
-                first,
-                stop,
-                total,
-                factors.stride(0),
-                int(plan.skip_missing),
-                int(plan.skip_zero),
-                int(sums),
-                int(slopes),
-                plan.tile,
-                **fixed,
-                **LAUNCH,
-            )
+                *self.sides, self.weights, self.starts, self.sizes, self.owners, factors,
+                self.numbers, columns, tuple(made), first, stop, total, factors.stride(0),
+                int(plan.skip_missing), int(plan.skip_zero), int(sums), int(slopes), plan.tile,
+                **fixed, **LAUNCH,
+            )  # fmt: skip
         return columns, tuple(made)
 
     def join(self, sums: Tensor) -> Tensor:
@@ -263,14 +240,9 @@ class Batch:
             groups = cut(firsts, counts, JOINED)
             joined = sums.new_empty(len(sums), len(groups.owners))
             join_pieces[(-(-len(groups.owners) // (_TILE // JOINED)), len(sums))](
-                sums,
-                *map(self.on_device, groups[:2]),
-                joined,
-                sums.shape[1],
-                len(groups.owners),
-                **_rows_of(JOINED),
-                **LAUNCH,
-            )
+                sums, *map(self.on_device, groups[:2]), joined, sums.shape[1],
+                len(groups.owners), **_rows_of(JOINED), **LAUNCH,
+            )  # fmt: skip
             sums, firsts, counts = joined, groups.firsts, groups.counts
         return sums[:, self.on_device(firsts)]
 
@@ -307,20 +279,9 @@ def warm_up(device: torch.device | str, *, rare: bool = False) -> None:
         device: Where.
         rare: Also each loss alone, and both values of flags.
     """
-    default = ScoreOptions().losses
-    compile_for(device, default)
-    if rare:
-        flagged = [
-            LossSpec(name, **{flag: not rule.default})
-            for name, loss in LOSSES.items()
-            for flag, rule in loss.parameters.items()
-            if rule.is_flag
-        ]
-        for other in flagged:
-            swapped = tuple(other if other.name == spec.name else spec for spec in default)
-            compile_for(device, swapped)
-        for spec in (*map(LossSpec, LOSSES), *flagged):
-            compile_for(device, (spec,))
+    together, alone = usual_losses()
+    for losses in (*together, *alone) if rare else together[:1]:
+        compile_for(device, losses)
 
 
 def compile_for(

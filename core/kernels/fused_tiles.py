@@ -190,29 +190,10 @@ def _fold(x, ROWS: tl.constexpr, WIDTH: tl.constexpr, STEPS: tl.constexpr):
 
 @triton.jit
 def _score(
-    loss: tl.constexpr,
-    x,
-    t,
-    weight,
-    present,
-    inside,
-    row,
-    real,
-    index,
-    owner,
-    factors,
-    numbers,
-    sums,
-    slopes,
-    pieces,
-    skip_zero,
-    add,
-    slope,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    STEPS: tl.constexpr,
-    MOST: tl.constexpr,
-):
+    loss: tl.constexpr, x, t, weight, present, inside, row, real, index, owner, factors,
+    numbers, sums, slopes, pieces, skip_zero, add, slope, ROWS: tl.constexpr,
+    WIDTH: tl.constexpr, STEPS: tl.constexpr, MOST: tl.constexpr,
+):  # fmt: skip
     """Score one tile by one loss."""
     values = ()
     for k in tl.static_range(loss.first, loss.stop):
@@ -260,31 +241,11 @@ _NUMBERS = ("first", "stop", "pieces", "stride", "skip_missing", "skip_zero", "a
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def score_tiles(
-    prediction,
-    target,
-    weights,
-    starts,
-    sizes,
-    owners,
-    factors,
-    numbers,
-    sums,
-    slopes,
-    first,
-    stop,
-    pieces,
-    stride,
-    skip_missing,
-    skip_zero,
-    add,
-    slope,
-    losses: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    STEPS: tl.constexpr,
-    ALIGNED: tl.constexpr,
+    prediction, target, weights, starts, sizes, owners, factors, numbers, sums, slopes, first,
+    stop, pieces, stride, skip_missing, skip_zero, add, slope, losses: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, STEPS: tl.constexpr, ALIGNED: tl.constexpr,
     MOST: tl.constexpr,
-):
+):  # fmt: skip
     """Score one tile of pieces.
 
     Args:
@@ -329,43 +290,17 @@ def score_tiles(
     owner = tl.load(owners + row, mask=real, other=0)
     for k in tl.static_range(len(losses)):
         _score(
-            losses[k],
-            x,
-            t,
-            weight,
-            present,
-            inside,
-            row,
-            real,
-            index,
-            owner,
-            factors + k * stride,
-            numbers,
-            sums,
-            slopes[k],
-            pieces,
-            skip_zero,
-            add,
-            slope,
-            ROWS,
-            WIDTH,
-            STEPS,
-            MOST,
-        )
+            losses[k], x, t, weight, present, inside, row, real, index, owner,
+            factors + k * stride, numbers, sums, slopes[k], pieces, skip_zero, add, slope,
+            ROWS, WIDTH, STEPS, MOST,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["pieces", "groups"])
 def join_pieces(
-    sums,
-    starts,
-    sizes,
-    joined,
-    pieces,
-    groups,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
+    sums, starts, sizes, joined, pieces, groups, ROWS: tl.constexpr, WIDTH: tl.constexpr,
     STEPS: tl.constexpr,
-):
+):  # fmt: skip
     """Add up groups of at most ``WIDTH`` neighbouring pieces, a row of a tile each.
 
     Args:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
+
 Columns: TypeAlias = Mapping[str, Buffer]
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 LANES = 16
@@ -151,56 +153,11 @@ class Kernel(Protocol):
         ...
 
 
-class HostKernel(Kernel, Protocol):
-    """A CPU kernel that takes arrays as well, which saves the cost of views as tensors."""
-
-    takes_arrays: bool
-
-    def __call__(
-        self,
-        prediction: Buffer,
-        target: Buffer,
-        offsets: Buffer,
-        options: ScoreOptions,
-        weights: Buffer | None = None,
-        scales: Buffer | None = None,
-    ) -> Scores:
-        """Score every series."""
-        ...
-
-
-def takes_arrays(kernel: Kernel) -> TypeGuard[HostKernel]:
-    """Tell whether a kernel is one that takes arrays."""
+def takes_arrays(kernel: Kernel) -> TypeGuard[FusedCpuKernel]:
+    """Tell whether a kernel takes arrays as well, which saves the cost of views as tensors."""
     return getattr(kernel, "takes_arrays", False)
 
 
-class CompiledKernel(HostKernel, Protocol):
-    """A CPU kernel that compiles what a set of options needs, once."""
-
-    def is_compiled(
-        self, options: ScoreOptions, size: int, elements: int, *, weighted: bool
-    ) -> bool:
-        """Tell whether scoring waits for no compiler in this process.
-
-        Args:
-            options: What to compute.
-            size: Bytes of an element.
-            elements: How many there are.
-            weighted: Whether they have weights.
-        """
-        ...
-
-    def compile_for(
-        self, options: ScoreOptions, size: int, elements: int, *, weighted: bool
-    ) -> None:
-        """Compile what ``is_compiled`` misses, or load it from the cache, in milliseconds."""
-        ...
-
-    def load_for(self, options: ScoreOptions, size: int, elements: int, *, weighted: bool) -> None:
-        """Load what ``is_compiled`` misses, if the cache has it."""
-        ...
-
-
-def is_compiled_kernel(kernel: Kernel) -> TypeGuard[CompiledKernel]:
-    """Tell whether a kernel is one that compiles."""
+def is_compiled_kernel(kernel: Kernel) -> TypeGuard[FusedCpuKernel]:
+    """Tell whether a kernel compiles what a set of options needs, once."""
     return hasattr(kernel, "compile_for")

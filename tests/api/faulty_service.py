@@ -15,7 +15,7 @@ import uvicorn
 from torch import Tensor
 
 from loss_scoring.core import ScoreOptions, Scores
-from loss_scoring.core.kernels import plain_kernel
+from loss_scoring.core.kernels.plain import plain_kernel
 from loss_scoring.core.ragged import Buffer
 from loss_scoring.service.app import create_app
 from loss_scoring.service.engine.worker import DeviceWorker

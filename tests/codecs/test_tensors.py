@@ -11,7 +11,7 @@ from inference import DATATYPES, LENGTH, body_of, columns_of
 from streams import Account
 
 from loss_scoring.core import LOSSES, ScoreOptions
-from loss_scoring.core.kernels import plain_kernel
+from loss_scoring.core.kernels.plain import plain_kernel
 from loss_scoring.service.codecs import json as json_codec
 from loss_scoring.service.codecs.codec import encode
 from loss_scoring.service.codecs.json import parse

@@ -10,8 +10,8 @@ import torch
 from reference import DEFAULT
 
 from loss_scoring.core import LOSSES, LossSpec, ScoreOptions
-from loss_scoring.core.kernels import plain_kernel
 from loss_scoring.core.kernels.fused_cpu import CHUNK, FusedCpuKernel
+from loss_scoring.core.kernels.plain import plain_kernel
 
 SPECS = tuple(
     LossSpec(name, **{"huber": {"delta": 1.3}, "pinball": {"q": 0.9}}.get(name, {}))

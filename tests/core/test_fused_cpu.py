@@ -12,8 +12,9 @@ import torch
 from reference import DEFAULT, adversarial
 
 from loss_scoring.core import LossSpec, ScoreOptions, kernel_for
-from loss_scoring.core.kernels import fused_cpu, plain_kernel
+from loss_scoring.core.kernels import fused_cpu
 from loss_scoring.core.kernels.fused_cpu import CHUNK, SHARE, FusedCpuKernel
+from loss_scoring.core.kernels.plain import plain_kernel
 
 FULL = (*DEFAULT[:2], LossSpec("smape", block_denom_grad=False))
 OPTIONS = [

@@ -23,7 +23,7 @@ from interpreted import fused_cuda, fused_cuda_kernel
 from triton.runtime import driver
 
 from loss_scoring.core import LOSSES, LossSpec, ScoreOptions, kernels
-from loss_scoring.core.kernels import plain_kernel
+from loss_scoring.core.kernels.plain import plain_kernel
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 WIDEST = fused_cuda.WIDTHS[-1]

@@ -13,8 +13,8 @@ from interpreted import fused_cuda_kernel
 from reference import adversarial, score_series
 
 from loss_scoring.core import Kernel, LossSpec, ScoreOptions
-from loss_scoring.core.kernels import plain_kernel
 from loss_scoring.core.kernels.fused_cpu import FusedCpuKernel
+from loss_scoring.core.kernels.plain import plain_kernel
 
 
 class On(NamedTuple):

@@ -25,7 +25,8 @@ from loss_scoring.core import (
     score,
     scoring,
 )
-from loss_scoring.core.kernels import kernel_for, plain_kernel
+from loss_scoring.core.kernels import kernel_for
+from loss_scoring.core.kernels.plain import plain_kernel
 
 UNSCALED = [name for name, loss in LOSSES.items() if not loss.scaled]
 
