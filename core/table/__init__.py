@@ -19,7 +19,6 @@ from loss_scoring.core.table.columns import (
     faults_of,
     find_models,
     find_time,
-    holds_codes,
     key_faults,
     listed,
     text_faults,
@@ -51,6 +50,7 @@ from loss_scoring.core.table.history import History
 from loss_scoring.core.table.joining import Actuals, Matches, TableError, UnmatchedWarning
 from loss_scoring.core.table.joining.cells import holds_numbers, is_text, one_array, spell_type
 from loss_scoring.core.table.joining.faults import HINT, suggestion
+from loss_scoring.core.table.joining.roles import holds_codes
 from loss_scoring.core.table.joining.spelling import spell, spell_cell, spell_series, speller
 from loss_scoring.core.table.numbers import (
     array_of,

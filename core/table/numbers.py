@@ -8,23 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from loss_scoring.core.table.joining.cells import decoded, one_array
-
-_SMALL = {
-    pa.float32(),
-    pa.float16(),
-    pa.int8(),
-    pa.uint8(),
-    pa.int16(),
-    pa.uint16(),
-}
-"""What a float holds exactly."""
+from loss_scoring.core.table.joining.cells import HELD_BY_FLOAT, decoded, one_array
 
 
 def narrowest(types: Iterable[pa.DataType]) -> pa.DataType:
     """Return float if it holds the numbers of all types exactly, else double."""
     kinds = {decoded(type_) for type_ in types} - {pa.null()}
-    return pa.float32() if kinds and kinds <= _SMALL else pa.float64()
+    return pa.float32() if kinds and kinds <= HELD_BY_FLOAT else pa.float64()
 
 
 def as_type(array: pa.Array, type_: pa.DataType) -> pa.Array:

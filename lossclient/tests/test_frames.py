@@ -18,8 +18,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import loss_scoring.core.table.columns
-import lossclient.columns
 from lossclient import InvalidInput
 from lossclient.columns import Columns
 from lossclient.frames import read_frame, write_frame
@@ -259,11 +257,6 @@ def test_rows_that_a_column_of_text_tells_apart_are_said_to_be_repeated():
     assert "numbers as text" not in str(caught.value)
     with pytest.raises(InvalidInput, match="'store' holds numbers as text"):
         read_frame(df.assign(ds=[1, 2]), Columns())
-
-
-@pytest.mark.parametrize("part", ["_ROLES", "_NAMES", "_BLANK", "_NUMBER", "_CODE", "_WRITTEN"])
-def test_the_rule_is_that_of_the_service(part):
-    assert getattr(lossclient.columns, part) == getattr(loss_scoring.core.table.columns, part)
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])

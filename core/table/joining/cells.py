@@ -4,6 +4,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _DECIMALS = {32: pa.decimal32, 64: pa.decimal64, 128: pa.decimal128, 256: pa.decimal256}
+HELD_BY_FLOAT = frozenset(
+    (pa.float32(), pa.float16(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16())
+)
+"""Types of numbers that a float of 32 bits holds exactly."""
 _SHOWN = 100
 """Characters of a type that a message shows."""
 
@@ -38,6 +42,11 @@ def is_text(type_: pa.DataType) -> bool:
     """Tell whether a column of this type is text without a dictionary."""
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     return any(is_kind(type_) for is_kind in kinds)
+
+
+def holds_text(type_: pa.DataType) -> bool:
+    """Tell whether a column of this type holds text, be it coded by a dictionary."""
+    return is_text(type_.value_type if pa.types.is_dictionary(type_) else type_)
 
 
 def spell_type(type_: pa.DataType) -> str:

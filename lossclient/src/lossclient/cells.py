@@ -6,7 +6,7 @@ double, categories of several types.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from numbers import Real
 from typing import Any, TypeAlias
@@ -18,16 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lossclient.forecasts import Floats
+from lossclient.joining.cells import HELD_BY_FLOAT, decoded, holds_numbers, is_text
 
 Objects = npt.NDArray[np.object_]
 Cells: TypeAlias = pa.ChunkedArray | Objects
 Frame = nw.DataFrame[Any]
 
-_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
-"""What a column of numbers is in Arrow; one that is null throughout has all elements missing."""
-_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_SMALL = {pa.float32(), pa.float16(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16()}
-"""What a float32 holds exactly."""
 _COMPARED_AS = (
     (pa.types.is_string, pa.large_string()),  # one array holds at most 2 GiB of strings
     (pa.types.is_string_view, pa.large_string()),
@@ -73,7 +69,7 @@ def _of_pandas(series: Any) -> Cells:
 def content(cells: Cells) -> str:
     """Return what a column holds, for an error."""
     if isinstance(cells, pa.ChunkedArray):
-        return str(_decoded(cells.type))
+        return str(decoded(cells.type))
     names = sorted(type_.__name__ for type_ in _types_of(cells))
     return f"objects ({', '.join(names[:5])})"
 
@@ -95,12 +91,12 @@ def numbers_in(cells: Cells) -> pa.ChunkedArray | None:
 
     Text is no number.
     """
-    return _decode_any(cells, _NUMBERS)
+    return _decode_any(cells, holds_numbers)
 
 
 def texts_in(cells: Cells) -> pa.ChunkedArray | None:
     """Return a column of text, which may be among numbers; None if it holds anything else."""
-    texts = _decode_any(cells, _TEXTS)
+    texts = _decode_any(cells, is_text)
     return None if texts is None else texts.cast(pa.large_string())
 
 
@@ -145,7 +141,7 @@ def floats_of(numbers: pa.ChunkedArray, *, narrow: bool = True) -> Floats:
     """
     if not pa.types.is_float32(numbers.type) and not pa.types.is_float64(numbers.type):
         is_half = pa.types.is_float16(numbers.type)
-        is_narrow = is_half or (narrow and numbers.type in _SMALL)
+        is_narrow = is_half or (narrow and numbers.type in HELD_BY_FLOAT)
         numbers = numbers.cast(pa.float32() if is_narrow else pa.float64(), safe=False)
     return numbers.to_numpy()  # type: ignore[no-any-return]
 
@@ -155,18 +151,6 @@ def array_of(objects: Iterable[Any]) -> pa.ChunkedArray | None:
     return numbers_in(_objects(list(objects)))
 
 
-def _decoded(type_: pa.DataType) -> pa.DataType:
-    """Return what is held by a type that codes it by a dictionary or in runs, others as they are.
-
-    Example:
-        >>> _decoded(pa.dictionary(pa.int8(), pa.float32()))
-        DataType(float)
-    """
-    while pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
-        type_ = type_.value_type
-    return type_
-
-
 def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column without dictionaries and runs.
 
@@ -174,7 +158,7 @@ def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
         >>> _decode(pa.chunked_array([pa.array(["a", "a"]).dictionary_encode()])).type
         DataType(string)
     """
-    while column.type != _decoded(column.type):
+    while column.type != decoded(column.type):
         type_, chunks = column.type.value_type, column.chunks
         if pa.types.is_run_end_encoded(column.type):
             column = pa.chunked_array([pc.run_end_decode(chunk) for chunk in chunks], type_)
@@ -186,12 +170,10 @@ def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _decode_any(
-    cells: Cells, types: Sequence[Callable[[pa.DataType], bool]]
-) -> pa.ChunkedArray | None:
-    """Return a column without dictionaries and runs, None if it has none of some types."""
+def _decode_any(cells: Cells, is_type: Callable[[pa.DataType], bool]) -> pa.ChunkedArray | None:
+    """Return a column without dictionaries and runs, None if it is not of a type."""
     column = _of_objects(cells) if isinstance(cells, np.ndarray) else cells
-    if column is None or not any(is_type(_decoded(column.type)) for is_type in types):
+    if column is None or not is_type(decoded(column.type)):
         return None
     return _decode(column)
 
