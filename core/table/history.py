@@ -1,8 +1,6 @@
 """The scales of series by their history: how far off a seasonal naive forecast was in it."""
 
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +15,9 @@ from loss_scoring.core.table.groups import (
     group_rows,
     match_rows,
 )
-from loss_scoring.core.table.joining.cells import decoded, is_text, spell_type
 from loss_scoring.core.table.joining.faults import TableError
+from loss_scoring.core.table.joining.seasonal import SeasonalDifferences, in_order
 from loss_scoring.core.table.numbers import array_of_column
-
-_NUMBERS = str.maketrans("uf", "ii")
-"""Kinds of numpy's numbers, which are compared with each other."""
-_SPELLED = (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC"))
 
 
 class History:
@@ -79,15 +73,11 @@ class History:
         if len((repeats := find_repeats(times, groups)).rows):
             raise RepeatedTimeError(time, repeats, times, groups, "These are rows of the history.")
         self._keys = groups.keys
-        times = _in_order(time, times)
-        self._type = times.type
-        self._moments, codes = np.unique(times.to_numpy(), return_inverse=True)
-        member = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
-        codes = codes if groups.order is None else codes[groups.order]
         values = array_of_column(table.column(target), pa.float64(), groups.order)
-        in_time = np.lexsort((codes, member))
-        self._places = (member * (len(self._moments) + 1) + codes)[in_time]
-        self._differences = _differences(values[in_time], groups.offsets, seasonality)
+        times = in_order(time, times)
+        if groups.order is not None:
+            times = times.take(pa.array(groups.order))
+        self._differences = SeasonalDifferences(values, groups.offsets, times, seasonality)
 
     def scales(
         self, loss: str, groups: Groups, times: pa.ChunkedArray | None = None
@@ -105,78 +95,15 @@ class History:
         """
         limits = self._limits(groups, times)
         series = match_rows(self._keys, groups.keys.select(self._ids))
-        size = len(self._moments) + 1
-        starts = np.searchsorted(self._places, series * size)
-        stops = np.searchsorted(self._places, series * size + limits)
-        stops = np.where(series < 0, starts, stops)
-        is_square = LOSSES[loss].root
-        with np.errstate(over="ignore"):
-            terms = self._differences**2 if is_square else self._differences
-        is_known = np.isfinite(self._differences)
-        counts = _sums(is_known.astype(np.float64), starts, stops)
-        with np.errstate(invalid="ignore"):
-            means = _sums(np.where(is_known, terms, 0), starts, stops) / counts
-        return np.sqrt(means) if is_square else means
+        return self._differences.scales(series, limits, squared=LOSSES[loss].root)
 
     def _limits(self, groups: Groups, times: pa.ChunkedArray | None) -> NDArray[np.int64]:
         """Return how many of all moments of the history count, for each series."""
         if self._cutoff in groups.keys.column_names:
             cutoffs = groups.keys.column(self._cutoff)
-            return self._among(self._cutoff, cutoffs, "right")
+            return self._differences.limits(self._cutoff, cutoffs, "right")
         if times is None:
             raise TableError(("", "has neither cutoffs nor times, up to which history is used"))
-        limits = self._among("time", times, "left")
+        limits = self._differences.limits("time", times, "left")
         limits = limits if groups.order is None else limits[groups.order]
         return np.minimum.reduceat(limits, groups.offsets[:-1]) if len(groups) else limits
-
-    def _among(self, name: str, times: pa.ChunkedArray, side: Any) -> NDArray[np.int64]:
-        times = _in_order(name, times)
-        moments = times.to_numpy()
-        types = times.type, self._type
-        zones = {getattr(type_, "tz", None) is None for type_ in types}
-        kinds = {x.dtype.kind.translate(_NUMBERS) for x in (moments, self._moments)}
-        if len(zones) > 1 or len(kinds) > 1:
-            found, own = map(spell_type, types)
-            raise TableError((name, f"is {found}, not comparable with {own} of the history"))
-        places: NDArray[np.int64] = np.searchsorted(self._moments, moments, side=side)
-        return places
-
-
-def _in_order(name: str, times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return times in a type whose order is theirs: text as the numbers or moments that it says."""
-    type_ = decoded(times.type)
-    if pa.types.is_dictionary(times.type):
-        times = times.cast(type_)
-    if times.null_count:
-        row = times.is_null().index(True).as_py()
-        raise TableError((name, f"is null in row {row}, so that nothing is before or after it"))
-    if not is_text(type_):
-        return times
-    for wanted in _SPELLED:
-        with suppress(pa.ArrowInvalid):
-            return times.cast(wanted)
-    raise TableError((name, "is text that says neither numbers nor times of ISO 8601"))
-
-
-def _differences(
-    values: NDArray[np.float64], offsets: NDArray[np.int64], seasonality: int
-) -> NDArray[np.float64]:
-    """Return how far each value is from that a season before, NaN where there is none."""
-    differences = np.full(len(values), np.nan)
-    with np.errstate(invalid="ignore"):
-        differences[seasonality:] = np.abs(values[seasonality:] - values[:-seasonality])
-    lengths = np.diff(offsets)
-    rank = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)
-    differences[rank < seasonality] = np.nan
-    return differences
-
-
-def _sums(
-    terms: NDArray[np.float64], starts: NDArray[np.int64], stops: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the sum of the terms from each start to its stop, in pairs as numpy sums."""
-    if not len(starts):
-        return np.empty(0)
-    places = np.stack([starts, stops], axis=1).ravel()
-    sums = np.add.reduceat(np.append(terms, 0), places)[::2]
-    return np.where(stops > starts, sums, 0)

@@ -139,6 +139,25 @@ def test_scales_of_a_history_are_those_of_score_table(client, losses):
     assert without[losses[0]].tolist() == got[losses[0]].tolist()[:2]
 
 
+@pytest.mark.parametrize("losses", [["mase"], ["rmsse"]])
+@pytest.mark.parametrize(
+    ("times", "cutoff", "values"),
+    [
+        (["8", "9", "10", "11", "12"], "11", [0, 1, 3, 3, 9]),
+        ([1, 2, 3, 4, 5], 5, [0, 1e200, 1e200, 1e200, 1]),
+    ],
+)
+def test_text_is_ordered_by_what_it_says_and_a_square_may_overflow(
+    client, losses, times, cutoff, values
+):
+    frame = {"unique_id": ["a"], "ds": ["13"], "cutoff": [cutoff], "y": [1.0], "Model": [3.0]}
+    train = {"unique_id": ["a"] * 5, "ds": times, "y": [float(value) for value in values]}
+    options = {"losses": losses, "seasonality": 1}
+    want = score_table(pa.table(frame), train_df=pa.table(train), **options)
+    got = client.score(pa.table(frame), train_df=pa.table(train), **options)
+    assert got[losses[0]].to_pylist() == want[losses[0]].to_pylist()
+
+
 def test_what_is_refused_of_a_history(client):
     frame, train = forecasts()
     for options, match in (

@@ -209,7 +209,7 @@ def _with_actuals(frame: Frame, actuals: Actuals) -> tuple[Frame, Rows | None, p
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """Raise what is wrong with actual values as the client's own."""
+    """Raise what is wrong with a table as the client's own."""
     try:
         yield
     except TableError as error:
@@ -223,7 +223,8 @@ def read_history(df: Any, columns: Columns, seasonality: Any) -> History:
         InvalidInput: As `History`.
     """
     require(is_count(seasonality), "seasonality", "a whole number of at least 1", seasonality)
-    return History(open_frame(df, columns), columns, _comparable, int(seasonality))
+    with _refused():
+        return History(open_frame(df, columns), columns, _comparable, int(seasonality))
 
 
 def _check_keys(keys: Iterable[str], taken: Collection[str]) -> None:
@@ -246,7 +247,8 @@ def scaled(
         parts.setdefault(name if name in SQUARED else first, []).append(loss)
     limits, forecasts = reading.limits(), reading.forecasts
     lengths = np.diff(forecasts.offsets)
-    scales = {name: np.repeat(history.scales(name, limits), lengths) for name in parts}
+    with _refused():
+        scales = {name: np.repeat(history.scales(name, limits), lengths) for name in parts}
     return [
         (losses, replace(forecasts, doubles={**forecasts.doubles, "scale": scales[name]}))
         for name, losses in parts.items()
@@ -382,7 +384,7 @@ class _Rows:
         if name is None:
             raise InvalidInput("without cutoffs and times it is not known which history is past")
         ids, times = (self._compared[column].take(rows) for column in (columns.id, name))
-        return Limits(ids, times, columns.cutoff is not None)
+        return Limits(name, ids, times, columns.cutoff is not None)
 
     def check_times(self) -> None:
         """Refuse rows of one series that have one time."""

@@ -4,7 +4,6 @@ As ``loss_scoring.core.table.History`` makes them, to the bit: of no row after a
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,23 +15,23 @@ from lossclient.cells import Cells, cells_of, floats_of
 from lossclient.columns import Columns, numbers_of
 from lossclient.exceptions import InvalidInput
 from lossclient.grouping import Int64s, codes_of, group
+from lossclient.joining.seasonal import SeasonalDifferences, in_order
 
 SQUARED: Mapping[str, bool] = {"mase": False, "rmsse": True}
 """The losses that are divided by a scale, and whether it is the root of a mean of squares."""
-_SPELLED = (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC"))
-_NUMBERS = str.maketrans("uf", "ii")
-"""Kinds of numpy's numbers, which are compared with each other."""
 
 
 class Limits(NamedTuple):
     """Up to where the history of each series counts.
 
     Attributes:
+        name: The column of the times.
         ids: Of the series.
         times: Their cutoffs, or the times of their first rows.
         inclusive: Whether a row at that time counts.
     """
 
+    name: str
     ids: pa.Array
     times: pa.Array
     inclusive: bool
@@ -74,52 +73,29 @@ class History:
             row = np.arange(len(ids))[order][groups.repeats[0]]
             again = f"{columns.time} {times[row].as_py()} twice, in row {row}"
             raise InvalidInput(f"series {ids[row].as_py()!r} of train_df has {again}")
-        times = _in_order(columns.time, times)
-        self._ids, self._type = ids.take(pa.array(groups.first)), times.type
-        moments = times.to_numpy(zero_copy_only=False)
-        self._moments, codes = np.unique(moments, return_inverse=True)
-        member = np.repeat(np.arange(len(groups.first)), np.diff(groups.offsets))
-        self._places = member * (len(self._moments) + 1) + codes[order]
+        self._ids = ids.take(pa.array(groups.first))
         target = floats_of(numbers_of(columns.target, cells(columns.target)), narrow=False)
         values = target.astype(np.float64, copy=False)[order]
-        self._differences = _differences(values, groups.offsets, seasonality)
+        times = in_order(columns.time, pa.chunked_array([times]))
+        if groups.order is not None:
+            times = times.take(pa.array(order))
+        self._differences = SeasonalDifferences(
+            values, groups.offsets, times, seasonality, "train_df"
+        )
 
     def scales(self, loss: str, limits: Limits) -> npt.NDArray[np.float64]:
-        """Return the scale of each series, NaN without a difference before its limit."""
-        stops = self._limits(limits)
-        series, size = _match(self._ids, limits.ids), len(self._moments) + 1
-        first = np.searchsorted(self._places, series * size)
-        last = np.where(series < 0, first, np.searchsorted(self._places, series * size + stops))
-        terms = self._differences**2 if SQUARED[loss] else self._differences
-        is_known = np.isfinite(terms)
-        counts = _sums(is_known.astype(np.float64), first, last)
-        with np.errstate(invalid="ignore"):
-            means = _sums(np.where(is_known, terms, 0), first, last) / counts
-        return np.sqrt(means) if SQUARED[loss] else means
+        """Return the scale of each series, NaN without a difference before its limit.
 
-    def _limits(self, limits: Limits) -> Int64s:
-        """Return how many of all moments of the history count, for each series."""
-        times = _in_order("cutoff", limits.times)
-        moments = times.to_numpy(zero_copy_only=False)
-        zones = {getattr(type_, "tz", None) is None for type_ in (times.type, self._type)}
-        kinds = {x.dtype.kind.translate(_NUMBERS) for x in (moments, self._moments)}
-        if len(zones) > 1 or len(kinds) > 1:
-            raise InvalidInput(
-                f"cutoffs or times are {times.type}, not comparable with {self._type} of train_df"
-            )
-        side: Any = "right" if limits.inclusive else "left"
-        places: Int64s = np.searchsorted(self._moments, moments, side=side)
-        return places
-
-
-def _in_order(name: str, times: pa.Array) -> pa.Array:
-    """Return times in a type whose order is theirs: text as the numbers or moments that it says."""
-    if not (pa.types.is_string(times.type) or pa.types.is_large_string(times.type)):
-        return times
-    for wanted in _SPELLED:
-        with suppress(pa.ArrowInvalid):
-            return times.cast(wanted)
-    raise InvalidInput(f"column {name!r} is text that says neither numbers nor times of ISO 8601")
+        Raises:
+            TableError: If ids or times cannot be compared with those of the history.
+        """
+        times = pa.chunked_array([limits.times])
+        counts = self._differences.limits(
+            limits.name, times, "right" if limits.inclusive else "left"
+        )
+        return self._differences.scales(
+            _match(self._ids, limits.ids), counts, squared=SQUARED[loss]
+        )
 
 
 def _match(known: pa.Array, wanted: pa.Array) -> Int64s:
@@ -134,24 +110,3 @@ def _match(known: pa.Array, wanted: pa.Array) -> Int64s:
     places = np.full(int(codes.max(initial=-1)) + 1, -1)
     places[codes[: len(known)]] = np.arange(len(known))
     return places[codes[len(known) :]]
-
-
-def _differences(
-    values: npt.NDArray[np.float64], offsets: Int64s, seasonality: int
-) -> npt.NDArray[np.float64]:
-    """Return how far each value is from that a season before, NaN where there is none."""
-    differences = np.full(len(values), np.nan)
-    with np.errstate(invalid="ignore"):
-        differences[seasonality:] = np.abs(values[seasonality:] - values[:-seasonality])
-    rank = np.arange(len(values)) - np.repeat(offsets[:-1], np.diff(offsets))
-    differences[rank < seasonality] = np.nan
-    return differences
-
-
-def _sums(terms: npt.NDArray[np.float64], starts: Int64s, stops: Int64s) -> npt.NDArray[np.float64]:
-    """Return the sum of the terms from each start to its stop, in pairs as numpy sums."""
-    if not len(starts):
-        return np.empty(0)
-    places = np.stack([starts, stops], axis=1).ravel()
-    sums = np.add.reduceat(np.append(terms, 0), places)[::2]
-    return np.where(stops > starts, sums, 0)
