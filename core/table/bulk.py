@@ -207,9 +207,16 @@ def _score(table: pa.Table, options: dict[str, Any]) -> pa.Table:
         if known.matches.without_actual:
             warnings.warn(f"not all is scored: {known.matches}", UnmatchedWarning, stacklevel=2)
     if time in table.column_names:
-        table = table.take(pc.sort_indices(table[time]))
+        table = table.take(pc.sort_indices(_sortable(table[time])))
     scores = score_table(table, **options)
     return scores if schema is None else scores.cast(schema)
+
+
+def _sortable(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return what is coded by a dictionary, or is a view of text, as what Arrow can sort."""
+    if pa.types.is_dictionary(times.type):
+        return _sortable(times.cast(times.type.value_type))
+    return times.cast(pa.large_string()) if times.type == pa.string_view() else times
 
 
 class _Worker:

@@ -232,10 +232,12 @@ def _parquet(file: File) -> Source:
     def read(columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         options = {"metadata": first.metadata, "read_dictionary": coded}
         with file.open() as content:
-            # What is read ahead, as is worth its memory at an address, stays there until the end.
+            # What is read ahead, as is worth its memory at an address, stays as long as its reader.
             ahead = not isinstance(content, pa.OSFile)
-            again = pq.ParquetFile(content, pre_buffer=ahead, **options)
-            yield from again.iter_batches(BATCH_ROWS, columns=list(columns))
+            groups = range(first.num_row_groups)
+            for part in [[group] for group in groups] if ahead else [[*groups]]:
+                again = pq.ParquetFile(content, pre_buffer=ahead, **options)
+                yield from again.iter_batches(BATCH_ROWS, part, list(columns))
 
     return Source(first.schema_arrow, first.metadata.num_rows, read, is_columnar=True)
 

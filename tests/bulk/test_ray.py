@@ -89,6 +89,19 @@ def test_leaderboards_have_the_bits_of_the_whole(table, options):
     assert got.notes == want.notes
 
 
+@pytest.mark.parametrize(
+    "times", [pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int32(), pa.date32())]
+)
+def test_times_may_be_coded_by_dictionaries(table, times):
+    place = table.schema.get_field_index("ds")
+    coded = table["ds"].cast(pa.date32()).cast(times.value_type).dictionary_encode()
+    table = table.set_column(place, "ds", coded.cast(times)).slice(0, 2000)
+    options = {"missing": "skip", "losses": ["mae"]}
+    blocks = ray.data.from_arrow([table.slice(700), table.slice(0, 700)])
+    scores = collected(score_ray(blocks, partitions=2, **options))
+    assert scores.equals(score_table(table, **options).sort_by(ORDER))
+
+
 def test_series_in_parts_are_noticed(table):
     halves = ray.data.from_arrow([table.slice(0, 1001), table.slice(1001)])
     scores = score_ray(halves, shuffle=False, actors=1, missing="skip")

@@ -1,7 +1,9 @@
 """The command line over files, against numpy and against the service's own core."""
 
+import io
 import subprocess
 import sys
+import tracemalloc
 
 import forecasts
 import numpy as np
@@ -407,3 +409,28 @@ def test_invalid_flags_of_serve_are_refused(flags, expected):
     assert wrong.exit_code == 2
     assert expected in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_what_is_read_ahead_at_an_address_is_not_kept(tmp_path):
+    path = tmp_path / "f.parquet"
+    numbers = np.random.default_rng(0).normal(size=1 << 20)
+    pq.write_table(pa.table({"y": numbers}), path, row_group_size=1 << 16)
+    content = path.read_bytes()
+    source = open_source(
+        File("s3://b/f", path.name, lambda: pa.PythonFile(io.BytesIO(content), "r"))
+    )
+    most = rows = 0
+    tracemalloc.start()
+    for batch in source.read(["y"]):
+        most = max(most, tracemalloc.get_traced_memory()[0])
+        rows += len(batch)
+    tracemalloc.stop()
+    assert rows == len(numbers)
+    assert most < len(content) / 2
+
+
+def test_a_file_without_row_groups_has_no_rows(tmp_path):
+    path = tmp_path / "f.parquet"
+    with pq.ParquetWriter(path, pa.schema({"y": pa.float64()})):
+        pass
+    assert list(open_source(File.at(path)).read(["y"])) == []
