@@ -52,7 +52,7 @@ def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | N
     keys = {
         name: _take(table[name], pools.rows[first])
         if name in names
-        else pa.chunked_array([pools.places[first]])
+        else pa.chunked_array([pools.horizon[first]])
         for name in by
     }
     return Groups(pa.table(keys), pools.offsets, pools.rows)

@@ -149,7 +149,7 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
         - ``loss``, those of ``by``, ``model``;
         - ``n``: how many series were compared;
         - ``mean`` and ``median`` of the loss over them, null where there are none;
-        - ``avg_rank``: the mean of its places, from 1; equal losses share the mean of theirs;
+        - ``avg_rank``: the mean of its ranks, from 1; equal losses share the mean of theirs;
         - ``wins``: on how many series no model has a lower loss;
         - ``win_rate``: the share of series on which it beats another model, ties half, mean over
           the other models;
@@ -181,20 +181,20 @@ def leaderboard(  # noqa: PLR0913 - a choice each, all with a default
     def board(losses: Losses, whole: Losses) -> pa.Table:
         values, models = losses.values, losses.models
         sizes = np.abs(values) if np.signbit(values).any() else values
-        places, best = ranks(sizes)
+        ranked, best = ranks(sizes)
         columns: dict[str, Any] = {
             "model": models,
             "n": np.full(len(models), len(values)),
             "mean": means(values, losses.weights),
             "median": [np.median(column) if len(column) else np.nan for column in values.T],
-            "avg_rank": _mean_of_halves(places),
+            "avg_rank": _mean_of_halves(ranked),
             "wins": best.sum(axis=0),
         }
         ratios = None
         if baseline is not None:
             ratios = log_ratios(sizes, sizes[:, [models.index(baseline)]])
-        # The last of M models, at place M, beats none, and one more with each place.
-        beaten = np.subtract(len(models), places, out=places)
+        # The last of M models, at rank M, beats none, and one more with each rank.
+        beaten = np.subtract(len(models), ranked, out=ranked)
         columns |= resampling.win_rate_and_skill(beaten, len(models) - 1, ratios)
         failures = dict(zip(whole.models, whole.missing.tolist(), strict=True))
         columns["num_failures"] = [failures.pop(model) for model in models]

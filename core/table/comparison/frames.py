@@ -65,18 +65,18 @@ class Losses:
     def present(self, baseline: str | None = None) -> "Losses":
         """Return the models that have a loss of any series, and the baseline; all if none has."""
         has = [
-            place
-            for place, name in enumerate(self.models)
-            if name == baseline or self.missing[place] < len(self.values)
+            column
+            for column, name in enumerate(self.models)
+            if name == baseline or self.missing[column] < len(self.values)
         ]
-        places = has or list(range(len(self.models)))
-        if len(places) == len(self.models):
+        columns = has or list(range(len(self.models)))
+        if len(columns) == len(self.models):
             return self
         return Losses(
-            tuple(self.models[place] for place in places),
-            self.values[:, places],
-            None if self.weights is None else self.weights[:, places],
-            None if self.masked is None else self.masked[:, places],
+            tuple(self.models[column] for column in columns),
+            self.values[:, columns],
+            None if self.weights is None else self.weights[:, columns],
+            None if self.masked is None else self.masked[:, columns],
         )
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Losses":
@@ -118,12 +118,12 @@ class Scores:
 
     def groups(self, loss: str, weights: str | None = None) -> Iterator[tuple[pa.Table, Losses]]:
         """Yield each group in ascending order: its values of ``by``, one row, and its losses."""
-        table, (names, place, starts) = self.table, self._places
+        table, (names, cell, starts) = self.table, self._cells
         count = int(starts[-1])
 
         def matrix(column: str, fill: float, type_: pa.DataType) -> NDArray[Any]:
             filled = np.full(len(names) * count, fill, type_.to_pandas_dtype())
-            filled[place] = _numbers(table, column, type_)
+            filled[cell] = _numbers(table, column, type_)
             return filled.reshape(len(names), count).T
 
         masked = f"{loss}_masked"
@@ -137,7 +137,7 @@ class Scores:
             yield table.select(()).slice(0, 1), whole
             return
         first = np.empty(count, np.int64)  # a row of each series
-        first[place % count] = np.arange(len(place))
+        first[cell % count] = np.arange(len(cell))
         for start, stop in itertools.pairwise(starts.tolist()):
             yield table.select(self.by).slice(int(first[start]), 1), whole.take(slice(start, stop))
 
@@ -147,8 +147,8 @@ class Scores:
         Raises:
             ScoresError: If a series has two rows of a model.
         """
-        _, place, starts = self._places
-        series = place % int(starts[-1])
+        _, cell, starts = self._cells
+        series = cell % int(starts[-1])
         order = np.argsort(series, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(series))])
         first = pa.array(order[offsets[:-1]])
@@ -158,24 +158,24 @@ class Scores:
         return pa.table({name: self.table[name].take(first) for name in self.by} | lists)
 
     @cached_property
-    def _places(self) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
-        """The models, the place of each row in a matrix, and where the series of groups start."""
+    def _cells(self) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
+        """The models, the cell of each row in a matrix, and where the series of groups start."""
         names = tuple(sorted(pc.unique(self.table["model"]).to_pylist()))
         series = codes(self.table, (*self.by, *self.keys))  # those of a group are together
         count = int(series.max()) + 1
-        place = codes(self.table, ["model"]) * count + series
-        self._refuse_repeated(place)
+        cell = codes(self.table, ["model"]) * count + series
+        self._refuse_repeated(cell)
         if not self.by:
-            return names, place, np.array([0, count])
+            return names, cell, np.array([0, count])
         group = np.empty(count, np.int64)
         group[series] = codes(self.table, self.by)
-        return names, place, np.append(np.flatnonzero(np.diff(group, prepend=-1)), count)
+        return names, cell, np.append(np.flatnonzero(np.diff(group, prepend=-1)), count)
 
-    def _refuse_repeated(self, place: NDArray[np.int64]) -> None:
-        if np.bincount(place).max(initial=0) < 2:
+    def _refuse_repeated(self, cell: NDArray[np.int64]) -> None:
+        if np.bincount(cell).max(initial=0) < 2:
             return
-        order = np.argsort(place, kind="stable")
-        again = np.flatnonzero(np.diff(place[order]) == 0)
+        order = np.argsort(cell, kind="stable")
+        again = np.flatnonzero(np.diff(cell[order]) == 0)
         first, second = (int(row) for row in order[again[0] : again[0] + 2])
         names = ["model", *self.by, *self.keys]
         shown = ", ".join(f"{name}={self.table[name][first]}" for name in names)
@@ -200,11 +200,11 @@ class ScoresInParts:
 
     def add(self, answer: pa.Table, losses: Collection[str]) -> None:
         """Keep the losses of some series, and what of them is masked, as far as it is known."""
-        places = [self._given.index(name) for name in self._models]
+        columns = [self._given.index(name) for name in self._models]
         for loss in losses:
             for name, type_ in ((loss, pa.float64()), (f"{loss}_masked", pa.int32())):
                 if name in answer.column_names:
-                    rows = _numbers(answer, name, type_).reshape(-1, len(places))[:, places]
+                    rows = _numbers(answer, name, type_).reshape(-1, len(columns))[:, columns]
                     self._columns.setdefault(name, _Column(rows)).add(rows)
 
     def require(self, models: Collection[str]) -> None:
@@ -214,9 +214,9 @@ class ScoresInParts:
     def select(self, models: Collection[str]) -> "ScoresInParts":
         """Return the scores of some models."""
         selected = ScoresInParts(tuple(models))
-        places = [self._models.index(name) for name in selected._models]
+        columns = [self._models.index(name) for name in selected._models]
         for name, column in self._columns.items():
-            rows = column.joined()[:, places]
+            rows = column.joined()[:, columns]
             selected._columns[name] = _Column(rows)
             selected._columns[name].add(rows)
         return selected

@@ -23,12 +23,12 @@ class Pools(NamedTuple):
     Attributes:
         offsets: Where each group starts and ends, one more than there are.
         rows: Which row of the table each element is from.
-        places: Its place in its series by time, from 1.
+        horizon: Its step in its series by time, from 1.
     """
 
     offsets: NDArray[np.int64]
     rows: NDArray[np.int64]
-    places: NDArray[np.int64]
+    horizon: NDArray[np.int64]
 
 
 def columns_to_pool_by(by: str | Sequence[str]) -> tuple[str, ...]:
@@ -55,24 +55,24 @@ def pool(
 
     Example:
         >>> table, ids = pa.table({"shop": ["b", "a", "a"]}), np.array([0, 0, 1])
-        >>> offsets, rows, places = pool(table, ["shop"], np.arange(3), ids)
-        >>> offsets.tolist(), rows.tolist(), places.tolist()
+        >>> offsets, rows, horizon = pool(table, ["shop"], np.arange(3), ids)
+        >>> offsets.tolist(), rows.tolist(), horizon.tolist()
         ([0, 2, 3], [1, 2, 0], [2, 1, 1])
     """
     order = np.lexsort((member,) if moments is None else (moments, member))
     rows, sizes = rows[order], np.bincount(member)
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
+    horizon = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
     present = [name for name in by if name in table.column_names]
     group = (
         codes(table.select(present), present)[rows] if present else np.zeros(len(rows), np.int64)
     )
     if len(present) < len(by):
         derived = [name if name in present else HORIZON for name in by]
-        columns = {name: codes(table, [name])[rows] for name in present} | {HORIZON: places}
+        columns = {name: codes(table, [name])[rows] for name in present} | {HORIZON: horizon}
         group = codes(pa.table(columns), derived)
     within = np.argsort(group, kind="stable")
     counts = np.bincount(group, minlength=0 if by else 1)
-    return Pools(np.append(0, np.cumsum(counts)), rows[within], places[within])
+    return Pools(np.append(0, np.cumsum(counts)), rows[within], horizon[within])
 
 
 def moments_of(times: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:

@@ -66,18 +66,18 @@ def means(values: Floats, weights: Floats | None = None) -> Floats:
 
 
 def ranks(values: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return the place of each model on each series, from 1; equal losses share the mean of theirs.
+    """Return the rank of each model on each series, from 1; equal losses share the mean of theirs.
 
     Returns:
-        The places, and where no model has a lower loss.
+        The ranks, and where no model has a lower loss.
 
     Example:
-        >>> places, best = ranks(np.array([[0.5, 0.1, 0.5]]))
-        >>> places.tolist(), best.tolist()
+        >>> ranked, best = ranks(np.array([[0.5, 0.1, 0.5]]))
+        >>> ranked.tolist(), best.tolist()
         ([[2.5, 1.0, 2.5]], [[False, True, False]])
     """
     columns = np.ascontiguousarray(values.T)
-    places, best = np.empty(columns.shape), np.empty(columns.shape, np.bool_)
+    ranked, best = np.empty(columns.shape), np.empty(columns.shape, np.bool_)
     count = np.min_scalar_type(len(columns))  # as narrow as a truth value, so none is converted
     for model, own in enumerate(columns):
         lower, equal = np.zeros((2, len(own)), count)
@@ -85,10 +85,10 @@ def ranks(values: Floats) -> tuple[Floats, NDArray[np.bool_]]:
             lower += (column < own).view(np.uint8)
             equal += (column == own).view(np.uint8)
         np.equal(lower, 0, out=best[model])
-        np.multiply(equal, 0.5, out=places[model])
-        places[model] += lower
-    places += 0.5
-    return places.T, best.T
+        np.multiply(equal, 0.5, out=ranked[model])
+        ranked[model] += lower
+    ranked += 0.5
+    return ranked.T, best.T
 
 
 def log_ratios(values: Floats, baseline: Floats) -> Floats:

@@ -359,8 +359,8 @@ class _Rows:
         names = _takeable(frame.select(*present), self._cells, compared)[first] if present else None
         if derived:
             backend = frame.implementation
-            places = nw.new_series(HORIZON, pools.places[begins], nw.Int64(), backend=backend)
-            both = places.to_frame()
+            horizon = nw.new_series(HORIZON, pools.horizon[begins], nw.Int64(), backend=backend)
+            both = horizon.to_frame()
             if names is not None:
                 both = nw.concat([nw.maybe_reset_index(names), both], how="horizontal")
             names = both.select(*by)
