@@ -182,7 +182,8 @@ class _WithoutPandas:
 
 def run() -> None:
     """Run the command line in a process of its own."""
-    sys.meta_path.insert(0, _WithoutPandas)
+    if not any(word.startswith("--engine") for word in sys.argv):  # Ray does not do without
+        sys.meta_path.insert(0, _WithoutPandas)
     main()
 
 

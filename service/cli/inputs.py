@@ -70,10 +70,23 @@ class Inputs:
             InvalidError: If the parts do not fit together.
             UnreadableError: If one cannot be read.
         """
+        actuals = self.read_actuals(roles)
+        if actuals is None:
+            return self.forecasts(roles.text, roles.numbers), None
+
+        def text(names: Sequence[str]) -> Collection[str]:
+            return {*roles.text(names), *({*actuals.on} & {*names})}
+
+        forecasts = self.forecasts(text, roles.numbers)
+        with explained(str(self)):
+            return with_actuals(forecasts, actuals), actuals
+
+    def read_actuals(self, roles: Roles) -> Actuals | None:
+        """Return the actual values, if these are apart; as ``open``."""
         if self.actuals is None:
             if self.on:
                 raise UsageError("--on is for --actuals")
-            return self.forecasts(roles.text, roles.numbers), None
+            return None
         on = self.on or (roles.id or "unique_id", roles.time)
         target = roles.target or "y"
 
@@ -86,10 +99,7 @@ class Inputs:
             if absent:
                 raise TableError((absent[0], "is absent; name columns by --on and --target-col"))
             fields = pa.schema([source.schema.field(name) for name in (*on, target)])
-            actuals = Actuals(pa.Table.from_batches(source.read(fields.names), fields), on, target)
-        forecasts = self.forecasts(lambda names: {*roles.text(names), *text(names)}, roles.numbers)
-        with explained(str(self)):
-            return _with_actuals(forecasts, actuals), actuals
+            return Actuals(pa.Table.from_batches(source.read(fields.names), fields), on, target)
 
     def forecasts(self, text: Names = _none, numbers: Names = _none) -> Source:
         """Return the forecasts alone; see ``open_inputs``."""
@@ -230,7 +240,7 @@ def _cells(batch: pa.RecordBatch, field: pa.Field, part: Part) -> pa.Array:
     return cells.cast(field.type)
 
 
-def _with_actuals(forecasts: Source, actuals: Actuals) -> Source:
+def with_actuals(forecasts: Source, actuals: Actuals) -> Source:
     """Return forecasts with a column of actual values, without the rows that have none."""
     target = actuals.target
     if target in forecasts.schema.names:

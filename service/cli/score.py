@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -118,6 +118,13 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     train: TrainOption = None,
     seasonality: SeasonalityOption = None,
     device: DeviceOption = "auto",
+    engine: Annotated[
+        Literal["ray"] | None,
+        typer.Option(
+            help="Where to score what outgrows this machine: Parquet files, on the cluster of "
+            "RAY_ADDRESS, one GPU an actor where it has GPUs. -o is then a folder of Parquet files."
+        ),
+    ] = None,
     *,
     reading: FileFlags,
 ) -> None:
@@ -132,7 +139,6 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         raise UsageError("--exclude is for models that nobody names; leave them out of --models")
     if by is not None and baseline is not None:
         raise UsageError("--baseline compares models by series; leave out --by, or see check")
-    target = None if output is None else find_output(output)
     given = *files, reading.actuals, train
     paths = {Path(file).resolve() for file in given if file is not None and file != STANDARD}
     if output is not None and Path(output).resolve() in paths:
@@ -142,11 +148,24 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     scales = Scales(train, seasonality, reading.csv)
     scales.check(options, scale_col, pooled)
     inputs = reading.inputs(*files)
-    scoring = Scoring(inputs, roles, options, device, reading.sort, pooled, scales=scales)
-    if baseline is not None and baseline not in scoring.layout.models:
-        known = ", ".join(scoring.layout.models)
-        raise UsageError(f"--baseline {baseline}: is none of the models {known}")
     names = [spec.name for spec in options.losses]
+    resamples = RESAMPLES if baseline is not None else 0
+    if engine is not None:
+        if pooled is not None or reading.sort or device != "auto":
+            raise UsageError("--engine ray: leave out --by, --sort and --device")
+        if STANDARD in {*files, output}:
+            raise UsageError("--engine ray: reads and writes Parquet files, not standard streams")
+        from loss_scoring.service.cli.on_ray import RayScoring
+
+        on_ray = RayScoring(inputs, roles, options)
+        _check_baseline(baseline, on_ray.layout)
+        history = scales.read(on_ray.layout, roles.time)
+        _report_models(on_ray.layout)
+        print_board(on_ray.board(history, seasonality, output, baseline, resamples), form)
+        return
+    target = None if output is None else find_output(output)
+    scoring = Scoring(inputs, roles, options, device, reading.sort, pooled, scales=scales)
+    _check_baseline(baseline, scoring.layout)
     scores = ScoresInParts(scoring.layout.models)
     with open_output(target, scoring.schema) as write, closing(scoring.answers()) as answers:
         for answer in answers:
@@ -156,7 +175,6 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     if pooled is not None:
         board = Leaderboard(answer, tuple(scoring.notes))  # one group of all
     else:
-        resamples = RESAMPLES if baseline is not None else 0
         board = leaderboard(scores, names, baseline=baseline, n_resamples=resamples)
     print_board(board, form, aside=output == STANDARD)
 
@@ -187,7 +205,15 @@ class Scales(NamedTuple):
             raise UsageError(f"--losses: {needed} must have scales; pass --scale-col or --train")
 
     def history(self, layout: FileColumns, time: str) -> History | None:
-        """Read the columns of the history that scales are made of, if there is one."""
+        """Read the history that scales are made of, if there is one."""
+        if (table := self.read(layout, time)) is None or self.train is None:
+            return None
+        with explained(label_of(self.train)):
+            season = self.seasonality or 0
+            return History(table, layout.keys, time, layout.target, season, *layout.keys[1:])
+
+    def read(self, layout: FileColumns, time: str) -> pa.Table | None:
+        """Return the columns of the history, if there is one."""
         if self.train is None:
             return None
         source = open_inputs(
@@ -201,9 +227,7 @@ class Scales(NamedTuple):
             names = [name for name in source.schema.names if name in wanted]
             fields = [source.schema.field(name) for name in names]
             batches = [pa.Table.from_batches([batch]) for batch in source.read(names)]
-            table = pa.concat_tables([pa.schema(fields).empty_table(), *batches])
-            season = self.seasonality or 0
-            return History(table, layout.keys, time, layout.target, season, *layout.keys[1:])
+            return pa.concat_tables([pa.schema(fields).empty_table(), *batches])
 
 
 class Scoring:
@@ -295,6 +319,12 @@ def scoring_options(losses: str, missing: Missing, zero_division: ZeroDivision) 
         return ScoreOptions(specs, missing=missing, zero_division=zero_division)
     except ValueError as error:
         raise UsageError(f"--losses: {error}") from error
+
+
+def _check_baseline(baseline: str | None, layout: FileColumns) -> None:
+    if baseline is not None and baseline not in layout.models:
+        known = ", ".join(layout.models)
+        raise UsageError(f"--baseline {baseline}: is none of the models {known}")
 
 
 def _report_models(layout: FileColumns) -> None:

@@ -15,6 +15,7 @@ from loss_scoring.core.table import (
     score_ray,
     score_table,
 )
+from loss_scoring.service.cli import main
 
 ray = pytest.importorskip("ray", reason="make test-ray installs it in an environment of its own")
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
@@ -116,6 +117,48 @@ def test_faults_come_before_a_shuffle(dataset):
         score_ray(dataset, by="horizon")
     with pytest.raises(ValueError, match="unknown loss 'mad'"):
         score_ray(dataset, losses=["mad"])
+
+
+def command(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["loss-scoring", "-q", "score", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code, *capsys.readouterr()
+
+
+def test_the_command_line_scores_on_it(table, tmp_path, monkeypatch, capsys):
+    actuals = table.group_by(["unique_id", "ds"]).aggregate([("y", "max")])
+    pq.write_table(actuals.rename_columns(["unique_id", "ds", "y"]), tmp_path / "actuals.parquet")
+    for i in range(3):
+        part = table.drop(["y"]).slice(1000 * i, 1000 if i < 2 else None)  # cuts series
+        pq.write_table(part, tmp_path / f"part-{i}.parquet")
+    flags = ["--actuals", tmp_path / "actuals.parquet", "--missing", "skip", "--losses", "mae"]
+    flags += ["--baseline", "SeasonalNaive"]
+    pattern, output = tmp_path / "part-*.parquet", tmp_path / "scores"
+    status, out, _ = command(monkeypatch, capsys, pattern, *flags, "--engine", "ray", "-o", output)
+    assert status == 0
+    assert (0, out) == command(monkeypatch, capsys, pattern, *flags)[:2]
+    want = score_table(table, losses=["mae"], missing="skip").sort_by(ORDER)
+    assert pq.read_table(output).cast(want.schema).sort_by(ORDER).equals(want)
+    again = command(monkeypatch, capsys, pattern, *flags, "--engine", "ray", "-o", output)
+    assert again[0] == 1
+    assert f"error: {output}: " in again[2]
+
+
+def test_the_command_line_says_what_is_wrong(table, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "forecasts.parquet"
+    values = [None if row == 2000 else 1.0 for row in range(len(table))]  # not in the first rows
+    models = table.select(["unique_id", "ds", "cutoff"]).append_column("A", [values])
+    pq.write_table(models.append_column("y", [[1.0] * len(table)]), path)
+    status, _, err = command(monkeypatch, capsys, path, "--engine", "ray")
+    assert status == 1
+    assert err.splitlines()[-1].startswith(f"error: {path}: column 'A' is missing or not finite")
+    status, _, err = command(monkeypatch, capsys, path, "--engine", "ray", "--by", "horizon")
+    assert (status, "leave out --by" in err) == (2, True)
+    (tmp_path / "f.csv").write_text("unique_id,y,A\na,1,2\n")
+    status, _, err = command(monkeypatch, capsys, tmp_path / "f.csv", "--engine", "ray")
+    assert (status, "--engine ray reads Parquet" in err) == (2, True)
 
 
 def test_the_example_prints_the_leaderboard(table, tmp_path, monkeypatch, capsys):

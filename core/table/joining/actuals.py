@@ -83,6 +83,11 @@ forecast
         self._index: _Index | None = None
         self.start()
 
+    @property
+    def table(self) -> pa.Table:
+        """The columns ``on`` and ``target``."""
+        return self._keys.append_column(self.target, self._values)
+
     def start(self) -> None:
         """Count matches from here on."""
         self._used = np.zeros(len(self._values), np.bool_)
