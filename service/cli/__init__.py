@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 
 from loss_scoring.core import LOSSES
 from loss_scoring.service.cli.boards import QUIET
-from loss_scoring.service.cli.files import explained
 from loss_scoring.service.cli.flags import with_flags
+from loss_scoring.service.cli.source import explained
 from loss_scoring.service.errors import ServiceError, UsageError, printable
 
 _MODULES = {

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loss_scoring.core.table import Leaderboard, spell
-from loss_scoring.service.cli.files import explained
+from loss_scoring.service.cli.source import explained
 from loss_scoring.service.errors import printable
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from loss_scoring.core.table import (
 )
 from loss_scoring.core.table import check as check_scores
 from loss_scoring.service.cli.boards import finite, print_board, say, to_json, write_out
-from loss_scoring.service.cli.files import CsvFormat, explained
+from loss_scoring.service.cli.csv_files import CsvFormat
 from loss_scoring.service.cli.flags import (
     DeviceOption,
     FileFlags,
@@ -30,6 +30,7 @@ from loss_scoring.service.cli.flags import (
 from loss_scoring.service.cli.inputs import open_inputs
 from loss_scoring.service.cli.locations import label_of
 from loss_scoring.service.cli.score import RESAMPLES, Scoring, scoring_options
+from loss_scoring.service.cli.source import explained
 from loss_scoring.service.errors import InvalidError, UsageError, printable
 
 WORSE, NOT_COMPARABLE = 1, 3

@@ -18,7 +18,8 @@ from loss_scoring.core.table import (
     suggestion,
     text_faults,
 )
-from loss_scoring.service.cli.files import SEPARATORS, Source, comma_advice, spelled
+from loss_scoring.service.cli.csv_files import SEPARATORS, comma_advice, spelled
+from loss_scoring.service.cli.source import Source
 
 _ID_NAMES = ("unique_id", "id")
 _TARGET_NAMES = ("y", "target")

@@ -11,7 +11,7 @@ import typer
 from loss_scoring.core import Missing, ZeroDivision
 from loss_scoring.core.table import Duplicates
 from loss_scoring.service.cli.columns import Roles
-from loss_scoring.service.cli.files import CsvFormat
+from loss_scoring.service.cli.csv_files import CsvFormat
 from loss_scoring.service.cli.inputs import Inputs
 
 MissingOption = Annotated[Missing, typer.Option(help="What a null, NaN or infinite element does.")]

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from loss_scoring.core.table import Actuals, TableError, spell_type
 from loss_scoring.service.cli.columns import Roles
-from loss_scoring.service.cli.files import FORMATS, CsvFormat, Source, explained, open_source
+from loss_scoring.service.cli.csv_files import CsvFormat
+from loss_scoring.service.cli.files import FORMATS, open_source
 from loss_scoring.service.cli.locations import (
     STANDARD,
     File,
@@ -21,6 +22,7 @@ from loss_scoring.service.cli.locations import (
     label_of,
     standard_input,
 )
+from loss_scoring.service.cli.source import Source, explained
 from loss_scoring.service.errors import InvalidError, UnreadableError, UsageError
 
 Names = Callable[[Sequence[str]], Collection[str]]

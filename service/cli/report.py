@@ -23,12 +23,12 @@ from loss_scoring.service.cli import charts
 from loss_scoring.service.cli.boards import say
 from loss_scoring.service.cli.check import read_file_of_scores
 from loss_scoring.service.cli.columns import Roles, find_columns
-from loss_scoring.service.cli.files import Source, explained
 from loss_scoring.service.cli.flags import FileFlags, ZeroDivisionOption
 from loss_scoring.service.cli.inputs import Inputs
 from loss_scoring.service.cli.locations import label_of
 from loss_scoring.service.cli.score import Scoring, scoring_options
 from loss_scoring.service.cli.series import Block, read_series
+from loss_scoring.service.cli.source import Source, explained
 from loss_scoring.service.errors import InvalidError, UsageError
 
 _WORST = 6

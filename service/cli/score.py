@@ -28,7 +28,8 @@ from loss_scoring.core.table import (
 )
 from loss_scoring.service.cli.boards import QUIET, Format, is_terminal, print_board, say
 from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
-from loss_scoring.service.cli.files import FORMATS, CsvFormat, explained, find_output, open_output
+from loss_scoring.service.cli.csv_files import CsvFormat
+from loss_scoring.service.cli.files import FORMATS
 from loss_scoring.service.cli.flags import (
     DeviceOption,
     FileFlags,
@@ -38,7 +39,9 @@ from loss_scoring.service.cli.flags import (
 )
 from loss_scoring.service.cli.inputs import Inputs, open_inputs
 from loss_scoring.service.cli.locations import STANDARD, label_of
+from loss_scoring.service.cli.outputs import find_output, open_output
 from loss_scoring.service.cli.series import Block, read_breakdown, read_series
+from loss_scoring.service.cli.source import explained
 from loss_scoring.service.errors import UsageError
 
 RESAMPLES = 1000

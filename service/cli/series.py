@@ -31,7 +31,8 @@ from loss_scoring.core.table import (
     weights_of,
 )
 from loss_scoring.service.cli.columns import FileColumns
-from loss_scoring.service.cli.files import Source, plain_type
+from loss_scoring.service.cli.files import plain_type
+from loss_scoring.service.cli.source import Source
 from loss_scoring.service.cli.threads import ahead
 from loss_scoring.service.errors import MAX_LISTED_ERRORS
 

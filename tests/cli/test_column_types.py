@@ -133,7 +133,7 @@ BAD_CELLS = ["-", ".", "1,900", "1_000", "5%", "x"]
 @pytest.mark.parametrize("rows_before", [1, 200])
 @pytest.mark.parametrize("cell", BAD_CELLS)
 def test_a_bad_cell_of_a_csv_is_named_in_whatever_block(tmp_path, monkeypatch, cell, rows_before):
-    monkeypatch.setattr("loss_scoring.service.cli.files._CSV_BLOCK_BYTES", 256)
+    monkeypatch.setattr("loss_scoring.service.cli.csv_files._CSV_BLOCK_BYTES", 256)
     path = tmp_path / "f.csv"
     rows = "a,1,2,3\n" * rows_before + f'a,1,2,"{cell}"\na,1,2,3\n'
     path.write_text(f"unique_id,y,Naive,Theta\n{rows}")
@@ -151,7 +151,7 @@ def test_a_bad_cell_of_a_csv_is_named_in_whatever_block(tmp_path, monkeypatch, c
 @pytest.mark.parametrize("rows_before", [1, 200])
 @pytest.mark.parametrize("cell", ["", "None", "<NA>", "NA", "n/a", "nan", "null", " ", "   "])
 def test_a_null_of_a_csv_is_a_missing_element(tmp_path, monkeypatch, cell, rows_before):
-    monkeypatch.setattr("loss_scoring.service.cli.files._CSV_BLOCK_BYTES", 256)
+    monkeypatch.setattr("loss_scoring.service.cli.csv_files._CSV_BLOCK_BYTES", 256)
     path, output = tmp_path / "f.csv", tmp_path / "o.parquet"
     path.write_text("unique_id,y,Theta\n" + "a,1,3\n" * rows_before + f"b,1,{cell}\n")
     status, _, err = cli("score", path)
@@ -175,7 +175,7 @@ def test_a_null_of_a_csv_is_a_missing_element(tmp_path, monkeypatch, cell, rows_
     ],
 )
 def test_a_column_without_a_value_in_the_first_block(tmp_path, monkeypatch, cells, expected):
-    monkeypatch.setattr("loss_scoring.service.cli.files._CSV_BLOCK_BYTES", 256)
+    monkeypatch.setattr("loss_scoring.service.cli.csv_files._CSV_BLOCK_BYTES", 256)
     path = tmp_path / "f.csv"
     rows = [f'a,1,2,"{cell}"\n' if cell else "a,1,2,\n" for cell in [""] * 180 + cells]
     path.write_text("unique_id,y,m,late\n" + "".join(rows))
@@ -318,7 +318,7 @@ def test_nested_series_of_any_numbers(tmp_path, kind):
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".arrow"])
 @pytest.mark.parametrize("batch_rows", [2, 1000])
 def test_the_same_row_twice_is_refused_by_id_and_time(tmp_path, monkeypatch, ending, batch_rows):
-    monkeypatch.setattr("loss_scoring.service.cli.files._CSV_BLOCK_BYTES", 16 * batch_rows)
+    monkeypatch.setattr("loss_scoring.service.cli.csv_files._CSV_BLOCK_BYTES", 16 * batch_rows)
     monkeypatch.setattr(open_source, "__defaults__", (batch_rows, lambda _names: ()))
     path, output = tmp_path / f"f{ending}", tmp_path / "o.parquet"
     columns = {"unique_id": list("aabbbc"), "ds": [1, 2, 1, 2, 1, 7]}

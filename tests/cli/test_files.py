@@ -350,7 +350,7 @@ def test_ids_that_share_a_hash_are_two_series(tmp_path):
 
 
 def test_the_first_block_of_a_csv_does_not_decide_the_types(tmp_path, monkeypatch):
-    monkeypatch.setattr("loss_scoring.service.cli.files._CSV_BLOCK_BYTES", 60)
+    monkeypatch.setattr("loss_scoring.service.cli.csv_files._CSV_BLOCK_BYTES", 60)
     path, output = tmp_path / "f.csv", tmp_path / "scores.parquet"
     rows = [f"{n},{n},{n + 1},\n" for n in range(40)] + ["x,0.5,1.5,7.5\n"]
     path.write_text("unique_id,y,m,late\n" + "".join(rows))

@@ -187,7 +187,7 @@ def test_an_absent_column_is_named_with_its_flag(tmp_path, flags):
 
 @pytest.mark.parametrize("block", [24, 1 << 20])
 def test_blank_rows_at_the_end_of_a_csv_file_are_ignored(tmp_path, monkeypatch, block):
-    monkeypatch.setattr("loss_scoring.service.cli.files._CSV_BLOCK_BYTES", block)
+    monkeypatch.setattr("loss_scoring.service.cli.csv_files._CSV_BLOCK_BYTES", block)
     path = tmp_path / "f.csv"
     rows = "unique_id,ds,y,A\na,1,2,3\na,2,3,4\n"
     path.write_text(rows + ",,,\n" * 20)

@@ -13,8 +13,10 @@ import pytest
 from commands import cli
 from conftest import LOSS_SCORING
 
-from loss_scoring.service.cli import files
-from loss_scoring.service.cli.files import FORMATS, find_output, open_output
+from loss_scoring.service.cli import outputs
+from loss_scoring.service.cli.files import FORMATS
+from loss_scoring.service.cli.outputs import find_output, open_output
+from loss_scoring.service.errors import UnreadableError
 
 SCHEMA = pa.schema([("a", pa.int64())])
 
@@ -57,9 +59,9 @@ def test_the_last_whole_file_wins(tmp_path):
 def test_no_planted_link_is_followed(tmp_path, monkeypatch):
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    monkeypatch.setattr(files.secrets, "token_hex", lambda _size: "foretold")
+    monkeypatch.setattr(outputs.secrets, "token_hex", lambda _size: "foretold")
     (tmp_path / ".foretold.part").symlink_to(victim)
-    with pytest.raises(files.UnreadableError, match=r"out\.csv: File exists"):  # noqa: SIM117
+    with pytest.raises(UnreadableError, match=r"out\.csv: File exists"):  # noqa: SIM117
         with open_output(find_output(str(tmp_path / "out.csv")), SCHEMA):
             raise AssertionError("it is open")
     assert victim.read_text() == "precious"
