@@ -12,9 +12,9 @@ from loss_scoring.core import ScoreOptions
 from loss_scoring.core.table import Leaderboard, TableError, leaderboard_ray, score_ray
 from loss_scoring.service.cli.boards import QUIET
 from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
-from loss_scoring.service.cli.files import Source, explained
 from loss_scoring.service.cli.inputs import Inputs, find_parts, with_actuals
 from loss_scoring.service.cli.locations import is_address, is_web, label_of
+from loss_scoring.service.cli.source import Source, explained
 from loss_scoring.service.errors import InvalidError, UsageError
 
 _HEAD_ROWS = 1000
