@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from loss_scoring.core import ScoreOptions
 from loss_scoring.core.table import Leaderboard, TableError, leaderboard_ray, score_ray
-from loss_scoring.service.cli.boards import QUIET
+from loss_scoring.service.cli.boards import QUIET, say
 from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
 from loss_scoring.service.cli.inputs import Inputs, find_parts, with_actuals
 from loss_scoring.service.cli.locations import is_address, is_web, label_of
@@ -95,6 +95,10 @@ class RayScoring:
                 actuals=None if actuals is None else actuals.table,
                 on=() if actuals is None else actuals.on,
             ).materialize()
+            if actuals is not None:  # which the actors looked up, each in its log
+                matched = (scores.sum("length") or 0) // len(layout.models)
+                without = self._dataset.count() - matched
+                say(f"{matched} rows of forecasts have an actual value, {without} have none yet")
             names = [spec.name for spec in options.losses]
             board = leaderboard_ray(
                 scores, names, baseline=baseline, keys=layout.keys, n_resamples=resamples

@@ -119,8 +119,8 @@ def test_faults_come_before_a_shuffle(dataset):
         score_ray(dataset, losses=["mad"])
 
 
-def command(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["loss-scoring", "-q", "score", *map(str, arguments)])
+def command(monkeypatch, capsys, *arguments, quiet=("-q",)) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["loss-scoring", *quiet, "score", *map(str, arguments)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main()
@@ -144,6 +144,21 @@ def test_the_command_line_scores_on_it(table, tmp_path, monkeypatch, capsys):
     again = command(monkeypatch, capsys, pattern, *flags, "--engine", "ray", "-o", output)
     assert again[0] == 1
     assert f"error: {output}: " in again[2]
+
+
+def test_the_command_line_counts_rows_without_an_actual_value(table, tmp_path, monkeypatch, capsys):
+    actuals = table.group_by(["unique_id", "ds"]).aggregate([("y", "max")])
+    known = actuals.rename_columns(["unique_id", "ds", "y"]).slice(100)
+    pq.write_table(known, tmp_path / "actuals.parquet")
+    pq.write_table(table.drop(["y"]), tmp_path / "forecasts.parquet")
+    matched = table.join(known.select(["unique_id", "ds"]), ["unique_id", "ds"], join_type="inner")
+    flags = [tmp_path / "forecasts.parquet", "--actuals", tmp_path / "actuals.parquet"]
+    flags += ["--missing", "skip", "--losses", "mae", "--engine", "ray"]
+    status, _, err = command(monkeypatch, capsys, *flags, quiet=())
+    assert status == 0
+    without = len(table) - len(matched)
+    assert 0 < without < len(table)
+    assert f"{len(matched)} rows of forecasts have an actual value, {without} have none yet" in err
 
 
 def test_the_command_line_says_what_is_wrong(table, tmp_path, monkeypatch, capsys):
