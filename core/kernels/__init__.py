@@ -30,6 +30,10 @@ def _cpu_kernel() -> Kernel:
 
 @cache
 def _cuda_kernel() -> Kernel:
+    import torch  # noqa: PLC0415 - there is one, as there is a device of it
+
+    if torch.version.hip:
+        return _plain_kernel()  # the tiles are bounded in registers as only CUDA's compiler can
     try:
         from loss_scoring.core.kernels import fused_cuda  # noqa: PLC0415 - Triton may be absent
 

@@ -213,10 +213,15 @@ def _score(table: pa.Table, options: dict[str, Any]) -> pa.Table:
 
 
 def _sortable(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return what is coded by a dictionary, or is a view of text, as what Arrow can sort."""
-    if pa.types.is_dictionary(times.type):
-        return _sortable(times.cast(times.type.value_type))
-    return times.cast(pa.large_string()) if times.type == pa.string_view() else times
+    """Return what is coded by a dictionary or by runs, or is a view, as what Arrow can sort."""
+    type_ = times.type
+    if pa.types.is_dictionary(type_):
+        parts = [part.dictionary.take(part.indices) for part in times.chunks]
+        return _sortable(pa.chunked_array(parts, type_.value_type))
+    if pa.types.is_run_end_encoded(type_):
+        parts = [pc.run_end_decode(part) for part in times.chunks]
+        return _sortable(pa.chunked_array(parts, type_.value_type))
+    return times.cast(pa.large_string()) if type_ == pa.string_view() else times
 
 
 class _Worker:

@@ -62,7 +62,7 @@ class History:
             raise ValueError(f"seasonality must be at least 1, not {seasonality}")
         own = [name for name in keys if name != cutoff]
         self._ids = [name for name in own if name in table.schema.names] or own
-        self._cutoff = cutoff
+        self._time, self._cutoff = time, cutoff
         layout = Layout(tuple(self._ids), target, (time,))
         faults = [*text_faults(table, [target]), *faults_of(table.schema, layout)]
         faults = [fault for fault in faults if fault[0] != time or time not in table.schema.names]
@@ -74,7 +74,7 @@ class History:
             raise RepeatedTimeError(time, repeats, times, groups, "These are rows of the history.")
         self._keys = groups.keys
         values = array_of_column(table.column(target), pa.float64(), groups.order)
-        times = in_order(time, times)
+        times = in_order(time, times, ", in the history")
         if groups.order is not None:
             times = times.take(pa.array(groups.order))
         self._differences = SeasonalDifferences(values, groups.offsets, times, seasonality)
@@ -104,6 +104,6 @@ class History:
             return self._differences.limits(self._cutoff, cutoffs, "right")
         if times is None:
             raise TableError(("", "has neither cutoffs nor times, up to which history is used"))
-        limits = self._differences.limits("time", times, "left")
+        limits = self._differences.limits(self._time, times, "left")
         limits = limits if groups.order is None else limits[groups.order]
         return np.minimum.reduceat(limits, groups.offsets[:-1]) if len(groups) else limits

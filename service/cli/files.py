@@ -1,5 +1,6 @@
 """Files of forecasts, by their endings, a batch of rows at a time."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from loss_scoring.service.cli.source import Source, explained
 from loss_scoring.service.errors import UnreadableError
 
 BATCH_ROWS = 1 << 17
+_READ_AHEAD_BYTES = 64 << 20
 FORMATS = (".parquet", ".csv", ".arrow", ".feather", ".ipc", ".arrows")
 """Endings; ``.arrows`` is written as an Arrow stream, and any Arrow ending may be read as one."""
 _COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip")
@@ -101,12 +103,26 @@ def _parquet(file: File) -> Source:
         with file.open() as content:
             # What is read ahead, as is worth its memory at an address, stays as long as its reader.
             ahead = not isinstance(content, pa.OSFile)
-            groups = range(first.num_row_groups)
-            for part in [[group] for group in groups] if ahead else [[*groups]]:
+            for part in _runs(first.metadata, _READ_AHEAD_BYTES if ahead else math.inf):
                 again = pq.ParquetFile(content, pre_buffer=ahead, **options)
                 yield from again.iter_batches(BATCH_ROWS, part, list(columns))
 
     return Source(first.schema_arrow, first.metadata.num_rows, read, is_columnar=True)
+
+
+def _runs(metadata: pq.FileMetaData, most_bytes: float) -> Iterator[list[int]]:
+    """Yield row groups in runs that hold so many bytes, or one group."""
+    run: list[int] = []
+    size = 0
+    for group in range(metadata.num_row_groups):
+        own = metadata.row_group(group).total_byte_size
+        if run and size + own > most_bytes:
+            yield run
+            run, size = [], 0
+        run.append(group)
+        size += own
+    if run:
+        yield run
 
 
 def _arrow(file: File) -> Source:

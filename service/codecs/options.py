@@ -411,7 +411,8 @@ def _unknown(steps: list[str], known: Sequence[str]) -> str:
     if len(steps) > 1:
         return f"unknown parameter of {steps[2]}" if steps[0] == "losses" else "unknown field"
     if known is QUERY_OPTIONS:
-        meant = suggestion(steps[0], (*known, *OTHER_NAMES))
+        known = (*known, *OTHER_NAMES)
+        meant = suggestion(steps[0], known)
         return f"unknown query parameter{meant}; known are {', '.join(known)}"
     return f"unknown field{suggestion(steps[0], known)}"
 

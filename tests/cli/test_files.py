@@ -411,11 +411,12 @@ def test_invalid_flags_of_serve_are_refused(flags, expected):
     assert "Traceback" not in wrong.stderr
 
 
-def test_what_is_read_ahead_at_an_address_is_not_kept(tmp_path):
+def test_what_is_read_ahead_at_an_address_is_not_kept(tmp_path, monkeypatch):
     path = tmp_path / "f.parquet"
     numbers = np.random.default_rng(0).normal(size=1 << 20)
     pq.write_table(pa.table({"y": numbers}), path, row_group_size=1 << 16)
     content = path.read_bytes()
+    monkeypatch.setattr("loss_scoring.service.cli.files._READ_AHEAD_BYTES", 2 << 20)
     source = open_source(
         File("s3://b/f", path.name, lambda: pa.PythonFile(io.BytesIO(content), "r"))
     )

@@ -110,6 +110,7 @@ def test_close_names_are_suggested():
     assert "did you mean" not in details[2]
     assert "did you mean 'weight_col'?" in details[3]
     assert "did you mean 'models'?" in details[4]
+    assert ", weight_col" in details[4].partition("known are")[2]
     body = b'{"loses": ["mae"], "series": [{"predictions": [1], "target": [1], "zzz": 1}]}'
     with pytest.raises(InvalidError) as error:
         json.decode(body, max_elements=9)

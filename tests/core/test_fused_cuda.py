@@ -46,6 +46,11 @@ def test_it_is_the_kernel_of_cuda(monkeypatch):
     assert kernels.kernel_for(torch.device("meta")) is plain_kernel
 
 
+def test_a_gpu_of_amd_gets_the_plain_kernel(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert kernels.kernel_for(CUDA) is plain_kernel
+
+
 def test_without_triton_it_warns_and_falls_back(monkeypatch):
     monkeypatch.setitem(sys.modules, "loss_scoring.core.kernels.fused_cuda", None)
     with pytest.warns(RuntimeWarning, match="needs Triton"):

@@ -160,7 +160,7 @@ def test_text_is_ordered_by_what_it_says():
         table = pa.table({"unique_id": ["a"] * 5, "ds": times, "y": [0, 1, 3, 3, 9]})
         history = History(table, KEYS, "ds", "y", 1)
         assert history.scales("mase", history_groups(cutoffs)).tolist() == [1.0, 1.0]
-    with pytest.raises(TableError, match="neither numbers nor times of ISO 8601"):
+    with pytest.raises(TableError, match="'ds' is text .* of ISO 8601, in the history"):
         History(table.set_column(1, "ds", pa.array(list("vwxyz"))), KEYS, "ds", "y", 1)
 
 
@@ -176,6 +176,12 @@ def test_what_is_refused():
         scored(frame, train.drop(columns="unique_id"))
     with pytest.raises(TableError, match=r"'cutoff' is timestamp.* with int64 of the history"):
         scored(frame, train.assign(ds=range(len(train))))
+    with pytest.raises(TableError, match=r"'ds' is timestamp.* with int64 of the history"):
+        scored(
+            frame.drop(columns="cutoff"),
+            train.assign(ds=range(len(train))),
+            group_by=["unique_id"],
+        )
     with pytest.raises(TableError, match="'unique_id' cannot be compared: int64 and"):
         scored(frame, train[:60].assign(unique_id=1))
     with pytest.raises(ValueError, match="seasonality must be at least 1"):

@@ -279,6 +279,7 @@ def table(**columns):
          "'A' is in the table more than once"),
         (table(), {"predictions": ["a"]}, "'a' is absent; did you mean 'A'"),
         (table(), {"exclude": ["a"]}, "'a' is absent; did you mean 'A'"),
+        (table(A=["1.5", "\xa0"]), {}, "'A' holds numbers as text, '1.5' in row 0"),
         (table(A=["1.5", "-"]), {}, "'A' holds numbers, but '-' in row 1 is text"),
         (table(A=["1.5", "-"]), {"predictions": ["A"]}, "'A' holds numbers, but '-' in row 1"),
         (table(y=["7", "x"]), {}, "'y' holds numbers, but 'x' in row 1 is text"),

@@ -39,7 +39,7 @@ _NAMES = {
 """What a column is that has one of these names, in the libraries' own spelling: pandas, polars,
 sktime, Nixtla, TimeGPT, AutoGluon, Chronos, GluonTS, Prophet, NeuralProphet, skforecast."""
 _PATTERNS = {kind: re.compile(names, re.IGNORECASE) for kind, names in _NAMES.items()}
-_BLANK = r"(?i)^\s*(nan|na|n/a|<na>|nat|none|null|[-.?]+)?\s*$"
+_BLANK = r"(?i)^[\s\x{a0}]*(nan|na|n/a|<na>|nat|none|null|[-.?]+)?[\s\x{a0}]*$"
 """A cell of text without a value, which says nothing about the others."""
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 _CODE = r"^\s*0\d+\s*$"
@@ -82,7 +82,7 @@ def numbers_as_text(column: pa.ChunkedArray | pa.Array, unit: str) -> str | None
         cells += len(texts) - texts.null_count - _matches(texts, _BLANK).true_count
         is_number = _matches(texts, _NUMBER)
         number = number or _first(texts, is_number, rows)
-        other = other or _first(texts, pc.and_not(_matches(texts, r"\S"), is_number), rows)
+        other = other or _first(texts, pc.and_not(_matches(texts, r"[^\s\x{a0}]"), is_number), rows)
         rows += len(texts)
     if not numbers or 2 * numbers < cells:
         return None

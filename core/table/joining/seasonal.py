@@ -99,8 +99,13 @@ class SeasonalDifferences:
         return np.sqrt(means) if squared else means
 
 
-def in_order(name: str, times: pa.ChunkedArray) -> pa.ChunkedArray:
+def in_order(name: str, times: pa.ChunkedArray, where: str = "") -> pa.ChunkedArray:
     """Return times in a type whose order is theirs: text as the numbers or moments that it says.
+
+    Args:
+        name: Their column.
+        times: In any type.
+        where: What messages end with.
 
     Raises:
         TableError: If a time is null, or text that says neither a number nor a time.
@@ -110,13 +115,14 @@ def in_order(name: str, times: pa.ChunkedArray) -> pa.ChunkedArray:
         times = times.cast(type_)
     if times.null_count:
         row = times.is_null().index(True).as_py()
-        raise TableError((name, f"is null in row {row}, so that nothing is before or after it"))
+        detail = f"is null in row {row}, so that nothing is before or after it{where}"
+        raise TableError((name, detail))
     if not is_text(type_):
         return times
     for wanted in _SPELLED:
         with suppress(pa.ArrowInvalid):
             return times.cast(wanted)
-    raise TableError((name, "is text that says neither numbers nor times of ISO 8601"))
+    raise TableError((name, f"is text that says neither numbers nor times of ISO 8601{where}"))
 
 
 def _sums(

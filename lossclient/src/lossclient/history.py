@@ -76,7 +76,7 @@ class History:
         self._ids = ids.take(pa.array(groups.first))
         target = floats_of(numbers_of(columns.target, cells(columns.target)), narrow=False)
         values = target.astype(np.float64, copy=False)[order]
-        times = in_order(columns.time, pa.chunked_array([times]))
+        times = in_order(columns.time, pa.chunked_array([times]), ", in train_df")
         if groups.order is not None:
             times = times.take(pa.array(order))
         self._differences = SeasonalDifferences(
