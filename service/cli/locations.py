@@ -180,15 +180,21 @@ def _file_system(address: str, label: str) -> tuple[Any, str]:
     """Return fsspec's file system of an address, and the path in it."""
     from fsspec.core import url_to_fs
 
-    # Of aiohttp, that it uses the proxy that the environment names.
-    options = {"client_kwargs": {"trust_env": True}} if is_web(address) else {}
     try:
+        options = {"client_kwargs": _session_options()} if is_web(address) else {}
         system, path = url_to_fs(address, **options)
     except ImportError as error:
         raise UsageError(f"{label}: {error}; or all that addresses need: {_EXTRA}") from error
     except ValueError as error:
         raise UsageError(f"{label}: {error}") from error
     return system, path
+
+
+def _session_options() -> dict[str, Any]:
+    """Use the proxy that the environment names; a download may take long, but not stand still."""
+    from aiohttp import ClientTimeout
+
+    return {"trust_env": True, "timeout": ClientTimeout(total=None, sock_connect=30, sock_read=60)}
 
 
 def _remote(system: Any, path: str, label: str) -> File:

@@ -90,6 +90,7 @@ function readJson(text) {
   } catch (error) {
     throw new Error(`This is not JSON: ${error.message}.`);
   }
+  if (value === null || typeof value !== "object") throw new Error("This JSON holds no table.");
   if (Array.isArray(value.series)) value = value.series.flatMap(rowsOfSeries);
   if (Array.isArray(value)) {
     const names = [...new Set(value.flatMap((row) => Object.keys(row ?? {})))];
@@ -106,7 +107,7 @@ function readJson(text) {
 /** Return a row an element of a series in a body of POST /score. */
 function rowsOfSeries(series, position) {
   const [prediction, target, weight] = ["prediction", "target", "weight"].map((name) =>
-    series[name]?.flat(),
+    Array.isArray(series?.[name]) ? series[name].flat() : undefined,
   );
   if (!prediction?.length || prediction.length !== target?.length)
     throw new Error(`Series ${position} needs a prediction and a target of one length.`);
