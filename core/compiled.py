@@ -7,14 +7,17 @@ Tested with numba 0.62 and 0.68, and by ``tests/core/test_compiled.py`` and
 ``tests/test_private_names.py`` with the installed one.
 """
 
+import errno
 import os
 import pickle
+import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile, InTreeCacheLocator
@@ -35,6 +38,35 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=global_compiler_lock.release,
         after_in_child=global_compiler_lock.release,
     )
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_EXHAUSTED = errno.EMFILE, errno.ENFILE
+_spare = [os.open(os.devnull, os.O_RDONLY)]
+_spare_lock = threading.Lock()
+
+
+def with_spare_descriptor(work: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Return work that opens a file, and can where connections have taken all descriptors."""
+
+    @wraps(work)
+    def worked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return work(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+        with _spare_lock:
+            if _spare:
+                os.close(_spare.pop())
+            try:
+                return work(*args, **kwargs)
+            finally:
+                with suppress(OSError):  # a connection may have been faster
+                    _spare.append(os.open(os.devnull, os.O_RDONLY))
+
+    return worked
 
 
 def compiled(function: Callable[..., Any], sources: Iterable[Path] = (), **options: Any) -> Any:
@@ -126,7 +158,9 @@ class _Cache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        except Exception as error:  # noqa: BLE001 - whatever a damaged file leads to
+        except Exception as error:  # whatever a damaged file leads to
+            if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+                raise  # the file is whole
             index = self._cache_file._index_path  # noqa: SLF001
             warnings.warn(
                 f"compiling again, as the cache {index} cannot be read: {error!r}", stacklevel=2

@@ -293,6 +293,7 @@ class FusedCpuKernel:
             plan.compiled.add(kind)
         return kind in plan.compiled
 
+    @compiled.with_spare_descriptor
     def compile_for(
         self, options: ScoreOptions, size: int, elements: int, *, weighted: bool
     ) -> None:
@@ -307,6 +308,7 @@ class FusedCpuKernel:
             subprocess.run([sys.executable, "-c", _COMPILE_SCRIPT], input=arguments, check=False)  # noqa: S603 - ours
         compile_here(options, size, weighted=weighted, large=large)
 
+    @compiled.with_spare_descriptor
     def load_for(self, options: ScoreOptions, size: int, elements: int, *, weighted: bool) -> None:
         """Load what ``is_compiled`` misses, if the cache has it."""
         large = elements > CHUNK

@@ -1,7 +1,10 @@
 """What compiles the loops: the options of numba that it leans on, and the cache on disk."""
 
+import contextlib
 import errno
+import os
 import re
+import resource
 from pathlib import Path
 
 import numba
@@ -126,3 +129,28 @@ def test_the_cache_of_an_image_is_read_where_nothing_can_be_written(monkeypatch)
     packaged = compiled.PackagedCache.from_function(read_only, __file__)
     assert Path(packaged.get_cache_path()) == Path(__file__).parent / "__pycache__"
     assert packaged.get_source_stamp()
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["loaded", "absent"])
+def test_a_file_can_be_opened_without_descriptors(tmp_path, missing):
+    path = tmp_path / "code"
+    if not missing:
+        path.write_bytes(b"code")
+    read = compiled.with_spare_descriptor(path.read_bytes)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = [int(name) for name in os.listdir("/proc/self/fd")]
+    held = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 2, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(2):  # it is taken back
+            with pytest.raises(FileNotFoundError) if missing else contextlib.nullcontext():
+                assert read() == b"code"
+        with pytest.raises(OSError, match="Too many open files"):
+            path.read_bytes()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
