@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numba
 import pytest
+from family import descriptor_numbers
 from numba.core.caching import IndexDataCacheFile, InTreeCacheLocator
 from numba.core.cpu import CPUTargetOptions
 
@@ -138,7 +139,7 @@ def test_a_file_can_be_opened_without_descriptors(tmp_path, missing):
         path.write_bytes(b"code")
     read = compiled.with_spare_descriptor(path.read_bytes)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = [int(name) for name in os.listdir("/proc/self/fd")]
+    used = descriptor_numbers(os.getpid())
     held = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 2, hard))
     try:

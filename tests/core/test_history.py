@@ -160,7 +160,7 @@ def test_text_is_ordered_by_what_it_says():
         table = pa.table({"unique_id": ["a"] * 5, "ds": times, "y": [0, 1, 3, 3, 9]})
         history = History(table, KEYS, "ds", "y", 1)
         assert history.scales("mase", history_groups(cutoffs)).tolist() == [1.0, 1.0]
-    with pytest.raises(TableError, match="'ds' is text .* of ISO 8601, in the history"):
+    with pytest.raises(TableError, match=r"'ds' is text .* of ISO 8601, in the history"):
         History(table.set_column(1, "ds", pa.array(list("vwxyz"))), KEYS, "ds", "y", 1)
 
 
