@@ -231,7 +231,7 @@ def test_a_file_can_be_dropped(open_page, url):
         ("f.json", b'{"a": [1], "b": 2}', "Column b must be a list as long as the others."),
         ("f.json", b'{"series": [{"prediction": [1]}]}', "Series 0 needs a prediction and a target of one length."),
         ("f.json", b'{"series": [null]}', "Series 0 needs a prediction and a target of one length."),
-        ("f.json", b"null", "This JSON holds no table."),
+        ("f.json", b"null", "There are no rows."),
         ("f.csv", b"unique_id,y,A\n", "There are no rows."),
     ],
 )  # fmt: skip

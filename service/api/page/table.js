@@ -90,7 +90,6 @@ function readJson(text) {
   } catch (error) {
     throw new Error(`This is not JSON: ${error.message}.`);
   }
-  if (value === null || typeof value !== "object") throw new Error("This JSON holds no table.");
   if (Array.isArray(value.series)) value = value.series.flatMap(rowsOfSeries);
   if (Array.isArray(value)) {
     const names = [...new Set(value.flatMap((row) => Object.keys(row ?? {})))];
