@@ -46,6 +46,7 @@ docs: $(VENV)/.installed ## build the site into docs/_build, warnings are errors
 	@echo "docs/_build/index.html"
 
 test: lint ## lint, then all tests
+	$(BIN)/loss-scoring compile # or a client of a test would wait for it, longer than it waits
 	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist worksteal
 
 cases: $(VENV)/.installed ## run the scripts in CASES, inputs that once failed, against a service

@@ -64,6 +64,7 @@ answer = httpx.post(
     params={$options},
     content=sink.getvalue().to_pybytes(),
     headers={"Content-Type": "application/vnd.apache.arrow.stream"},
+    timeout=60,
 )
 answer.raise_for_status()
 scores = pa.ipc.open_stream(answer.content).read_all()
