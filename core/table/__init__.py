@@ -57,6 +57,7 @@ from loss_scoring.core.table.numbers import (
     array_of_column,
     as_type,
     narrowest,
+    plain_type,
 )
 from loss_scoring.core.table.score import (
     MissingElementError,
@@ -125,6 +126,7 @@ __all__ = [
     "nulls_of",
     "one_array",
     "pairwise",
+    "plain_type",
     "scales_of",
     "score_models",
     "score_ray",

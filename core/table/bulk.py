@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from loss_scoring.core.table.comparison import Leaderboard, leaderboard
 from loss_scoring.core.table.comparison.frames import flattened, read_scores
 from loss_scoring.core.table.joining import Actuals, UnmatchedWarning
+from loss_scoring.core.table.numbers import as_type, plain_type
 from loss_scoring.core.table.score import KEYS, by_new_names, score_table
 
 if TYPE_CHECKING:
@@ -214,14 +215,8 @@ def _score(table: pa.Table, options: dict[str, Any]) -> pa.Table:
 
 def _sortable(times: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return what is coded by a dictionary or by runs, or is a view, as what Arrow can sort."""
-    type_ = times.type
-    if pa.types.is_dictionary(type_):
-        parts = [part.dictionary.take(part.indices) for part in times.chunks]
-        return _sortable(pa.chunked_array(parts, type_.value_type))
-    if pa.types.is_run_end_encoded(type_):
-        parts = [pc.run_end_decode(part) for part in times.chunks]
-        return _sortable(pa.chunked_array(parts, type_.value_type))
-    return times.cast(pa.large_string()) if type_ == pa.string_view() else times
+    type_ = plain_type(times.type)
+    return pa.chunked_array([as_type(part, type_, safe=True) for part in times.chunks], type_)
 
 
 class _Worker:

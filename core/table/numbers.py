@@ -17,13 +17,23 @@ def narrowest(types: Iterable[pa.DataType]) -> pa.DataType:
     return pa.float32() if kinds and kinds <= HELD_BY_FLOAT else pa.float64()
 
 
-def as_type(array: pa.Array, type_: pa.DataType) -> pa.Array:
-    """Return numbers of any type as floats or doubles; what has no such float is rounded."""
-    if pa.types.is_dictionary(array.type):
-        return as_type(array.dictionary, type_).take(array.indices)
+def as_type(array: pa.Array, type_: pa.DataType, *, safe: bool = False) -> pa.Array:
+    """Return values in another type, decoded; a number that it does not hold is rounded or refused.
+
+    Raises:
+        pa.ArrowInvalid: If ``safe``, and a value would change.
+    """
+    if pa.types.is_dictionary(array.type):  # chunks may have different dictionaries
+        return as_type(array.dictionary, type_, safe=safe).take(array.indices)
     if pa.types.is_run_end_encoded(array.type):
-        return as_type(pc.run_end_decode(array), type_)
-    return array if array.type == type_ else array.cast(type_, safe=False)
+        return as_type(pc.run_end_decode(array), type_, safe=safe)
+    return array if array.type == type_ else array.cast(type_, safe=safe)
+
+
+def plain_type(type_: pa.DataType) -> pa.DataType:
+    """Return what Arrow can compare, sort, take and write in every format."""
+    views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return views.get(decoded(type_), decoded(type_))
 
 
 class _Memory:

@@ -29,7 +29,7 @@ _NO_THOUSANDS = r",(\d\d?|\d{4,})\s*$"
 """A comma that is not before three digits."""
 _CSV_COLUMN = re.compile(r"In CSV column #(?P<number>\d+): (?P<detail>.*)", re.DOTALL)
 _OpenCsv = Callable[..., pa.csv.CSVStreamingReader]
-"""`_open_csv` of a file, which is written in a known way."""
+"""`_stream_csv` of a file, which is written in a known way."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def open_csv(
 ) -> Source:
     """Open a CSV file; see ``open_source``."""
     csv = replace(csv, delimiter=_delimiter(file, csv.delimiter))
-    seen = _schema(open_ := partial(_open_csv, file, csv))
+    seen = _schema(open_ := partial(_stream_csv, file, csv))
     named = numbers(seen.names)
     if csv.decimal is None and _has_commas(open_, [field for field in seen if field.name in named]):
-        seen = _schema(open_ := partial(_open_csv, file, replace(csv, decimal=",")))
+        seen = _schema(open_ := partial(_stream_csv, file, replace(csv, decimal=",")))
     # A later block may hold a fraction: read numbers as double.
     types = {field.name: pa.float64() for field in seen if pa.types.is_integer(field.type)}
     codes = _codes(open_, [name for name in types if seen.names.count(name) == 1])
@@ -143,7 +143,7 @@ def spelled(separators: Iterable[str]) -> str:
     return " and ".join(map(repr, separators))
 
 
-def _open_csv(
+def _stream_csv(
     file: File,
     csv: CsvFormat,
     types: dict[str, pa.DataType],
@@ -209,11 +209,11 @@ def _cell_fault(open_: _OpenCsv, name: str, detail: str, way_out: str) -> str:
     row = 0
     for batch in open_({name: pa.string()}, [name]) if value else ():
         cells = batch.column(0)
-        place = pc.utf8_trim_whitespace(cells).index(value[1] if value else "").as_py()
-        if place >= 0:
+        index = pc.utf8_trim_whitespace(cells).index(value[1] if value else "").as_py()
+        if index >= 0:
             return (
-                f"holds numbers, but {cells[place].as_py()!r} in row {row + place} is text; "
-                f"convert it to a number or a null{way_out}{comma_advice(cells[place].as_py())}"
+                f"holds numbers, but {cells[index].as_py()!r} in row {row + index} is text; "
+                f"convert it to a number or a null{way_out}{comma_advice(cells[index].as_py())}"
             )
         row += len(cells)
     return f"cannot be read: {detail}"

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from loss_scoring.core.table import is_text
+from loss_scoring.core.table import as_type, is_text, plain_type
 from loss_scoring.service.cli.csv_files import SNIFFED, CsvFormat, open_csv
 from loss_scoring.service.cli.locations import File
 from loss_scoring.service.cli.source import Source, explained
@@ -68,7 +67,7 @@ def _plain_source(source: Source, batch_rows: int) -> Source:
                     cells = part.column(name)
                     is_coded = pa.types.is_dictionary(cells.type) and cells.type.value_type == type_
                     keep = is_coded and name in kept
-                    arrays.append(cells if keep else _plain(cells, type_))
+                    arrays.append(cells if keep else as_type(cells, type_, safe=True))
                 yield pa.RecordBatch.from_arrays(arrays, fields.names)
 
     categories = frozenset(
@@ -77,22 +76,6 @@ def _plain_source(source: Source, batch_rows: int) -> Source:
         if pa.types.is_dictionary(was.type) and is_text(field.type)
     )
     return replace(source, schema=schema, read=read, categories=categories)
-
-
-def plain_type(type_: pa.DataType) -> pa.DataType:
-    """Return what Arrow can compare, sort, take and write in every format."""
-    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
-        return plain_type(type_.value_type)
-    views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    return views.get(type_, type_)
-
-
-def _plain(array: pa.Array, type_: pa.DataType) -> pa.Array:
-    if pa.types.is_dictionary(array.type):  # batches may have different dictionaries
-        return _plain(array.dictionary, type_).take(array.indices)
-    if pa.types.is_run_end_encoded(array.type):
-        return _plain(pc.run_end_decode(array), type_)
-    return array if array.type == type_ else array.cast(type_)
 
 
 def _parquet(file: File) -> Source:

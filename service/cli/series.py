@@ -25,13 +25,13 @@ from loss_scoring.core.table import (
     group_rows,
     is_text,
     narrowest,
+    plain_type,
     scales_of,
     spell_cell,
     spell_series,
     weights_of,
 )
 from loss_scoring.service.cli.columns import FileColumns
-from loss_scoring.service.cli.files import plain_type
 from loss_scoring.service.cli.source import Source
 from loss_scoring.service.cli.threads import ahead
 from loss_scoring.service.errors import MAX_LISTED_ERRORS

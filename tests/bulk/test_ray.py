@@ -94,9 +94,9 @@ def test_leaderboards_have_the_bits_of_the_whole(table, options):
     "times", [pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int32(), pa.date32())]
 )
 def test_times_may_be_coded_by_dictionaries(table, times):
-    place = table.schema.get_field_index("ds")
+    column = table.schema.get_field_index("ds")
     coded = table["ds"].cast(pa.date32()).cast(times.value_type).dictionary_encode()
-    table = table.set_column(place, "ds", coded.cast(times)).slice(0, 2000)
+    table = table.set_column(column, "ds", coded.cast(times)).slice(0, 2000)
     options = {"missing": "skip", "losses": ["mae"]}
     blocks = ray.data.from_arrow([table.slice(700), table.slice(0, 700)])
     scores = collected(score_ray(blocks, partitions=2, **options))

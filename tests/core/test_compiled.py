@@ -140,18 +140,18 @@ def test_a_file_can_be_opened_without_descriptors(tmp_path, missing):
     read = compiled.with_spare_descriptor(path.read_bytes)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = descriptor_numbers(os.getpid())
-    held = []
+    opened = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 2, hard))
     try:
         with contextlib.suppress(OSError):
             while True:
-                held.append(os.open(os.devnull, os.O_RDONLY))
+                opened.append(os.open(os.devnull, os.O_RDONLY))
         for _ in range(2):  # it is taken back
             with pytest.raises(FileNotFoundError) if missing else contextlib.nullcontext():
                 assert read() == b"code"
         with pytest.raises(OSError, match="Too many open files"):
             path.read_bytes()
     finally:
-        for descriptor in held:
+        for descriptor in opened:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -105,5 +105,5 @@ def _matches(texts: pa.Array, pattern: str) -> pa.BooleanArray:
 
 
 def _first(texts: pa.Array, matches: pa.BooleanArray, rows: int) -> tuple[int, str] | None:
-    place = matches.index(True).as_py()
-    return None if place < 0 else (rows + place, texts[place].as_py()[:64])
+    row = matches.index(True).as_py()
+    return None if row < 0 else (rows + row, texts[row].as_py()[:64])

@@ -131,6 +131,6 @@ def _sums(
     """Return the sum of the terms from each start to its stop, in pairs as numpy sums."""
     if not len(starts):
         return np.empty(0)
-    places = np.stack([starts, stops], axis=1).ravel()
-    sums = np.add.reduceat(np.append(terms, 0), places)[::2]
+    slices = np.stack([starts, stops], axis=1).ravel()
+    sums = np.add.reduceat(np.append(terms, 0), slices)[::2]
     return np.where(stops > starts, sums, 0)
