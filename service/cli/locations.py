@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENOENT
 from functools import cache, partial
+from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -125,13 +126,12 @@ def find_remote(address: str, is_data: Callable[[PurePosixPath], bool]) -> list[
         UsageError: If a library is absent, or none knows the address.
         UnreadableError: If it cannot be read.
     """
-    label = label_of(address)
-    system, path = _file_system(address, label)
+    system, path, label = _file_system(address)
     if is_web(address):
         return [Found(_downloaded(system, address, label), PurePosixPath(urlsplit(address).path))]
     found: list[Found] = []
     with _named(label):
-        is_pattern = any(mark in path for mark in "*?[") and not system.exists(path)
+        is_pattern = has_magic(path) and not system.exists(path)
         for name in sorted(system.glob(path)) if is_pattern else [path]:
             if not system.isdir(name):
                 named = system.unstrip_protocol(name) if is_pattern else label
@@ -153,8 +153,7 @@ def upload(source: Path, address: str) -> None:
         UsageError: If a library is absent, or none knows the address.
         UnreadableError: If it cannot be written.
     """
-    label = label_of(address)
-    system, path = _file_system(address, label)
+    system, path, label = _file_system(address)
     with _named(label):
         system.put_file(str(source), path)
 
@@ -176,10 +175,11 @@ def label_of(address: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def _file_system(address: str, label: str) -> tuple[Any, str]:
-    """Return fsspec's file system of an address, and the path in it."""
+def _file_system(address: str) -> tuple[Any, str, str]:
+    """Return fsspec's file system of an address, the path in it, and what messages call it."""
     from fsspec.core import url_to_fs
 
+    label = label_of(address)
     try:
         options = {"client_kwargs": _session_options()} if is_web(address) else {}
         system, path = url_to_fs(address, **options)
@@ -187,7 +187,7 @@ def _file_system(address: str, label: str) -> tuple[Any, str]:
         raise UsageError(f"{label}: {error}; or all that addresses need: {_EXTRA}") from error
     except ValueError as error:
         raise UsageError(f"{label}: {error}") from error
-    return system, path
+    return system, path, label
 
 
 def _session_options() -> dict[str, Any]:
