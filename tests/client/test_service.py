@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -372,6 +373,13 @@ def test_a_child_that_was_forked_does_not_read_its_parents_answers(url):
         env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0
+
+
+def test_connections_make_no_tls_context(url, monkeypatch):
+    """OpenSSL has a lock for that, and a child may be forked meanwhile by another thread."""
+    with Client(url) as client:
+        monkeypatch.setattr(ssl, "SSLContext", None)
+        assert client.score_series([[1.0]], [[3.0]], losses=["mae"]).losses["mae"].tolist() == [2]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

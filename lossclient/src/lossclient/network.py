@@ -62,13 +62,16 @@ def _names(entry: str, url: httpx.URL) -> bool:
 def transport_options(url: httpx.URL, proxy: str | None) -> dict[str, Any]:
     """Return arguments of httpx's transports for a URL, by way of a proxy if one is given.
 
+    All share one TLS context, for plain http too, where each would make one of its own: OpenSSL
+    holds a lock meanwhile, which a child that another thread forks would wait for forever.
+
     Raises:
         InvalidInput: If the proxy cannot be used, or the certificates cannot be read.
     """
-    options: dict[str, Any] = {"proxy": proxy, "verify": False}  # plain http knows no certificate
     try:
-        if url.scheme == "https":
-            options["verify"] = httpx.create_ssl_context()
+        # Plain http needs no certificates.
+        context = httpx.create_ssl_context(verify=url.scheme == "https")
+        options: dict[str, Any] = {"proxy": proxy, "verify": context}
         # An error here is one of the constructor, and not of the first request.
         httpx.HTTPTransport(**options).close()
     except OSError as error:
