@@ -86,10 +86,18 @@ class Runs:
             firsts = _first_appearances(ranks, count)
             firsts = firsts if scattered else starts[firsts]
         numbers = np.arange(count)
+        names = self.keys.column_names
+        keys = pa.table([_take(column, firsts) for column in self._takeable], names)
         if by_key and count:
-            numbers = codes(self._named(firsts), self.keys.column_names)
-            firsts = firsts[np.argsort(numbers)]
-        keys = self._named(firsts)
+            numbers = codes(keys, names)
+            keys = keys.take(pa.array(np.argsort(numbers)))
+        keys = pa.table(
+            [
+                _like(column, field.type)
+                for column, field in zip(keys.columns, self.keys.schema, strict=True)
+            ],
+            names,
+        )
         if count == len(starts) and (numbers[:-1] < numbers[1:]).all():
             return Groups(keys, np.append(starts, rows), None)
         runs, offsets = _sorted_rows(ranks, numbers)
@@ -100,17 +108,6 @@ class Runs:
         order = np.repeat(starts[runs] - ends[:-1], lengths)
         order += np.arange(rows)
         return Groups(keys, ends[offsets], order)
-
-    def _named(self, rows: NDArray[np.int64]) -> pa.Table:
-        """Take rows of the keys, in the types that the keys have."""
-        taken = [column.take(pa.array(rows)) for column in self._takeable]
-        return pa.table(
-            [
-                _like(column, field.type)
-                for column, field in zip(taken, self.keys.schema, strict=True)
-            ],
-            self.keys.column_names,
-        )
 
 
 def find_runs(keys: pa.Table) -> Runs:
@@ -290,8 +287,8 @@ def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    """Take rows of a _takeable column, and of its dictionary no more than they need."""
-    taken = column.take(pa.array(rows))
+    """Take ascending rows of a _takeable column, and of its dictionary no more than they need."""
+    taken = _take(column, rows)
     if not pa.types.is_dictionary(column.type):
         return taken
     names = column.type.value_type
@@ -299,6 +296,20 @@ def _rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     if len(column.chunk(0).dictionary) <= len(rows) or pa.types.is_string_view(names):
         return taken
     return _takeable(taken.cast(names))
+
+
+def _take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """Take ascending rows of a _takeable column; Arrow itself would join its chunks first."""
+    ends = np.append(0, np.cumsum([len(chunk) for chunk in column.chunks]))
+    bounds = np.searchsorted(rows, ends)
+    taken = [
+        chunk.take(pa.array(rows[start:stop] - first))
+        for chunk, first, start, stop in zip(
+            column.chunks, ends[:-1], bounds[:-1], bounds[1:], strict=True
+        )
+        if start < stop
+    ]
+    return pa.chunked_array(taken, column.type)
 
 
 def _run_starts(columns: list[pa.ChunkedArray], rows: int) -> NDArray[np.int64]:

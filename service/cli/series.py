@@ -3,6 +3,7 @@
 In the long form a row is an element, in the nested form a series.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
@@ -115,12 +116,20 @@ def _sorted_block(source: Source, layout: FileColumns, kind: pa.DataType) -> Ite
 
     def read(*names: str) -> pa.Table:
         schema = pa.schema([source.schema.field(name) for name in names])
-        return pa.Table.from_batches(ahead(source.read(names)), schema)
+        return pa.Table.from_batches(source.read(names), schema)
+
+    # A column that can be read by itself is in memory only while it is needed; in the order in
+    # which they are, the next is read meanwhile.
+    times = () if layout.time is None else (layout.time,)
+    waiting = deque(dict.fromkeys((*layout.keys, *times, *layout.doubles, *layout.numbers)))
+    columns = ahead(map(read, tuple(waiting)), steps=1)
 
     def read_column(name: str) -> pa.ChunkedArray:
-        return read(name).column(0)
+        if not waiting or name != waiting[0]:
+            return read(name).column(0)
+        waiting.popleft()
+        return next(columns).column(0)
 
-    # A column that can be read by itself is in memory only while it is needed.
     column = read_column if source.is_columnar else read(*layout.columns).column
     groups = _group(pa.table({name: column(name) for name in layout.keys}), layout, by_key=True)
     if not len(groups):

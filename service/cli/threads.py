@@ -10,18 +10,14 @@ _STEPS = 4
 """Batches that are read before they are wanted."""
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield what an iterator yields; a thread takes its next steps meanwhile."""
+def ahead(items: Iterator[T], steps: int = _STEPS) -> Iterator[T]:
+    """Yield what an iterator yields; a thread takes its next steps meanwhile, so many at most."""
     end = object()
     pool = ThreadPoolExecutor(1, thread_name_prefix="read")
-    waiting: deque[Future[T | object]] = deque()
+    waiting = deque([pool.submit(next, items, end) for _ in range(steps)])
     try:
-        while True:
-            while len(waiting) < _STEPS:
-                waiting.append(pool.submit(next, items, end))
-            item = waiting.popleft().result()
-            if item is end:
-                return
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, items, end))
             yield item  # type: ignore[misc]
     finally:
         pool.shutdown(cancel_futures=True)
