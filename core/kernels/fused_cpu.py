@@ -28,8 +28,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import lru_cache
+from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,8 @@ from loss_scoring.core.ragged import Buffer, as_array
 CHUNK = 1 << 16
 SHARE = 1 << 18
 """Elements below which a thread is not worth waking (50-75 microseconds)."""
+SIZES = 4, 8
+"""Of elements, in bytes; they share no loop, and so no file of the cache."""
 TOGETHER = 3
 TILE = 1 << 15
 _OUTPUTS = BufferPool(retain_bytes=256 << 20)
@@ -462,15 +465,22 @@ def compile_here(options: ScoreOptions, size: int, *, weighted: bool, large: boo
 
 def warm_up() -> None:
     """Compile, or load from the cache, what requests need that name no losses."""
-    for size, gradients in itertools.product((4, 8), (False, True)):
+    for size, gradients in itertools.product(SIZES, (False, True)):
         compile_here(ScoreOptions(gradients=gradients), size, weighted=False, large=False)
 
 
 def compile_all() -> None:
-    """Put what most requests need into the cache: the default losses together, and each loss."""
+    """Put what most requests need into the cache, with a processor for each size of elements."""
+    with ProcessPoolExecutor(min(available_cores(), len(SIZES)), get_context("spawn")) as pool:
+        for _ in pool.map(compile_usual, SIZES):
+            pass  # it raises what was raised there
+
+
+def compile_usual(size: int) -> None:
+    """Compile what most requests need: the default losses together, and each loss."""
     together, alone = usual_losses()
     missings: tuple[Missing, ...] = ("error", "skip")
-    for size, gradients in itertools.product((4, 8), (False, True)):
+    for gradients in (False, True):
         for losses, missing in itertools.product(together, missings):
             options = ScoreOptions(losses, gradients, missing)
             compile_here(options, size, weighted=False, large=False)
