@@ -20,6 +20,8 @@ from rich.table import Table
 
 from loss_scoring.core import kernel_for
 from loss_scoring.service.codecs import json
+from loss_scoring.service.codecs.codec import encode
+from loss_scoring.service.codecs.request import ScoreRequest
 
 SHAPES = {
     "10k x 48": (10_000, 48),
@@ -82,13 +84,13 @@ def main() -> None:
     for name, shape in SHAPES.items():
         for label, body in bodies_of(shape):
 
-            def decode(body: bytes = body) -> json.ScoreRequest:
+            def decode(body: bytes = body) -> ScoreRequest:
                 return json.decode(body, max_elements=1 << 30)
 
             def request(body: bytes = body) -> list[memoryview]:
-                one = json.decode(body, max_elements=1 << 30)
-                p, y = one.prediction, one.target
-                return json.encode(one, kernel(p.values, y.values, p.offsets, one.options))
+                asked = decode(body)
+                p, y = asked.prediction, asked.target
+                return encode(asked, kernel(p.array, y.array, p.offsets, asked.options), "json")
 
             loads, decodes, wholes = times(
                 [lambda body=body: orjson.loads(body), decode, request], repeats

@@ -56,8 +56,8 @@ def main() -> None:
         print(shown, flush=True)
         tables = "\n".join(line.rstrip() for line in shown.splitlines())
         sections[name] = f"{datetime.now(UTC).date()}, {machine()}\n\n```\n{tables}\n```"
-    parts = [f"\n## {name}\n\n{sections[name].strip()}\n" for name in PARTS if name in sections]
-    results.write_text(INTRODUCTION + "".join(parts))
+        parts = [f"\n## {part}\n\n{sections[part].strip()}\n" for part in PARTS if part in sections]
+        results.write_text(INTRODUCTION + "".join(parts))
 
 
 if __name__ == "__main__":
