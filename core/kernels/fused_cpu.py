@@ -42,7 +42,7 @@ from loss_scoring.core.forks import renew_in_children
 from loss_scoring.core.kernels.finish import finish
 from loss_scoring.core.kernels.fused_loops import LEVELS, Lanes, Outputs, sweep_of
 from loss_scoring.core.kernels.interface import LANES, Scores
-from loss_scoring.core.losses import LOSSES
+from loss_scoring.core.losses import BUILT_IN, LOSSES
 from loss_scoring.core.machine import available_cores
 from loss_scoring.core.options import LossSpec, Missing, ScoreOptions, usual_losses
 from loss_scoring.core.ragged import Buffer, as_array
@@ -302,11 +302,13 @@ class FusedCpuKernel:
     ) -> None:
         """Compile what ``is_compiled`` misses, or load it from the cache, in milliseconds.
 
-        Another process compiles, as far as the cache can be written: the compiler would hold up
-        the threads of this one for seconds, and leave 15 MB behind for each loop.
+        Another process compiles, as far as the cache can be written and it knows the losses: the
+        compiler would hold up the threads of this one for seconds, and leave 15 MB behind for each
+        loop.
         """
         large = elements > CHUNK
-        if not _is_cached(_PLANS.plan_of(options, weighted), size, large=large):
+        is_known = all(spec.name in BUILT_IN for spec in options.losses)
+        if is_known and not _is_cached(_PLANS.plan_of(options, weighted), size, large=large):
             arguments = pickle.dumps((options, size, weighted, large))
             subprocess.run([sys.executable, "-c", _COMPILE_SCRIPT], input=arguments, check=False)  # noqa: S603 - ours
         compile_here(options, size, weighted=weighted, large=large)

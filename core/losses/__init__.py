@@ -20,6 +20,8 @@ from loss_scoring.core.losses.wape import WAPE
 _ROWS = [MAE, MAPE, SMAPE, MSE, RMSE, BIAS, HUBER, LOGCOSH, PINBALL, WAPE, MASE, RMSSE]
 _LOSSES = {loss.name: loss for loss in _ROWS}
 LOSSES: Mapping[str, Loss] = MappingProxyType(_LOSSES)
+BUILT_IN = frozenset(_LOSSES)
+"""The losses that every process knows."""
 DEFAULT_LOSSES = ("mae", "mape", "smape")
 """What a request gets that names none, whatever losses are added."""
 
@@ -27,8 +29,9 @@ DEFAULT_LOSSES = ("mae", "mape", "smape")
 def register(loss: Loss) -> None:
     """Add a loss to the table of this process.
 
-    Call it before the service is imported, which reads the table once. In the long run a loss has a
-    line above.
+    Call it before the service is imported, which reads the table once, and in every other process
+    that is to know the loss: workers of Ray and Spark. Front ends and workers of the service, which
+    ``--frontends`` starts, know the losses above. In the long run a loss has a line there.
 
     Raises:
         ValueError: If there is one of that name.

@@ -87,6 +87,7 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
     group_by: Sequence[str] = KEYS,
     by: str | Sequence[str] | None = None,
     time_col: str = "ds",
+    cutoff_col: str = "cutoff",
     target_col: str = "y",
     models: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
@@ -118,10 +119,11 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
             among them, as every row is of one model.
         time_col: The column by which a row that is in a series twice is found, if there is one of
             the name; never a model unless ``models`` names it.
+        cutoff_col: The column of ``group_by``, if any, up to which ``train_df`` is used.
         target_col: The column of actual values.
         models: One column of predictions each. Default: all columns of numbers, in any type, that
             are not named otherwise and have no name of an index, a forecast step, a prediction
-            interval or a quantile; see ``core.table.find_models``.
+            interval or a quantile; see ``loss_scoring.core.table.find_models``.
         exclude: Columns that are no models, where ``models`` names none.
         losses: Losses as ``LossSpec.of`` takes them; mae, mape and smape by default.
         gradients: Whether to return d loss / d prediction.
@@ -130,7 +132,7 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
             (``allow``). A null is the same as no other time.
         zero_division: What an element with a quotient that is not finite does; likewise.
         weight_col: The column of what each element weighs, finite and at least 0; see
-            ``core.score``.
+            ``loss_scoring.core.score``.
         scale_col: The column of what scaled losses are divided by, the same in all rows of a
             series.
         train_df: In place of ``scale_col``, past values of the series, of which the scales of mase
@@ -181,6 +183,7 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
     names = [spec.name for spec in options.losses]
     given = {"scale_col": scale_col, "train_df": train_df, "seasonality": seasonality}
     _check_scales(options, [name for name, value in given.items() if value is not None])
+    _check_cutoff(cutoff_col, group_by)
     if actuals is not None:
         known = Actuals(actuals, on or (group_by[0], time_col), target_col)
         table = known.join(table)
@@ -228,7 +231,7 @@ def score_table(  # noqa: C901, PLR0913 - the columns and the options of the con
             options.scaled, scales_of(scale_col, table.column(scale_col), groups)
         )
     if train_df is not None:
-        history = History(train_df, group_by, time_col, target_col, seasonality or 0)
+        history = History(train_df, group_by, time_col, target_col, seasonality or 0, cutoff_col)
         times = table.column(time_col) if time_col in table.schema.names else None
         scales = {name: history.scales(name, groups, times) for name in options.scaled}
     return score_models(groups, layout, values, options, device, weights=weights, scales=scales)
@@ -242,6 +245,12 @@ def _check_scales(options: ScoreOptions, given: Sequence[str]) -> None:
         raise ValueError("scale_col and train_df both say what the scales are; give one")
     if given and not options.scaled:
         raise ValueError(f"none of the losses asked for takes {given[0]}")
+
+
+def _check_cutoff(cutoff_col: str, group_by: Sequence[str]) -> None:
+    """Raise ``ValueError`` if a column of cutoffs is named that names no series."""
+    if cutoff_col not in {"cutoff", *group_by}:
+        raise ValueError(f"cutoff_col {cutoff_col!r} must be one of group_by")
 
 
 def _find_layout(  # noqa: PLR0913, PLR0917 - one private call

@@ -23,7 +23,8 @@ _DESCRIPTION = (
     "form has a row a series and model: the group columns, `model`, `length`, one a loss, "
     "`<loss>_masked` and `<loss>_gradient`, whose elements are in the order of the rows. Series "
     "are in the order of their first rows, the models of a series together, in the order of their "
-    "columns. Numbers are float where the target and all predictions are, double otherwise."
+    "columns. Numbers are float where it holds those of the target and of all predictions exactly, "
+    "double otherwise."
 )
 TAGS = [
     {"name": "scoring", "description": "What a pipeline calls."},

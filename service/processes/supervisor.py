@@ -83,7 +83,8 @@ class Supervisor:
             log.error("cannot listen: %s", error)  # noqa: TRY400 - that is all there is to know
             return _FAILED
         log.info("%s", settings.summary(f"device {settings.device}"))
-        log.info("listening on http://%s:%d", *http.getsockname()[:2])
+        host, port = http.getsockname()[:2]
+        log.info("listening on http://%s:%d", f"[{host}]" if v6 else host, port)
         self._metrics = MetricsDirectory()
         self._start(http)
         try:

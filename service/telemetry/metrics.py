@@ -344,9 +344,9 @@ def _gauges(make: _Families) -> dict[str, Gauge]:
         ("ready_processes", "Front ends that answer /readyz with 200."),
         ("open_connections", "Connections that are open."),
         ("queued_elements", "Elements unanswered or on the device."),
-        ("queued_elements_limit", "Elements that may be; beyond them requests are refused."),
+        ("queued_elements_limit", "Most elements unanswered or on the device; more are refused."),
         ("open_bytes", "Bytes that open requests hold."),
-        ("open_bytes_limit", "Bytes that they may hold; beyond them requests are refused."),
+        ("open_bytes_limit", "Most bytes that open requests may hold; more are refused."),
         ("pooled_bytes", "Memory kept to be used again, by pool.", "pool"),
         ("device_memory_bytes", "Memory of the CUDA device, by state; 0 on a CPU.", "state"),
     )

@@ -261,6 +261,18 @@ def test_what_is_compiled_ahead_is_all_that_a_start_needs(monkeypatch):
     assert needed <= asked
 
 
+def test_no_other_process_compiles_a_loss_that_it_does_not_know(monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: started.append(1))
+    monkeypatch.setattr(fused_cpu, "_is_cached", lambda *_, **__: False)
+    options = ScoreOptions()
+    fused_cpu.fused_cpu_kernel.compile_for(options, 8, 1, weighted=False)
+    assert started == [1]
+    monkeypatch.setattr(fused_cpu, "BUILT_IN", frozenset({"mae"}))
+    fused_cpu.fused_cpu_kernel.compile_for(options, 8, 1, weighted=False)
+    assert started == [1]
+
+
 def test_another_process_compiles_what_a_request_needs(tmp_path):
     script = (
         "from loss_scoring.core import LossSpec, ScoreOptions\n"

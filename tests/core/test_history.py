@@ -67,6 +67,17 @@ def test_no_row_after_a_cutoff_nor_the_order_of_rows_matters(chance, seasonality
     assert scored(frame, train[train["ds"] <= DAYS[30]], seasonality).equals(want)
 
 
+def test_a_column_of_cutoffs_may_have_another_name():
+    frame, train = forecasts(horizon=1)
+    frame["ds"] += pd.Timedelta(days=1)  # a day between the cutoff and the first row
+    want = scored(frame, train)
+    named = frame.rename(columns={"cutoff": "made"})
+    got = scored(named, train, group_by=["unique_id", "made"], cutoff_col="made")
+    assert got.column("mase").equals(want.column("mase"))
+    with pytest.raises(ValueError, match="cutoff_col 'made' must be one of group_by"):
+        scored(frame, train, cutoff_col="made")
+
+
 def test_without_cutoffs_only_rows_before_the_first_count():
     frame, train = forecasts(cutoffs=(30,))
     want = scored(frame, train).drop_columns("cutoff")
