@@ -52,6 +52,7 @@ ROUTE = only(
             matches=some(
                 only(
                     path=only(type=one_of("Exact", "PathPrefix"), value=like("^/")),
+                    optional="method",
                     method=one_of("GET", "POST"),
                 )
             ),
