@@ -300,6 +300,8 @@ def _rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
 
 def _take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     """Take ascending rows of a _takeable column; Arrow itself would join its chunks first."""
+    if not len(rows):
+        return column.slice(0, 0)
     ends = np.append(0, np.cumsum([len(chunk) for chunk in column.chunks]))
     bounds = np.searchsorted(rows, ends)
     taken = [

@@ -385,3 +385,12 @@ def test_columns_are_named_as_in_the_client_or_as_they_once_were():
     assert score_table(made, group_by=["id"], **old) == want
     with pytest.raises(TypeError, match="target means target_col, which is given too"):
         score_table(made, target_col="v", **old)
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+@pytest.mark.parametrize("chunks", [0, 1])
+@pytest.mark.parametrize("type_", [pa.string(), pa.dictionary(pa.int8(), pa.string()), pa.int64()])
+def test_no_rows_are_no_series(type_, chunks, by_key):
+    keys = pa.table({"id": pa.chunked_array([pa.array([], type_)] * chunks, type_)})
+    groups = group_rows(keys, by_key=by_key)
+    assert (len(groups), groups.keys.schema) == (0, keys.schema)
