@@ -139,6 +139,23 @@ def test_scales_of_a_history_are_those_of_score_table(client, losses):
     assert without[losses[0]].tolist() == got[losses[0]].tolist()[:2]
 
 
+@pytest.mark.parametrize(
+    "losses", [["mase", "rmsse", "smape"], ["smape", "rmsse", "mase"], ["rmsse", "smape"]]
+)
+def test_the_parameter_of_smape_goes_where_smape_does(client, losses):
+    frame, train = forecasts()
+    options = {"seasonality": 7, "gradients": True}
+    got = client.score(frame, losses=losses, train_df=train, block_denom_grad=False, **options)
+    spelled = [f"{loss}:block_denom_grad=false" if loss == "smape" else loss for loss in losses]
+    tables = [pa.Table.from_pandas(x, preserve_index=False) for x in (frame, train)]
+    want = score_table(tables[0], train_df=tables[1], losses=spelled, **options)
+    for loss in losses:
+        assert [list(x) for x in got[f"{loss}_gradient"]] == want[f"{loss}_gradient"].to_pylist()
+    options |= {"losses": ["mase", "rmsse"], "block_denom_grad": False}
+    with pytest.raises(InvalidValues, match="block_denom_grad none of the losses"):
+        client.score(frame, train_df=train, **options)
+
+
 @pytest.mark.parametrize("losses", [["mase"], ["rmsse"]])
 @pytest.mark.parametrize(
     ("times", "cutoff", "values"),

@@ -7,19 +7,24 @@ standard error.
 
 import argparse
 import os
+import secrets
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from lossclient.base_client import KEY_VARIABLE, __version__
 from lossclient.client import Client
 from lossclient.exceptions import InvalidInput, LossClientError, printable
+from lossclient.joining.roles import holds_codes
 
 URL_VARIABLE = "LOSSCLIENT_URL"
 _ARROW = (".arrow", ".feather", ".ipc", ".arrows")
@@ -65,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("file", type=Path, metavar="FILE", help=f"of forecasts: {endings}")
     add("--url", default=os.environ.get(URL_VARIABLE), help=f"of the service [{URL_VARIABLE}]")
     add("-o", "--output", type=Path, help=f"a row for each series and model: {endings}")
-    add("--losses", type=_names, help="comma-separated; default: those of the service")
+    add("--losses", type=_losses, help="comma-separated; default: those of the service")
     add("--missing", default="error", choices=("error", "skip", "propagate"))
     add("--zero-division", default="zero", choices=("zero", "skip"))
     add("--duplicates", default="error", choices=("error", "allow"))
@@ -80,49 +85,101 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _losses(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def _names(text: str) -> list[str]:
     return text.split(",")
 
 
+def _listed(names: Sequence[str], columns: Collection[str]) -> list[str]:
+    """Return names without the blanks about them, unless columns have these, too."""
+    return [name if name in columns else name.strip() for name in names]
+
+
 def _score(given: argparse.Namespace) -> None:
-    table = _read(given.file, given.id_col)
+    output = given.output
+    if output is not None:  # what could not be written once all is scored
+        if output.is_dir():
+            raise InvalidInput(f"{output}: is a folder; name a file")
+        if not output.parent.is_dir():
+            raise InvalidInput(f"{output}: there is no folder {output.parent}")
+    table = _read(given)
+    columns = table.column_names
     with Client(
         given.url, api_key=os.environ.get(KEY_VARIABLE) or None, deadline_s=given.deadline_s
     ) as client:
         scores = client.score(
             table,
-            given.models,
+            None if given.models is None else _listed(given.models, columns),
             *(given.id_col, given.time_col, given.target_col, given.cutoff_col),
             losses=given.losses,
             missing=given.missing,
             zero_division=given.zero_division,
-            exclude=given.exclude,
+            exclude=_listed(given.exclude, columns),
             duplicates=given.duplicates,
             progress=False if given.quiet else None,
         )
-    if given.output is None:
+    if output is None:
         pa.csv.write_csv(scores, sys.stdout.buffer)
         sys.stdout.flush()
         return
-    part = given.output.with_name(f".{given.output.name}.part")
+    with _whole(output) as part:
+        _write(scores, part, output.suffix.lower())
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """Yield a file of this writer alone, which becomes the output; SIGTERM removes it as well."""
+    part = output.with_name(f".{secrets.token_hex(8)}.part")
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        _write(scores, part, given.output.suffix.lower())
-        part.replace(given.output)
+        part.touch(0o666, exist_ok=False)
+        yield part
+        part.replace(output)
     finally:
         part.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, before)
 
 
-def _read(path: Path, id_column: str) -> pa.Table:
+def _read(given: argparse.Namespace) -> pa.Table:
+    path = given.file
     try:
         if path.suffix.lower() == ".csv":
-            as_text = pa.csv.ConvertOptions(column_types={id_column: pa.string()})  # 007 is no 7
-            return pa.csv.read_csv(path, convert_options=as_text)
+            return _read_csv(given)
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path, partitioning=None)
         with pa.memory_map(str(path)) as file:
             return _read_arrow(file)
     except (pa.ArrowException, UnicodeError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from error
+
+
+def _read_csv(given: argparse.Namespace) -> pa.Table:
+    """Read ids, codes, and cutoffs that are no times, as text: 007 is no 7."""
+    table = _of_csv(given.file, {given.id_col: pa.string()})
+    names = [name for name in table.column_names if table.column_names.count(name) == 1]
+    numbers = {given.target_col, *_listed(given.models or (), names)}
+    types = {name: table.schema.field(name).type for name in names if name not in numbers}
+    written = {name: pa.string() for name, type_ in types.items() if pa.types.is_integer(type_)}
+    cutoff = given.cutoff_col
+    if cutoff in types and not pa.types.is_temporal(types[cutoff]):
+        written[cutoff] = pa.string()
+    texts = _of_csv(given.file, written, list(written)) if written else table
+    for name in names:
+        column = table[name]
+        if name in written and (name == cutoff or holds_codes(texts[name])):
+            column = texts[name]
+        if name in {given.id_col, cutoff, given.time_col} and pa.types.is_string(column.type):
+            column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def _of_csv(path: Path, types: dict[str, pa.DataType], columns: Sequence[str] = ()) -> pa.Table:
+    options = pa.csv.ConvertOptions(column_types=types, include_columns=list(columns))
+    return pa.csv.read_csv(path, convert_options=options)
 
 
 def _read_arrow(file: pa.NativeFile) -> pa.Table:

@@ -190,10 +190,10 @@ class AsyncClient(BaseClient):
             own = Columns(id_col, time_col, target_col, None)
             history = await self._run(read_history, train_df, own, seasonality)
             answers = []
-            for losses_, forecasts in await self._run(scaled, reading, history, options):
-                part = self._rules(replace(options, losses=losses_))
-                part = replace(part, deadline=rules.deadline)
-                answers.append(await self._answer(forecasts, part, show=progress))
+            for part, forecasts in await self._run(scaled, reading, history, options):
+                answers.append(
+                    await self._answer(forecasts, replace(rules, options=part), show=progress)
+                )
             answer = side_by_side(answers, options.names or ())
         return cast("FrameT", await self._run(write_frame, reading, answer))
 

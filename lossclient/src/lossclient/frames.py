@@ -235,10 +235,11 @@ def _check_keys(keys: Iterable[str], taken: Collection[str]) -> None:
 
 def scaled(
     reading: Reading, history: History, options: ScoreOptions
-) -> list[tuple[list[Loss], Forecasts]]:
-    """Return losses with the series that they are asked for: with one scale each.
+) -> list[tuple[ScoreOptions, Forecasts]]:
+    """Return what is asked for, by scales: a request has one a series.
 
-    A request has one scale a series. Losses that take none go with the first that does.
+    Losses that take none go with the first that does, and so does the parameter of smape, which is
+    refused where no loss takes it.
     """
     parts: dict[str, list[Loss]] = {}
     names = options.names or ()
@@ -249,8 +250,12 @@ def scaled(
     lengths = np.diff(forecasts.offsets)
     with _refused():
         scales = {name: np.repeat(history.scales(name, limits), lengths) for name in parts}
+    blocks = options.block_denom_grad
     return [
-        (losses, replace(forecasts, doubles={**forecasts.doubles, "scale": scales[name]}))
+        (
+            replace(options, losses=losses, block_denom_grad=blocks or name != first),
+            replace(forecasts, doubles={**forecasts.doubles, "scale": scales[name]}),
+        )
         for name, losses in parts.items()
     ]
 
