@@ -8,6 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from loss_scoring.core import LossSpec
+from loss_scoring.core.losses import LOSSES
 from loss_scoring.core.table import score_table
 from loss_scoring.service.api.problems import problem_of
 from loss_scoring.service.codecs.codec import Codec, Formats, encode
@@ -209,3 +211,49 @@ def test_a_remote_loss_with_weights(client, reduction):
         RemoteLoss(client, "mae")(inpt, tgt, weight[0])
     with pytest.raises(ValueError, match="no gradient for weight"):
         RemoteLoss(client, "mae")(inpt, tgt, weight.clone().requires_grad_())
+
+
+def results(losses, p, y, weight=None):
+    """Return the loss of each module, and its gradient."""
+    for loss in losses:
+        leaf = p.clone().requires_grad_()
+        value = loss(leaf, y, weight)
+        value.sum().backward()
+        yield value.detach(), leaf.grad
+
+
+MODULES = [name for name, row in LOSSES.items() if row.module]
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("elements", [3, 0])
+def test_a_remote_loss_without_weight_is_0_as_the_module_is(client, name, elements):
+    p, y = torch.tensor([[2.0, 3.0, 5.0], [1.0, 0.0, 4.0]])[:, :elements]
+    losses = RemoteLoss(client, name), LossSpec(name).module()
+    for value, gradient in results(losses, p, y, torch.zeros(elements)):
+        assert value.item() == 0
+        assert torch.equal(gradient, torch.zeros(elements))
+
+
+def test_a_remote_wape_of_no_sales_is_0_and_of_nan_is_nan(client):
+    p, y = torch.tensor([2.0, 0.0]), torch.zeros(2)
+    losses = RemoteLoss(client, "wape"), LossSpec("wape").module()
+    for value, gradient in results(losses, p, y):
+        assert value.item() == 0
+        assert torch.equal(gradient, torch.zeros(2))
+    for value, _ in results(losses, p, y + torch.nan):
+        assert value.isnan()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_remote_loss_that_is_no_mean_of_elements_is_a_mean_alone(client, name, reduction):
+    if LOSSES[name].is_mean:
+        RemoteLoss(client, name, reduction=reduction)
+        return
+    with pytest.raises(ValueError, match=f"reduction of {name} is mean, not '{reduction}'"):
+        RemoteLoss(client, name, reduction=reduction)
+    loss = RemoteLoss(client, name)
+    loss.reduction = reduction  # as trainers do
+    with pytest.raises(ValueError, match=f"reduction of {name} is mean"):
+        loss(torch.ones(2), torch.ones(2))

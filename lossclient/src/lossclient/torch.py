@@ -18,6 +18,8 @@ _NUMBERS = (
     *_HALF, torch.float32, torch.float64,
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
 )  # fmt: skip
+_NO_MEANS = frozenset({"mase", "rmse", "rmsse", "wape"})
+"""Those that are a root or a quotient of sums, so that an element has none; no answer tells."""
 _REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {"mean": Tensor.mean, "sum": Tensor.sum, "none": Tensor.clone}
 )
@@ -50,11 +52,12 @@ class RemoteLoss(nn.Module):
     Args:
         client: Sends the requests, with its retries and deadline. It stays open.
         loss: Its name, such as ``smape``; the service knows which ones it has.
-        reduction: ``mean`` (default), ``sum`` or ``none``.
+        reduction: ``mean`` (default), ``sum`` or ``none``; only ``mean`` for a loss that is a root
+            or a quotient of sums.
         parameters: Those of the loss, such as ``block_denom_grad=False`` of smape.
 
     Raises:
-        ValueError: If there is no such reduction.
+        ValueError: If there is no such reduction, or the loss does not take it.
 
     Example:
         >>> from lossclient import Client
@@ -75,12 +78,22 @@ class RemoteLoss(nn.Module):
         **parameters: bool | float,
     ) -> None:
         super().__init__()
-        if reduction not in _REDUCTIONS:
-            raise ValueError(f"reduction is one of {', '.join(_REDUCTIONS)}, not {reduction!r}")
         self.client = client
         self.loss = loss
         self.reduction = reduction
         self.loss_parameters = parameters
+        self._check_reduction()
+
+    def _check_reduction(self) -> None:
+        if self.reduction not in _REDUCTIONS:
+            raise ValueError(
+                f"reduction is one of {', '.join(_REDUCTIONS)}, not {self.reduction!r}"
+            )
+        if self.reduction != "mean" and self.loss in _NO_MEANS:
+            raise ValueError(
+                f"reduction of {self.loss} is mean, not {self.reduction!r}: it is no mean of "
+                "terms, so an element has no loss; weights are an argument of forward"
+            )
 
     def forward(self, inpt: Tensor, tgt: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of ``inpt`` (the prediction) against ``tgt`` (the target).
@@ -93,11 +106,13 @@ class RemoteLoss(nn.Module):
 
         Returns:
             A scalar (``mean`` or ``sum``), or a tensor of the inputs' shape (``none``), on the
-            device of ``inpt``, in the type that torch makes of both.
+            device of ``inpt``, in the type that torch makes of both. It is 0, with gradients of 0,
+            where the sum that it is divided by is 0, so that a batch without weight leaves a model
+            as it is.
 
         Raises:
-            ValueError: If the shapes differ (nothing is broadcast), or ``tgt`` or ``weight`` wants
-                a gradient.
+            ValueError: If the shapes differ (nothing is broadcast), ``tgt`` or ``weight`` wants a
+                gradient, or the loss does not take a reduction that was set meanwhile.
             TypeError: If they are of another type.
             RuntimeError: If it runs under ``torch.func.vmap``.
             LossClientError: If the service does not answer with a loss.
@@ -108,6 +123,7 @@ class RemoteLoss(nn.Module):
         return self._score(inpt, tgt, weight)
 
     def _score(self, inpt: Tensor, tgt: Tensor, weight: Tensor | None) -> Tensor:
+        self._check_reduction()  # trainers set it while they train
         sides = {"inpt": inpt, "tgt": tgt} | ({} if weight is None else {"weight": weight})
         for name, side in sides.items():
             if inpt.shape != side.shape:
@@ -123,7 +139,8 @@ class RemoteLoss(nn.Module):
         if not dtype.is_floating_point:
             dtype = torch.get_default_dtype()
         if not inpt.numel():  # an empty series is refused
-            return _REDUCTIONS[self.reduction]((inpt - tgt).to(dtype))
+            weighted_mean = weight is not None and self.reduction == "mean"
+            return _REDUCTIONS["sum" if weighted_mean else self.reduction]((inpt - tgt).to(dtype))
         gradient = torch.is_grad_enabled() and inpt.requires_grad
         return _Remote.apply(inpt, tgt, weight, self, dtype, gradient)[0]  # type: ignore[no-any-return, no-untyped-call]
 
@@ -153,6 +170,8 @@ class RemoteLoss(nn.Module):
         )
         (losses,) = scores.losses.values()
         values = torch.tensor(losses)  # a copy: Arrow's memory is read-only
+        for masked in scores.masked.values():  # NaN in all of a series: nothing to divide by
+            values[values.isnan() & torch.tensor(masked == scores.lengths)] = 0
         values = values if factors is None else values * factors.ravel()
         values = values.reshape(inpt.shape) if self.reduction == "none" else values.sum()
         loss = values.to(inpt.device, dtype)
