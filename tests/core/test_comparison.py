@@ -509,7 +509,10 @@ def test_each_group_must_pass():
         (math.nextafter(1.99, 2), 1.99, "worse"),  # whose quotient rounds to 1
         (math.inf, math.inf, "passed"),
         (math.inf, 1.0, "worse"),
-        (-2.0, -1.0, "passed"),
+        (-2.0, -1.0, "worse"),
+        (-1.0, -2.0, "passed"),
+        (-100.0, 1.0, "worse"),
+        (-1.0, 1.0, "passed"),
     ],
 )
 def test_means_at_the_edge(own, other, verdict):
@@ -552,6 +555,38 @@ def test_the_client_has_the_same_without_torch(scores, tmp_path):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == repr(leaderboard(scores))
     assert lossclient.check.__doc__ == check.__doc__
+
+
+signed = st.integers(-1000, 1000).map(float)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(signed, signed), min_size=1, max_size=8))
+def test_the_gate_and_the_leaderboard_agree_on_losses_with_a_sign(losses):
+    rows = pa.table(
+        {
+            "id": [i for i, _ in enumerate(losses) for _ in "ab"],
+            "model": ["New", "Old"] * len(losses),
+            "bias": [loss for pair in losses for loss in pair],
+        }
+    )
+    new, old = (abs(math.fsum(side)) / len(losses) for side in zip(*losses, strict=True))
+    try:
+        found = check(rows, model="New", baseline="Old", loss="bias", max=2.0)
+    except WorseError as error:
+        found = error.rows
+    assert [row.verdict == "passed" for row in found] == [new <= old, new <= 2]
+    assert found[1].value == new
+    if new != old:
+        first = leaderboard(rows, "bias", n_resamples=0).table["model"][0].as_py()
+        assert (first == "New") == (new < old)
+
+
+def test_an_interval_of_losses_with_a_sign_is_of_their_size():
+    rows = pa.table({"id": [1, 2], "model": ["New"] * 2, "bias": [-100.0, -90.0]})
+    with pytest.raises(WorseError, match=r"-95, interval .* \(2 series, compared without signs\)"):
+        check(rows, model="New", loss="bias", max=0.2, confidence=0.9)
+    assert check(rows, model="New", loss="bias", max=101, confidence=0.9)[0].lower >= 90
 
 
 def test_losses_with_a_sign_are_compared_by_their_size():

@@ -28,8 +28,8 @@ class Check:
         num_failures: How many the model has no loss of, of those that it should have.
         loss: Mean loss of the model over the compared series; None where there are none.
         baseline: That of the baseline; None where the rule has none.
-        value: What is compared with ``limit``: the relative improvement, 1 - loss / baseline, or
-            the loss itself.
+        value: What is compared with ``limit``: the relative improvement,
+            ``1 - |loss| / |baseline|``, or ``|loss|``.
         lower: Of its interval; None without a confidence.
         upper: Likewise.
         limit: The least improvement, or the greatest loss.
@@ -59,6 +59,8 @@ class Check:
         if self.lower is not None:
             form = ".2%" if self.baseline is not None else ".6g"
             figures += f", interval {self.lower:{form}} to {self.upper:{form}}"
+        if min(self.loss, self.baseline or 0) < 0:
+            series += ", compared without signs"
         return f"{self.verdict}: {self.rule}{label}: {figures} ({series})"
 
 
@@ -104,15 +106,18 @@ def check(  # noqa: PLR0913 - a choice each, all but the model with a default
     """Tell whether a model is good enough, and raise if it is not.
 
     Compared are means of the loss over the series that model and baseline share, each series
-    counting once. Without a threshold the model must be no worse than the baseline.
+    counting once; where losses have a sign, as bias has, the mean that is nearer to 0 is the better
+    one, as in ``leaderboard``. Without a threshold the model must be no worse than the baseline.
 
     Args:
         scores: A row a series and model, as of ``leaderboard``.
         model: The model to judge.
         baseline: The model that it must not be worse than.
-        loss: The column to compare by, lower being better.
-        max: The greatest mean loss that is allowed, over the series that the model has.
-        min_relative_improvement: The least (baseline - loss) / baseline.
+        loss: The column to compare by, lower being better, and nearer to 0 where losses have a
+            sign.
+        max: The greatest mean loss that is allowed, over the series that the model has; with a
+            sign, how far it may be from 0.
+        min_relative_improvement: The least ``(|baseline| - |loss|) / |baseline|``.
         by: Columns that name groups of series; each must pass.
         keys: The columns that together name a series; default those left of ``model``.
         confidence: Share of the resamples that the bootstrap's interval holds; then only a whole
@@ -213,7 +218,7 @@ class _Judge:
 
         def relative(pairs: Floats) -> Floats:
             own, other = pairs[..., 0], pairs[..., 1]
-            return np.where(own == other, 0.0, (other - own) / np.abs(other))
+            return np.where(own == other, 0.0, (other - own) / other)
 
         expected = ~np.isnan(sides[:, 1])
         return self._judge(rule, sides, expected, relative, least or 0.0)
@@ -233,16 +238,16 @@ class _Judge:
         statistic: Callable[[Floats], Floats],
         limit: float,
     ) -> Check:
-        """Judge a statistic of mean losses: of two models it must not be less, of one not more."""
+        """Judge a statistic of |mean loss|: of two models it must not be less, of one not more."""
         missing = int((expected & np.isnan(sides[:, 0])).sum())
         compared = Losses((), sides).common().ordered().values
         if not len(compared) or missing > self.max_missing * expected.sum():
             return Check(self.group, rule, "not comparable", len(compared), missing, limit=limit)
         average = means(compared)
-        value = low = high = float(statistic(average))
+        value = low = high = float(statistic(np.abs(average)))
         if self.confidence is not None:
-            resampled = statistic(resampled_means(compared, self.n_resamples, self.seed))
-            low, high = (float(bound) for bound in interval(resampled, self.confidence))
+            resampled = np.abs(resampled_means(compared, self.n_resamples, self.seed))
+            low, high = map(float, interval(statistic(resampled), self.confidence))
         worst, best = (
             (low - limit, high - limit) if len(average) > 1 else (limit - high, limit - low)
         )
