@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from loss_scoring.core.table.comparison.frames import codes
+from loss_scoring.core.table.comparison.frames import ScoresError, codes
 from loss_scoring.core.table.comparison.pooling import HORIZON, UnorderedError, moments_of, pool
 from loss_scoring.core.table.groups import Groups, NullKeyError
 from loss_scoring.core.table.joining.faults import TableError, absent_faults
@@ -26,7 +26,8 @@ def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | N
 
     Raises:
         NullKeyError: If a value of a column is null.
-        TableError: If a column is absent, or a horizon is wanted without times that have an order.
+        TableError: If a column is absent or its values cannot be compared, or a horizon is wanted
+            without times that have an order.
 
     Example:
         >>> from loss_scoring.core.table import group_rows
@@ -45,9 +46,12 @@ def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | N
     if derived and time is None:
         raise TableError(("", "there is no column of times to derive a horizon from"))
     rows = np.arange(len(table)) if series.order is None else series.order
-    member = np.repeat(codes(series.keys, series.keys.column_names), np.diff(series.offsets))
-    moments = None if time is None else _moments(table, time, derived=derived)[rows]
-    pools = pool(table, by, rows, member, moments)
+    try:
+        member = np.repeat(codes(series.keys, series.keys.column_names), np.diff(series.offsets))
+        moments = None if time is None else _moments(table, time, derived=derived)[rows]
+        pools = pool(table, by, rows, member, moments)
+    except ScoresError as error:
+        raise TableError(("", str(error))) from error
     first = pools.offsets[:-1]
     keys = {
         name: _take(table[name], pools.rows[first])

@@ -151,7 +151,7 @@ def main() -> None:
     """Run the command line; a fault is one line on standard error.
 
     The exit status is 0, 1 if it cannot be done, or 2 if the command line makes no sense; that of
-    check, whose 1 is a verdict, is 2 for either.
+    check, whose 1 is a verdict, is 2 for either, and for a defect of this program too.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
@@ -166,6 +166,11 @@ def main() -> None:
         _end(str(error), _status_of_failure())
     except MemoryError as error:  # before a file was opened
         _end(f"not enough memory: {error}", _status_of_failure())
+    except Exception as error:  # a defect, which Python would end with 1
+        if (status := _status_of_failure()) == 1:
+            raise
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.exit(status)
 
 
 class _WithoutPandas:

@@ -1,6 +1,8 @@
 """``loss-scoring check``: the gate, by exit status."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,24 +22,20 @@ from loss_scoring.core.table import (
 from loss_scoring.core.table import check as check_scores
 from loss_scoring.service.cli.boards import finite, print_board, say, to_json, write_out
 from loss_scoring.service.cli.csv_files import CsvFormat
-from loss_scoring.service.cli.flags import (
-    DeviceOption,
-    FileFlags,
-    MissingOption,
-    ZeroDivisionOption,
-    names_in,
-)
+from loss_scoring.service.cli.flags import names_in, refuse_flags_of
 from loss_scoring.service.cli.inputs import open_inputs
 from loss_scoring.service.cli.locations import label_of
-from loss_scoring.service.cli.score import RESAMPLES, Scoring, scoring_options
+from loss_scoring.service.cli.outputs import refuse_overwriting
+from loss_scoring.service.cli.score import RESAMPLES, Scoring, ScoringFlags
 from loss_scoring.service.cli.source import explained
 from loss_scoring.service.errors import InvalidError, UsageError, printable
 
 WORSE, NOT_COMPARABLE = 1, 3
-"""Exit status; 0 if all is passed, and 2 for usage and data that cannot be read."""
+"""Exit status; 0 if all is passed, and 2 for usage, data that cannot be read and failures."""
 
 
 def check(  # noqa: PLR0913, PLR0917 - one flag a choice
+    context: typer.Context,
     file: Annotated[
         str,
         typer.Argument(
@@ -73,29 +71,29 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     markdown: Annotated[bool, typer.Option(help="Print a table of Markdown.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit file as well.")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Draws of the bootstrap.")] = RESAMPLES,
-    missing: MissingOption = "error",
-    zero_division: ZeroDivisionOption = "zero",
-    device: DeviceOption = "auto",
     *,
-    reading: FileFlags,
+    reading: ScoringFlags,
 ) -> None:
     """Tell whether a model may replace another: exit status 0 if so.
 
     Compares mean losses over the series that model and baseline share; without a threshold the
-    model must be no worse. Exit status: 0 passed, 1 worse, 2 usage or data that cannot be read, 3
-    not comparable, as too many series are missing or none is left.
+    model must be no worse. Exit status: 0 passed, 1 worse, 2 usage, data that cannot be read or
+    another failure, 3 not comparable, as too many series are missing or none is left.
     """
     if as_json and markdown:
         raise UsageError("--json and --markdown exclude each other")
+    if junit is not None:
+        refuse_overwriting(str(junit), file, reading.actuals, reading.train)
     names = names_in(by) or ()
-    inputs = reading.inputs(file)
-    if "model" in inputs.forecasts().schema.names:
+    columns = reading.inputs(file).forecasts().schema.names
+    if "model" in columns:
+        refuse_flags_of(ScoringFlags, context, f"is for forecasts; {label_of(file)} holds scores")
+        loss = column_of(loss, columns)
         scores, keys = read_file_of_scores(file, (loss, *names), reading.csv)
     else:
-        roles = reading.roles(model if baseline is None else f"{model},{baseline}", by=names)
-        options = scoring_options(loss, missing, zero_division)
-        scoring = Scoring(inputs, roles, options, device, reading.sort, names or None, parts=True)
-        scores, keys = _scored(scoring, names, [spec.name for spec in options.losses])
+        spec, loss = loss, column_of(loss)
+        models = (model,) if baseline is None else (model, baseline)
+        scores, keys = _scored(file, models, spec, names, reading)
     status = 0
     try:
         rows = check_scores(
@@ -120,12 +118,7 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     if junit is not None:
         with explained(junit):
             junit.write_bytes(_junit(file, rows))
-    if as_json:
-        write_out(to_json({"status": status, "rules": [_plain(row) for row in rows]}))
-    elif markdown:
-        print_board(Leaderboard(_table(rows)), "markdown")
-    else:
-        write_out("".join(f"{printable(str(row))}\n" for row in rows))
+    _print(rows, status, as_json=as_json, markdown=markdown)
     if status:
         raise typer.Exit(status)
 
@@ -164,17 +157,50 @@ def read_file_of_scores(
         return pa.Table.from_batches(source.read(list(wanted)), schema), keys
 
 
+def column_of(loss: str, columns: Collection[str] = ()) -> str:
+    """Return the column of scores that holds a loss: one of those, or its name without parameters.
+
+    Raises:
+        UsageError: If there are several losses.
+    """
+    if loss in columns:
+        return loss
+    if "," in loss:
+        raise UsageError(f"--loss {loss}: are several; pass one")
+    return loss.partition(":")[0].strip()
+
+
 def _scored(
-    scoring: Scoring, by: tuple[str, ...], losses: Sequence[str]
+    file: str, models: tuple[str, ...], loss: str, by: tuple[str, ...], reading: ScoringFlags
 ) -> tuple[pa.Table | ScoresInParts, list[str]]:
+    """Score a file of forecasts; return it as ``read_file_of_scores`` does."""
+    options = reading.options(loss, "--loss")
+    inputs, roles, pooled = reading.inputs(file), reading.roles(models, by=by), by or None
+    scoring = Scoring(
+        *(inputs, roles, options, reading.device, reading.sort, pooled),
+        parts=True,
+        scales=reading.scales(options, pooled),
+    )
     scores = ScoresInParts(scoring.layout.models)
     with closing(scoring.answers()) as answers:
         for answer in answers:
             if by:
                 return answer, list(scoring.layout.keys)
-            scores.add(answer, losses)
+            scores.add(answer, [options.losses[0].name])
     say(*scoring.notes)
     return scores, []
+
+
+def _print(rows: tuple[Check, ...], status: int, *, as_json: bool, markdown: bool) -> None:
+    try:
+        if as_json:
+            write_out(to_json({"status": status, "rules": [_plain(row) for row in rows]}))
+        elif markdown:
+            print_board(Leaderboard(_table(rows)), "markdown")
+        else:
+            write_out("".join(f"{printable(str(row))}\n" for row in rows))
+    except BrokenPipeError:  # nobody reads it; the status is the verdict all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _plain(row: Check) -> dict[str, Any]:

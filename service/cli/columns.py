@@ -36,7 +36,8 @@ class Roles:
         time: Read only to find the same row twice.
         target: ``y``, or ``target``.
         cutoff: ``cutoff``, if there is one.
-        models: Default: those that ``find_models`` finds.
+        models: Names, or text in which they are comma-separated. Default: those that
+            ``find_models`` finds.
         exclude: No models, where nobody names them.
         duplicates: What two rows of a series with the same time are.
         weight: What each element weighs.
@@ -48,7 +49,7 @@ class Roles:
     time: str = "ds"
     target: str | None = None
     cutoff: str | None = None
-    models: str | None = None
+    models: str | tuple[str, ...] | None = None
     exclude: str | None = None
     duplicates: Duplicates = "error"
     weight: str | None = None
@@ -107,8 +108,9 @@ def find_columns(source: Source, roles: Roles) -> FileColumns:
     keys = roles.keys(names)
     target = _pick(names, roles.target, _TARGET_NAMES, "--target-col")
     nested = is_series(schema.field(target).type)
-    excluded = _listed(roles.exclude, names)
-    for given, flag in ((_listed(roles.models, names), "--models"), (excluded, "--exclude")):
+    named, excluded = _listed(roles.models, names), _listed(roles.exclude, names)
+    of_models = "--model or --baseline" if isinstance(roles.models, tuple) else "--models"
+    for given, flag in ((named, of_models), (excluded, "--exclude")):
         if absent := [name for name in given if name not in names]:
             raise TableError(("", _absence(names, absent[:1], flag)))
     doubles = {
@@ -122,7 +124,7 @@ def find_columns(source: Source, roles: Roles) -> FileColumns:
         found = find_models(elements, taken, exclude=excluded)
         found = _lists_only(found, schema) if nested else found
     else:
-        found = ModelColumns(_listed(roles.models, names))
+        found = ModelColumns(named)
     models = tuple(dict.fromkeys(found.models))
     layout = FileColumns(
         keys, target, models, found.left_out, nested=nested, duplicates=roles.duplicates, **doubles
@@ -149,9 +151,9 @@ def is_series(type_: pa.DataType) -> bool:
     return lists.is_series(type_)
 
 
-def _listed(given: str | None, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns of a comma-separated list."""
-    parts = [] if given is None else given.split(",")
+def _listed(given: str | tuple[str, ...] | None, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a comma-separated list, or those that are listed already."""
+    parts = given.split(",") if isinstance(given, str) else given or ()
     return tuple(dict.fromkeys(name if name in names else name.strip() for name in parts))
 
 

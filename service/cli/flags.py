@@ -8,17 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from loss_scoring.core import Missing, ZeroDivision
+from loss_scoring.core import ZeroDivision
 from loss_scoring.core.table import Duplicates
 from loss_scoring.service.cli.columns import Roles
 from loss_scoring.service.cli.csv_files import CsvFormat
 from loss_scoring.service.cli.inputs import Inputs
-
-MissingOption = Annotated[Missing, typer.Option(help="What a null, NaN or infinite element does.")]
-ZeroDivisionOption = Annotated[
-    ZeroDivision, typer.Option(help="What an element without a finite quotient does.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+from loss_scoring.service.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,13 @@ class FileFlags(CsvFlags):
         Duplicates, typer.Option(help="What two rows of a series with the same time are.")
     ] = "error"
     id_col: Annotated[str | None, typer.Option(help="Default unique_id, or id.")] = None
-    time_col: Annotated[str, typer.Option(help="Never taken for a model.")] = "ds"
+    time_col: Annotated[
+        str,
+        typer.Option(
+            help="Tells repeated rows, horizons and, as a rule, which actual value is whose; never "
+            "taken for a model."
+        ),
+    ] = "ds"
     target_col: Annotated[str | None, typer.Option(help="Default y, or target.")] = None
     cutoff_col: Annotated[
         str | None, typer.Option(help="Part of a series' key; default cutoff, if present.")
@@ -73,15 +74,36 @@ class FileFlags(CsvFlags):
         ),
     ] = None
     sort: Annotated[bool, typer.Option(help="Sort by key first, in memory.")] = False
+    zero_division: Annotated[
+        ZeroDivision, typer.Option(help="What an element without a finite quotient does.")
+    ] = "zero"
 
     def inputs(self, *files: str) -> Inputs:
         """Return files of forecasts."""
         return Inputs(files, self.actuals, names_in(self.on) or (), self.csv)
 
-    def roles(self, models: str | None = None, exclude: str | None = None, **more: Any) -> Roles:
+    def roles(
+        self,
+        models: str | tuple[str, ...] | None = None,
+        exclude: str | None = None,
+        **more: Any,
+    ) -> Roles:
         """Return which columns have which role."""
         named = self.id_col, self.time_col, self.target_col, self.cutoff_col
         return Roles(*named, models, exclude, self.duplicates, **more)
+
+
+def refuse_flags_of(kind: type[FileFlags], context: typer.Context, reason: str) -> None:
+    """Refuse flags on how forecasts are read; how CSV files are written is of any file.
+
+    Raises:
+        UsageError: If the command line has one, be it with its default.
+    """
+    names = {field.name for field in fields(kind)} - {field.name for field in fields(CsvFlags)}
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} {reason}")
 
 
 def names_in(given: str | None) -> tuple[str, ...] | None:

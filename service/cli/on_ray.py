@@ -115,16 +115,15 @@ class RayScoring:
         import ray
 
         label = label or str(self._inputs)
-        try:
-            with explained(label):
+        with explained(label):
+            try:
                 yield
-        except ImportError as error:
-            raise UsageError(f"--engine ray: {error}; loss-scoring[remote] brings it") from error
-        except (ray.exceptions.RayError, ValueError) as error:
-            if isinstance(error, InvalidError):
-                raise
-            faults = _FAULT.findall(str(error)) or [str(error).strip().splitlines()[-1]]
-            raise InvalidError(f"{label}: {faults[-1]}") from error
+            except ImportError as error:
+                hint = "loss-scoring[remote] brings it"
+                raise UsageError(f"--engine ray: {error}; {hint}") from error
+            except ray.exceptions.RayError as error:
+                faults = _FAULT.findall(str(error)) or [str(error).strip().splitlines()[-1]]
+                raise InvalidError(faults[-1]) from error
 
 
 def _paths(files: Collection[str]) -> list[str]:

@@ -71,6 +71,17 @@ def find_output(given: str) -> Output:
     return Output(given, ending, path.with_name(name), partial(Path.replace, target=path), 0o666)
 
 
+def refuse_overwriting(output: str, *files: str | None) -> None:
+    """Refuse an output that is a file to read.
+
+    Raises:
+        UsageError: If it is one of the files, None of which are none.
+    """
+    paths = {Path(file).resolve() for file in files if file is not None and file != STANDARD}
+    if Path(output).resolve() in paths:
+        raise UsageError(f"{label_of(output)}: is a file to read; name another output")
+
+
 def _to_standard_output(part: Path) -> None:
     with part.open("rb") as content:
         shutil.copyfileobj(content, sys.stdout.buffer)

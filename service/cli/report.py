@@ -15,17 +15,18 @@ import pyarrow.compute as pc
 import typer
 from numpy.typing import NDArray
 
-from loss_scoring.core import ZeroDivision
+from loss_scoring.core import LOSSES, ZeroDivision
 from loss_scoring.core.table import Actuals, Leaderboard, ScoresError, leaderboard, spell_series
 from loss_scoring.core.table.comparison.frames import read_scores
 from loss_scoring.core.table.comparison.pooling import HORIZON, UnorderedError, moments_of
 from loss_scoring.service.cli import charts
 from loss_scoring.service.cli.boards import say
-from loss_scoring.service.cli.check import read_file_of_scores
+from loss_scoring.service.cli.check import column_of, read_file_of_scores
 from loss_scoring.service.cli.columns import Roles, find_columns
-from loss_scoring.service.cli.flags import FileFlags, ZeroDivisionOption
+from loss_scoring.service.cli.flags import FileFlags, refuse_flags_of
 from loss_scoring.service.cli.inputs import Inputs
 from loss_scoring.service.cli.locations import label_of
+from loss_scoring.service.cli.outputs import refuse_overwriting
 from loss_scoring.service.cli.score import Scoring, scoring_options
 from loss_scoring.service.cli.series import Block, read_series
 from loss_scoring.service.cli.source import Source, explained
@@ -64,6 +65,7 @@ div {{ overflow-x: auto; }}
 
 
 def report(  # noqa: PLR0913, PLR0917 - one flag a choice
+    context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="SCORES", help="What score has written by -o.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path(
         "report.html"
@@ -81,7 +83,6 @@ def report(  # noqa: PLR0913, PLR0917 - one flag a choice
             "are missing are left out."
         ),
     ] = None,
-    zero_division: ZeroDivisionOption = "zero",
     *,
     reading: FileFlags,
 ) -> None:
@@ -94,12 +95,15 @@ def report(  # noqa: PLR0913, PLR0917 - one flag a choice
     draw = charts.renderer()
     if not output.parent.is_dir():
         raise UsageError(f"{output}: there is no folder {output.parent}")
-    if forecasts is None and (reading.actuals is not None or reading.on is not None):
-        raise UsageError("--actuals and --on belong to --forecasts")
+    if forecasts is None:
+        refuse_flags_of(FileFlags, context, "belongs to --forecasts")
+    refuse_overwriting(str(output), file, forecasts, reading.actuals)
     table, keys = read_file_of_scores(file, None, reading.csv)
     label, losses = label_of(file), _losses_in(table, keys)
-    spec = loss or next(iter(losses), "")
-    drawn = spec.partition(":")[0]
+    if not losses:
+        raise InvalidError(f"{label}: no column right of 'model' holds losses")
+    spec = loss or losses[0]
+    drawn = column_of(spec, losses)
     if drawn not in losses:
         raise UsageError(f"--loss: {drawn!r} is none of the losses {', '.join(losses)} of {label}")
     try:
@@ -121,7 +125,7 @@ def report(  # noqa: PLR0913, PLR0917 - one flag a choice
     ]
     if forecasts is not None and models:
         scored = _Forecasts(reading.inputs(forecasts), reading.roles(), models, reading.sort)
-        steps = [*map(draw, scored.by_horizon(spec, drawn, zero_division))]
+        steps = [*map(draw, scored.by_horizon(spec, drawn, reading.zero_division))]
         worst = _worst(table, keys, scored.models[0], drawn)
         plots = scored.draw_series(worst)
         if lacking := len(worst) - len(plots):
@@ -129,6 +133,7 @@ def report(  # noqa: PLR0913, PLR0917 - one flag a choice
                 f"{lacking} of {len(worst)} worst series are not in {scored.inputs}"
             )
         if steps:
+            scored.notes += _on_weights(table, losses)
             common = "<p>Over the elements that all these models have.</p>"
             sections.append(_section(f"{drawn} by horizon", common, *steps))
         if plots:
@@ -185,13 +190,13 @@ class _Forecasts:
         self.models, self.notes = present[: charts.MOST_MODELS], list[str]()
         if more := len(models) - len(self.models):
             self.notes.append(f"{more} of {len(models)} models are not drawn by horizon and series")
-        self._roles = replace(roles, models=",".join(self.models), by=(HORIZON,))
+        self._roles = replace(roles, models=tuple(self.models), by=(HORIZON,))
 
     def by_horizon(
         self, spec: str, loss: str, zero_division: ZeroDivision
     ) -> Iterator[charts.Spec]:
         """Yield the chart of losses by horizon, if there is one to draw."""
-        options = scoring_options(spec, "skip", zero_division)
+        options = scoring_options(spec, "skip", zero_division, "--loss")
         if options.scaled:
             self.notes.append(f"not drawn by horizon: {loss} is of whole series")
             return
@@ -248,6 +253,13 @@ def _losses_in(table: pa.Table, keys: Sequence[str]) -> list[str]:
         if field.name != "length" and not field.name.endswith("_masked")
         if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
     ]
+
+
+def _on_weights(table: pa.Table, losses: Sequence[str]) -> list[str]:
+    """Say what became of weights, if it shows that there were: any loss counts masked elements."""
+    counted = [LOSSES[x] for x in losses if x in LOSSES and f"{x}_masked" in table.column_names]
+    weighted = any(not loss.can_be_masked for loss in counted)
+    return ["by horizon all elements weigh the same, other than in the scores"] * weighted
 
 
 def _intervals(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> Iterator[charts.Spec]:

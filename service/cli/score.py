@@ -3,9 +3,8 @@
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,16 +29,10 @@ from loss_scoring.service.cli.boards import QUIET, Format, is_terminal, print_bo
 from loss_scoring.service.cli.columns import FileColumns, Roles, find_columns
 from loss_scoring.service.cli.csv_files import CsvFormat
 from loss_scoring.service.cli.files import FORMATS
-from loss_scoring.service.cli.flags import (
-    DeviceOption,
-    FileFlags,
-    MissingOption,
-    ZeroDivisionOption,
-    names_in,
-)
+from loss_scoring.service.cli.flags import FileFlags, names_in
 from loss_scoring.service.cli.inputs import Inputs, open_inputs
 from loss_scoring.service.cli.locations import STANDARD, label_of
-from loss_scoring.service.cli.outputs import find_output, open_output
+from loss_scoring.service.cli.outputs import find_output, open_output, refuse_overwriting
 from loss_scoring.service.cli.series import Block, read_breakdown, read_series
 from loss_scoring.service.cli.source import explained
 from loss_scoring.service.errors import UsageError
@@ -50,23 +43,67 @@ DEFAULT = ",".join(DEFAULT_LOSSES)
 LossesOption = Annotated[
     str, typer.Option(help="Comma-separated, with parameters as in huber:delta=1.5.")
 ]
-WeightOption = Annotated[
-    str | None, typer.Option(help="What each element weighs, finite and at least 0.")
-]
-ScaleOption = Annotated[
-    str | None,
-    typer.Option(help="What mase and rmsse are divided by, the same in all rows of a series."),
-]
-TrainOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Past values of the series, with the same columns, of which the scales of mase and "
-        "rmsse are made; no row after a cutoff is used. Read whole."
-    ),
-]
-SeasonalityOption = Annotated[
-    int | None, typer.Option(help="How many rows of --train a season has.")
-]
+
+
+@dataclass(frozen=True)
+class ScoringFlags(FileFlags):
+    """How forecasts are read and scored."""
+
+    missing: Annotated[Missing, typer.Option(help="What a null, NaN or infinite element does.")] = (
+        "error"
+    )
+    weight_col: Annotated[
+        str | None, typer.Option(help="What each element weighs, finite and at least 0.")
+    ] = None
+    scale_col: Annotated[
+        str | None,
+        typer.Option(help="What mase and rmsse are divided by, the same in all rows of a series."),
+    ] = None
+    train: Annotated[
+        str | None,
+        typer.Option(
+            help="Past values of the series, with the same columns, of which the scales of mase "
+            "and rmsse are made; no row after a cutoff is used. Read whole."
+        ),
+    ] = None
+    seasonality: Annotated[
+        int | None, typer.Option(min=1, help="How many rows of --train a season has.")
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
+
+    def roles(
+        self,
+        models: str | tuple[str, ...] | None = None,
+        exclude: str | None = None,
+        **more: Any,
+    ) -> Roles:
+        """Return which columns have which role."""
+        return super().roles(models, exclude, weight=self.weight_col, scale=self.scale_col, **more)
+
+    def options(self, losses: str, flag: str) -> ScoreOptions:
+        """Return what a flag says of the losses, and others of their elements."""
+        return scoring_options(losses, self.missing, self.zero_division, flag)
+
+    def scales(self, options: ScoreOptions, pooled: tuple[str, ...] | None) -> "Scales":
+        """Return where scales are from.
+
+        Raises:
+            UsageError: If these flags and the losses do not belong together.
+        """
+        given = {"--scale-col": self.scale_col, "--train": self.train}
+        sources = [flag for flag, value in given.items() if value is not None]
+        needed = " and ".join(options.scaled)
+        if (self.train is None) != (self.seasonality is None):
+            raise UsageError("--train and --seasonality belong together")
+        if len(sources) > 1:
+            raise UsageError("--scale-col and --train both say what the scales are; pass one")
+        if sources and not needed:
+            raise UsageError(f"{sources[0]}: none of the losses asked for takes it")
+        if needed and pooled is not None:
+            raise UsageError(f"{needed} are of series; leave out --by")
+        if needed and not sources:
+            raise UsageError(f"{needed} must have scales; pass --scale-col or --train")
+        return Scales(self.train, self.seasonality, self.csv)
 
 
 def score(  # noqa: PLR0913, PLR0917 - one flag a choice
@@ -89,8 +126,6 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         ),
     ] = None,
     losses: LossesOption = DEFAULT,
-    missing: MissingOption = "error",
-    zero_division: ZeroDivisionOption = "zero",
     models: Annotated[
         str | None,
         typer.Option(
@@ -116,11 +151,6 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         Format | None,
         typer.Option("--format", help="Default: a table at a terminal, csv elsewhere."),
     ] = None,
-    weight_col: WeightOption = None,
-    scale_col: ScaleOption = None,
-    train: TrainOption = None,
-    seasonality: SeasonalityOption = None,
-    device: DeviceOption = "auto",
     engine: Annotated[
         Literal["ray"] | None,
         typer.Option(
@@ -129,7 +159,7 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         ),
     ] = None,
     *,
-    reading: FileFlags,
+    reading: ScoringFlags,
 ) -> None:
     """Score a file of forecasts without a server.
 
@@ -137,24 +167,21 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
     cross_validation returns them; the nested form one row a series, with lists. Prints a
     leaderboard, of the series that all models have; -o writes one row per series and model.
     """
-    options = scoring_options(losses, missing, zero_division)
+    options = reading.options(losses, "--losses")
     if models is not None and exclude is not None:
         raise UsageError("--exclude is for models that nobody names; leave them out of --models")
     if by is not None and baseline is not None:
         raise UsageError("--baseline compares models by series; leave out --by, or see check")
-    given = *files, reading.actuals, train
-    paths = {Path(file).resolve() for file in given if file is not None and file != STANDARD}
-    if output is not None and Path(output).resolve() in paths:
-        raise UsageError(f"{label_of(output)}: is a file to read; name another output")
+    if output is not None:
+        refuse_overwriting(output, *files, reading.actuals, reading.train)
     pooled = names_in(by)
-    roles = reading.roles(models, exclude, weight=weight_col, scale=scale_col, by=pooled or ())
-    scales = Scales(train, seasonality, reading.csv)
-    scales.check(options, scale_col, pooled)
+    roles = reading.roles(models, exclude, by=pooled or ())
+    scales = reading.scales(options, pooled)
     inputs = reading.inputs(*files)
     names = [spec.name for spec in options.losses]
     resamples = RESAMPLES if baseline is not None else 0
     if engine is not None:
-        if pooled is not None or reading.sort or device != "auto":
+        if pooled is not None or reading.sort or reading.device != "auto":
             raise UsageError("--engine ray: leave out --by, --sort and --device")
         if STANDARD in {*files, output}:
             raise UsageError("--engine ray: reads and writes Parquet files, not standard streams")
@@ -164,10 +191,10 @@ def score(  # noqa: PLR0913, PLR0917 - one flag a choice
         _check_baseline(baseline, on_ray.layout)
         history = scales.read(on_ray.layout, roles.time)
         _report_models(on_ray.layout)
-        print_board(on_ray.board(history, seasonality, output, baseline, resamples), form)
+        print_board(on_ray.board(history, reading.seasonality, output, baseline, resamples), form)
         return
     target = None if output is None else find_output(output)
-    scoring = Scoring(inputs, roles, options, device, reading.sort, pooled, scales=scales)
+    scoring = Scoring(inputs, roles, options, reading.device, reading.sort, pooled, scales=scales)
     _check_baseline(baseline, scoring.layout)
     scores = ScoresInParts(scoring.layout.models)
     with open_output(target, scoring.schema) as write, closing(scoring.answers()) as answers:
@@ -188,24 +215,6 @@ class Scales(NamedTuple):
     train: str | None
     seasonality: int | None
     csv: CsvFormat
-
-    def check(
-        self, options: ScoreOptions, column: str | None, pooled: tuple[str, ...] | None
-    ) -> None:
-        """Raise ``UsageError`` if these flags and the losses do not belong together."""
-        given = {"--scale-col": column, "--train": self.train}
-        sources = [flag for flag, value in given.items() if value is not None]
-        needed = " and ".join(options.scaled)
-        if (self.train is None) != (self.seasonality is None):
-            raise UsageError("--train and --seasonality belong together")
-        if len(sources) > 1:
-            raise UsageError("--scale-col and --train both say what the scales are; pass one")
-        if sources and not needed:
-            raise UsageError(f"{sources[0]}: none of the losses asked for takes it")
-        if needed and pooled is not None:
-            raise UsageError(f"--losses: {needed} are of series; leave out --by")
-        if needed and not sources:
-            raise UsageError(f"--losses: {needed} must have scales; pass --scale-col or --train")
 
     def history(self, layout: FileColumns, time: str) -> History | None:
         """Read the history that scales are made of, if there is one."""
@@ -315,13 +324,15 @@ def _incomplete(block: Block, layout: FileColumns) -> Iterator[str]:
             yield f"{model} has no prediction for {count} of {int(there.sum())} elements"
 
 
-def scoring_options(losses: str, missing: Missing, zero_division: ZeroDivision) -> ScoreOptions:
-    """Return what flags say of the losses."""
+def scoring_options(
+    losses: str, missing: Missing, zero_division: ZeroDivision, flag: str
+) -> ScoreOptions:
+    """Return what a flag says of the losses, and others of their elements."""
     try:
-        specs = tuple(map(LossSpec.of, losses.split(",")))
+        specs = tuple(LossSpec.of(loss.strip()) for loss in losses.split(","))
         return ScoreOptions(specs, missing=missing, zero_division=zero_division)
     except ValueError as error:
-        raise UsageError(f"--losses: {error}") from error
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def _check_baseline(baseline: str | None, layout: FileColumns) -> None:

@@ -9,7 +9,6 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from loss_scoring.core.table import TableError
 from loss_scoring.service.cli.locations import File
 from loss_scoring.service.errors import InvalidError, ServiceError, UnreadableError
 
@@ -67,12 +66,12 @@ def explained(path: File | Path | str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ExhaustedError(f"{path}: not enough memory: {error}") from error
-    except (InvalidError, TableError) as error:
-        raise InvalidError(f"{path}: {error}") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:  # some are values that are wrong, too
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else str(error).split("\n", 1)[0]
         raise UnreadableError(f"{path}: {reason}") from error
+    except (InvalidError, ValueError) as error:
+        raise InvalidError(f"{path}: {error}") from error
     except RuntimeError as error:
         if not any(words in str(error) for words in _EXHAUSTED):
             raise

@@ -232,7 +232,8 @@ def test_boxes_are_quantiles_of_the_compared_series(monkeypatch, scores):
         (("--loss", "rmse"), "--loss: 'rmse' is none of the losses mae, mape, smape"),
         (("--baseline", "Thetta"), "did you mean 'Theta'?"),
         (("--forecasts", "absent.parquet"), "absent.parquet"),
-        (("--on", "ds"), "--actuals and --on belong to --forecasts"),
+        (("--on", "ds"), "--on belongs to --forecasts"),
+        (("--zero-division", "skip"), "--zero-division belongs to --forecasts"),
         (("-o", "absent/page.html"), "there is no folder absent"),
     ],
 )
@@ -242,6 +243,37 @@ def test_what_cannot_be_drawn_is_said(scores, flags, words):
     assert not out
     assert words in err
     assert err.startswith("error: ")
+
+
+def test_what_is_read_is_not_written_over(scores):
+    before = scores.read_bytes()
+    for flags in ((scores,), (EXAMPLE, "--forecasts", scores)):
+        status, _, err = cli("report", *flags, "-o", scores)
+        assert (status, scores.read_bytes()) == (2, before)
+        assert "is a file to read; name another output" in err
+
+
+def test_scores_without_losses_are_called_that(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("unique_id,model,length\na,A,3\n")
+    status, _, err = cli("report", path, "-o", tmp_path / "report.html")
+    assert (status, err) == (1, f"error: {path}: no column right of 'model' holds losses\n")
+
+
+@pytest.mark.parametrize("weight", [None, "w"])
+def test_names_with_commas_are_drawn_and_weights_are_not(tmp_path, weight):
+    forecasts, scores = tmp_path / "forecasts.parquet", tmp_path / "scores.parquet"
+    columns = {"unique_id": ["a", "a"], "ds": [1, 2], "y": [1.0, 2.0], "w": [1.0, 2.0]}
+    models = {"ARIMA(1,1,1)": [2.0, 2.0], "ETS(A,N,N)": [1.0, 2.25]}
+    table = pa.table(columns | models)
+    pq.write_table(table, forecasts)
+    made = score_table(
+        table, group_by=["unique_id"], losses=["mae"], models=[*models], weight_col=weight
+    )
+    pq.write_table(made, scores)
+    parsed = contained(page(scores, "--forecasts", forecasts))
+    assert parsed.headings[2:4] == ["mae by horizon", "Greatest mae of ETS(A,N,N)"]
+    assert ("all elements weigh the same" in parsed.text) == (weight is not None)
 
 
 def test_forecasts_are_no_scores():

@@ -11,7 +11,13 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loss_scoring.core.table import NullKeyError, TableError, score_table
+from loss_scoring.core.table import (
+    NullKeyError,
+    TableError,
+    break_down,
+    group_rows,
+    score_table,
+)
 
 MODELS = ["SeasonalNaive", "Theta"]
 
@@ -43,6 +49,14 @@ def by_pandas(table, names):
         part["model"] = model
         parts.append(part)
     return pd.concat(parts).groupby([*names, "model"], sort=True).mean(numeric_only=True)
+
+
+def test_values_that_cannot_be_compared_are_refused_as_columns_are():
+    table = pa.table({"unique_id": ["a"], "tags": [["x"]], "ds": [[1]], "y": [1.0], "A": [1.0]})
+    series = group_rows(table.select(["unique_id"]))
+    for by, time, says in (("tags", None, "'tags' cannot be"), ("y", "ds", "cannot be compared")):
+        with pytest.raises(TableError, match=says):
+            break_down(table, series, [by], time)
 
 
 @pytest.mark.parametrize("by", [["horizon"], ["panel", "horizon"], ["panel"]])
