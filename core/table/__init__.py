@@ -8,19 +8,15 @@ and answer such tables by these functions, so they agree to the bit.
 It is not imported by ``core``, which does without Arrow.
 """
 
-from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.bulk import leaderboard_ray, leaderboard_spark, score_ray, score_spark
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
-    LeftOutWarning,
-    ModelColumns,
     element_type,
     faults_of,
     find_models,
     find_time,
     key_faults,
-    listed,
     text_faults,
 )
 from loss_scoring.core.table.comparison import (
@@ -35,7 +31,12 @@ from loss_scoring.core.table.comparison import (
     leaderboard,
     pairwise,
 )
-from loss_scoring.core.table.groups import (
+from loss_scoring.core.table.comparison.pooling import break_down
+from loss_scoring.core.table.history import History
+from loss_scoring.core.table.joining import Actuals, Matches, TableError, UnmatchedWarning
+from loss_scoring.core.table.joining.cells import holds_numbers, is_text, one_array, spell_type
+from loss_scoring.core.table.joining.faults import HINT, listed, suggestion
+from loss_scoring.core.table.joining.groups import (
     Groups,
     NullKeyError,
     RepeatedTimeError,
@@ -46,11 +47,12 @@ from loss_scoring.core.table.groups import (
     group_rows,
     increases,
 )
-from loss_scoring.core.table.history import History
-from loss_scoring.core.table.joining import Actuals, Matches, TableError, UnmatchedWarning
-from loss_scoring.core.table.joining.cells import holds_numbers, is_text, one_array, spell_type
-from loss_scoring.core.table.joining.faults import HINT, suggestion
-from loss_scoring.core.table.joining.roles import holds_codes
+from loss_scoring.core.table.joining.roles import (
+    LeftOutWarning,
+    ModelColumns,
+    holds_codes,
+    spell_left_out,
+)
 from loss_scoring.core.table.joining.spelling import spell, spell_cell, spell_series, speller
 from loss_scoring.core.table.numbers import (
     array_of,
@@ -134,6 +136,7 @@ __all__ = [
     "score_table",
     "spell",
     "spell_cell",
+    "spell_left_out",
     "spell_series",
     "spell_type",
     "speller",

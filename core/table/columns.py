@@ -15,40 +15,19 @@ import pyarrow as pa
 
 from loss_scoring.core.table.joining.cells import holds_numbers, holds_text, is_text, spell_type
 from loss_scoring.core.table.joining.faults import TableError, absent_faults
-from loss_scoring.core.table.joining.roles import ALL_NUMBERS, NIXTLA, numbers_as_text, role_of
+from loss_scoring.core.table.joining.roles import (
+    ALL_NUMBERS,
+    NIXTLA,
+    TEXT,
+    ModelColumns,
+    numbers_as_text,
+    role_of,
+    spell_left_out,
+)
 from loss_scoring.core.table.numbers import narrowest
 
 Duplicates = Literal["error", "allow"]
 """What rows of one series with the same time are."""
-_TEXT = "text"
-
-
-class LeftOutWarning(UserWarning):
-    """Columns that were neither named nor excluded are not scored."""
-
-
-@dataclass(frozen=True)
-class ModelColumns:
-    """The columns of predictions, and what was taken for none.
-
-    Attributes:
-        models: Columns of predictions, in the order of the table.
-        left_out: Column and reason, in the order of the table; those that have another role or
-            were excluded are not listed.
-    """
-
-    models: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Columns that were left out as text; ``text_faults`` tells whether they should be."""
-        return tuple(name for name, reason in self.left_out if reason == _TEXT)
-
-    def __str__(self) -> str:
-        """Return what is scored and what is not, for a message."""
-        scored = f"scored as models: {', '.join(self.models)}"
-        return f"{scored}; left out: {listed(self.left_out)}" if self.left_out else scored
 
 
 def find_models(
@@ -74,11 +53,8 @@ def find_models(
     if absent := [name for name in dict.fromkeys(exclude) if name not in names]:
         raise TableError(*absent_faults(absent, schema.names))
     passed = {*taken, *NIXTLA, *exclude}
-    reasons = {i: _reason(field) for i, field in enumerate(schema) if field.name not in passed}
-    return ModelColumns(
-        tuple(schema.field(i).name for i, reason in reasons.items() if not reason),
-        tuple((schema.field(i).name, reason) for i, reason in reasons.items() if reason),
-    )
+    fields = (field for field in schema if field.name not in passed)
+    return ModelColumns.of((field.name, _reason(field)) for field in fields)
 
 
 def text_faults(
@@ -116,18 +92,13 @@ def text_faults(
             yield name, f"{detail}, or leave the column out by {exclude}"
 
 
-def listed(left_out: Collection[tuple[str, str]]) -> str:
-    """Return columns and why they were left out, for a message."""
-    return ", ".join(f"{name!r} ({reason})" for name, reason in left_out)
-
-
 def _reason(field: pa.Field) -> str:
     """Return why a column is no model, empty if it is a model."""
     if role := role_of(field.name):
         return role
     if holds_numbers(field.type):
         return ""
-    return _TEXT if holds_text(field.type) else f"holds {spell_type(field.type)}"
+    return TEXT if holds_text(field.type) else f"holds {spell_type(field.type)}"
 
 
 @dataclass(frozen=True)
@@ -234,9 +205,8 @@ def find_time(schema: pa.Schema, time: str, layout: Layout) -> str | None:
 def _without_models(layout: Layout) -> str:
     if not layout.left_out:
         return "there is no column of predictions: none is named, and no other holds numbers"
-    return (
-        f"there is no column of predictions; left out: {listed(layout.left_out)}; name the models"
-    )
+    left_out = spell_left_out(layout.left_out)
+    return f"there is no column of predictions; left out: {left_out}; name the models"
 
 
 def element_type(schema: pa.Schema, layout: Layout) -> pa.DataType:

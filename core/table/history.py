@@ -8,15 +8,9 @@ from numpy.typing import NDArray
 
 from loss_scoring.core.losses import LOSSES
 from loss_scoring.core.table.columns import Layout, faults_of, text_faults
-from loss_scoring.core.table.groups import (
-    Groups,
-    RepeatedTimeError,
-    find_repeats,
-    group_rows,
-    match_rows,
-)
 from loss_scoring.core.table.joining.faults import TableError
-from loss_scoring.core.table.joining.seasonal import SeasonalDifferences, in_order
+from loss_scoring.core.table.joining.groups import Groups
+from loss_scoring.core.table.joining.seasonal import SeasonalDifferences
 from loss_scoring.core.table.numbers import array_of_column
 
 
@@ -42,6 +36,7 @@ class History:
         ValueError: If ``seasonality`` is less than 1.
 
     Example:
+        >>> from loss_scoring.core.table import group_rows
         >>> table = pa.table({"unique_id": ["a"] * 4, "ds": [1, 2, 3, 4], "y": [1, 2, 4, 9]})
         >>> history = History(table, ["unique_id", "cutoff"], "ds", "y", seasonality=1)
         >>> series = group_rows(pa.table({"unique_id": ["a", "a", "b"], "cutoff": [3, 2, 3]}))
@@ -61,23 +56,16 @@ class History:
         if seasonality < 1:
             raise ValueError(f"seasonality must be at least 1, not {seasonality}")
         own = [name for name in keys if name != cutoff]
-        self._ids = [name for name in own if name in table.schema.names] or own
-        self._time, self._cutoff = time, cutoff
-        layout = Layout(tuple(self._ids), target, (time,))
+        ids = [name for name in own if name in table.schema.names] or own
+        layout = Layout(tuple(ids), target, (time,))
         faults = [*text_faults(table, [target]), *faults_of(table.schema, layout)]
         faults = [fault for fault in faults if fault[0] != time or time not in table.schema.names]
         if faults:
             raise TableError(*((name, f"{detail}, in the history") for name, detail in faults))
-        groups = group_rows(table.select(self._ids))
-        times = table.column(time)
-        if len((repeats := find_repeats(times, groups)).rows):
-            raise RepeatedTimeError(time, repeats, times, groups, "These are rows of the history.")
-        self._keys = groups.keys
-        values = array_of_column(table.column(target), pa.float64(), groups.order)
-        times = in_order(time, times, ", in the history")
-        if groups.order is not None:
-            times = times.take(pa.array(groups.order))
-        self._differences = SeasonalDifferences(values, groups.offsets, times, seasonality)
+        values = array_of_column(table.column(target), pa.float64())
+        self._differences = SeasonalDifferences(
+            table.select(ids), time, table.column(time), values, seasonality, cutoff
+        )
 
     def scales(
         self, loss: str, groups: Groups, times: pa.ChunkedArray | None = None
@@ -93,17 +81,4 @@ class History:
             TableError: If neither cutoffs nor times are known, or they cannot be compared with
                 those of the history.
         """
-        limits = self._limits(groups, times)
-        series = match_rows(self._keys, groups.keys.select(self._ids))
-        return self._differences.scales(series, limits, squared=LOSSES[loss].root)
-
-    def _limits(self, groups: Groups, times: pa.ChunkedArray | None) -> NDArray[np.int64]:
-        """Return how many of all moments of the history count, for each series."""
-        if self._cutoff in groups.keys.column_names:
-            cutoffs = groups.keys.column(self._cutoff)
-            return self._differences.limits(self._cutoff, cutoffs, "right")
-        if times is None:
-            raise TableError(("", "has neither cutoffs nor times, up to which history is used"))
-        limits = self._differences.limits(self._time, times, "left")
-        limits = limits if groups.order is None else limits[groups.order]
-        return np.minimum.reduceat(limits, groups.offsets[:-1]) if len(groups) else limits
+        return self._differences.scales(groups, times, squared=LOSSES[loss].root)

@@ -23,12 +23,9 @@ from loss_scoring.core.losses import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.options import LossLike, LossSpec, Missing, ScoreOptions, ZeroDivision
 from loss_scoring.core.ragged import Ragged
 from loss_scoring.core.scoring import MissingElements, MissingValueError, score
-from loss_scoring.core.table.breakdown import break_down
 from loss_scoring.core.table.columns import (
     Duplicates,
     Layout,
-    LeftOutWarning,
-    ModelColumns,
     element_type,
     faults_of,
     find_models,
@@ -36,15 +33,16 @@ from loss_scoring.core.table.columns import (
     key_faults,
     text_faults,
 )
-from loss_scoring.core.table.comparison.pooling import HORIZON, columns_to_pool_by
-from loss_scoring.core.table.groups import (
+from loss_scoring.core.table.comparison.pooling import HORIZON, break_down, columns_to_pool_by
+from loss_scoring.core.table.history import History
+from loss_scoring.core.table.joining import Actuals, TableError, UnmatchedWarning
+from loss_scoring.core.table.joining.groups import (
     Groups,
     RepeatedTimeError,
     find_repeats,
     group_rows,
 )
-from loss_scoring.core.table.history import History
-from loss_scoring.core.table.joining import Actuals, TableError, UnmatchedWarning
+from loss_scoring.core.table.joining.roles import ModelColumns
 from loss_scoring.core.table.joining.spelling import spell_series
 from loss_scoring.core.table.numbers import array_of_column
 from loss_scoring.core.table.weights import scales_of, weights_of
@@ -297,9 +295,7 @@ def _find_layout(  # noqa: PLR0913, PLR0917 - one private call
             hint = "; pass group_by=['unique_id'] where there is none"
             faults = [(name, detail + hint * (name == "cutoff")) for name, detail in faults]
         raise TableError(*faults)
-    if found.left_out:
-        silenced = "name columns by models= or leave them out by exclude= to silence this"
-        warnings.warn(f"{found}; {silenced}", LeftOutWarning, stacklevel=4)
+    found.warn(stacklevel=4)
     if duplicates == "allow":
         return replace(layout, time=None)
     if layout.time is None and time in {*table.schema.names} - {*keys}:
@@ -327,8 +323,7 @@ class MissingElementError(TableError):
         self.series, side, self.position = missing.first[0]
         self.column = model if side == "prediction" else layout.target
         self.affected = missing.affected
-        place = groups.offsets[self.series] + self.position
-        row = int(place if groups.order is None else np.take(groups.order, place))
+        row = int(groups.rows_at(groups.offsets[self.series] + self.position))
         series = spell_series(groups.keys, self.series)
         where = f"row {row}, of the series {series} (the first of {self.affected} series)"
         detail = f"is missing or not finite in {where}; missing='skip' or 'propagate' allows it"

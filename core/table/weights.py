@@ -7,8 +7,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loss_scoring.core.scoring import invalid_weights
-from loss_scoring.core.table.groups import Groups
 from loss_scoring.core.table.joining.faults import TableError
+from loss_scoring.core.table.joining.groups import Groups
 from loss_scoring.core.table.joining.spelling import spell_series
 from loss_scoring.core.table.numbers import array_of_column
 
@@ -72,9 +72,8 @@ def _check(
 ) -> None:
     if not len(places):
         return
-    if groups.order is not None:
-        places = places[np.argsort(groups.order[places])]
-    rows = places if groups.order is None else groups.order[places]
+    places = places[np.argsort(groups.rows_at(places))]
+    rows = groups.rows_at(places)
 
     def describe(i: int) -> str:
         series = int(np.searchsorted(groups.offsets, places[i], side="right")) - 1

@@ -786,7 +786,7 @@ def test_repeated_rows_are_named(kind, ordered):
 def test_a_frame_concatenated_with_itself():
     frame = pd.concat([pd.DataFrame(LONG)] * 2)
     words = (
-        r"series 'b' at cutoff 2025-12-30 00:00:00 has ds .* twice, in rows 2 and 7, the first of 5"
+        r"series 'b' at cutoff 2025-12-30 00:00:00 has ds .* twice, in rows 0 and 5, the first of 5"
     )
     with pytest.raises(InvalidInput, match=words):
         read_frame(frame, Columns())

@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -7,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossclient.cells import keys_in
-from lossclient.grouping import group
+from lossclient.joining.groups import group_rows, sort_by_time
 
 rows = st.lists(
     st.tuples(st.sampled_from("abcd"), st.integers(0, 2), st.integers(-3, 3)), max_size=40
 )
+
+
+def group(keys, time):
+    groups = group_rows(pa.table(keys, [f"key {i}" for i in range(len(keys))]))
+    return groups if time is None else sort_by_time(pa.chunked_array([time]), groups)
 
 
 def columns(table):
@@ -65,6 +72,10 @@ def test_what_is_sorted_is_not_moved(table):
         (pa.float64(), [0.5, -1.0, 0.25]),
         (pa.float16(), [0.5, -1.0, 0.25]),
         (pa.binary_view(), [b"c", b"a", b"b"]),
+        (pa.bool_(), [True, False, False]),
+        (pa.decimal32(5, 2), [Decimal("3.1"), Decimal(-1), Decimal(2)]),
+        (pa.time64("ns"), [3, 1, 2]),
+        (pa.duration("s"), [3, -1, 2]),
         (pa.string(), ["2026-03", "2026-01", "2026-02"]),
         (pa.string_view(), ["c", "a", "b"]),
         (pa.dictionary(pa.int32(), pa.string()), ["c", "a", "b"]),

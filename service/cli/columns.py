@@ -15,6 +15,7 @@ from loss_scoring.core.table import (
     find_models,
     find_time,
     is_text,
+    listed,
     suggestion,
     text_faults,
 )
@@ -24,7 +25,6 @@ from loss_scoring.service.cli.source import Source
 _ID_NAMES = ("unique_id", "id")
 _TARGET_NAMES = ("y", "target")
 _CUTOFF_NAMES = ("cutoff",)
-_MAX_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,7 @@ def _pick(names: Sequence[str], given: str | None, usual: tuple[str, ...], flag:
 def _absence(names: Sequence[str], wanted: Sequence[str], flag: str) -> str:
     """Say that no column is what a flag should name."""
     meant = next(filter(None, (suggestion(name, names) for name in wanted)), "")
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    present = f"{', '.join(names[:_MAX_NAMED])}{more}"
-    missing = f"no column {' or '.join(map(repr, wanted))} among {present}"
+    missing = f"no column {' or '.join(map(repr, wanted))} among {listed(names)}"
     held = [separator for separator in SEPARATORS if any(separator in name for name in names)]
     hint = f", or pass --delimiter, as names hold {spelled(held)}" if held else ""
     return f"{missing}; name it by {flag}{meant}{hint}"

@@ -21,8 +21,8 @@ from loss_scoring.core.table import (
     answer_schema,
     key_faults,
     leaderboard,
-    listed,
     score_models,
+    spell_left_out,
     spell_series,
 )
 from loss_scoring.service.cli.boards import QUIET, Format, is_terminal, print_board, say
@@ -344,7 +344,7 @@ def _check_baseline(baseline: str | None, layout: FileColumns) -> None:
 def _report_models(layout: FileColumns) -> None:
     say(f"scored as models: {', '.join(layout.models)}")
     if layout.left_out:
-        say(f"left out: {listed(layout.left_out)}")
+        say(f"left out: {spell_left_out(layout.left_out)}")
 
 
 def _device(name: str) -> Device:

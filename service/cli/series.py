@@ -214,8 +214,8 @@ def _together(table: pa.Table, layout: FileColumns, first_row: int) -> Groups:
     """Return the series of some rows; refuse rows that are not together."""
     groups = _group(table, layout, first_row)
     if groups.order is not None:
-        first, last = groups.order[groups.offsets[:-1]], groups.order[groups.offsets[1:] - 1]
-        _refuse_apart(layout, groups, last - first + 1 != np.diff(groups.offsets))
+        last = groups.rows_at(groups.offsets[1:] - 1)
+        _refuse_apart(layout, groups, last - groups.first + 1 != np.diff(groups.offsets))
     return groups
 
 
@@ -229,12 +229,11 @@ def _group(
         raise _without_key(error.column, first_row + int(error.rows[0])) from error
     columns = [column.cast(plain_type(column.type)) for column in groups.keys.columns]
     keys = pa.table(columns, groups.keys.column_names)
-    starts = groups.offsets[:-1] if groups.order is None else groups.order[groups.offsets[:-1]]
     for name in layout.keys:
         if is_text(keys.schema.field(name).type):  # an empty cell of a CSV file is no key
             blank = pc.equal(keys.column(name), "").to_numpy()
             if blank.any():
-                raise _without_key(name, first_row + int(starts[blank].min()))
+                raise _without_key(name, first_row + int(groups.first[blank].min()))
     return replace(groups, keys=keys)
 
 

@@ -185,7 +185,10 @@ def test_what_is_refused_of_a_history(client):
         ({"losses": ["mae"]}, "none of the losses asked for takes train_df"),
         ({"scale_col": "y"}, "both say what the scales are"),
         ({"train_df": train.drop(columns="y")}, "no column 'y' in train_df"),
-        ({"train_df": pd.concat([train, train[:1]])}, "twice, in row"),
+        (
+            {"train_df": pd.concat([train, train[:1]])},
+            "in rows 0 and 120 of the series unique_id='a'.*of train_df",
+        ),
         ({"train_df": train.assign(ds=range(120))}, "not comparable with int64 of train_df"),
         ({"train_df": None}, "seasonality is that of train_df"),
     ):

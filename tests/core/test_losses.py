@@ -165,8 +165,8 @@ def test_repr_shows_what_differs_from_the_default():
 @pytest.mark.parametrize(
     "name",
     [
-        "loss_scoring.core.modules", "loss_scoring.core.options", "loss_scoring.core.ragged", "loss_scoring.core.scoring", "loss_scoring.core.table.groups",
-        "loss_scoring.core.table.breakdown", "loss_scoring.core.table.columns", "loss_scoring.core.table.score", "loss_scoring.service.engine.policy",
+        "loss_scoring.core.modules", "loss_scoring.core.options", "loss_scoring.core.ragged", "loss_scoring.core.scoring", "loss_scoring.core.table.joining.groups",
+        "loss_scoring.core.table.columns", "loss_scoring.core.table.score", "loss_scoring.service.engine.policy",
     ],
 )  # fmt: skip
 def test_examples_in_docstrings_run(name):

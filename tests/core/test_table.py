@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import score_series
 
-import loss_scoring.core.table.groups
+import loss_scoring.core.table.joining.groups
 import loss_scoring.core.table.score
 from loss_scoring.core import DEFAULT_LOSSES, LOSSES
 from loss_scoring.core.table import (
@@ -235,7 +235,7 @@ def test_rows_are_grouped_and_sorted_as_by_a_loop(counted, keys, repeats, cut):
     for row, key in enumerate(rows):
         members.setdefault(key, []).append(row)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss_scoring.core.table.groups, "_COUNTED", counted)
+        patch.setattr(loss_scoring.core.table.joining.groups, "_COUNTED", counted)
         for by_key in (False, True):
             wanted = dict(sorted(members.items())) if by_key else members
             groups = group_rows(pa.concat_tables(parts), by_key=by_key)

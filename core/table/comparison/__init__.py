@@ -5,8 +5,8 @@ them. Series are compared only where every model has a loss, unless the caller a
 else, and what was left out is said. Sums are exact, so an aggregate has the same bits in whatever
 order and parts the series were scored.
 
-This folder imports pyarrow, numpy and itself alone, by relative names: the wheel of ``lossclient``
-holds it as well, see ``docs/decisions/0027-comparison-under-two-names.md``.
+This folder imports pyarrow, numpy, ``joining`` and itself alone, by relative names: the wheel of
+``lossclient`` holds it as well, see ``docs/decisions/0027-comparison-under-two-names.md``.
 """
 
 from .boards import Leaderboard, leaderboard, pairwise

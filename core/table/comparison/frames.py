@@ -1,6 +1,5 @@
 """A frame of scores to one matrix of losses a group: a row a series, a column a model."""
 
-import difflib
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-_SHOWN = 20
-"""Names in a message."""
+from ..joining.cells import sortable
+from ..joining.faults import TableError, listed, suggestion
+from ..joining.groups import codes
+
 _BLOCK = 1 << 22
 """Numbers in a block; of so many bytes the allocator keeps none for later."""
 
@@ -161,7 +162,10 @@ class Scores:
     def _cells(self) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
         """The models, the cell of each row in a matrix, and where the series of groups start."""
         names = tuple(sorted(pc.unique(self.table["model"]).to_pylist()))
-        series = codes(self.table, (*self.by, *self.keys))  # those of a group are together
+        try:
+            series = codes(self.table, (*self.by, *self.keys))  # those of a group are together
+        except TableError as error:
+            raise ScoresError(str(error)) from error
         count = int(series.max()) + 1
         cell = codes(self.table, ["model"]) * count + series
         self._refuse_repeated(cell)
@@ -225,7 +229,7 @@ class ScoresInParts:
         """Yield the one group that there is: no values of ``by``, and all losses."""
         for name in filter(None, (loss, weights)):
             if name not in self._columns:
-                raise ScoresError(f"there is no column {name!r} among {_listed(self._columns)}")
+                raise ScoresError(f"there is no column {name!r} among {listed(self._columns)}")
         masked = self._columns.get(f"{loss}_masked")
         weighed = None if weights is None else _valid(self._columns[weights].joined(), weights)
         counts = None if masked is None else masked.joined()
@@ -269,7 +273,7 @@ class _Column:
 def _require(models: Collection[str], known: Collection[str]) -> None:
     for name in models:
         if name not in known:
-            raise ScoresError(f"no model {name!r} among {_listed(known)}{_close(name, known)}")
+            raise ScoresError(f"no model {name!r} among {listed(known)}{suggestion(name, known)}")
 
 
 def take_scores(
@@ -302,16 +306,16 @@ def read_scores(
     for name in ("model", *losses, *by, *(keys or ())):
         if names.count(name) != 1:
             what = "is more than once" if name in names else "is no"
-            raise ScoresError(f"there {what} column {name!r} among {_listed(names)}")
+            raise ScoresError(f"there {what} column {name!r} among {listed(names)}")
     if not keys:
         raise ScoresError(
             "no column tells series apart; the answer of score has them left of the column model, "
             "other columns can be named by keys="
         )
     for name in ("model", *by, *keys):
-        if nulls := _plain(table[name]).null_count:
+        if nulls := sortable(table[name]).null_count:
             raise ScoresError(f"column {name!r} is null in {nulls} rows")
-    models = _plain(table["model"]).cast(pa.string())
+    models = sortable(table["model"]).cast(pa.string())
     table = table.set_column(names.index("model"), "model", models)
     rest = tuple(name for name in keys if name not in by)
     return Scores(table, rest, tuple(dict.fromkeys(by)))
@@ -364,61 +368,3 @@ def _valid(weights: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ScoresError(f"weights in column {name!r} must be finite, and not negative")
     return weights
-
-
-def codes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
-    """Number rows by the values of some columns, equal ones alike, from 0 in ascending order."""
-    codes, count = np.zeros(len(table), np.int64), 1
-    for name in names:
-        try:
-            own, distinct = _ascending_codes(_plain(table[name]).combine_chunks())
-        except pa.ArrowNotImplementedError as error:
-            what = f"cannot be compared, being {table[name].type}; cast it to text"
-            raise ScoresError(f"column {name!r} {what}") from error
-        if count == 1:
-            codes, count = own, distinct
-        else:  # a product of two counts of rows fits
-            values, codes = np.unique(codes * distinct + own, return_inverse=True)
-            count = len(values)
-    return codes
-
-
-def _ascending_codes(column: pa.Array) -> tuple[NDArray[np.int64], int]:
-    """Number the values of one column likewise, and count them."""
-    if pa.types.is_integer(column.type) and len(column):
-        numbers = column.to_numpy()
-        if (numbers[:-1] <= numbers[1:]).all():
-            codes = np.zeros(len(numbers), np.int64)
-            np.cumsum(numbers[:-1] < numbers[1:], out=codes[1:])
-            return codes, int(codes[-1]) + 1
-    encoded = column.dictionary_encode()
-    order = pc.sort_indices(encoded.dictionary).to_numpy()
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order))
-    return ranks[encoded.indices.to_numpy()], len(order)
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return keys in a type that Arrow can encode, sort and take."""
-    type_ = column.type
-    if pa.types.is_dictionary(type_):
-        return _plain(column.cast(type_.value_type))
-    if pa.types.is_string_view(type_):
-        return column.cast(pa.large_string())
-    if pa.types.is_floating(type_):  # 0.0 is -0.0, and every NaN one key
-        numbers = column.cast(pa.float64()).to_numpy() + 0.0
-        numbers[np.isnan(numbers)] = np.nan
-        return pa.chunked_array([pa.array(numbers)])
-    if pa.types.is_decimal(type_) and type_.bit_width < 128:
-        return column.cast(pa.decimal128(type_.precision, type_.scale))
-    return column
-
-
-def _listed(names: Collection[Any]) -> str:
-    shown = ", ".join(map(str, list(names)[:_SHOWN]))
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
-
-
-def _close(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, list(known)[:100], 1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,13 +1,13 @@
 """Elements of series, pooled by other columns: a category, a weekday, the horizon."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .frames import codes
+from ..joining.faults import TableError, absent_faults
+from ..joining.groups import Groups, NullKeyError, codes
 
 HORIZON = "horizon"
 """Where no column has this name: the place of an element in its series by time, from 1."""
@@ -17,62 +17,90 @@ class UnorderedError(ValueError):
     """Text of which it is not known what comes first, such as 3/4/2026."""
 
 
-class Pools(NamedTuple):
-    """Elements that were pooled: groups in ascending order, the elements of each by series.
-
-    Attributes:
-        offsets: Where each group starts and ends, one more than there are.
-        rows: Which row of the table each element is from.
-        horizon: Its step in its series by time, from 1.
-    """
-
-    offsets: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    horizon: NDArray[np.int64]
-
-
 def columns_to_pool_by(by: str | Sequence[str]) -> tuple[str, ...]:
     """Return the columns, each once; ``model`` goes without saying, as each row is of one."""
     names = (by,) if isinstance(by, str) else by
     return tuple(name for name in dict.fromkeys(names) if name != "model")
 
 
-def pool(
-    table: pa.Table,
-    by: Sequence[str],
-    rows: NDArray[np.int64],
-    member: NDArray[np.int64],
-    moments: NDArray[np.int64] | None = None,
-) -> Pools:
-    """Group elements by some columns, in an order that does not depend on that of the rows.
+def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | None) -> Groups:
+    """Group the elements of series by other columns.
+
+    Elements of a group are ordered by series and time, and groups by their values, so that an
+    answer has the same bits in whatever order the rows are.
 
     Args:
-        table: One row an element; what ``by`` names and the table lacks is the horizon.
-        by: The columns to pool by; without any, all elements are one group.
-        rows: All rows, in any order.
-        member: The series of each of them; series are numbered by their keys.
-        moments: The time of each of them, as a number; None leaves the rows of a series in order.
+        table: One row an element.
+        series: Its series.
+        by: The columns; ``horizon`` is derived where there is none. Without any, all elements are
+            one group.
+        time: The column of times; None leaves the rows of a series in order.
+
+    Raises:
+        NullKeyError: If a value of a column is null.
+        TableError: If a column is absent, or a horizon is wanted without times that have an order.
 
     Example:
-        >>> table, ids = pa.table({"shop": ["b", "a", "a"]}), np.array([0, 0, 1])
-        >>> offsets, rows, horizon = pool(table, ["shop"], np.arange(3), ids)
-        >>> offsets.tolist(), rows.tolist(), horizon.tolist()
-        ([0, 2, 3], [1, 2, 0], [2, 1, 1])
+        >>> series = Groups(pa.table({"id": ["a", "b"]}), np.array([0, 2, 4]), None)
+        >>> groups = break_down(pa.table({"ds": [2, 1, 1, 2]}), series, ["horizon"], "ds")
+        >>> groups.keys["horizon"].to_pylist(), groups.offsets.tolist(), groups.order.tolist()
+        ([1, 2], [0, 2, 4], [1, 2, 0, 3])
     """
-    order = np.lexsort((member,) if moments is None else (moments, member))
-    rows, sizes = rows[order], np.bincount(member)
+    derived = HORIZON in by and HORIZON not in table.column_names
+    names = [name for name in by if name != HORIZON or not derived]
+    if absent := [name for name in names if name not in table.column_names]:
+        raise TableError(*absent_faults(absent, table.column_names))
+    for name in names:
+        if table[name].null_count:
+            raise NullKeyError(name, np.flatnonzero(table[name].is_null().to_numpy()))
+    if derived and time is None:
+        raise TableError(("", "there is no column of times to derive a horizon from"))
+    rows = series.rows_at(np.arange(series.offsets[-1]))
+    member = np.repeat(codes(series.keys, series.keys.column_names), np.diff(series.offsets))
+    moments = () if time is None else (_moments(table, time, derived=derived)[rows],)
+    rows, sizes = rows[np.lexsort((*moments, member))], np.bincount(member)
     horizon = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
-    present = [name for name in by if name in table.column_names]
-    group = (
-        codes(table.select(present), present)[rows] if present else np.zeros(len(rows), np.int64)
-    )
-    if len(present) < len(by):
-        derived = [name if name in present else HORIZON for name in by]
-        columns = {name: codes(table, [name])[rows] for name in present} | {HORIZON: horizon}
-        group = codes(pa.table(columns), derived)
+    group = np.zeros(len(rows), np.int64)
+    if derived:
+        columns = {name: codes(table, [name])[rows] for name in names} | {HORIZON: horizon}
+        group = codes(pa.table(columns), by)
+    elif names:
+        group = codes(table, names)[rows]
     within = np.argsort(group, kind="stable")
-    counts = np.bincount(group, minlength=0 if by else 1)
-    return Pools(np.append(0, np.cumsum(counts)), rows[within], horizon[within])
+    offsets = np.append(0, np.cumsum(np.bincount(group, minlength=0 if by else 1)))
+    rows, first = rows[within], within[offsets[:-1]]
+    keys = {
+        name: _take(table[name], rows[offsets[:-1]]) if name in names else pa.array(horizon[first])
+        for name in by
+    }
+    return Groups(pa.table(keys), offsets, rows)
+
+
+def _take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    if pa.types.is_string_view(column.type):  # Arrow cannot take rows of views
+        column = column.cast(pa.large_string())
+    return column.take(pa.array(rows))
+
+
+def _moments(table: pa.Table, time: str, *, derived: bool) -> NDArray[np.int64]:
+    """Number times in their order, nulls first.
+
+    Raises:
+        TableError: If a horizon is to be derived, and there is a null, or text of unknown order.
+    """
+    times = table[time]
+    known = times.is_valid().to_numpy()
+    if derived and not known.all():
+        row = int(np.flatnonzero(~known)[0])
+        raise TableError((time, f"is null in row {row}, which is at no place of a horizon"))
+    moments = np.full(len(times), -1)
+    try:
+        moments[known] = moments_of(times.drop_null())
+    except UnorderedError as error:
+        if derived:
+            raise TableError((time, str(error))) from error
+        moments[known] = codes(pa.table({time: times.drop_null()}), [time])
+    return moments
 
 
 def moments_of(times: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:

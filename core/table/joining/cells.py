@@ -1,5 +1,6 @@
 """What is in a column: types as messages and comparisons take them."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -63,6 +64,22 @@ def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
         entries = one_array(_encodable(pa.chunked_array([array.dictionary])))
         return pa.chunked_array([entries.dictionary_encode().indices.take(array.indices)])
     return _bits(column) if pa.types.is_floating(column.type) else _encodable(column)
+
+
+def sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return keys in a type that Arrow can encode, sort and take."""
+    type_ = column.type
+    if pa.types.is_dictionary(type_):
+        return sortable(column.cast(type_.value_type))
+    if pa.types.is_string_view(type_):
+        return column.cast(pa.large_string())
+    if pa.types.is_floating(type_):  # 0.0 is -0.0, and every NaN one key
+        numbers = column.cast(pa.float64()).to_numpy() + 0.0
+        numbers[np.isnan(numbers)] = np.nan
+        return pa.chunked_array([pa.array(numbers)])
+    if pa.types.is_decimal(type_) and type_.bit_width < 128:
+        return column.cast(pa.decimal128(type_.precision, type_.scale))
+    return column
 
 
 def _encodable(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -8,6 +8,8 @@ HINT = (
     "series apart?"
 )
 _MAX_COMPARED = 100
+_SHOWN = 20
+"""Names in a message, before the rest is counted."""
 
 
 class TableError(ValueError):
@@ -27,7 +29,13 @@ class TableError(ValueError):
 def absent_faults(absent: Collection[str], names: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield each absent column, the first few with a name that is close to it."""
     for i, name in enumerate(absent):
-        yield name, "is absent" + (suggestion(name, names) if i < 20 else "")
+        yield name, "is absent" + (suggestion(name, names) if i < _SHOWN else "")
+
+
+def listed(names: Collection[object]) -> str:
+    """Return names for a message: the first few, and how many more there are."""
+    shown = ", ".join(map(str, list(names)[:_SHOWN]))
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def suggestion(name: str, names: Collection[str]) -> str:

@@ -1,9 +1,15 @@
 """What names and cells of columns say of their roles: one rule for service, tables and client."""
 
 import re
+import warnings
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from .faults import listed
 
 NIXTLA = ("unique_id", "ds", "cutoff", "y")
 """Nixtla's id, time, cutoff and target; no predictions, even where others have these roles."""
@@ -53,6 +59,54 @@ _WRITTEN = (
 )
 """A number as people write it: with a currency, a percent sign, a comma, or thousands apart."""
 ALL_NUMBERS = "holds numbers as text"
+TEXT = "text"
+"""Why a column is left out that is no number as text."""
+
+
+class LeftOutWarning(UserWarning):
+    """Columns were taken for no models, where none were named or excluded."""
+
+
+@dataclass(frozen=True)
+class ModelColumns:
+    """The columns of predictions, and what was taken for none.
+
+    Attributes:
+        models: Columns of predictions, in the order of the table, or as they are named.
+        left_out: Column and reason, in the order of the table; those that have another role or
+            were excluded are not listed.
+    """
+
+    models: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, reasons: Iterable[tuple[str, str]]) -> Self:
+        """Return what columns are of which it is known why each is no model, empty if it is."""
+        pairs = list(reasons)
+        models = tuple(name for name, reason in pairs if not reason)
+        return cls(models, tuple(pair for pair in pairs if pair[1]))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns that were left out as text."""
+        return tuple(name for name, reason in self.left_out if reason == TEXT)
+
+    def __str__(self) -> str:
+        """Return what is scored and what is not, for a message."""
+        scored = f"scored as models: {listed(self.models)}"
+        return f"{scored}; left out: {spell_left_out(self.left_out)}" if self.left_out else scored
+
+    def warn(self, stacklevel: int) -> None:
+        """Warn of what was left out, if anything was."""
+        if self.left_out:
+            way_out = "name columns by models= or leave them out by exclude= to silence this"
+            warnings.warn(f"{self}; {way_out}", LeftOutWarning, stacklevel=stacklevel + 1)
+
+
+def spell_left_out(left_out: Collection[tuple[str, str]]) -> str:
+    """Return columns and why they were left out, for a message."""
+    return listed([f"{name!r} ({reason})" for name, reason in left_out])
 
 
 def role_of(name: str) -> str | None:

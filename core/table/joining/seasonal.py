@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .cells import decoded, is_text, spell_type
 from .faults import TableError
+from .groups import Groups, RepeatedTimeError, find_repeats, group_rows, match_rows, sort_by_time
 
 _NUMBERS = str.maketrans("uf", "ii")
 """Kinds of numpy's numbers, which are compared with each other."""
@@ -19,41 +20,92 @@ class SeasonalDifferences:
     """How far each value of a history is from that a season before, in the order of time.
 
     Args:
-        values: Series by series; a difference with one that is NaN or infinite is left out.
-        offsets: What delimits the series.
-        times: Those of the values, as ``in_order`` returns them.
+        keys: The columns that name a series; a row a value, in any order.
+        name: The column of times.
+        times: Those of the values.
+        values: A difference with one that is NaN or infinite is left out.
         seasonality: How many rows a season has.
+        cutoff: The column of cutoffs among the keys of what is scored.
         label: What messages call the history.
 
+    Raises:
+        TableError: If a key or time is null, a series has one time twice, or times have no order.
+
     Example:
-        >>> times = pa.chunked_array([[1, 3, 2, 4]])
-        >>> history = SeasonalDifferences(np.array([1.0, 4, 2, 9]), np.array([0, 4]), times, 1)
-        >>> limits = history.limits("cutoff", pa.chunked_array([[4, 3, 0]]), "right")
-        >>> history.scales(np.array([0, 0, 0]), limits, squared=False).tolist()
-        [2.6666666666666665, 1.5, nan]
+        >>> history = pa.table({"id": ["a"] * 4, "ds": [1, 3, 2, 4]})
+        >>> ids, values = history.select(["id"]), np.array([1.0, 4, 2, 9])
+        >>> history = SeasonalDifferences(ids, "ds", history["ds"], values, 1)
+        >>> series = group_rows(pa.table({"id": ["a"] * 3 + ["b"], "cutoff": [4, 3, 0, 4]}))
+        >>> history.scales(series, squared=False).tolist()
+        [2.6666666666666665, 1.5, nan, nan]
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - columns
         self,
-        values: NDArray[np.float64],
-        offsets: NDArray[np.int64],
+        keys: pa.Table,
+        name: str,
         times: pa.ChunkedArray,
+        values: NDArray[np.float64],
         seasonality: int,
+        cutoff: str | None = "cutoff",
         label: str = "the history",
     ) -> None:
-        self._type, self._label = times.type, label
+        groups = group_rows(keys)
+        if len((repeats := find_repeats(times, groups)).rows):
+            raise RepeatedTimeError(name, repeats, times, groups, f"These are rows of {label}.")
+        times = in_order(name, times, f", in {label}")
+        groups = sort_by_time(times, groups)
+        self._series, self._type = groups.keys, times.type
+        self._time, self._cutoff, self._label = name, cutoff, label
         self._moments, codes = np.unique(times.to_numpy(), return_inverse=True)
-        member = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        in_time = np.lexsort((codes, member))
-        self._keys = (member * (len(self._moments) + 1) + codes)[in_time]
-        values = values[in_time]
+        self._keys = groups.member * (len(self._moments) + 1) + groups.arranged(codes)
+        values = groups.arranged(values)
         self._differences = np.full(len(values), np.nan)
         with np.errstate(invalid="ignore"):
             self._differences[seasonality:] = np.abs(values[seasonality:] - values[:-seasonality])
-        rank = np.arange(len(values)) - np.repeat(offsets[:-1], np.diff(offsets))
+        rank = np.arange(len(values)) - groups.offsets[groups.member]
         self._differences[rank < seasonality] = np.nan
 
-    def limits(
+    def scales(
+        self, groups: Groups, times: pa.ChunkedArray | None = None, *, squared: bool
+    ) -> NDArray[np.float64]:
+        """Return the mean of the differences of each series, NaN if there is none.
+
+        Args:
+            groups: The series; those of their cutoffs count that are not after them.
+            times: Of their rows, in the order of their table; without cutoffs, differences count
+                that are before all of them.
+            squared: Whether it is the root of the mean of their squares.
+
+        Raises:
+            TableError: If neither cutoffs nor times are known, or they or the keys cannot be
+                compared with those of the history.
+        """
+        limits = self._limits(groups, times)
+        series = match_rows(
+            self._series, groups.keys.select(self._series.column_names), self._label
+        )
+        size = len(self._moments) + 1
+        starts = np.searchsorted(self._keys, series * size)
+        stops = np.where(series < 0, starts, np.searchsorted(self._keys, series * size + limits))
+        with np.errstate(over="ignore"):
+            terms = self._differences**2 if squared else self._differences
+        is_known = np.isfinite(self._differences)
+        counts = _sums(is_known.astype(np.float64), starts, stops)
+        with np.errstate(invalid="ignore"):
+            means = _sums(np.where(is_known, terms, 0), starts, stops) / counts
+        return np.sqrt(means) if squared else means
+
+    def _limits(self, groups: Groups, times: pa.ChunkedArray | None) -> NDArray[np.int64]:
+        """Return how many of all moments of the history count, for each series."""
+        if self._cutoff in groups.keys.column_names:
+            return self._before(str(self._cutoff), groups.keys.column(self._cutoff), "right")
+        if times is None:
+            raise TableError(("", "has neither cutoffs nor times, up to which history is used"))
+        limits = groups.arranged(self._before(self._time, times, "left"))
+        return np.minimum.reduceat(limits, groups.offsets[:-1]) if len(groups) else limits
+
+    def _before(
         self, name: str, times: pa.ChunkedArray, side: Literal["left", "right"]
     ) -> NDArray[np.int64]:
         """Return how many of all moments of the history are before each time.
@@ -62,9 +114,6 @@ class SeasonalDifferences:
             name: The column of the times.
             times: In any type that can be compared with those of the history.
             side: ``right`` counts a moment that is the time itself.
-
-        Raises:
-            TableError: If they cannot be compared.
         """
         times = in_order(name, times)
         moments = times.to_numpy()
@@ -76,27 +125,6 @@ class SeasonalDifferences:
             raise TableError((name, f"is {found}, not comparable with {own} of {self._label}"))
         counts: NDArray[np.int64] = np.searchsorted(self._moments, moments, side=side)
         return counts
-
-    def scales(
-        self, series: NDArray[np.int64], limits: NDArray[np.int64], *, squared: bool
-    ) -> NDArray[np.float64]:
-        """Return the mean of the differences of series up to their limits, NaN if there is none.
-
-        Args:
-            series: The number of each in the history, -1 for one that has none.
-            limits: How many of all moments count, as ``limits`` returns it.
-            squared: Whether it is the root of the mean of their squares.
-        """
-        size = len(self._moments) + 1
-        starts = np.searchsorted(self._keys, series * size)
-        stops = np.where(series < 0, starts, np.searchsorted(self._keys, series * size + limits))
-        with np.errstate(over="ignore"):
-            terms = self._differences**2 if squared else self._differences
-        is_known = np.isfinite(self._differences)
-        counts = _sums(is_known.astype(np.float64), starts, stops)
-        with np.errstate(invalid="ignore"):
-            means = _sums(np.where(is_known, terms, 0), starts, stops) / counts
-        return np.sqrt(means) if squared else means
 
 
 def in_order(name: str, times: pa.ChunkedArray, where: str = "") -> pa.ChunkedArray:

@@ -3,7 +3,6 @@
 from lossclient.async_client import AsyncClient
 from lossclient.base_client import __version__
 from lossclient.client import Client
-from lossclient.columns import LeftOutWarning
 from lossclient.comparison import (
     Check,
     CheckError,
@@ -31,6 +30,7 @@ from lossclient.exceptions import (
     ValueFault,
 )
 from lossclient.joining import UnmatchedWarning
+from lossclient.joining.roles import LeftOutWarning
 from lossclient.retries import Retries
 from lossclient.series import Scores
 

@@ -29,8 +29,7 @@ from lossclient.frames import (
     side_by_side,
     write_frame,
 )
-from lossclient.history import SQUARED
-from lossclient.options import Loss, Missing, ScoreOptions, ZeroDivision
+from lossclient.options import SQUARED, Loss, Missing, ScoreOptions, ZeroDivision
 from lossclient.plan import join, plan
 from lossclient.progress import progress_bar
 from lossclient.reading import SLOW, Reply
@@ -187,8 +186,7 @@ class AsyncClient(BaseClient):
         if train_df is None:
             answer = await self._answer(reading.forecasts, rules, show=progress)
         else:
-            own = Columns(id_col, time_col, target_col, None)
-            history = await self._run(read_history, train_df, own, seasonality)
+            history = await self._run(read_history, train_df, columns, seasonality)
             answers = []
             for part, forecasts in await self._run(scaled, reading, history, options):
                 answers.append(

@@ -7,7 +7,6 @@ that is mostly numbers is an error, as it is a model with a cell that could not 
 and its command line have the same rule.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,15 +15,16 @@ import pyarrow as pa
 from lossclient.arguments import NAMES, are_names, require
 from lossclient.cells import Cells, content, is_nested, numbers_in, texts_in
 from lossclient.exceptions import InvalidInput
-from lossclient.joining.faults import suggestion
-from lossclient.joining.roles import ALL_NUMBERS, NIXTLA, numbers_as_text, role_of
-
-_SHOWN = 20
-"""Names in a message, before the rest is counted."""
-
-
-class LeftOutWarning(UserWarning):
-    """Columns were taken for no models, where none were named or excluded."""
+from lossclient.joining.faults import listed, suggestion
+from lossclient.joining.roles import (
+    ALL_NUMBERS,
+    NIXTLA,
+    TEXT,
+    ModelColumns,
+    numbers_as_text,
+    role_of,
+    spell_left_out,
+)
 
 
 @dataclass(frozen=True)
@@ -68,31 +68,6 @@ class Columns:
             raise InvalidInput("exclude is for models that nobody names; leave it out of models")
 
 
-@dataclass(frozen=True)
-class ModelColumns:
-    """The columns of predictions, and what was taken for none.
-
-    Attributes:
-        models: In the order of the frame, or as they are named.
-        left_out: Column and reason, in the order of the frame; not of those that have another role
-            or are excluded.
-    """
-
-    models: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
-
-    def __str__(self) -> str:
-        return f"scored as models: {_first_of(self.models)}; left out: {self.reasons()}"
-
-    def warn(self, stacklevel: int) -> None:
-        if self.left_out:
-            way_out = "name columns by models= or leave them out by exclude= to silence this"
-            warnings.warn(f"{self}; {way_out}", LeftOutWarning, stacklevel=stacklevel)
-
-    def reasons(self) -> str:
-        return _first_of([f"{name!r} ({reason})" for name, reason in self.left_out])
-
-
 def resolve(names: Sequence[str], columns: Columns) -> Columns:
     """Return the columns as they are in a frame.
 
@@ -116,7 +91,7 @@ def resolve(names: Sequence[str], columns: Columns) -> Columns:
         if name not in names:
             unordered = "; time_col=None takes rows as they come" if name == columns.time else ""
             raise InvalidInput(
-                f"no column {name!r} among {_first_of(names)}{unordered}{suggestion(name, names)}"
+                f"no column {name!r} among {listed(names)}{unordered}{suggestion(name, names)}"
             )
     return replace(columns, cutoff=cutoff, models=models)
 
@@ -144,12 +119,11 @@ def find_models(
         return ModelColumns(tuple(columns.models))
     roles = {columns.id, columns.time, columns.target, columns.cutoff, *columns.doubles.values()}
     passed = {*roles, *NIXTLA, *columns.exclude, *(columns.by or ())}
-    reasons = {name: _reason(name, cells) for name in names if name not in passed}
-    models = tuple(name for name, reason in reasons.items() if not reason)
-    found = ModelColumns(models, tuple((name, why) for name, why in reasons.items() if why))
-    if not models:
-        left_out = f"; left out: {found.reasons()}; name the models" if found.left_out else ""
-        raise InvalidInput(f"no column of predictions among {_first_of(names)}{left_out}")
+    found = ModelColumns.of((name, _reason(name, cells)) for name in names if name not in passed)
+    if not found.models:
+        left_out = f"; left out: {spell_left_out(found.left_out)}; name the models"
+        left_out = left_out if found.left_out else ""
+        raise InvalidInput(f"no column of predictions among {listed(names)}{left_out}")
     return found
 
 
@@ -188,13 +162,8 @@ def _reason(name: str, cells: Callable[[str], Cells]) -> str:
     is_category = isinstance(column, pa.ChunkedArray) and pa.types.is_dictionary(column.type)
     if fault and not (is_category and fault.startswith(ALL_NUMBERS)):  # those are wanted
         raise InvalidInput(f"column {name!r} {fault}, or leave the column out by exclude")
-    return "text"
+    return TEXT
 
 
 def _numbers_as_text(texts: pa.ChunkedArray) -> str | None:
     return numbers_as_text(texts.combine_chunks().dictionary_encode(), "row")
-
-
-def _first_of(texts: Sequence[str]) -> str:
-    rest = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + rest

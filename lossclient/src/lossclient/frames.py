@@ -16,16 +16,16 @@ import pyarrow as pa
 
 from lossclient.arguments import is_count, require
 from lossclient.cells import Cells, Frame, cells_of, content, floats_of, is_mixed, keys_in
-from lossclient.columns import Columns, ModelColumns, find_models, numbers_of, resolve
-from lossclient.comparison.frames import codes
-from lossclient.comparison.pooling import HORIZON, UnorderedError, moments_of, pool
+from lossclient.columns import Columns, find_models, numbers_of, resolve
+from lossclient.comparison.pooling import HORIZON, break_down
 from lossclient.exceptions import InvalidInput
 from lossclient.forecasts import Floats, Forecasts, Key, of_python
-from lossclient.grouping import group
-from lossclient.history import SQUARED, History, Limits
 from lossclient.joining import Actuals, Matches, TableError, UnmatchedWarning
 from lossclient.joining.actuals import check_columns
-from lossclient.options import Loss, ScoreOptions
+from lossclient.joining.groups import Groups, find_repeats, group_rows, sort_by_time
+from lossclient.joining.roles import ModelColumns
+from lossclient.joining.seasonal import SeasonalDifferences
+from lossclient.options import SQUARED, Loss, ScoreOptions
 
 _WITHOUT_TAKE = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_run_end_encoded)
 """Types of which Arrow takes no rows."""
@@ -45,19 +45,21 @@ class Reading:
         keys: One row a series, in the frame's own types: id, and cutoff if there is one; pyarrow's
             views and runs as plain columns.
         models: The columns of predictions, and what was taken for none.
-        limits: Returns up to where a history of the series counts.
+        groups: The rows of each series, in the order of time, under keys that are compared.
+        times: Those of all rows, which are compared; None if rows come as they are.
         matches: How forecasts and actual values belong together, if these are apart.
     """
 
     forecasts: Forecasts
     keys: Frame
     models: ModelColumns
-    limits: Callable[[], Limits]
+    groups: Groups
+    times: pa.ChunkedArray | None
     matches: Matches | None = None
 
     def warn(self, stacklevel: int) -> None:
         """Warn of columns that are no models, and of rows that have no actual value."""
-        self.models.warn(stacklevel + 1)
+        self.models.warn(stacklevel)
         if self.matches is not None and self.matches.without_actual:
             warnings.warn(f"not all is scored: {self.matches}", UnmatchedWarning, stacklevel)
 
@@ -149,21 +151,20 @@ def read_frame(
     found = find_models(names, columns, cells)
     read = (columns.target, *found.models, *columns.doubles.values())
     numbers = {name: numbers_of(name, cells(name)) for name in read}
-    order = rows.groups.order
+    groups = rows.groups
 
     def values_of(name: str, *, narrow: bool = True) -> Floats:
-        values = floats_of(numbers[name], narrow=narrow)
-        return values if order is None else values[order]
+        return groups.arranged(floats_of(numbers[name], narrow=narrow))
 
     target = values_of(columns.target)
     narrow = target.dtype == np.float32
     forecasts = Forecasts(
-        offsets=rows.groups.offsets,
+        offsets=groups.offsets,
         target=target,
         models=found.models,
         predictions=tuple(values_of(name, narrow=narrow) for name in found.models),
         key_of=rows.key_of,
-        rows=order if scored_rows is None else scored_rows if order is None else scored_rows[order],
+        rows=groups.order if scored_rows is None else groups.arranged(scored_rows),
         in_rows=True,
         doubles={
             name: values_of(column, narrow=False).astype(np.float64, copy=False)
@@ -171,7 +172,7 @@ def read_frame(
         },
     )
     matches = None if actuals is None else actuals.matches
-    return Reading(forecasts, rows.names, found, rows.limits, matches)
+    return Reading(forecasts, rows.names, found, groups, rows.times, matches)
 
 
 def read_actuals(df: Any, on: Sequence[str], target: str) -> Actuals:
@@ -216,15 +217,34 @@ def _refused() -> Iterator[None]:
         raise InvalidInput(str(error)) from error
 
 
-def read_history(df: Any, columns: Columns, seasonality: Any) -> History:
-    """Read a frame of past values.
+def read_history(df: Any, columns: Columns, seasonality: Any) -> SeasonalDifferences:
+    """Read a frame of past values, a row a series and time, in any order.
 
     Raises:
-        InvalidInput: As `History`.
+        InvalidInput: If a column is absent or of a wrong type, or a series has one time twice.
     """
     require(is_count(seasonality), "seasonality", "a whole number of at least 1", seasonality)
+    if columns.time is None:
+        raise InvalidInput("a history has times: pass time_col")
+    frame = open_frame(df, columns)
+    for name in (columns.id, columns.time, columns.target):
+        if name not in frame.columns:
+            raise InvalidInput(f"no column {name!r} in train_df")
+    ids, times = (
+        _comparable(name, cells_of(frame, name), "so it is of no use in train_df")
+        for name in (columns.id, columns.time)
+    )
+    target = numbers_of(columns.target, cells_of(frame, columns.target))
     with _refused():
-        return History(open_frame(df, columns), columns, _comparable, int(seasonality))
+        return SeasonalDifferences(
+            pa.table({columns.id: ids}),
+            columns.time,
+            pa.chunked_array([times]),
+            floats_of(target, narrow=False).astype(np.float64, copy=False),
+            int(seasonality),
+            columns.cutoff,
+            "train_df",
+        )
 
 
 def _check_keys(keys: Iterable[str], taken: Collection[str]) -> None:
@@ -234,7 +254,7 @@ def _check_keys(keys: Iterable[str], taken: Collection[str]) -> None:
 
 
 def scaled(
-    reading: Reading, history: History, options: ScoreOptions
+    reading: Reading, history: SeasonalDifferences, options: ScoreOptions
 ) -> list[tuple[ScoreOptions, Forecasts]]:
     """Return what is asked for, by scales: a request has one a series.
 
@@ -246,10 +266,12 @@ def scaled(
     first = next(name for name in names if name in SQUARED)
     for name, loss in zip(names, options.losses or (), strict=True):
         parts.setdefault(name if name in SQUARED else first, []).append(loss)
-    limits, forecasts = reading.limits(), reading.forecasts
-    lengths = np.diff(forecasts.offsets)
+    forecasts, groups = reading.forecasts, reading.groups
     with _refused():
-        scales = {name: np.repeat(history.scales(name, limits), lengths) for name in parts}
+        scales = {
+            name: history.scales(groups, reading.times, squared=SQUARED[name])[groups.member]
+            for name in parts
+        }
     blocks = options.block_denom_grad
     return [
         (
@@ -299,8 +321,9 @@ class _Rows:
     """Which rows of a frame are a series, and what the caller calls it.
 
     Attributes:
-        groups: The series.
+        groups: The series, the rows of each in the order of time.
         names: Their keys, as in `Reading`.
+        times: As in `Reading`.
 
     Raises:
         InvalidInput: If ids, cutoffs or times are null, or cannot be compared.
@@ -320,13 +343,17 @@ class _Rows:
             name: _comparable(name, cells(name), "so the row belongs to no series", scored_rows)
             for name in columns.keys
         }
+        self.times: pa.ChunkedArray | None = None
         if columns.time is not None:
             without = "so the row has no time to be ordered by; fill it, or pass time_col=None"
-            times = cells(columns.time)
-            self._compared[columns.time] = _comparable(columns.time, times, without, scored_rows)
+            times = _comparable(columns.time, cells(columns.time), without, scored_rows)
+            self._compared[columns.time] = times
+            self.times = pa.chunked_array([times])
         try:
-            time = None if columns.time is None else self._compared[columns.time]
-            self.groups = group([self._compared[name] for name in columns.keys], time)
+            ids = pa.table({name: self._compared[name] for name in columns.keys})
+            self.groups = group_rows(ids)
+            if self.times is not None:
+                self.groups = sort_by_time(self.times, self.groups)
             keys = _takeable(frame.select(*columns.keys), cells, self._compared)
             self.names = keys[self.groups.first]
         except pa.ArrowException as error:
@@ -335,7 +362,7 @@ class _Rows:
 
     def pool(self, by: Sequence[str]) -> None:
         """Gather the elements of all series by other columns, or by the horizon."""
-        frame, columns, groups = self._frame, self._columns, self.groups
+        frame, columns = self._frame, self._columns
         present = [name for name in by if name in frame.columns]
         if absent := [name for name in by if name not in (*present, HORIZON)]:
             raise InvalidInput(f"no column {absent[0]!r} to pool by")
@@ -348,61 +375,41 @@ class _Rows:
             )
             for name in present
         }
-        ids = pa.table({name: self._compared[name].take(groups.first) for name in columns.keys})
-        member = np.repeat(codes(ids, columns.keys), np.diff(groups.offsets))
-        rows = np.arange(len(member)) if groups.order is None else groups.order
-        moments = None
-        try:
-            if columns.time is not None:
-                moments = moments_of(self._compared[columns.time])[rows]
-        except UnorderedError as error:
-            if derived:
-                raise InvalidInput(f"column {columns.time!r} {error}") from error
-        pools = pool(pa.table(compared), by, rows, member, moments)
-        begins = pools.offsets[:-1]
-        first = pools.rows[begins]
+        times = {} if columns.time is None else {columns.time: self.times}
+        with _refused():
+            self.groups = break_down(pa.table(compared | times), self.groups, by, columns.time)
+        first = self.groups.first
         names = _takeable(frame.select(*present), self._cells, compared)[first] if present else None
         if derived:
+            steps = self.groups.keys.column(HORIZON).to_numpy()
             backend = frame.implementation
-            horizon = nw.new_series(HORIZON, pools.horizon[begins], nw.Int64(), backend=backend)
-            both = horizon.to_frame()
+            both = nw.new_series(HORIZON, steps, nw.Int64(), backend=backend).to_frame()
             if names is not None:
                 both = nw.concat([nw.maybe_reset_index(names), both], how="horizontal")
             names = both.select(*by)
         self.names = frame.select() if names is None else names
         self._pooled = tuple(by)
-        self.groups = groups._replace(
-            offsets=pools.offsets, order=pools.rows, first=first, repeats=np.empty(0, np.int64)
-        )
 
     def key_of(self, series: int) -> Key:
         if self._pooled is not None:  # of many series
             values = (f"{name}={self.names[name][series]}" for name in self._pooled)
             return Key(", ".join(values))
-        row = int(self.groups.first[series])
+        row = int(self.groups.rows_at(self.groups.offsets[series]))
         return Key(*(self._value(name, row) for name in self._columns.keys))
-
-    def limits(self) -> Limits:
-        """Return the cutoff of each series, or the time of its first row."""
-        columns, rows = self._columns, pa.array(self.groups.first)
-        name = columns.time if columns.cutoff is None else columns.cutoff
-        if name is None:
-            raise InvalidInput("without cutoffs and times it is not known which history is past")
-        ids, times = (self._compared[column].take(rows) for column in (columns.id, name))
-        return Limits(name, ids, times, columns.cutoff is not None)
 
     def check_times(self) -> None:
         """Refuse rows of one series that have one time."""
-        repeats, order = self.groups.repeats, self.groups.order
-        if not len(repeats):
+        if self.times is None:
             return
-        places = repeats[0] + np.array([-1, 0])
-        rows = places if order is None else order[places]
+        repeats = find_repeats(self.times, self.groups)
+        if not len(repeats.rows):
+            return
+        rows = np.array([repeats.earlier[0], repeats.rows[0]])
         first, second = rows if self._scored_rows is None else self._scored_rows[rows]
-        key = self.key_of(int(np.searchsorted(self.groups.offsets, places[1], side="right")) - 1)
+        key = self.key_of(int(repeats.series[0]))
         cutoff = "" if self._columns.cutoff is None else f" at cutoff {key.cutoff}"
         time = self._value(str(self._columns.time), int(rows[1]))
-        count = f", the first of {len(repeats)} such pairs" if len(repeats) > 1 else ""
+        count = f", the first of {len(repeats.rows)} such pairs" if len(repeats.rows) > 1 else ""
         hint = "drop one (was the frame concatenated with itself?)"
         if self._columns.cutoff is None:
             hint += ", name the column that tells them apart as cutoff_col"

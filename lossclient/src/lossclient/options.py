@@ -14,6 +14,8 @@ Loss = str | Mapping[str, Any]
 
 DEFAULT_COUNT = 3
 """How many losses a request gets that names none, whichever the service has."""
+SQUARED: Mapping[str, bool] = {"mase": False, "rmsse": True}
+"""The losses that are divided by a scale, and whether it is the root of a mean of squares."""
 
 
 @dataclass(frozen=True)

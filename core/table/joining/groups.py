@@ -7,8 +7,10 @@ value, never by hash alone. Keys that are floats are equal as pandas groups them
 one key, and so is every NaN.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from loss_scoring.core.table.comparison.frames import codes
-from loss_scoring.core.table.joining.cells import comparable, decoded, one_array
-from loss_scoring.core.table.joining.faults import HINT, TableError
-from loss_scoring.core.table.joining.spelling import spell_cell, spell_series
+from .cells import comparable, decoded, one_array, sortable
+from .faults import HINT, TableError
+from .spelling import spell_cell, spell_series
 
 _COUNTED = 1 << 17
 """Rows from which on a loop sorts them that takes numba, whose import takes as long as this."""
 _AT_ONCE = 1 << 17
+_NUMBERED = (pa.types.is_integer, pa.types.is_timestamp, pa.types.is_date, pa.types.is_duration)
+"""Types whose values numpy has as numbers."""
 
 
 class NullKeyError(TableError):
@@ -49,8 +52,8 @@ class Groups:
     Attributes:
         keys: One row a series.
         offsets: Where each series starts and ends, int64 from 0 to the number of rows.
-        order: The rows of the table, series by series, each in the table's order; None if that
-            is their order.
+        order: The rows of the table, series by series, each in the table's order or, from
+            ``sort_by_time``, in that of time; None if they are in it already.
     """
 
     keys: pa.Table
@@ -60,6 +63,24 @@ class Groups:
     def __len__(self) -> int:
         """Return the number of series."""
         return len(self.offsets) - 1
+
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """The first row of each series."""
+        return self.rows_at(self.offsets[:-1])
+
+    @property
+    def member(self) -> NDArray[np.int64]:
+        """The series of each place in the order."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def rows_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows at some places in the order."""
+        return places if self.order is None else self.order[places]
+
+    def arranged(self, cells: NDArray[Any]) -> NDArray[Any]:
+        """Return cells, one a row of the table, series by series."""
+        return cells if self.order is None else cells[self.order]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,19 +164,49 @@ def group_rows(keys: pa.Table, *, by_key: bool = False) -> Groups:
     return find_runs(keys).group(by_key=by_key)
 
 
-def match_rows(known: pa.Table, wanted: pa.Table) -> NDArray[np.int64]:
+def sort_by_time(times: pa.ChunkedArray, groups: Groups) -> Groups:
+    """Return the same series, the rows of each in the order of time; ties stay in their order.
+
+    Args:
+        times: One a row, in the order of the table, none of them null.
+        groups: The series of its rows; where they are in the order of time, they are returned.
+
+    Raises:
+        pa.ArrowException: If they have no order.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> table = pa.table({"id": ["a", "b", "a"], "ds": [2, 1, 1]})
+        >>> groups = sort_by_time(table["ds"], group_rows(table.select(["id"])))
+        >>> groups.offsets.tolist(), groups.order.tolist()
+        ([0, 2, 3], [2, 0, 1])
+    """
+    if any(is_kind(times.type) for is_kind in _NUMBERED):
+        moments = times.to_numpy()
+    else:
+        moments, _ = _ascending_codes(sortable(times).combine_chunks())
+    moments = groups.arranged(moments)
+    is_later = moments[1:] >= moments[:-1]
+    is_later[groups.offsets[1:-1] - 1] = True
+    if is_later.all():
+        return groups
+    return replace(groups, order=groups.rows_at(np.lexsort((moments, groups.member))))
+
+
+def match_rows(known: pa.Table, wanted: pa.Table, label: str) -> NDArray[np.int64]:
     """Return the row of one table that is equal to each of another, -1 for none.
 
     Args:
         known: Rows that differ from each other.
         wanted: The same columns, perhaps in types that hold other numbers or texts.
+        label: What messages call the known ones.
 
     Raises:
         TableError: If columns cannot be compared.
 
     Example:
         >>> import pyarrow as pa
-        >>> match_rows(pa.table({"id": ["a", "b"]}), pa.table({"id": ["b", "c"]})).tolist()
+        >>> match_rows(pa.table({"id": ["a", "b"]}), pa.table({"id": ["b", "c"]}), "all").tolist()
         [1, -1]
     """
     columns = []
@@ -166,7 +217,8 @@ def match_rows(known: pa.Table, wanted: pa.Table) -> NDArray[np.int64]:
             joined = pa.concat_tables(both, promote_options="permissive").column(0)
         except pa.ArrowException as error:
             types = " and ".join(str(column.type) for column in pair)
-            raise TableError((name, f"cannot be compared: {types}")) from error
+            detail = f"cannot be compared: {types}; the first is that of {label}"
+            raise TableError((name, detail)) from error
         columns.append(comparable(_takeable(joined)))
     ranks, count = _ranks(columns)
     rows = np.full(count, -1)
@@ -247,14 +299,12 @@ def find_repeats(times: pa.ChunkedArray, groups: Groups) -> Repeats:
         return Repeats(none, none, none)
     coded = one_array(_times_in_order(times, groups)).dictionary_encode()
     places = np.flatnonzero(coded.indices.is_valid())
-    member = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))[places]
+    member = groups.member[places]
     keys = coded.indices.drop_null().to_numpy() + len(coded.dictionary) * member
     ranked = np.argsort(keys, kind="stable")
     again = np.flatnonzero(np.diff(keys[ranked]) == 0)
-    rows, earlier = places[ranked[again + 1]], places[ranked[again]]
+    rows, earlier = (groups.rows_at(places[ranked[x]]) for x in (again + 1, again))
     series = member[ranked[again]]
-    if groups.order is not None:
-        rows, earlier = groups.order[rows], groups.order[earlier]
     ascending = np.argsort(rows)
     return Repeats(rows[ascending], earlier[ascending], series[ascending])
 
@@ -366,13 +416,13 @@ def _sorted_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows by the number of their rank, equal ones in their order, and where each starts."""
     if len(ranks) >= _COUNTED:
-        with suppress(ImportError):  # numba may be absent
-            from loss_scoring.core.table.loops import sort_rows  # noqa: PLC0415 - takes numba
-
+        with suppress(ImportError):  # the client has no such module, and core may lack numba
+            sort_rows = import_module("..loops", __package__).sort_rows
             order, offsets = np.empty(len(ranks), np.int64), np.zeros(len(numbers) + 1, np.int64)
             sort_rows(ranks, numbers, offsets, order)
             return order, offsets
-    numbered = numbers[ranks]
+    # numpy sorts numbers of 16 bits by counting.
+    numbered = numbers.astype(np.min_scalar_type(len(numbers)))[ranks]
     offsets = np.append(0, np.cumsum(np.bincount(numbered, minlength=len(numbers))))
     return np.argsort(numbered, kind="stable"), offsets
 
@@ -382,3 +432,39 @@ def _like(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
         return column if column.type == type_ else column.cast(type_)
     except pa.ArrowInvalid:  # a joint dictionary that outgrew its index type
         return column
+
+
+def codes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
+    """Number rows by the values of some columns, equal ones alike, from 0 in ascending order.
+
+    Raises:
+        TableError: If values cannot be compared.
+    """
+    codes, count = np.zeros(len(table), np.int64), 1
+    for name in names:
+        try:
+            own, distinct = _ascending_codes(sortable(table[name]).combine_chunks())
+        except pa.ArrowNotImplementedError as error:
+            detail = f"cannot be compared, being {table[name].type}; cast it to text"
+            raise TableError((name, detail)) from error
+        if count == 1:
+            codes, count = own, distinct
+        else:  # a product of two counts of rows fits
+            values, codes = np.unique(codes * distinct + own, return_inverse=True)
+            count = len(values)
+    return codes
+
+
+def _ascending_codes(column: pa.Array) -> tuple[NDArray[np.int64], int]:
+    """Number the values of one column likewise, and count them."""
+    if pa.types.is_integer(column.type) and len(column):
+        numbers = column.to_numpy()
+        if (numbers[:-1] <= numbers[1:]).all():
+            codes = np.zeros(len(numbers), np.int64)
+            np.cumsum(numbers[:-1] < numbers[1:], out=codes[1:])
+            return codes, int(codes[-1]) + 1
+    encoded = column.dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks[encoded.indices.to_numpy()], len(order)
