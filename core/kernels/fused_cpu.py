@@ -28,9 +28,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +59,11 @@ Array = NDArray[Any]
 
 
 _COMPILED: set[tuple[Any, tuple[int, bool]]] = set()
+_COMPILE_USUAL = """
+import sys
+from loss_scoring.core.kernels.fused_cpu import compile_usual
+compile_usual(int(sys.argv[1]))
+"""
 _COMPILE_SCRIPT = """
 import pickle, sys
 from loss_scoring.core.kernels.fused_cpu import compile_here
@@ -472,10 +476,12 @@ def warm_up() -> None:
 
 
 def compile_all() -> None:
-    """Put what most requests need into the cache, with a processor for each size of elements."""
-    with ProcessPoolExecutor(min(available_cores(), len(SIZES)), get_context("spawn")) as pool:
-        for _ in pool.map(compile_usual, SIZES):
-            pass  # it raises what was raised there
+    """Put what most requests need into the cache, with a process for each size of elements."""
+    arguments = [sys.executable, "-c", _COMPILE_USUAL]
+    running = [subprocess.Popen([*arguments, str(size)]) for size in SIZES]  # noqa: S603 - ours
+    for process in running:
+        if process.wait():
+            raise subprocess.CalledProcessError(process.returncode, process.args)
 
 
 def compile_usual(size: int) -> None:

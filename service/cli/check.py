@@ -88,7 +88,9 @@ def check(  # noqa: PLR0913, PLR0917 - one flag a choice
     columns = reading.inputs(file).forecasts().schema.names
     if "model" in columns:
         refuse_flags_of(ScoringFlags, context, f"is for forecasts; {label_of(file)} holds scores")
-        loss = column_of(loss, columns)
+        spec, loss = loss, column_of(loss, columns)
+        if ":" in spec and spec != loss:
+            say(f"--loss {spec}: {label_of(file)} does not say with which parameters it was scored")
         scores, keys = read_file_of_scores(file, (loss, *names), reading.csv)
     else:
         spec, loss = loss, column_of(loss)
@@ -184,14 +186,15 @@ def _scored(
     scores = ScoresInParts(scoring.layout.models)
     with closing(scoring.answers()) as answers:
         for answer in answers:
-            if by:
-                return answer, list(scoring.layout.keys)
-            scores.add(answer, [options.losses[0].name])
+            if not by:
+                scores.add(answer, [options.losses[0].name])
     say(*scoring.notes)
-    return scores, []
+    return (answer, list(scoring.layout.keys)) if by else (scores, [])
 
 
 def _print(rows: tuple[Check, ...], status: int, *, as_json: bool, markdown: bool) -> None:
+    if sys.stdout is None:  # it is closed; the status is the verdict all the same
+        return
     try:
         if as_json:
             write_out(to_json({"status": status, "rules": [_plain(row) for row in rows]}))

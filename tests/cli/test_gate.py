@@ -76,6 +76,23 @@ def test_forecasts_are_judged_as_their_scores(forecasts, monkeypatch, loss, flag
     assert judged[:2] == again[:2]
 
 
+def test_parameters_that_scores_do_not_say_are_not_taken_for_granted(scores):
+    flags = ("--model", ETS, "--max", "9", "--loss", "huber:delta=100")
+    status, _, err = cli("check", scores, *flags)
+    assert status == 0
+    says = f"--loss huber:delta=100: {scores} does not say with which parameters it was scored"
+    assert says in err
+
+
+def test_groups_of_forecasts_are_judged_with_all_that_there_is_to_say(forecasts, tmp_path):
+    pa.csv.write_csv(FORECASTS.select(["unique_id", "ds", "y"]).slice(0, 3), tmp_path / "y.csv")
+    pa.csv.write_csv(FORECASTS.drop_columns("y"), tmp_path / "f.csv")
+    flags = ("--actuals", tmp_path / "y.csv", "--by", "unique_id", "--loss", "mae")
+    _, out, err = cli("check", tmp_path / "f.csv", *PAIR, *flags)
+    assert out.count("unique_id=") == 2
+    assert "3 rows of forecasts have an actual value, 1 have none yet" in err
+
+
 @pytest.mark.parametrize("file", ["forecasts", "scores"])
 def test_one_loss_is_compared_by(file, request):
     path = request.getfixturevalue(file)

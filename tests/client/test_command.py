@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import forecasts
 import pyarrow as pa
@@ -183,7 +184,11 @@ def small(tmp_path):
 
 @pytest.mark.parametrize(
     ("output", "says"),
-    [("no/folder.csv", "there is no folder"), ("folder.csv", "is a folder; name a file")],
+    [
+        ("no/folder.csv", "there is no folder"),
+        ("folder.csv", "is a folder; name a file"),
+        ("f.csv", "is the file to read; name another output"),
+    ],
 )
 def test_an_output_that_cannot_be_is_refused_before_anything_is_scored(
     tmp_path, capsys, small, output, says
@@ -217,6 +222,12 @@ def test_nothing_is_left_behind_where_the_output_cannot_be_written(
     assert stop.value.code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
     assert list(tmp_path.iterdir()) == [small]
+
+
+def test_another_thread_may_score_a_file(url, tmp_path, small):
+    arguments = ["score", str(small), "--url", url, "-o", str(tmp_path / "scores.csv")]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(main, arguments).result() == 0
 
 
 def test_two_writers_of_one_output_do_not_mix(url, tmp_path, small, monkeypatch):

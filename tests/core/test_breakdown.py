@@ -135,6 +135,10 @@ def test_a_column_of_the_name_is_taken_as_it_is():
         ({"ds": [1, None]}, "horizon", TableError, "'ds' is null in row 1"),
         ({}, "panell", TableError, "'panell' is absent; did you mean 'panel'"),
         ({"panel": ["x", None]}, "panel", NullKeyError, "'panel' has no key in row 1"),
+        (
+            {"panel": pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["x", None]))},
+            "panel", NullKeyError, "'panel' has no key in row 1",
+        ),
         ({"panel": [[1], [2]]}, "panel", TableError, "must hold text, numbers, dates or times"),
         ({}, ["horizon", "length"], TableError, "has the name of a column of the answer"),
     ],
@@ -151,6 +155,22 @@ def test_what_cannot_be_pooled_is_refused(change, by, error, says):
     rows = {name: cells for name, cells in (rows | change).items() if cells is not None}
     with pytest.raises(error, match=says):
         score_table(pa.table(rows), group_by=["unique_id"], predictions=["A"], by=by)
+
+
+@pytest.mark.parametrize("by", ["model", []])
+def test_no_rows_are_a_group_of_none(by):
+    rows = pa.table({name: pa.array([], pa.float64()) for name in ("unique_id", "y", "A")})
+    scores = score_table(rows, group_by=["unique_id"], by=by, losses=["mae"])
+    assert scores.to_pylist() == [{"model": "A", "length": 0, "mae": None}]
+
+
+def test_dictionaries_of_chunks_may_outgrow_their_index_together():
+    small = pa.dictionary(pa.int8(), pa.string())
+    chunks = [pa.array([f"{x}{i}" for i in range(100)]).cast(small) for x in "ab"]
+    rows = pa.table({"id": ["s"] * 200, "panel": pa.chunked_array(chunks), "y": range(200)})
+    rows = rows.append_column("A", pa.array(np.zeros(200)))
+    scores = score_table(rows, group_by=["id"], by="panel", losses=["mae"])
+    assert sorted(scores["mae"].to_pylist()) == list(range(200))
 
 
 def test_gradients_are_of_series():

@@ -78,6 +78,21 @@ def test_a_column_of_cutoffs_may_have_another_name():
         scored(frame, train, cutoff_col="made")
 
 
+def test_a_cutoff_may_be_beyond_the_times_of_the_history():
+    frame, train = forecasts(cutoffs=(30,))
+    tables = [pa.Table.from_pandas(x, preserve_index=False) for x in (frame, train)]
+    far = pa.array([dt.date(9999, 12, 31)] * len(frame)).cast(pa.timestamp("us"))
+    place = tables[0].schema.get_field_index("cutoff")
+    later = tables[0].set_column(place, "cutoff", far)
+    nanos = tables[1].set_column(1, "ds", tables[1]["ds"].cast(pa.timestamp("ns")))
+    options = {"losses": ["mase"], "seasonality": 7}
+    got = score_table(later, train_df=nanos, **options)
+    last = pa.array([DAYS[-1]] * len(frame)).cast(pa.timestamp("us"))
+    want = score_table(tables[0].set_column(place, "cutoff", last), train_df=nanos, **options)
+    assert got["mase"].null_count == 0
+    assert got["mase"].equals(want["mase"])
+
+
 def test_without_cutoffs_only_rows_before_the_first_count():
     frame, train = forecasts(cutoffs=(30,))
     want = scored(frame, train).drop_columns("cutoff")

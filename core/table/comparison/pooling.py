@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..joining.cells import comparable
 from ..joining.faults import TableError, absent_faults
-from ..joining.groups import Groups, NullKeyError, codes
+from ..joining.groups import Groups, NullKeyError, codes, takeable
 
 HORIZON = "horizon"
 """Where no column has this name: the place of an element in its series by time, from 1."""
@@ -50,9 +51,10 @@ def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | N
     names = [name for name in by if name != HORIZON or not derived]
     if absent := [name for name in names if name not in table.column_names]:
         raise TableError(*absent_faults(absent, table.column_names))
-    for name in names:
-        if table[name].null_count:
-            raise NullKeyError(name, np.flatnonzero(table[name].is_null().to_numpy()))
+    columns = {name: takeable(table[name]) for name in names}
+    for name, column in columns.items():
+        if (nulls := comparable(column).is_null().to_numpy()).any():
+            raise NullKeyError(name, np.flatnonzero(nulls))
     if derived and time is None:
         raise TableError(("", "there is no column of times to derive a horizon from"))
     rows = series.rows_at(np.arange(series.offsets[-1]))
@@ -62,24 +64,20 @@ def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | N
     horizon = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
     group = np.zeros(len(rows), np.int64)
     if derived:
-        columns = {name: codes(table, [name])[rows] for name in names} | {HORIZON: horizon}
-        group = codes(pa.table(columns), by)
+        parts = {name: codes(table, [name])[rows] for name in names} | {HORIZON: horizon}
+        group = codes(pa.table(parts), by)
     elif names:
         group = codes(table, names)[rows]
     within = np.argsort(group, kind="stable")
     offsets = np.append(0, np.cumsum(np.bincount(group, minlength=0 if by else 1)))
-    rows, first = rows[within], within[offsets[:-1]]
+    rows, starts = rows[within], offsets[:-1]
     keys = {
-        name: _take(table[name], rows[offsets[:-1]]) if name in names else pa.array(horizon[first])
+        name: columns[name].take(pa.array(rows[starts]))
+        if name in columns
+        else pa.array(horizon[within[starts]])
         for name in by
     }
     return Groups(pa.table(keys), offsets, rows)
-
-
-def _take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    if pa.types.is_string_view(column.type):  # Arrow cannot take rows of views
-        column = column.cast(pa.large_string())
-    return column.take(pa.array(rows))
 
 
 def _moments(table: pa.Table, time: str, *, derived: bool) -> NDArray[np.int64]:

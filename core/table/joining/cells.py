@@ -57,7 +57,7 @@ def spell_type(type_: pa.DataType) -> str:
 
 
 def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a _takeable column as one that is equal where it is, and that Arrow can encode."""
+    """Return a takeable column as one that is equal where it is, and that Arrow can encode."""
     if pa.types.is_dictionary(column.type):
         # Two entries of a dictionary may be equal; and an entry may be null.
         array = column.chunk(0)

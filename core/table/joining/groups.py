@@ -137,7 +137,7 @@ def find_runs(keys: pa.Table) -> Runs:
     Raises:
         NullKeyError: If a key is null.
     """
-    taken = [_takeable(column) for column in keys.columns]
+    taken = [takeable(column) for column in keys.columns]
     columns = [_codes(column) for column in taken]
     for name, column in zip(keys.column_names, columns, strict=True):
         if column.null_count:
@@ -219,7 +219,7 @@ def match_rows(known: pa.Table, wanted: pa.Table, label: str) -> NDArray[np.int6
             types = " and ".join(str(column.type) for column in pair)
             detail = f"cannot be compared: {types}; the first is that of {label}"
             raise TableError((name, detail)) from error
-        columns.append(comparable(_takeable(joined)))
+        columns.append(comparable(takeable(joined)))
     ranks, count = _ranks(columns)
     rows = np.full(count, -1)
     rows[ranks[: len(known)]] = np.arange(len(known))
@@ -311,13 +311,13 @@ def find_repeats(times: pa.ChunkedArray, groups: Groups) -> Repeats:
 
 def _times_in_order(times: pa.ChunkedArray, groups: Groups) -> pa.ChunkedArray:
     """Return times that are equal where others are, series by series."""
-    column = _takeable(times)
+    column = takeable(times)
     if groups.order is not None:
         column = column.take(pa.array(groups.order))
     return comparable(column)
 
 
-def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column that Arrow can take rows of: in one dictionary, and without views."""
     if pa.types.is_dictionary(column.type):
         return pa.chunked_array([one_array(column)])
@@ -327,7 +327,7 @@ def _takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a _takeable column as one in which equal neighbours are the same row after row.
+    """Return a takeable column as one in which equal neighbours are the same row after row.
 
     Entries of a dictionary may be equal; then there are more runs, of which ``group`` makes one.
     """
@@ -337,7 +337,7 @@ def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    """Take ascending rows of a _takeable column, and of its dictionary no more than they need."""
+    """Take ascending rows of a takeable column, and of its dictionary no more than they need."""
     taken = _take(column, rows)
     if not pa.types.is_dictionary(column.type):
         return taken
@@ -345,11 +345,11 @@ def _rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     # Arrow can neither take nor cast entries that are views.
     if len(column.chunk(0).dictionary) <= len(rows) or pa.types.is_string_view(names):
         return taken
-    return _takeable(taken.cast(names))
+    return takeable(taken.cast(names))
 
 
 def _take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    """Take ascending rows of a _takeable column; Arrow itself would join its chunks first."""
+    """Take ascending rows of a takeable column; Arrow itself would join its chunks first."""
     if not len(rows):
         return column.slice(0, 0)
     ends = np.append(0, np.cumsum([len(chunk) for chunk in column.chunks]))

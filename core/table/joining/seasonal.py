@@ -1,7 +1,7 @@
 """Scales of series by their history: how far off a seasonal naive forecast was in it."""
 
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -123,8 +123,21 @@ class SeasonalDifferences:
         if len(zones) > 1 or len(kinds) > 1:
             found, own = map(spell_type, types)
             raise TableError((name, f"is {found}, not comparable with {own} of {self._label}"))
-        counts: NDArray[np.int64] = np.searchsorted(self._moments, moments, side=side)
+        known = _within(self._moments, moments.dtype)
+        counts: NDArray[np.int64] = np.searchsorted(
+            known, _within(moments, self._moments.dtype), side=side
+        )
         return counts
+
+
+def _within(moments: NDArray[Any], unit: np.dtype[Any]) -> NDArray[Any]:
+    """Return moments no further than a finer unit reaches, to which numpy would wrap them."""
+    if moments.dtype == unit or moments.dtype.kind not in "mM":
+        return moments
+    most = np.iinfo(np.int64).max - 10**15  # days less, as numpy also wraps where it rounds down
+    ends = np.array([-most, most]).view(np.promote_types(moments.dtype, unit))
+    within: NDArray[Any] = np.clip(moments, *ends.astype(moments.dtype))
+    return within
 
 
 def in_order(name: str, times: pa.ChunkedArray, where: str = "") -> pa.ChunkedArray:

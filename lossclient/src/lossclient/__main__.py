@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,6 +106,8 @@ def _score(given: argparse.Namespace) -> None:
             raise InvalidInput(f"{output}: is a folder; name a file")
         if not output.parent.is_dir():
             raise InvalidInput(f"{output}: there is no folder {output.parent}")
+        if output.resolve() == given.file.resolve():
+            raise InvalidInput(f"{output}: is the file to read; name another output")
     table = _read(given)
     columns = table.column_names
     with Client(
@@ -133,14 +136,22 @@ def _score(given: argparse.Namespace) -> None:
 def _whole(output: Path) -> Iterator[Path]:
     """Yield a file of this writer alone, which becomes the output; SIGTERM removes it as well."""
     part = output.with_name(f".{secrets.token_hex(8)}.part")
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    before = signal.getsignal(signal.SIGTERM)
+    ends = before not in {signal.SIG_IGN, None}
+    ends = ends and threading.current_thread() is threading.main_thread()  # others set no handler
+    if ends:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        part.touch(0o666, exist_ok=False)
+        try:
+            part.touch(0o666, exist_ok=False)
+        except OSError as error:
+            raise InvalidInput(f"{output}: {error.strerror}") from error
         yield part
         part.replace(output)
     finally:
         part.unlink(missing_ok=True)
-        signal.signal(signal.SIGTERM, before)
+        if ends:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _read(given: argparse.Namespace) -> pa.Table:

@@ -378,8 +378,9 @@ class _Rows:
         times = {} if columns.time is None else {columns.time: self.times}
         with _refused():
             self.groups = break_down(pa.table(compared | times), self.groups, by, columns.time)
-        first = self.groups.first
-        names = _takeable(frame.select(*present), self._cells, compared)[first] if present else None
+        names = None
+        if present:
+            names = _takeable(frame.select(*present), self._cells, compared)[self.groups.first]
         if derived:
             steps = self.groups.keys.column(HORIZON).to_numpy()
             backend = frame.implementation
