@@ -459,3 +459,15 @@ def test_refusals_are_retried_over_a_socket():
         server.shutdown()
     assert len(server.seen) == 3
     assert [name.rpartition("-")[2] for name in server.seen] == ["1", "2", "3"]
+
+
+def test_a_call_imports_nothing(url):
+    """Each import holds a lock, and a child may be forked meanwhile by another thread."""
+    code = (
+        "import sys; from lossclient import Client; client = Client(sys.argv[1]); "
+        "before = set(sys.modules); client.score_series([[1.0]], [[0.0]], progress=False); "
+        "client.close(); assert not set(sys.modules) - before, set(sys.modules) - before"
+    )
+    environment = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", code, url]
+    assert subprocess.run(command, env=environment, timeout=200, check=False).returncode == 0

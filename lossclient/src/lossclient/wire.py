@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import narwhals as nw
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -53,11 +54,12 @@ class Part(NamedTuple):
 
 
 def prepare() -> None:
-    """Make pyarrow import pandas now, as it does with the first array.
+    """Make pyarrow and narwhals import now what they do for the first array and frame.
 
-    It holds a lock for that second. A child that is forked meanwhile would wait for it forever.
+    Each import holds a lock. A child that another thread forks meanwhile would wait for it forever.
     """
     pa.array(np.empty(0))
+    nw.from_native(object(), pass_through=True)
 
 
 def first_number() -> int:
