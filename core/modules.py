@@ -48,7 +48,7 @@ class _How(NamedTuple):
 class _Terms(torch.autograd.Function):
     """The term of each element, 0 without a quotient, with its derivatives by p and y.
 
-    ``share`` is what gets to an element of a gradient of 1 that comes to the loss; None stands for
+    ``share`` is what gets to an element of a gradient of 1 that comes to the loss; None means
     1, or for ``1 / T`` if the terms are averaged. There is no forward-mode rule:
     ``torch.compile`` refuses a Function that has one.
     """

@@ -34,7 +34,14 @@ from loss_scoring.core.table.comparison import (
 from loss_scoring.core.table.comparison.pooling import break_down
 from loss_scoring.core.table.history import History
 from loss_scoring.core.table.joining import Actuals, Matches, TableError, UnmatchedWarning
-from loss_scoring.core.table.joining.cells import holds_numbers, is_text, one_array, spell_type
+from loss_scoring.core.table.joining.cells import (
+    as_type,
+    holds_numbers,
+    is_text,
+    one_array,
+    plain_type,
+    spell_type,
+)
 from loss_scoring.core.table.joining.faults import HINT, listed, suggestion
 from loss_scoring.core.table.joining.groups import (
     Groups,
@@ -57,9 +64,7 @@ from loss_scoring.core.table.joining.spelling import spell, spell_cell, spell_se
 from loss_scoring.core.table.numbers import (
     array_of,
     array_of_column,
-    as_type,
     narrowest,
-    plain_type,
 )
 from loss_scoring.core.table.score import (
     MissingElementError,

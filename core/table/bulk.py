@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from loss_scoring.core.table.comparison import Leaderboard, leaderboard
 from loss_scoring.core.table.comparison.frames import flattened, read_scores
 from loss_scoring.core.table.joining import Actuals, UnmatchedWarning
-from loss_scoring.core.table.numbers import as_type, plain_type
+from loss_scoring.core.table.joining.cells import plain
 from loss_scoring.core.table.score import KEYS, by_new_names, score_table
 
 if TYPE_CHECKING:
@@ -208,15 +208,9 @@ def _score(table: pa.Table, options: dict[str, Any]) -> pa.Table:
         if known.matches.without_actual:
             warnings.warn(f"not all is scored: {known.matches}", UnmatchedWarning, stacklevel=2)
     if time in table.column_names:
-        table = table.take(pc.sort_indices(_sortable(table[time])))
+        table = table.take(pc.sort_indices(plain(table[time])))
     scores = score_table(table, **options)
     return scores if schema is None else scores.cast(schema)
-
-
-def _sortable(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return what is coded by a dictionary or by runs, or is a view, as what Arrow can sort."""
-    type_ = plain_type(times.type)
-    return pa.chunked_array([as_type(part, type_, safe=True) for part in times.chunks], type_)
 
 
 class _Worker:

@@ -8,32 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from loss_scoring.core.table.joining.cells import HELD_BY_FLOAT, decoded, one_array
+from loss_scoring.core.table.joining.cells import HELD_BY_FLOAT, as_type, decoded, one_array
 
 
 def narrowest(types: Iterable[pa.DataType]) -> pa.DataType:
     """Return float if it holds the numbers of all types exactly, else double."""
     kinds = {decoded(type_) for type_ in types} - {pa.null()}
     return pa.float32() if kinds and kinds <= HELD_BY_FLOAT else pa.float64()
-
-
-def as_type(array: pa.Array, type_: pa.DataType, *, safe: bool = False) -> pa.Array:
-    """Return values in another type, decoded; a number that it does not hold is rounded or refused.
-
-    Raises:
-        pa.ArrowInvalid: If ``safe``, and a value would change.
-    """
-    if pa.types.is_dictionary(array.type):  # chunks may have different dictionaries
-        return as_type(array.dictionary, type_, safe=safe).take(array.indices)
-    if pa.types.is_run_end_encoded(array.type):
-        return as_type(pc.run_end_decode(array), type_, safe=safe)
-    return array if array.type == type_ else array.cast(type_, safe=safe)
-
-
-def plain_type(type_: pa.DataType) -> pa.DataType:
-    """Return what Arrow can compare, sort, take and write in every format."""
-    views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    return views.get(decoded(type_), decoded(type_))
 
 
 class _Memory:

@@ -68,15 +68,17 @@ def _doubles(column: pa.ChunkedArray, groups: Groups) -> NDArray[np.float64]:
 
 
 def _check(
-    name: str, places: NDArray[np.int64], cells: NDArray[np.float64], groups: Groups, rule: str
+    name: str, positions: NDArray[np.int64], cells: NDArray[np.float64], groups: Groups, rule: str
 ) -> None:
-    if not len(places):
+    if not len(positions):
         return
-    places = places[np.argsort(groups.rows_at(places))]
-    rows = groups.rows_at(places)
+    positions = positions[np.argsort(groups.rows_at(positions))]
+    rows = groups.rows_at(positions)
 
     def describe(i: int) -> str:
-        series = int(np.searchsorted(groups.offsets, places[i], side="right")) - 1
-        return f"of the series {spell_series(groups.keys, series)} is {cells[places[i]]:g}; {rule}"
+        series = int(np.searchsorted(groups.offsets, positions[i], side="right")) - 1
+        return (
+            f"of the series {spell_series(groups.keys, series)} is {cells[positions[i]]:g}; {rule}"
+        )
 
     raise CellsError(name, rows, describe)

@@ -91,6 +91,11 @@ class FileColumns(Layout):
     duplicates: Duplicates = "error"
 
     @property
+    def cutoff(self) -> str:
+        """The column of cutoffs, if there is one."""
+        return (*self.keys, "cutoff")[1]
+
+    @property
     def columns(self) -> list[str]:
         """All columns that are read."""
         times = () if self.time is None else (self.time,)

@@ -82,7 +82,7 @@ class RayScoring:
                 self._dataset,
                 group_by=layout.keys,
                 time_col=self._roles.time,
-                cutoff_col=(*layout.keys, "cutoff")[1],
+                cutoff_col=layout.cutoff,
                 target_col=layout.target,
                 models=layout.models,
                 losses=options.losses,

@@ -322,8 +322,7 @@ def _texts(keys: pa.Table) -> pa.Table:
 def _by_time(block: Block, start: int, stop: int) -> NDArray[np.int64]:
     """Return the order of the elements of a series; that of the file where times have none."""
     if block.times is not None:
-        order = block.groups.order
-        rows = np.arange(start, stop) if order is None else order[start:stop]
+        rows = block.groups.rows_at(np.arange(start, stop))
         times = block.times().take(pa.array(rows))
         with suppress(UnorderedError):
             if not times.null_count:

@@ -222,7 +222,7 @@ class Scales(NamedTuple):
             return None
         with explained(label_of(self.train)):
             season = self.seasonality or 0
-            return History(table, layout.keys, time, layout.target, season, *layout.keys[1:])
+            return History(table, layout.keys, time, layout.target, season, layout.cutoff)
 
     def read(self, layout: FileColumns, time: str) -> pa.Table | None:
         """Return the columns of the history, if there is one."""

@@ -380,10 +380,9 @@ def _refuse_apart(layout: FileColumns, groups: Groups, apart: npt.NDArray[np.boo
 
 def _refuse_repeated(groups: Groups, repeated: npt.NDArray[np.bool_]) -> None:
     series = np.flatnonzero(repeated)
-    place = int(groups.offsets[series[0]])
-    rows = range(groups.offsets[-1]) if groups.order is None else groups.order
+    first, second = groups.rows_at(groups.offsets[series[0]] + np.array([0, 1]))
     fault = (
-        f"rows {rows[place]} and {rows[place + 1]} are both series "
+        f"rows {first} and {second} are both series "
         f"{spell_series(groups.keys, int(series[0]))} (the first of {len(series)} such series read "
         f"so far); {HINT} {_ALLOW}"
     )

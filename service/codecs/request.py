@@ -359,13 +359,12 @@ class LongRequest(ScoreRequest):
         ]
         for name, side in zip(self.layout.numbers, sides, strict=True):
             elements = missing_elements(side)
-            if groups.order is not None:
-                elements = elements[np.argsort(groups.order[elements])]
+            elements = elements[np.argsort(groups.rows_at(elements))]
             faults.add_each(elements, partial(self._missing, f"/{escape(name)}"))
 
     def _missing(self, pointer: str, element: int) -> tuple[str, str]:
         groups = self.groups
-        row = element if groups.order is None else int(groups.order[element])
+        row = int(groups.rows_at(np.array(element)))
         series = int(np.searchsorted(groups.offsets, element, side="right")) - 1
         return f"{pointer}/{row}", f"of the series {spell_series(groups.keys, series)} {MISSING}"
 

@@ -35,7 +35,7 @@ class Threads:
     A client that has a thread never gets the last one, and clients that wait take turns: large
     bodies of one client do not hold up another's.
 
-    What a thread has begun goes on when nobody waits for it any more, until it calls
+    What a thread has begun for a request that is then cancelled goes on until it calls
     ``Reservation.check``; its request holds its bytes until then, and its client the thread.
 
     Args:

@@ -152,7 +152,7 @@ def test_a_defect_is_no_verdict(scores, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [0, 1])
-def test_the_verdict_stands_when_nobody_reads_it(scores, status):
+def test_the_verdict_is_the_status_when_nobody_reads_it(scores, status):
     reader, writer = os.pipe()
     os.close(reader)
     limit = "100" if status == 0 else "0.001"

@@ -55,13 +55,13 @@ class Barrage:
         if answer.status == 200:
             try:
                 sound = self.sound(body, answer)
-            except Exception as error:  # noqa: BLE001 - an answer that cannot be read is unsound
-                self._note("unsound", repr(error), body)
+            except Exception as error:  # noqa: BLE001 - an answer that cannot be read is invalid
+                self._note("invalid", repr(error), body)
                 return
             if sound:
                 self.seen["read"] += 1
             else:
-                self._note("unsound", answer.body[:200].decode(errors="replace"), body)
+                self._note("invalid", answer.body[:200].decode(errors="replace"), body)
         elif answer.status in REFUSED and self._is_problem(answer):
             self.seen["refused"] += 1
         else:
@@ -86,7 +86,7 @@ def findings(
     damaged: Sequence[tuple[Iterable[bytes], int]],
     *,
     what: str,
-    unsound: str,
+    invalid: str,
     most_mebi: float,
 ) -> list[Finding]:
     """Judge a service under damaged bodies.
@@ -97,7 +97,7 @@ def findings(
         whole: Bodies that must be read, so that the rest is known to be like them.
         damaged: Bodies, and over how many connections they are sent.
         what: Names them, with their number.
-        unsound: Names answers that are wrong.
+        invalid: Names answers that are wrong.
         most_mebi: What the peak of memory may grow by.
     """
     seen = barrage.seen
@@ -113,7 +113,7 @@ def findings(
     return [
         at_most(f"crashes or lost answers in {what}", seen["lost"] + (not alive), 0),
         at_most("of them answered 5xx", seen["5xx"] + log.count("unexpected error"), 0),
-        at_most(unsound, seen["odd"] + seen["unsound"], 0),
+        at_most(invalid, seen["odd"] + seen["invalid"], 0),
         at_most("growth of the peak", grown, most_mebi, "MiB"),
         at_least("refused, which shows that they were damaged",
                  seen["refused"], (seen.total() - sent) // 3),

@@ -15,8 +15,8 @@ from mutants import EXTREMES, mutants
 from traffic import ARROW
 from wire import stream
 
-ROOM = 64 * MEBI
-LIMITS = {"max_body_bytes": ROOM // 2, "max_open_bytes": ROOM}
+BUDGET = 64 * MEBI
+LIMITS = {"max_body_bytes": BUDGET // 2, "max_open_bytes": BUDGET}
 
 
 def table(column: pa.Array, **more: pa.Array) -> pa.Table:
@@ -87,7 +87,7 @@ def is_valid(_body: bytes, answer) -> bool:
     return {"id", "length", "mae", "mae_gradient"} <= set(read.column_names)
 
 
-def sound_long(_body: bytes, answer) -> bool:
+def is_valid_long(_body: bytes, answer) -> bool:
     read = pa.ipc.open_stream(answer.body).read_all()
     read.validate(full=True)
     models = read["model"].to_pylist()
@@ -112,17 +112,17 @@ def findings(running: Instance, count: int) -> list[Finding]:
                 (bombs() * 4, 2),
             ],
             what=f"{count - long:,} damaged Arrow streams, bombs included",
-            unsound="answers that are neither a problem nor a valid table",
-            most_mebi=2 * ROOM / MEBI,
+            invalid="answers that are neither a problem nor a valid table",
+            most_mebi=2 * BUDGET / MEBI,
         ),
         *barrage.findings(
             running,
-            barrage.Barrage(ARROW, f"{query}&group_columns=id,cutoff", sound_long),
+            barrage.Barrage(ARROW, f"{query}&group_columns=id,cutoff", is_valid_long),
             long_originals() * 10,
             [(mutants(long_originals(), long, 13), 8)],
             what=f"{long:,} damaged Arrow streams in the long form",
-            unsound="answers that are neither a problem nor a valid table",
-            most_mebi=2 * ROOM / MEBI,
+            invalid="answers that are neither a problem nor a valid table",
+            most_mebi=2 * BUDGET / MEBI,
         ),
     ]
 

@@ -84,7 +84,7 @@ def findings(running: Instance, count: int) -> list[Finding]:
         originals() * 10,
         [(mutants(originals(), count, 12, wounds), 8)],
         what=f"{count:,} damaged JSON bodies",
-        unsound="answers other than the standard library's reading",
+        invalid="answers other than the standard library's reading",
         most_mebi=64,
     )
 

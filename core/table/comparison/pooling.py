@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..joining.cells import comparable
 from ..joining.faults import TableError, absent_faults
-from ..joining.groups import Groups, NullKeyError, codes, takeable
+from ..joining.groups import Groups, codes, key_codes, takeable
 
 HORIZON = "horizon"
 """Where no column has this name: the place of an element in its series by time, from 1."""
@@ -53,8 +52,7 @@ def break_down(table: pa.Table, series: Groups, by: Sequence[str], time: str | N
         raise TableError(*absent_faults(absent, table.column_names))
     columns = {name: takeable(table[name]) for name in names}
     for name, column in columns.items():
-        if (nulls := comparable(column).is_null().to_numpy()).any():
-            raise NullKeyError(name, np.flatnonzero(nulls))
+        key_codes(name, column)
     if derived and time is None:
         raise TableError(("", "there is no column of times to derive a horizon from"))
     rows = series.rows_at(np.arange(series.offsets[-1]))

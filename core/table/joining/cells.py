@@ -20,6 +20,31 @@ def decoded(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
+def as_type(array: pa.Array, type_: pa.DataType, *, safe: bool = False) -> pa.Array:
+    """Return values in another type, decoded; a number that it does not hold is rounded or refused.
+
+    Raises:
+        pa.ArrowInvalid: If ``safe``, and a value would change.
+    """
+    if pa.types.is_dictionary(array.type):  # chunks may have different dictionaries
+        return as_type(array.dictionary, type_, safe=safe).take(array.indices)
+    if pa.types.is_run_end_encoded(array.type):
+        return as_type(pc.run_end_decode(array), type_, safe=safe)
+    return array if array.type == type_ else array.cast(type_, safe=safe)
+
+
+def plain_type(type_: pa.DataType) -> pa.DataType:
+    """Return what Arrow can compare, sort, take and write in every format."""
+    views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return views.get(decoded(type_), decoded(type_))
+
+
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column as one that Arrow can compare, sort, take and write in every format."""
+    type_ = plain_type(column.type)
+    return pa.chunked_array([as_type(part, type_, safe=True) for part in column.chunks], type_)
+
+
 def one_array(column: pa.ChunkedArray) -> pa.Array:
     """Join the chunks of a column; a single one is returned as it is."""
     if column.num_chunks == 1:
@@ -68,11 +93,8 @@ def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def sortable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return keys in a type that Arrow can encode, sort and take."""
+    column = plain(column)
     type_ = column.type
-    if pa.types.is_dictionary(type_):
-        return sortable(column.cast(type_.value_type))
-    if pa.types.is_string_view(type_):
-        return column.cast(pa.large_string())
     if pa.types.is_floating(type_):  # 0.0 is -0.0, and every NaN one key
         numbers = column.cast(pa.float64()).to_numpy() + 0.0
         numbers[np.isnan(numbers)] = np.nan

@@ -71,12 +71,12 @@ class Groups:
 
     @property
     def member(self) -> NDArray[np.int64]:
-        """The series of each place in the order."""
+        """The series of each position in the order."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
-    def rows_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows at some places in the order."""
-        return places if self.order is None else self.order[places]
+    def rows_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows at some positions in the order."""
+        return positions if self.order is None else self.order[positions]
 
     def arranged(self, cells: NDArray[Any]) -> NDArray[Any]:
         """Return cells, one a row of the table, series by series."""
@@ -138,10 +138,7 @@ def find_runs(keys: pa.Table) -> Runs:
         NullKeyError: If a key is null.
     """
     taken = [takeable(column) for column in keys.columns]
-    columns = [_codes(column) for column in taken]
-    for name, column in zip(keys.column_names, columns, strict=True):
-        if column.null_count:
-            raise NullKeyError(name, np.flatnonzero(column.is_null().to_numpy()))
+    columns = [key_codes(*named) for named in zip(keys.column_names, taken, strict=True)]
     return Runs(keys, _run_starts(columns, keys.num_rows), taken)
 
 
@@ -298,12 +295,12 @@ def find_repeats(times: pa.ChunkedArray, groups: Groups) -> Repeats:
         none = np.empty(0, np.int64)
         return Repeats(none, none, none)
     coded = one_array(_times_in_order(times, groups)).dictionary_encode()
-    places = np.flatnonzero(coded.indices.is_valid())
-    member = groups.member[places]
+    positions = np.flatnonzero(coded.indices.is_valid())
+    member = groups.member[positions]
     keys = coded.indices.drop_null().to_numpy() + len(coded.dictionary) * member
     ranked = np.argsort(keys, kind="stable")
     again = np.flatnonzero(np.diff(keys[ranked]) == 0)
-    rows, earlier = (groups.rows_at(places[ranked[x]]) for x in (again + 1, again))
+    rows, earlier = (groups.rows_at(positions[ranked[x]]) for x in (again + 1, again))
     series = member[ranked[again]]
     ascending = np.argsort(rows)
     return Repeats(rows[ascending], earlier[ascending], series[ascending])
@@ -326,14 +323,21 @@ def takeable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def key_codes(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a takeable column as one in which equal neighbours are the same row after row.
 
     Entries of a dictionary may be equal; then there are more runs, of which ``group`` makes one.
+
+    Raises:
+        NullKeyError: If a cell is null, or its entry in a dictionary.
     """
     if pa.types.is_dictionary(column.type) and not column.chunk(0).dictionary.null_count:
-        return pa.chunked_array([column.chunk(0).indices])
-    return comparable(column)
+        codes = pa.chunked_array([column.chunk(0).indices])
+    else:
+        codes = comparable(column)
+    if codes.null_count:
+        raise NullKeyError(name, np.flatnonzero(codes.is_null().to_numpy()))
+    return codes
 
 
 def _rows(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
@@ -352,15 +356,10 @@ def _take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     """Take ascending rows of a takeable column; Arrow itself would join its chunks first."""
     if not len(rows):
         return column.slice(0, 0)
-    ends = np.append(0, np.cumsum([len(chunk) for chunk in column.chunks]))
-    bounds = np.searchsorted(rows, ends)
-    taken = [
-        chunk.take(pa.array(rows[start:stop] - first))
-        for chunk, first, start, stop in zip(
-            column.chunks, ends[:-1], bounds[:-1], bounds[1:], strict=True
-        )
-        if start < stop
-    ]
+    firsts = np.append(0, np.cumsum([len(chunk) for chunk in column.chunks]))
+    own = np.split(rows, np.searchsorted(rows, firsts[1:-1]))
+    chunks = zip(column.chunks, firsts[:-1], own, strict=True)
+    taken = [chunk.take(pa.array(part - first)) for chunk, first, part in chunks if len(part)]
     return pa.chunked_array(taken, column.type)
 
 
@@ -403,8 +402,8 @@ def _first_appearances(ranks: NDArray[Any], count: int) -> NDArray[np.int64]:
     for start in range(0, len(ranks), _AT_ONCE):
         part = ranks[start : start + _AT_ONCE]
         unseen = np.flatnonzero(part >= seen)
-        own, places = np.unique(part[unseen], return_index=True)
-        found.append(start + unseen[places])
+        own, first = np.unique(part[unseen], return_index=True)
+        found.append(start + unseen[first])
         seen += len(own)
         if seen == count:
             break

@@ -66,7 +66,7 @@ def decode_strictly(
         InvalidError: If it breaks the contract; every offending series is named, up to a limit.
         TooLargeError: If it has more than ``max_elements`` elements, or takes too much memory.
         OverloadedError: If there is no memory left.
-        DeadlineError: If nobody waits for the request any more.
+        DeadlineError: If the request is cancelled or its deadline passes.
     """
     pairs = (count_of(np.frombuffer(memoryview(body).toreadonly(), np.uint8), COMMA) + 1) // 2
     fixed_bytes = _PAIR_BYTES * pairs + OBJECT_BYTES * min(len(body), PIECE)
