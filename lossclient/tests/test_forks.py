@@ -7,6 +7,8 @@ import sys
 import pytest
 from fake_service import listening
 
+from lossclient import Client, wire
+
 CHILD = """
 import os, sys
 import httpx
@@ -68,3 +70,19 @@ def test_a_fork(case):
             [sys.executable, "-c", CHILD + CASES[case], url],
             env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, timeout=60, check=True,
         )  # fmt: skip
+
+
+def test_a_client_has_encoded_and_decoded_before_any_thread_does(monkeypatch):
+    """What Arrow makes when it is first needed has a lock, which a child would wait for."""
+    done = []
+    for name in ("encode", "decode"):
+        real = getattr(wire, name)
+
+        def noted(*given, name=name, real=real, **options):
+            done.append(name)
+            return real(*given, **options)
+
+        monkeypatch.setattr(wire, name, noted)
+    wire.prepare.cache_clear()
+    Client("http://127.0.0.1:1").close()
+    assert done == ["encode", "decode"]

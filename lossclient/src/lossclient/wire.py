@@ -11,6 +11,7 @@ in double for a float model are rounded here.
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import narwhals as nw
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lossclient.forecasts import Forecasts
+from lossclient.forecasts import Forecasts, Key
 from lossclient.options import DEFAULT_COUNT
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
@@ -53,13 +54,22 @@ class Part(NamedTuple):
         return self.series * len(self.models)
 
 
+@cache
 def prepare() -> None:
-    """Make pyarrow and narwhals import now what they do for the first array and frame.
+    """Import, encode and decode once, in the thread that makes the first client.
 
-    Each import holds a lock. A child that another thread forks meanwhile would wait for it forever.
+    Libraries hold a lock while they make what they need first: pyarrow and narwhals import modules,
+    and Arrow has values of its own. A child that another thread forks meanwhile would wait for such
+    a lock forever.
     """
-    pa.array(np.empty(0))
     nw.from_native(object(), pass_through=True)
+    part, numbers = Part(0, 1, (0,)), np.ones(1)
+    forecasts = Forecasts(np.array([0, 1]), numbers, (None,), (numbers,), Key)
+    encode(forecasts, part)
+    answer = _expected(forecasts, part, 0).append_column("mae", pa.array(numbers))
+    slopes = pa.LargeListArray.from_arrays([0, 1], pa.array(numbers))
+    (batch,) = answer.append_column("mae_gradient", slopes).to_batches()
+    decode(bytes(_stream_of(batch)), forecasts, part, ["mae"], gradients=True)
 
 
 def first_number() -> int:
@@ -100,7 +110,10 @@ def encode(forecasts: Forecasts, part: Part, first: int = 0) -> memoryview:
     }
     columns |= {name: column[rows] for name, column in forecasts.doubles.items()}
     columns |= {str(model): forecasts.predictions[model][rows] for model in part.models}
-    batch = pa.record_batch(columns)
+    return _stream_of(pa.record_batch(columns))
+
+
+def _stream_of(batch: pa.RecordBatch) -> memoryview:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
